@@ -1,0 +1,31 @@
+// The table of contents of fastload._native: one line for each room, nothing else.
+#include <pybind11/pybind11.h>
+
+namespace fastload {
+void bind_philox(pybind11::module_ &);
+void bind_permutation(pybind11::module_ &);
+void bind_tar_index(pybind11::module_ &);
+void bind_zip_index(pybind11::module_ &);
+void bind_index_lookup(pybind11::module_ &);
+void bind_image_header(pybind11::module_ &);
+void bind_geometry(pybind11::module_ &);
+void bind_jpeg(pybind11::module_ &);
+void bind_pixels(pybind11::module_ &);
+void bind_shard_reader(pybind11::module_ &);
+void bind_image_batch(pybind11::module_ &);
+}  // namespace fastload
+
+PYBIND11_MODULE(_native, module) {
+    module.doc() = "The native halves of fastload's stages; each is documented at its plain twin.";
+    fastload::bind_philox(module);         // rng.py
+    fastload::bind_permutation(module);    // order/permutation.py
+    fastload::bind_tar_index(module);      // shards/tar.py
+    fastload::bind_zip_index(module);      // shards/zip.py
+    fastload::bind_index_lookup(module);   // shards/index.py
+    fastload::bind_image_header(module);   // decode/image_header.py
+    fastload::bind_geometry(module);       // decode/spec.py
+    fastload::bind_jpeg(module);           // decode/native.py
+    fastload::bind_pixels(module);         // decode/native.py
+    fastload::bind_shard_reader(module);   // read/shard_reader.py
+    fastload::bind_image_batch(module);    // decode/native.py
+}

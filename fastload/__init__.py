@@ -1,0 +1,44 @@
+"""fastload: from a tar shard to a training step, without the training ever waiting.
+
+The names below are resolved on first use, so that `import fastload` loads neither torch nor DALI nor Triton.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "Loader": "fastload.loader.loader",
+    "Augment": "fastload.loader.config",
+    "World": "fastload.world",
+    "Image": "fastload.fields",
+    "Int": "fastload.fields",
+    "Text": "fastload.fields",
+    "Json": "fastload.fields",
+    "Tensor": "fastload.fields",
+    "Bytes": "fastload.fields",
+    "Custom": "fastload.fields",
+    "denormalize": "fastload.decode.normalize",
+    "FastloadError": "fastload.errors",
+    "ConfigError": "fastload.errors",
+    "SourceError": "fastload.errors",
+    "ShardError": "fastload.errors",
+    "FieldError": "fastload.errors",
+    "SampleError": "fastload.errors",
+    "BackendError": "fastload.errors",
+    "CursorError": "fastload.errors",
+}
+
+__all__ = [*_HOME_OF, "__version__"]
+
+
+def __getattr__(name):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'fastload' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

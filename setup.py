@@ -1,0 +1,58 @@
+"""Builds fastload._native from csrc/; all other metadata is in pyproject.toml.
+
+Every file of csrc/ is compiled once with the baseline instruction set. `pixel_kernels.inc` is compiled once more
+for each wider instruction set by a small file of its own (`pixel_kernels_avx2.cpp` and so on) with the flags
+below; which one runs is decided on the machine that runs it, so one build serves every x86-64.
+"""
+
+import platform
+import sys
+from pathlib import Path
+
+from pybind11.setup_helpers import Pybind11Extension, build_ext
+from setuptools import setup
+
+X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+FLAGS_BY_FILE = {
+    "pixel_kernels_avx2.cpp": ["-mavx2"],
+    "pixel_kernels_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"],
+    "pixel_kernels_vnni.cpp": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512vnni",
+        "-mprefer-vector-width=512",
+    ],
+}
+
+
+class BuildNative(build_ext):
+    """Adds the instruction-set flags of FLAGS_BY_FILE to the files that they belong to."""
+
+    def build_extensions(self):
+        compile_one = self.compiler._compile
+
+        def compile_with_flags(obj, src, ext, cc_args, extra_postargs, pp_opts):
+            flags = FLAGS_BY_FILE.get(Path(src).name, []) if X86_64 else []
+            compile_one(obj, src, ext, cc_args, [*extra_postargs, *flags], pp_opts)
+
+        self.compiler._compile = compile_with_flags
+        super().build_extensions()
+
+
+# -ffp-contract=off: a fused multiply-add would round differently on machines that have one.
+native = Pybind11Extension(
+    "fastload._native",
+    sorted(str(path) for path in Path("csrc").glob("*.cpp")),
+    depends=[str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)],
+    cxx_std=17,
+    extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    libraries=["dl", "pthread"] if sys.platform.startswith("linux") else [],
+)
+
+if __name__ == "__main__":
+    from pybind11.setup_helpers import ParallelCompile
+
+    ParallelCompile("FASTLOAD_BUILD_JOBS").install()
+    setup(ext_modules=[native], cmdclass={"build_ext": BuildNative})
