@@ -236,6 +236,7 @@ uint32_t JpegDecoder::stored_width() const { return state_->decompress.image_wid
 uint32_t JpegDecoder::stored_height() const { return state_->decompress.image_height; }
 uint32_t JpegDecoder::width() const { return state_->decompress.output_width; }
 uint32_t JpegDecoder::height() const { return state_->decompress.output_height; }
+bool JpegDecoder::can_crop() { return library.can_crop; }
 const char *JpegDecoder::message() const { return state_->message; }
 
 JpegDecoder::Status JpegDecoder::start(int denominator) {
@@ -256,7 +257,7 @@ JpegDecoder::Status JpegDecoder::crop(uint32_t *left, uint32_t *columns) {
     uint32_t stop = total - *left - *columns > CROP_MARGIN ? *left + *columns + CROP_MARGIN : total;
     *left = 0;
     *columns = total;
-    if (!library.can_crop || (start == 0 && stop == total)) return Status::ok;
+    if (start == 0 && stop == total) return Status::ok;
     if (setjmp(state_->escape)) return Status::damaged;
     unsigned first = start, count = stop - start;
     functions.crop_scanline(&state_->decompress, &first, &count);

@@ -44,11 +44,12 @@ class JpegDecoder {
     uint32_t width() const;   // of the scaled image
     uint32_t height() const;
 
-    // Restricts decoding to columns that include [left, left + columns); returns what will be delivered.
+    // Restricts decoding to columns that include [left, left + columns) and a margin; returns what will be delivered.
     // Pixels further than CROP_MARGIN inside equal those of a full decode.
     Status crop(uint32_t *left, uint32_t *columns);
     static constexpr uint32_t CROP_MARGIN = 4;
 
+    static bool can_crop();  // crop and skip are there (libjpeg-turbo has them, the original libjpeg has not)
     Status skip(uint32_t rows);
     // Reads `count` rows of RGB bytes to `rows`, `stride_bytes` apart.
     Status read(uint8_t *rows, size_t stride_bytes, uint32_t count);

@@ -38,7 +38,7 @@ ResizeRequest request_of(const Rgb &rgb, std::array<double, 4> box, std::array<i
     check(box[0] >= 0 && box[1] >= 0 && box[2] <= width && box[3] <= height && box[0] < box[2] && box[1] < box[3], "the box must lie inside the image");
     check(crop[0] >= 0 && crop[1] >= 0 && crop[2] > 0 && crop[3] > 0 && crop[0] + crop[2] <= resized[0] && crop[1] + crop[3] <= resized[1],
           "the crop must lie inside the resized image");
-    check(filter >= NEAREST && filter <= LANCZOS, "filter is 0 (nearest), 1 (bilinear), 2 (bicubic) or 3 (lanczos)");
+    check(filter >= FILTER_NEAREST && filter <= FILTER_LANCZOS, "filter is 0 (nearest), 1 (bilinear), 2 (bicubic) or 3 (lanczos)");
     ResizeRequest request{width, height, {}, resized[0], resized[1], crop[0], crop[1], crop[2], crop[3], flip, filter};
     for (size_t i = 0; i < 4; i++) request.box[i] = static_cast<float>(box[i]);
     return request;
@@ -66,10 +66,10 @@ void resize_to(const ResizeRequest &request, const uint8_t *rgb, size_t stride_b
 
 void bind_pixels(py::module_ &module) {
     py::enum_<Dtype>(module, "Dtype").value("uint8", Dtype::uint8).value("float32", Dtype::float32).value("float16", Dtype::float16).value("bfloat16", Dtype::bfloat16);
-    py::class_<PixelWriter>(module, "PixelWriter", "How pixels are written: dtype, layout, size, normalization.")
+    py::class_<PixelWriter, std::shared_ptr<PixelWriter>>(module, "PixelWriter", "How pixels are written: dtype, layout, size, normalization.")
         .def(py::init([](Dtype dtype, bool channels_last, int height, int width, float divisor, std::array<float, 3> mean, std::array<float, 3> std) {
                  check(height > 0 && width > 0 && height < (1 << 24) && width < (1 << 24), "sizes are 1 to 2^24");
-                 return PixelWriter(dtype, channels_last, height, width, divisor, mean, std);
+                 return std::make_shared<PixelWriter>(dtype, channels_last, height, width, divisor, mean, std);
              }),
              py::arg("dtype"), py::arg("channels_last"), py::arg("height"), py::arg("width"), py::arg("divisor"), py::arg("mean"), py::arg("std"))
         .def_property_readonly("sample_bytes", &PixelWriter::sample_bytes);

@@ -10,14 +10,14 @@ namespace {
 constexpr double PI = 3.14159265358979323846;
 constexpr size_t CACHED_PLANS = 64;
 
-double filter_support(int filter) { return filter == BILINEAR ? 1.0 : filter == BICUBIC ? 2.0 : 3.0; }
+double filter_support(int filter) { return filter == FILTER_BILINEAR ? 1.0 : filter == FILTER_BICUBIC ? 2.0 : 3.0; }
 
 double sinc(double x) { return x == 0.0 ? 1.0 : std::sin(x * PI) / (x * PI); }
 
 double filter_value(int filter, double x) {
-    if (filter == LANCZOS) return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+    if (filter == FILTER_LANCZOS) return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
     x = std::fabs(x);
-    if (filter == BILINEAR) return x < 1.0 ? 1.0 - x : 0.0;
+    if (filter == FILTER_BILINEAR) return x < 1.0 ? 1.0 - x : 0.0;
     constexpr double A = -0.5;
     if (x < 1.0) return ((A + 2.0) * x - (A + 3.0)) * x * x + 1;
     if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * A;
@@ -65,7 +65,7 @@ std::vector<Taps> all_taps(const AxisRequest &request) {
     std::vector<Taps> all;
     if (request.identity()) {
         for (int i = request.first; i < request.first + request.count; i++) all.push_back({i, 1, {1 << WEIGHT_BITS}});
-    } else if (request.filter == NEAREST) {
+    } else if (request.filter == FILTER_NEAREST) {
         all = nearest_taps(request);
         all = {all.begin() + request.first, all.begin() + request.first + request.count};
     } else {
@@ -139,7 +139,7 @@ void Resizer::begin(const ResizeRequest &request) {
     copy_ = across.identity() && down.identity();
     // Pillow 13 begins with the axis that sheds more of the work; rounding between the passes makes that visible.
     int shed_rows = request.in_height - request.resized_height, shed_columns = request.in_width - request.resized_width;
-    vertical_first_ = request.filter != NEAREST && !across.identity() && !down.identity() && shed_rows > 0 && shed_rows > 2 * shed_columns;
+    vertical_first_ = request.filter != FILTER_NEAREST && !across.identity() && !down.identity() && shed_rows > 0 && shed_rows > 2 * shed_columns;
     gathered_columns_ = round_up(horizontal_->source_stop - horizontal_->source_start, 16);
     out_columns_ = round_up(request.width, 16);
     pair_stride_bytes_ = static_cast<size_t>(out_columns_) * 2;

@@ -12,11 +12,10 @@
 #include <memory>
 #include <vector>
 
+#include "geometry.h"
 #include "pixel_kernels.h"
 
 namespace fastload {
-
-enum Filter { NEAREST = 0, BILINEAR = 1, BICUBIC = 2, LANCZOS = 3 };
 
 // What one axis of a resize is: `out` samples from [box_start, box_stop) of `in` samples; of these `count` from `first`.
 struct AxisRequest {
@@ -73,9 +72,9 @@ class Resizer {
     void begin(const ResizeRequest &request);
     void run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
 
-    // or, where can_stream(), rows [first_row(), last_row()) and columns from `first_column` (at most
-    // first_column_needed()) in strips of STRIP_ROWS; row_bytes() must be readable from each row.
-    bool can_stream() const { return !vertical_first_; }
+    // or, where can_stream(), rows [first_row(), last_row()) and columns [first_column_needed(),
+    // last_column_needed()) in strips of STRIP_ROWS; row_bytes() must be readable from each row.
+    bool can_stream() const { return !vertical_first_ && !copy_; }
     int first_row() const { return vertical_->source_start; }
     int last_row() const { return vertical_->source_stop; }
     int first_column_needed() const { return horizontal_->source_start; }
