@@ -108,7 +108,7 @@ def decode_rgb(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.nd
 
 
 def upright_size(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of the upright image, without decoding it: the `guide` of fields that are like this one."""
+    """Width and height of the upright image, without decoding: the `guide` of fields that are like this."""
     header = image_header(content)
     with _reasons(header.format):
         image, orientation = _open(content, header, max_pixels)

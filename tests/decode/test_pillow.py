@@ -50,6 +50,7 @@ def test_every_kind_of_file_becomes_upright_rgb_and_a_batch_image(name):
 @pytest.mark.parametrize(
     "name", [name for name in pictures() if "16 bits" not in name and name != "tiff float"]
 )
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # of the expected value's direct way
 def test_eight_bit_files_are_what_exif_transpose_and_convert_give(name):
     expected = ImageOps.exif_transpose(opened(pictures()[name])).convert("RGB")
     assert (decode_rgb(pictures()[name]) == np.asarray(expected)).all()
