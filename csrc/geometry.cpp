@@ -145,13 +145,17 @@ int denominator(int scaled, const Geometry &geometry) {
     return 1;
 }
 
-ScaledBox scaled_box(const Geometry &geometry, int width, int height, int denominator) {
+ScaledBox scaled_box(const Geometry &geometry, int width, int height, int denominator, int orientation) {
     ScaledBox out;
     out.width = (width + denominator - 1) / denominator;
     out.height = (height + denominator - 1) / denominator;
+    const double d = denominator;
+    const bool from_right = orientation == 2 || orientation == 3 || orientation == 6 || orientation == 7;
+    const bool from_below = orientation == 3 || orientation == 4 || orientation == 7 || orientation == 8;
+    const double missing_x = from_right ? out.width - width / d : 0.0;
+    const double missing_y = from_below ? out.height - height / d : 0.0;
     for (int edge = 0; edge < 4; ++edge) {
-        const int new_side = edge % 2 ? out.height : out.width, old_side = edge % 2 ? height : width;
-        out.box[edge] = static_cast<float>(geometry.box[edge] * new_side / old_side);
+        out.box[edge] = static_cast<float>(geometry.box[edge] / d + (edge % 2 ? missing_y : missing_x));
     }
     return out;
 }
@@ -219,17 +223,17 @@ void bind_geometry(py::module_ &module) {
                py::arg("positions"));
     module.def(
         "scaled_box",
-        [](py::tuple box, int width, int height, int denominator) {
+        [](py::tuple box, int width, int height, int denominator, int orientation) {
             if (box.size() != 4 || width < 1 || height < 1 || denominator < 1 || denominator > 8) {
                 throw py::value_error("scaled_box: a box of four edges, positive sides, a denominator of 1 to 8");
             }
             Geometry g{};
             for (int edge = 0; edge < 4; ++edge) g.box[edge] = box[edge].cast<double>();
-            const ScaledBox out = scaled_box(g, width, height, denominator);
+            const ScaledBox out = scaled_box(g, width, height, denominator, orientation);
             return py::make_tuple(py::make_tuple(out.width, out.height),
                                   py::make_tuple(out.box[0], out.box[1], out.box[2], out.box[3]));
         },
-        py::arg("box"), py::arg("width"), py::arg("height"), py::arg("denominator"));
+        py::arg("box"), py::arg("width"), py::arg("height"), py::arg("denominator"), py::arg("orientation"));
 }
 
 }  // namespace fastload

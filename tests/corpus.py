@@ -122,7 +122,7 @@ def _pngs() -> dict[str, bytes]:
     rgba = np.dstack([rgb, alpha])
     palette = image.quantize(17)
     gray16 = picture().astype(np.uint16)[..., 0] * 256 + picture(seed=2)[..., 0]
-    deep = rgb.astype(">u2") * 256 + 77
+    deep = (rgb.astype(np.uint16) * 256 + 77).astype(">u2")
     files = {
         "png rgb": encode(rgb, "PNG"),
         "png gray": encode(rgb[..., 0], "PNG"),

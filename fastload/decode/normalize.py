@@ -121,7 +121,7 @@ def _check(images: Any, is_right_kind: bool):
 def _constants(rule: Normalization, made: Any) -> tuple:
     """divisor [1], mean and std [3, 1, 1], float32, on the device of the images.
 
-    On CUDA torch divides by a number, or a CPU scalar, by multiplying with its reciprocal, which rounds twice.
+    On CUDA torch divides by a number, or by a CPU scalar, with its reciprocal, which rounds twice.
     """
     columns = (np.array(three, np.float32).reshape(3, 1, 1) for three in (rule.mean, rule.std))
-    return made(np.full(1, rule.divisor, np.float32)), *(made(column) for column in columns)
+    return tuple(made(constant) for constant in (np.full(1, rule.divisor, np.float32), *columns))

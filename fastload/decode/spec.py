@@ -187,19 +187,35 @@ def denominator(scaled: str | None, geometry: Geometry) -> int:
     return 1
 
 
-def scaled_box(geometry: Geometry, width: int, height: int, denominator: int) -> tuple[tuple, tuple]:
+def scaled_box(
+    geometry: Geometry, width: int, height: int, denominator: int, orientation: int = 1
+) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
     """The size of an image of `width` x `height` when it is decoded at 1/denominator, and the box in its
     pixels.
 
-    The size is (ceil(width / d), ceil(height / d)), as libjpeg has it; the box (x0, y0, x1, y1) is stretched
-    by the same ratio and rounded to float32, because that is what Pillow's resize takes.
+    width, height: of the upright image; orientation: how it is stored, as EXIF has it.
+    The size is (ceil(width / d), ceil(height / d)), as libjpeg has it. Where d does not divide a side, the
+    last stored pixel stands for fewer than d; so the box (x0, y0, x1, y1) is divided by d, not stretched by
+    the ratio of the sizes (14 dB further from the unscaled result on photos of odd sizes), and where
+    orientation turns the last pixel into the first, it is moved by what is missing there. float32, as Pillow
+    takes it.
     """
     scaled_w, scaled_h = -(-width // denominator), -(-height // denominator)
-    stretch = (scaled_w, width), (scaled_h, height), (scaled_w, width), (scaled_h, height)
+    missing_x = scaled_w - width / denominator if orientation in (2, 3, 6, 7) else 0.0
+    missing_y = scaled_h - height / denominator if orientation in (3, 4, 7, 8) else 0.0
+    missing = missing_x, missing_y, missing_x, missing_y
+    edges = (edge / denominator + offset for edge, offset in zip(geometry.box, missing, strict=True))
+    return (scaled_w, scaled_h), tuple(float(np.float32(edge)) for edge in edges)
+
+
+def stretched(geometry: Geometry, size: tuple[int, int], other_size: tuple[int, int]) -> Geometry:
+    """The same view of an image of `other_size` (width, height): a mask at half its picture's resolution."""
+    sides = (size[0], other_size[0]), (size[1], other_size[1])
     box = tuple(
-        float(np.float32(edge * new / old)) for edge, (new, old) in zip(geometry.box, stretch, strict=True)
+        edge if old == new else edge * new / old
+        for edge, (old, new) in zip(geometry.box, (*sides, *sides), strict=True)
     )
-    return (scaled_w, scaled_h), box
+    return geometry._replace(box=box)
 
 
 class _CropOutsideError(SampleError):

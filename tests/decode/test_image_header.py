@@ -144,6 +144,14 @@ def test_a_jpeg_needs_only_its_first_bytes():
         assert got.format == ("jpeg" if size >= 3 else "unknown")
 
 
+def test_tables_before_the_frame_are_not_taken_for_it():
+    # DHT, DAC and JPG lie among the numbers of the frame markers; some encoders write their tables first
+    content = pictures()["jpeg 420"]
+    for marker in (0xC4, 0xC8, 0xCC):
+        table = bytes([0xFF, marker]) + struct.pack(">HBHHB", 19, 8, 5, 5, 3) + bytes(9)
+        assert image_header(content[:2] + table + content[2:])[1:3] == SIZE
+
+
 @pytest.mark.parametrize("name", pictures())
 def test_every_prefix_of_every_file_is_unknown_incomplete_or_right(name):
     content = pictures()[name]

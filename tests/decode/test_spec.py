@@ -187,27 +187,57 @@ def test_the_denominator_is_the_largest_that_leaves_enough_pixels(scaled, factor
     assert denominator(None, Geometry((0, 0, 10**4, 10**4), (1, 1), (0, 0, 1, 1), False)) == 1
 
 
-def test_the_scaled_box_of_a_whole_image_is_the_whole_scaled_image():
+def test_a_scaled_image_is_rounded_up_and_its_box_divided():
     for width in (*range(1, 70), 997, 16383, 65535):
         for d in (1, 2, 4, 8):
-            (scaled_w, scaled_h), box = scaled_box(
-                Geometry((0, 0, width, 11), (1, 1), (0, 0, 1, 1), False), width, 11, d
-            )
-            assert (scaled_w, scaled_h) == (-(-width // d), -(-11 // d))
-            assert box == (0.0, 0.0, scaled_w, scaled_h)
+            whole = Geometry((0.0, 1.0, width, 11.0), (1, 1), (0, 0, 1, 1), False)
+            size, box = scaled_box(whole, width, 11, d)
+            assert size == (-(-width // d), -(-11 // d))
+            assert box == (0.0, 1 / d, width / d, 11 / d)  # exact: d is a power of two, sides are below 2^24
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_box_is_where_decoding_and_turning_puts_the_pixels(orientation):
+    # The stored image is 13 x 9; at 1/4 it is 4 x 3, and pixel (x, y) covers source pixels [4x, 4x + 4), [4y,
+    # 4y + 4).
+    columns, rows = np.meshgrid(np.arange(4) * 4.0, np.arange(3) * 4.0)
+    upright_w, upright_h = (13, 9) if orientation <= 4 else (9, 13)
+    turns = {1: "", 2: "x", 3: "xy", 4: "y", 5: "t", 6: "tx", 7: "txy", 8: "ty"}[orientation]
+    for turn in turns:  # as EXIF defines them: transpose first, then mirror
+        columns, rows = (
+            (one.T if turn == "t" else one[:, ::-1] if turn == "x" else one[::-1]) for one in (columns, rows)
+        )
+    x, y = (rows, columns) if "t" in turns else (columns, rows)  # the stored place along the upright axes
+    start_x = (
+        upright_w - x[0] - 4 if "x" in turns else x[0]
+    )  # where each upright pixel begins in upright source pixels
+    start_y = upright_h - y[:, 0] - 4 if "y" in turns else y[:, 0]
+    whole = Geometry((0.0, 0.0, upright_w, upright_h), (1, 1), (0, 0, 1, 1), False)
+    size, box = scaled_box(whole, upright_w, upright_h, 4, orientation)
+    assert size == (len(start_x), len(start_y))
+    assert (box[0], box[1]) == (-start_x[0] / 4, -start_y[0] / 4)
+    assert (box[2] - box[0], box[3] - box[1]) == (upright_w / 4, upright_h / 4)
 
 
 def test_the_scaled_boxes_of_the_twins_are_equal_and_float32():
     rng = np.random.default_rng(2)
-    for _ in range(2000):
+    for i in range(4000):
         width, height = (int(side) for side in rng.integers(1, 5000, 2))
         x, y = sorted(rng.integers(0, width + 1, 2)), sorted(rng.integers(0, height + 1, 2))
-        box = tuple(float(edge) for edge in (x[0], y[0], x[1], y[1]))
-        d = int(rng.choice([1, 2, 4, 8]))
-        plain = scaled_box(Geometry(box, (1, 1), (0, 0, 1, 1), False), width, height, d)
-        assert plain == _native.scaled_box(box, width, height, d)
+        box = tuple(float(edge) for edge in (x[0] + i / 7, y[0], x[1] + i / 7, y[1]))
+        d, orientation = int(rng.choice([1, 2, 4, 8])), int(rng.integers(1, 9))
+        plain = scaled_box(Geometry(box, (1, 1), (0, 0, 1, 1), False), width, height, d, orientation)
+        assert plain == _native.scaled_box(box, width, height, d, orientation)
         assert all(edge == np.float32(edge) for edge in plain[1])
-        assert plain[1][2] <= plain[0][0] and plain[1][3] <= plain[0][1]
+
+
+def test_the_scaled_box_lies_inside_the_scaled_image():
+    for width in range(1, 200):
+        for d in (1, 2, 4, 8):
+            for orientation in range(1, 9):
+                whole = Geometry((0.0, 0.0, width, 7.0), (1, 1), (0, 0, 1, 1), False)
+                size, box = scaled_box(whole, width, 7, d, orientation)
+                assert min(box) >= 0 and box[2] <= size[0] and box[3] <= size[1]
 
 
 def test_a_spec_comes_from_a_field():

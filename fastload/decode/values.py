@@ -1,0 +1,263 @@
+"""The fields that are no images: the bytes of one entry become a value, and the values of a batch become one.
+
+| field  | bytes                                       | value                  | in the batch               |
+|--------|---------------------------------------------|------------------------|----------------------------|
+| Int    | decimal digits, a sign, white space around  | int                    | int64 tensor [N]           |
+| Text   | UTF-8; one newline at the end is dropped    | str                    | list                       |
+| Json   | a JSON document                             | what json.loads gives  | list                       |
+| Tensor | npy, npz or pth, told by the bytes          | array, tensor, or dict | tensor [N, ...], or a dict |
+| Bytes  | any                                         | bytes                  | list                       |
+| Custom | any                                         | what fn(bytes) returns | tensor [N, ...], or a list |
+
+Promised: nothing is ever unpickled freely (npy and npz without object arrays, pth through `weights_only`);
+bad content is a SampleError with the reason and without the sample's name, which the caller knows; arrays
+that do not fit together are a FieldError that names two samples. Torch is imported where tensors are made.
+"""
+
+import ast
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastload.errors import FastloadError, FieldError, SampleError
+from fastload.fields import Bytes, Custom, Field, Int, Json, Tensor, Text
+
+_INTEGER = re.compile(rb"\s*[+-]?[0-9]{1,30}\s*")
+_NPY_MAGIC = b"\x93NUMPY"
+_NPY_HEADER = {"descr", "fortran_order", "shape"}
+_NPY_HEADER_BYTES = 10_000  # NumPy's own limit: a longer header is an attack on the parser
+_ZIP_MAGIC = b"PK\x03\x04"
+_PICKLE_MAGIC = b"\x80"
+
+
+def decode(field: Field, content: "bytes | memoryview") -> Any:
+    """The value of one entry, see above. Raises SampleError with the reason."""
+    return _DECODERS[type(field)](field, content)
+
+
+def collate(name: str, field: Field, values: Sequence, where: Callable[[int], str]) -> Any:
+    """The values of a batch as one: a tensor, a dict of tensors, or a list.
+
+    name: of the field; where(i): names sample i. Both are for the message of the FieldError that is raised
+        where the
+    arrays of a Tensor field differ in shape, dtype or keys. Values may be the field's default.
+    """
+    if isinstance(field, Int):
+        import torch
+
+        return torch.tensor(values, dtype=torch.int64)
+    if isinstance(field, Tensor):
+        return _stacked(name, list(values), where)
+    if isinstance(field, Custom):
+        return _stacked_where_possible(list(values))
+    return list(values)
+
+
+def _decode_int(field: Int, content) -> int:
+    content = bytes(content)
+    value = int(content) if _INTEGER.fullmatch(content) else None
+    if value is None or not -(2**63) <= value < 2**63:
+        raise SampleError(f"not an integer of 64 bits: {_excerpt(content)}")
+    return value
+
+
+def _decode_text(field: Text, content) -> str:
+    try:
+        text = bytes(content).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SampleError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+    for newline in ("\r\n", "\n"):
+        if text.endswith(newline):
+            return text[: -len(newline)]
+    return text
+
+
+def _decode_json(field: Json, content) -> Any:
+    try:
+        return json.loads(bytes(content))
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"not JSON: {error}") from error
+
+
+def _decode_tensor(field: Tensor, content) -> Any:
+    content = bytes(content)
+    if content.startswith(_NPY_MAGIC):
+        return _npy(content)
+    if content.startswith(_ZIP_MAGIC):
+        return _zip(content)
+    if content.startswith(_PICKLE_MAGIC):  # torch's format before 1.6
+        return _pth(content)
+    raise SampleError(f"neither npy nor npz nor pth: it begins with {_excerpt(content)}")
+
+
+def _decode_bytes(field: Bytes, content) -> bytes:
+    return bytes(content)
+
+
+def _decode_custom(field: Custom, content) -> Any:
+    try:
+        return field.fn(bytes(content))
+    except FastloadError:
+        raise
+    except Exception as error:
+        called = getattr(field.fn, "__qualname__", repr(field.fn))
+        raise SampleError(
+            f"{called} raised {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+
+
+_DECODERS = {
+    Int: _decode_int,
+    Text: _decode_text,
+    Json: _decode_json,
+    Tensor: _decode_tensor,
+    Bytes: _decode_bytes,
+    Custom: _decode_custom,
+}
+
+
+def _excerpt(content: bytes) -> str:
+    return f"{content[:24]!r}" + ("..." if len(content) > 24 else "")
+
+
+def _npy(content: bytes) -> np.ndarray:
+    """A read-only view of the array in a npy file; in native byte order, C-contiguous or Fortran."""
+    major = content[6] if len(content) > 7 else 0
+    length_bytes = {1: 2, 2: 4, 3: 4}.get(major)
+    if length_bytes is None or len(content) < 8 + length_bytes:
+        raise SampleError("a npy file of an unknown version, or cut in its header")
+    start = 8 + length_bytes + int.from_bytes(content[8 : 8 + length_bytes], "little")
+    if start > min(len(content), _NPY_HEADER_BYTES):
+        raise SampleError(f"a npy header of {start} bytes in a file of {len(content)}")
+    dtype, fortran, shape = _npy_header(content[8 + length_bytes : start])
+    expected = start + math.prod(shape) * dtype.itemsize
+    if len(content) != expected:
+        raise SampleError(f"a npy file of {len(content)} bytes, where {dtype} {list(shape)} needs {expected}")
+    array = np.frombuffer(content, dtype, math.prod(shape), start).reshape(
+        shape, order="F" if fortran else "C"
+    )
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _npy_header(text: bytes) -> tuple[np.dtype, bool, tuple[int, ...]]:
+    try:
+        header = ast.literal_eval(text.decode("latin1"))
+        dtype, fortran, shape = np.dtype(header["descr"]), header["fortran_order"], header["shape"]
+        right = set(header) == _NPY_HEADER and isinstance(fortran, bool) and isinstance(shape, tuple)
+        right = right and all(type(side) is int and 0 <= side < 2**62 for side in shape)
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        raise SampleError("a npy file whose header cannot be read") from error
+    if not right:
+        raise SampleError("a npy file whose header cannot be read")
+    if not _fits_a_tensor(dtype):
+        raise SampleError(f"a npy file of {dtype}: only numbers and booleans can be in a tensor")
+    return dtype, fortran, shape
+
+
+def _zip(content: bytes) -> Any:
+    """npz: a dict of arrays. pth, which is a zip with a data.pkl: what torch.load gives."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+            if any(name.endswith("data.pkl") for name in names):
+                return _pth(content)
+            return {name.removesuffix(".npy"): _npy(archive.read(name)) for name in names}
+    except (FastloadError, MemoryError):
+        raise
+    except Exception as error:  # of any class: zipfile's, zlib's, struct's
+        raise SampleError(f"a npz file that cannot be read: {error}") from error
+
+
+def _pth(content: bytes) -> Any:
+    import torch
+
+    try:
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # of any class: pickle, zip, and torch's own
+        reason = str(error).strip().split("\n")[0]
+        raise SampleError(f"a pth file that torch.load(weights_only=True) refuses: {reason}") from error
+    return _detached(loaded)
+
+
+def _detached(loaded: Any) -> Any:
+    import torch
+
+    if isinstance(loaded, torch.Tensor):
+        return loaded.detach()
+    if isinstance(loaded, dict) and loaded:
+        return {key: _detached(value) for key, value in loaded.items()}
+    if isinstance(loaded, (bool, int, float)):
+        return torch.tensor(loaded)
+    kind = type(loaded).__name__
+    raise SampleError(f"a pth file that holds a {kind}: store a tensor, or a dict of tensors")
+
+
+def _stacked(name: str, values: list, where: Callable[[int], str]) -> Any:
+    """Tensors [N, ...] of arrays, tensors or numbers; of dicts, a dict of them."""
+    import torch
+
+    first = values[0]
+    if isinstance(first, dict):
+        for i, value in enumerate(values):
+            if not isinstance(value, dict) or value.keys() != first.keys():
+                raise _mismatch(name, where, first, i, value)
+        return {key: _stacked(f"{name}.{key}", [value[key] for value in values], where) for key in first}
+    if any(
+        isinstance(value, torch.Tensor) for value in values
+    ):  # beside a default that is an array or a number
+        values = [torch.as_tensor(value) if _kind(value) else value for value in values]
+    for i, value in enumerate(values):
+        if _kind(value) is None or _kind(value) != _kind(values[0]):
+            raise _mismatch(name, where, first, i, value)
+    return _stack(values)
+
+
+def _stacked_where_possible(values: list) -> Any:
+    kind = _kind(values[0])
+    return _stack(values) if kind is not None and all(_kind(value) == kind for value in values) else values
+
+
+def _stack(values: list) -> Any:
+    import torch
+
+    if isinstance(values[0], torch.Tensor):
+        return torch.stack(values)
+    return torch.from_numpy(np.stack(values))
+
+
+def _kind(value: Any) -> tuple | None:
+    """What values must share to be stacked: class, dtype, shape; None for what can be in no tensor."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return "tensor", value.dtype, tuple(value.shape)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return ("array", value.dtype, value.shape) if _fits_a_tensor(value.dtype) else None
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return None
+    return ("number", type(value).__name__, ()) if type(value) in (bool, int, float, complex) else None
+
+
+def _fits_a_tensor(dtype: np.dtype) -> bool:
+    """Numbers and booleans, but for long double, which torch has not."""
+    return dtype.kind in "biufc" and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
+
+
+def _mismatch(name: str, where: Callable[[int], str], first: Any, i: int, other: Any) -> FieldError:
+    return FieldError(
+        f"field {name!r}: {where(0)} holds {_described(first)}, and {where(i)} {_described(other)}; they fit "
+        "into no one tensor. Store them alike, or read them with fl.Bytes or fl.Custom."
+    )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a dict of {sorted(map(str, value))}"
+    kind, dtype, shape = _kind(value) or (f"a {type(value).__name__}", "", None)
+    return kind if shape is None else f"{kind} {str(dtype).removeprefix('torch.')} {list(shape)}"
