@@ -15,7 +15,13 @@ from setuptools import setup
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 FLAGS_BY_FILE = {
     "pixel_kernels_avx2.cpp": ["-mavx2"],
-    "pixel_kernels_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"],
+    "pixel_kernels_avx512.cpp": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mprefer-vector-width=512",
+    ],
     "pixel_kernels_vnni.cpp": [
         "-mavx512f",
         "-mavx512bw",
