@@ -1,9 +1,10 @@
-"""The sample set of `fastload demo`: some hundred drawn photographs, packed as shards once and kept in the cache.
+"""The sample set of `fastload demo`: some hundred drawn photographs, packed as shards once and kept in the
+cache.
 
-In: a seed. Out: a folder of tar shards whose samples have `jpg`, `cls` (the number of the kind of scene, see KINDS)
-and `txt` (a caption). Promised: the same seed gives the same pictures; the folder appears whole or not at all; sizes,
-proportions and JPEG flavours vary as in collected data: landscape, portrait and square, 320 to 1600 pixels,
-progressive ones, gray ones, and some that are stored turned, with an EXIF orientation.
+In: a seed. Out: a folder of tar shards whose samples have `jpg`, `cls` (the number of the kind of scene, see
+KINDS) and `txt` (a caption). Promised: the same seed gives the same pictures; the folder appears whole or not
+at all; sizes, proportions and JPEG flavours vary as in collected data: landscape, portrait and square, 320 to
+1600 pixels, progressive ones, gray ones, and some that are stored turned, with an EXIF orientation.
 """
 
 import io
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from fastload.backends import cache_dir
-from fastload.prepare.scenes import lights, sky, still, terrain, woods
+from fastload.prepare.scenes import lights, plants, sky, still, surfaces, terrain, woods
 from fastload.prepare.scenes.canvas import Canvas, noise_tile, to_pillow
 from fastload.shards.writer import ShardWriter
 
@@ -28,15 +29,15 @@ KINDS: dict[str, Callable] = {
     "sea": sky.sea,
     "forest": woods.forest,
     "city": lights.city,
-    "flower": woods.flower,
+    "flower": plants.flower,
     "clouds": sky.clouds,
     "still life": still.still_life,
     "night sky": sky.night,
     "dunes": terrain.dunes,
-    "leaves": woods.leaves,
+    "leaves": plants.leaves,
     "bokeh": lights.bokeh,
     "hills": terrain.hills,
-    "surface": still.surface,
+    "surface": surfaces.surface,
 }
 DRAWINGS_PER_KIND = 6
 CUTS_PER_DRAWING = 4
@@ -172,7 +173,7 @@ def _grain(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _publish(scratch: Path, folder: Path) -> None:
-    """Gives the finished folder its name; another process may have been faster, and its pictures are the same."""
+    """Gives the finished folder its name; if another process was faster, its pictures are the same."""
     scratch.chmod(0o755)  # mkdtemp makes it private
     try:
         os.rename(scratch, folder)

@@ -1,8 +1,9 @@
-"""What every scene of the demo is drawn with: coordinates, fractal noise, soft edges, and the finish of a photo.
+"""What every scene of the demo is drawn with: coordinates, fractal noise, soft edges, and the finish of a
+photo.
 
-In: a random generator and a size in pixels. Out: float32 pictures [height, width, 3], 0 is black and 1 is white,
-in display values (no gamma is applied). Promised: the same generator state draws the same picture on every machine
-with the same NumPy and Pillow; nothing here reads a clock or the global random state.
+In: a random generator and a size in pixels. Out: float32 pictures [height, width, 3], 0 is black and 1 is
+white, in display values (no gamma is applied). Promised: the same generator state draws the same picture on
+every machine with the same NumPy and Pillow; nothing here reads a clock or the global random state.
 """
 
 from functools import cache
@@ -16,8 +17,8 @@ TILE = 512  # side of the noise tiles in pixels; a power of two, so that wrappin
 class Canvas:
     """The size, the coordinates and the dice of one picture.
 
-    `x` [1, width] runs from -aspect to aspect, `y` [height, 1] from -1 at the top to 1 at the bottom, so a unit is
-    half the height in both. `pixel` is the size of a pixel in these units.
+    `x` [1, width] runs from -aspect to aspect, `y` [height, 1] from -1 at the top to 1 at the bottom, so a
+    unit is half the height in both. `pixel` is the size of a pixel in these units.
     """
 
     def __init__(self, width: int, height: int, rng: np.random.Generator):
@@ -67,7 +68,7 @@ class Canvas:
 
 @cache
 def noise_tile(slope: float, variant: int) -> np.ndarray:
-    """A tile [TILE, TILE] float32 of noise whose amplitude falls as frequency ** -slope; it wraps without a seam."""
+    """Noise [TILE, TILE] float32 whose amplitude falls as frequency ** -slope; it wraps without a seam."""
     rng = np.random.default_rng([int(slope * 1000), variant])
     frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None, :])
     frequency[0, 0] = 1.0

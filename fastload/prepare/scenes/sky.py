@@ -1,7 +1,8 @@
 """Skies: the light of an hour of the day, clouds in perspective, stars; and the scenes that are mostly sky.
 
-In: a Canvas. Out of a scene: (picture [H, W, 3] float32, caption). `paint_sky` is what the other outdoor scenes
-begin with. Heights are in the units of the canvas: `horizon` is the y of the horizon, -1 at the top, 1 at the bottom.
+In: a Canvas. Out of a scene: (picture [H, W, 3] float32, caption). `paint_sky` is what the other outdoor
+scenes begin with. Heights are in the units of the canvas: `horizon` is the y of the horizon, -1 at the top, 1
+at the bottom.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from fastload.prepare.scenes.canvas import Canvas, bloom, develop, lighten, mix,
 
 @dataclass(frozen=True)
 class Hour:
-    """The light of one hour: colours of the sky, of the sun and of the shade; `low_sun` says it stands in view."""
+    """The light of one hour: colours of sky, sun and shade; `low_sun` says that the sun is in view."""
 
     name: str
     zenith: tuple
@@ -104,7 +105,7 @@ def paint_sky(canvas: Canvas, hour: Hour, horizon: float, sun_x: float, sun_y: f
 
 
 def add_clouds(canvas: Canvas, sky, hour: Hour, horizon: float, sun_x: float, sun_y: float, cover: float):
-    """Clouds on a plane high above, thicker and brighter-edged towards the sun; cover 0 is none, 1 is overcast."""
+    """Clouds on a plane high above, bright-edged towards the sun; cover 0 is none, 1 is overcast."""
     above = np.maximum(horizon - canvas.y, 0.02) + 0.10
     scale = np.float32(canvas.between(1.0, 2.4))
     u = (canvas.x / above) * 36 * scale + np.zeros_like(above)

@@ -1,8 +1,9 @@
-"""Land in perspective: a height map of noise, lit by the sun, seen through haze; mountains, dunes and green hills.
+"""Land in perspective: a height map of noise, lit by the sun, seen through haze; mountains, dunes and green
+hills.
 
-In: a Canvas. Out of a scene: (picture [H, W, 3] float32, caption). A column of the picture is a ray over the map: the
-map is read at growing distances, each reading hides what lies lower behind it, and the count of readings that a pixel
-lies above is its distance.
+In: a Canvas. Out of a scene: (picture [H, W, 3] float32, caption). A column of the picture is a ray over the
+map: the map is read at growing distances, each reading hides what lies lower behind it, and the count of
+readings that a pixel lies above is its distance.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from fastload.prepare.scenes.sky import HOURS, Hour, add_clouds, conifers, paint
 
 @dataclass(frozen=True)
 class View:
-    """What the camera sees: per pixel the place on the map (u, v), the distance in cells, and how much is land."""
+    """Per pixel: the place on the map (u, v), the distance in cells, and the share that is land."""
 
     u: np.ndarray
     v: np.ndarray
@@ -63,7 +64,7 @@ def sunlight(heights, azimuth: float, elevation: float):
 
 
 def ground_detail(view: View) -> np.ndarray:
-    """Texture of the ground, [H, W], mean 0, finer where the land is near; nothing far away, where it would alias."""
+    """Texture of the ground, [H, W], mean 0, finer close by, nothing far away, where it would alias."""
     coarse = sample(noise_tile(0.9, 1), view.u * 5, view.v * 5) * soft(view.distance, 170, 10)
     return coarse + sample(noise_tile(0.5, 2), view.u * 37, view.v * 37) * soft(view.distance, 34, 2) * 0.8
 
