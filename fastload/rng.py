@@ -1,0 +1,85 @@
+"""Random bits as a pure function of (seed, position, purpose): the dice of every random draw in fastload.
+
+In: a seed, positions in the endless global order (`epoch * n + i`), a purpose, and a block for draws of
+more than four words. Out: Philox 4x32-10 with key = (seed low, seed high) and counter = (position low,
+position high, purpose, block), all uint32. Promised: the same bits in NumPy and C++ (csrc/philox.h) on
+every machine, no state, and no dependence on worker, rank, batch or device. A position is unique, so a
+sample seen twice gets other dice.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+from fastload.errors import ConfigError
+
+
+class Purpose(IntEnum):
+    """What a draw is for. New purposes append; a number never changes, or old checkpoints would differ."""
+
+    XFLIP = 1
+    CROP = 2
+    ORDER = 3
+    SHARD_ORDER = 4
+    WINDOW_ORDER = 5
+
+
+def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto") -> np.ndarray:
+    """Four random words for each position.
+
+    seed: in [0, 2^64). positions: [N] int64. purpose, block: in [0, 2^32). Returns [N, 4] uint32.
+    impl: "auto" (native), "plain" or "native"; the twins are equal.
+
+    Raises ConfigError for a seed, purpose or block out of range, TypeError for positions of another kind.
+    """
+    check_seed(seed)
+    for name, word in (("purpose", purpose), ("block", block)):
+        if not 0 <= word < 2**32:
+            raise ConfigError(f"{name}={word} does not fit 32 bits: use a number from 0 to 2**32 - 1.")
+    positions = np.ascontiguousarray(np.asarray(positions).astype(np.int64, casting="same_kind", copy=False))
+    if positions.ndim != 1:
+        raise ConfigError(
+            f"positions of shape {positions.shape} must have one dimension: reshape them to [N]."
+        )
+    if impl not in ("auto", "plain", "native"):
+        raise ConfigError(f'impl={impl!r} is unknown: use "auto", "plain" or "native".')
+    twin = _plain if impl == "plain" else _native
+    return twin(int(seed), positions, int(purpose), int(block))
+
+
+def uniforms(
+    seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto"
+) -> np.ndarray:
+    """`bits` as numbers in [0, 1): [N, 4] float32, (bits >> 8) * 2^-24, exact on every machine."""
+    words = bits(seed, positions, purpose, block, impl=impl)
+    return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def check_seed(seed: int) -> None:
+    """Raises ConfigError unless seed is an integer in [0, 2^64), the 64 bits of Philox's key."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ConfigError(f"seed={seed!r} is no key: use an integer from 0 to 2**64 - 1.")
+
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HIGH_SHIFT = np.uint64(32)
+
+
+def _plain(seed: int, positions: np.ndarray, purpose: int, block: int) -> np.ndarray:
+    # uint64 lanes that hold 32-bit words: the products need all 64 bits.
+    counter = positions.view(np.uint64)
+    c0, c1 = counter & _LOW, counter >> _HIGH_SHIFT
+    c2, c3 = np.full_like(counter, purpose), np.full_like(counter, block)
+    key0, key1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        product0, product1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1 = (product1 >> _HIGH_SHIFT) ^ c1 ^ np.uint64(key0), product1 & _LOW
+        c2, c3 = (product0 >> _HIGH_SHIFT) ^ c3 ^ np.uint64(key1), product0 & _LOW
+        key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
+
+
+def _native(seed: int, positions: np.ndarray, purpose: int, block: int) -> np.ndarray:
+    from fastload import _native as native
+
+    return native.philox_bits(seed, positions, purpose, block)
