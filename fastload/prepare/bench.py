@@ -138,11 +138,10 @@ def compare(source, dataset, *, size: int, batch_size: int, threads: int) -> tup
     """
     import numpy as np
 
-    from fastload.loader.config import Augment
     from fastload.prepare import pipeline
     from fastload.prepare.pillow_peer import PillowImages
 
-    plain = {"augment": Augment(xflip=0.0), "shuffle": False, "only_images": True, "scaled": None}
+    plain = {"xflip": 0.0, "shuffle": False, "only_images": True, "scaled": None}
     peer = PillowImages(dataset, size, xflip=0.0)
     least, largest, compared = None, 0, 0
     with pipeline.open_loader(

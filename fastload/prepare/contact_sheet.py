@@ -19,7 +19,7 @@ PAPER, INK, GRAY, RULE, WELL = (
 COLUMNS = 4
 PICTURE_HEIGHT = 168  # pixels, of both halves
 STORED_WIDTH = 252  # pixels: 3:2 fills it; wider pictures are fitted into it
-MARGIN, GUTTER, GAP = 48, 36, 6  # pixels: around the sheet, between cells, between the halves
+MARGIN, GUTTER, GAP = 48, 36, 8  # pixels: around the sheet, between cells, between the halves
 TEXT_HEIGHT = 46  # pixels below a pair: two lines
 ROW_GAP = 18  # pixels between rows
 

@@ -15,6 +15,7 @@ from fastload.errors import ConfigError
 
 SHEET_SAMPLES = 24
 BATCH_SIZE = 64
+SEPARATOR = " \N{MIDDLE DOT} "
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _pairs(dataset, batch: dict):
     trained = pipeline.as_pixels(batch["image"][:count])
     for place, sample_id in enumerate(sample_ids[:count].tolist()):
         stored = pipeline.read_stored(dataset, sample_id, extensions, limit=2 * PICTURE_HEIGHT)
-        title = f"{batch['__key__'][place]}   {stored.width} x {stored.height} {stored.format}"
+        title = SEPARATOR.join((batch["__key__"][place], f"{stored.width} x {stored.height} {stored.format}"))
         yield Pair(stored.picture, Image.fromarray(trained[place]), title, _note(batch, place))
 
 
@@ -161,7 +162,7 @@ def _note(batch: dict, place: int) -> str:
     label = int(batch["label"][place]) if "label" in batch else NO_LABEL
     caption = batch["caption"][place] if "caption" in batch else ""
     parts = [f"cls {label}" if label != NO_LABEL else "", caption]
-    return "   ".join(part for part in parts if part)
+    return SEPARATOR.join(part for part in parts if part)
 
 
 def add_options(parser) -> None:

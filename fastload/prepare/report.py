@@ -62,12 +62,6 @@ def render_bytes(size_bytes: int) -> str:
     return f"{size:.{digits}f} {unit}"
 
 
-def one_line(text: str, limit: int) -> str:
-    """The text without line breaks, cut to `limit` characters with an ellipsis of three dots."""
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: max(limit - 3, 0)] + "..."
-
-
 def _place(stage: str):
     """The order of the stages on a sample's trip; a stage that is not listed comes last, by name."""
     return (STAGES.index(stage), "") if stage in STAGES else (len(STAGES), stage)

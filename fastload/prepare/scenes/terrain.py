@@ -159,15 +159,15 @@ def hills(canvas: Canvas):
     detail = ground_detail(view)
     furrow = np.sin(view.u * 4 + tone * 5) * soft(view.distance, 60, 8) * soft(tone, 0.3, 0.6)
     near, dry = canvas.pick(
-        ((0.20, 0.32, 0.09), (0.55, 0.52, 0.22)),
-        ((0.26, 0.38, 0.12), (0.36, 0.44, 0.16)),
+        ((0.20, 0.28, 0.10), (0.55, 0.50, 0.24)),
+        ((0.25, 0.33, 0.13), (0.38, 0.42, 0.18)),
         ((0.34, 0.26, 0.12), (0.62, 0.44, 0.16)),
     )
     ground = mix(near, dry, soft(tone + detail * 0.45 + furrow * 0.3, -1.0, 1.2)) * (
         1 + 0.10 * detail[..., None]
     )
     ground = mix(ground, np.float32((0.07, 0.12, 0.05)) * (1 + detail[..., None] * 0.35), np.clip(wood, 0, 1))
-    land = ground * (lit[..., None] * np.float32(hour.sun) * 1.45 + np.float32(hour.shade) * 1.1)
+    land = ground * (lit[..., None] * np.float32(hour.sun) * 1.3 + np.float32(hour.shade) * 1.1)
     low = soft(sample(heights, view.u, view.v), 2, -9) * soft(view.distance, 15, 90)
     misty = canvas.rng.uniform() < 0.5
     land = mix(land, np.float32(hour.horizon), low * (0.8 if misty else 0.25))
