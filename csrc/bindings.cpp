@@ -11,6 +11,7 @@ void bind_image_header(pybind11::module_ &);
 void bind_geometry(pybind11::module_ &);
 void bind_jpeg(pybind11::module_ &);
 void bind_pixels(pybind11::module_ &);
+void bind_buffer_pool(pybind11::module_ &);
 void bind_shard_reader(pybind11::module_ &);
 void bind_image_batch(pybind11::module_ &);
 }  // namespace fastload
@@ -26,6 +27,7 @@ PYBIND11_MODULE(_native, module) {
     fastload::bind_geometry(module);       // decode/spec.py
     fastload::bind_jpeg(module);           // decode/native.py
     fastload::bind_pixels(module);         // decode/native.py
+    fastload::bind_buffer_pool(module);    // loader/batch.py
     fastload::bind_shard_reader(module);   // read/shard_reader.py
     fastload::bind_image_batch(module);    // decode/native.py
 }

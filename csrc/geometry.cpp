@@ -1,5 +1,235 @@
+// The arithmetic of geometry.h, in the order of fastload/decode/spec.py, and its binding.
+#include "geometry.h"
+
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <cmath>
+
+#include "philox.h"
+
+namespace py = pybind11;
+
 namespace fastload {
-void bind_geometry(pybind11::module_ &) {}
+namespace {
+
+constexpr uint32_t PURPOSE_XFLIP = 1, PURPOSE_CROP = 2;  // fastload/rng.py, Purpose
+constexpr int TRIES = 10;                                // of RandomResizedCrop, as in torchvision
+
+struct Dice {
+    double u[4];
+};
+
+Dice dice(uint64_t seed, uint64_t position, uint32_t purpose, uint32_t block) {
+    uint32_t bits[4];
+    philox(seed, position, purpose, block, bits);
+    Dice out;
+    for (int i = 0; i < 4; ++i) out.u[i] = static_cast<double>(uniform(bits[i]));
+    return out;
+}
+
+// An integer of [0, highest] from a uniform of [0, 1).
+int pick(double uniform, int highest) {
+    return std::min(static_cast<int>(uniform * static_cast<double>(highest + 1)), highest);
+}
+
+// nearbyint rounds half to even, as Python's round does.
+double round_half_even(double x) { return std::nearbyint(x); }
+
+void set_box(Geometry &out, int left, int top, int box_w, int box_h) {
+    out.box[0] = left;
+    out.box[1] = top;
+    out.box[2] = left + box_w;
+    out.box[3] = top + box_h;
+}
+
+// The size at which the image just covers the target; false where a side is longer than MAX_RESIZED_SIDE.
+bool covering_size(const ImageSpec &spec, int width, int height, Geometry &out) {
+    double resized_w = spec.width, resized_h = spec.height;
+    if (int64_t{spec.width} * height >= int64_t{spec.height} * width) {
+        const double scale = static_cast<double>(spec.width) / width;
+        resized_h = std::max(resized_h, round_half_even(height * scale));
+    } else {
+        const double scale = static_cast<double>(spec.height) / height;
+        resized_w = std::max(resized_w, round_half_even(width * scale));
+    }
+    if (std::max(resized_w, resized_h) > MAX_RESIZED_SIDE) return false;
+    out.resized_w = static_cast<int>(resized_w);
+    out.resized_h = static_cast<int>(resized_h);
+    return true;
+}
+
+// Left and top of the crop in the resized image; false where a given crop does not fit.
+bool corner(const ImageSpec &spec, uint64_t seed, uint64_t position, Geometry &out) {
+    const int room_w = out.resized_w - spec.width, room_h = out.resized_h - spec.height;
+    if (spec.crop == CROP_RANDOM) {
+        const Dice d = dice(seed, position, PURPOSE_CROP, 0);
+        out.left = pick(d.u[0], room_w);
+        out.top = pick(d.u[1], room_h);
+        return true;
+    }
+    const bool given = spec.crop == CROP_GIVEN;
+    out.left = given ? spec.crop_left : room_w / 2;
+    out.top = given ? spec.crop_top : room_h / 2;
+    return out.left <= room_w && out.top <= room_h;
+}
+
+// The largest centred box whose aspect is in [ratio_low, ratio_high].
+void central_box(const ImageSpec &spec, int width, int height, Geometry &out) {
+    int box_w = width, box_h = height;
+    const double aspect = static_cast<double>(width) / height;
+    if (aspect < spec.ratio_low) {
+        box_h = static_cast<int>(std::max(1.0, round_half_even(width / spec.ratio_low)));
+    } else if (aspect > spec.ratio_high) {
+        box_w = static_cast<int>(std::max(1.0, round_half_even(height * spec.ratio_high)));
+    }
+    set_box(out, (width - box_w) / 2, (height - box_h) / 2, box_w, box_h);
+}
+
+void random_box(const ImageSpec &spec, int width, int height, uint64_t seed, uint64_t position, Geometry &out) {
+    const double area = static_cast<double>(width) * static_cast<double>(height);
+    const double log_low = std::log(spec.ratio_low), log_high = std::log(spec.ratio_high);
+    for (uint32_t attempt = 0; attempt < TRIES; ++attempt) {
+        const Dice d = dice(seed, position, PURPOSE_CROP, attempt);
+        const double box_area = area * (spec.scale_low + d.u[0] * (spec.scale_high - spec.scale_low));
+        const double aspect = std::exp(log_low + d.u[1] * (log_high - log_low));
+        const double box_w = round_half_even(std::sqrt(box_area * aspect));
+        const double box_h = round_half_even(std::sqrt(box_area / aspect));
+        if (box_w > 0 && box_w <= width && box_h > 0 && box_h <= height) {
+            const int w = static_cast<int>(box_w), h = static_cast<int>(box_h);
+            const int left = pick(d.u[2], width - w), top = pick(d.u[3], height - h);
+            set_box(out, left, top, w, h);
+            return;
+        }
+    }
+    central_box(spec, width, height, out);
+}
+
+Geometry failed(int status) {
+    Geometry out{};
+    out.status = status;
+    return out;
+}
+
+}  // namespace
+
+Geometry geometry(const ImageSpec &spec, int width, int height, uint64_t seed, uint64_t position) {
+    if (width < 1 || height < 1 || width > MAX_SOURCE_SIDE || height > MAX_SOURCE_SIDE) {
+        return failed(GEOMETRY_SIZE_OUT_OF_RANGE);
+    }
+    Geometry out{};
+    out.width = spec.width;
+    out.height = spec.height;
+    out.resized_w = spec.width;
+    out.resized_h = spec.height;
+    out.flip = dice(seed, position, PURPOSE_XFLIP, 0).u[0] < spec.xflip;
+    if (spec.resize == RESIZE_RANDOM) {
+        random_box(spec, width, height, seed, position, out);
+        return out;
+    }
+    set_box(out, 0, 0, width, height);
+    if (spec.resize == RESIZE_EXACT) return out;
+    if (!covering_size(spec, width, height, out)) return failed(GEOMETRY_SIZE_OUT_OF_RANGE);
+    if (!corner(spec, seed, position, out)) return failed(GEOMETRY_CROP_OUTSIDE);
+    return out;
+}
+
+int denominator(int scaled, const Geometry &geometry) {
+    if (scaled == SCALED_NONE) return 1;
+    const double factor = scaled == SCALED_HALF ? 2.0 : 1.0;
+    const double box_w = geometry.box[2] - geometry.box[0], box_h = geometry.box[3] - geometry.box[1];
+    for (int d = 8; d > 1; d /= 2) {
+        if (box_w >= d * factor * geometry.resized_w && box_h >= d * factor * geometry.resized_h) return d;
+    }
+    return 1;
+}
+
+ScaledBox scaled_box(const Geometry &geometry, int width, int height, int denominator) {
+    ScaledBox out;
+    out.width = (width + denominator - 1) / denominator;
+    out.height = (height + denominator - 1) / denominator;
+    for (int edge = 0; edge < 4; ++edge) {
+        const int new_side = edge % 2 ? out.height : out.width, old_side = edge % 2 ? height : width;
+        out.box[edge] = static_cast<float>(geometry.box[edge] * new_side / old_side);
+    }
+    return out;
+}
+
+namespace {
+
+using Int64s = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+
+ImageSpec make_spec(int width, int height, int resize, int crop, int crop_left, int crop_top, int filter, int scaled,
+                    double scale_low, double scale_high, double ratio_low, double ratio_high, double xflip) {
+    const bool sides = width >= 1 && height >= 1 && width <= MAX_TARGET_SIDE && height <= MAX_TARGET_SIDE;
+    const bool codes = resize >= 0 && resize <= 2 && crop >= 0 && crop <= 2 && filter >= 0 && filter <= 3 &&
+                       scaled >= 0 && scaled <= 2 && crop_left >= 0 && crop_top >= 0;
+    const bool ranges = scale_low > 0 && scale_low <= scale_high && scale_high <= 1 && ratio_low > 0 &&
+                        ratio_low <= ratio_high && std::isfinite(ratio_high) && xflip >= 0 && xflip <= 1;
+    if (!sides || !codes || !ranges) throw py::value_error("ImageSpec: a value is out of range; use decode/spec.py");
+    return ImageSpec{width,  height,    resize,     crop,      crop_left,  crop_top, filter,
+                     scaled, scale_low, scale_high, ratio_low, ratio_high, xflip};
+}
+
+// A side beyond int is out of range all the same.
+int clamped(int64_t side) { return static_cast<int>(std::clamp<int64_t>(side, -1, int64_t{MAX_SOURCE_SIDE} + 1)); }
+
+py::tuple geometries(const ImageSpec &spec, const Int64s &widths, const Int64s &heights, uint64_t seed,
+                     const Int64s &positions) {
+    if (widths.ndim() != 1 || heights.ndim() != 1 || positions.ndim() != 1 || widths.size() != positions.size() ||
+        heights.size() != positions.size()) {
+        throw py::value_error("geometries: widths, heights and positions must be [N] of one N");
+    }
+    const py::ssize_t n = positions.size();
+    py::array_t<double> box({n, py::ssize_t{4}});
+    py::array_t<int32_t> resized({n, py::ssize_t{2}}), crop({n, py::ssize_t{4}}), denominators(n), status(n);
+    py::array_t<bool> flip(n);
+    double *to_box = box.mutable_data();
+    int32_t *to_resized = resized.mutable_data(), *to_crop = crop.mutable_data();
+    int32_t *to_denominator = denominators.mutable_data(), *to_status = status.mutable_data();
+    bool *to_flip = flip.mutable_data();
+    const int64_t *width = widths.data(), *height = heights.data(), *position = positions.data();
+    {
+        py::gil_scoped_release release;
+        for (py::ssize_t i = 0; i < n; ++i) {
+            const Geometry g = geometry(spec, clamped(width[i]), clamped(height[i]), seed,
+                                        static_cast<uint64_t>(position[i]));
+            std::copy(g.box, g.box + 4, to_box + 4 * i);
+            const int sizes[6] = {g.resized_w, g.resized_h, g.left, g.top, g.width, g.height};
+            std::copy(sizes, sizes + 2, to_resized + 2 * i);
+            std::copy(sizes + 2, sizes + 6, to_crop + 4 * i);
+            to_flip[i] = g.flip;
+            to_denominator[i] = g.status == GEOMETRY_OK ? denominator(spec.scaled, g) : 0;
+            to_status[i] = g.status;
+        }
+    }
+    return py::make_tuple(box, resized, crop, flip, denominators, status);
+}
+
+}  // namespace
+
+void bind_geometry(py::module_ &module) {
+    py::class_<ImageSpec>(module, "ImageSpec", "The C++ half of decode/spec.py's ImageSpec.")
+        .def(py::init(&make_spec), py::kw_only(), py::arg("width"), py::arg("height"), py::arg("resize"),
+             py::arg("crop"), py::arg("crop_left"), py::arg("crop_top"), py::arg("filter"), py::arg("scaled"),
+             py::arg("scale_low"), py::arg("scale_high"), py::arg("ratio_low"), py::arg("ratio_high"),
+             py::arg("xflip"));
+    module.def("geometries", &geometries, py::arg("spec"), py::arg("widths"), py::arg("heights"), py::arg("seed"),
+               py::arg("positions"));
+    module.def(
+        "scaled_box",
+        [](py::tuple box, int width, int height, int denominator) {
+            if (box.size() != 4 || width < 1 || height < 1 || denominator < 1 || denominator > 8) {
+                throw py::value_error("scaled_box: a box of four edges, positive sides, a denominator of 1 to 8");
+            }
+            Geometry g{};
+            for (int edge = 0; edge < 4; ++edge) g.box[edge] = box[edge].cast<double>();
+            const ScaledBox out = scaled_box(g, width, height, denominator);
+            return py::make_tuple(py::make_tuple(out.width, out.height),
+                                  py::make_tuple(out.box[0], out.box[1], out.box[2], out.box[3]));
+        },
+        py::arg("box"), py::arg("width"), py::arg("height"), py::arg("denominator"));
+}
+
 }  // namespace fastload

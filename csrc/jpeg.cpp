@@ -1,5 +1,313 @@
+#include "jpeg.h"
+
+#include <dlfcn.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <mutex>
 
 namespace fastload {
-void bind_jpeg(pybind11::module_ &) {}
+namespace {
+
+// The part of libjpeg's interface that is used here, laid out as its documentation and ABI have it. The fields up
+// to `output_scanline` have the same places in ABI 62 and ABI 80; the rest is only reserved. libjpeg compares the
+// size we state with its own and refuses a difference, so a wrong layout cannot go unnoticed.
+static_assert(sizeof(void *) == 8, "the structure sizes below are those of 64-bit machines");
+constexpr size_t STRUCT_SIZE_ABI_62 = 632;
+constexpr size_t STRUCT_SIZE_ABI_80 = 656;
+constexpr int COLOR_GRAYSCALE = 1, COLOR_RGB = 2, COLOR_YCBCR = 3;
+constexpr int HEADER_OK = 1;
+constexpr size_t MESSAGE_SIZE = 200;  // JMSG_LENGTH_MAX
+
+struct ErrorManager {
+    void (*error_exit)(void *);
+    void (*emit_message)(void *, int);
+    void (*output_message)(void *);
+    void (*format_message)(void *, char *);
+    void (*reset_error_mgr)(void *);
+    int msg_code;
+    char msg_parm[80];
+    int trace_level;
+    long num_warnings;
+    const void *tables[6];
+};
+
+struct SourceManager {
+    const uint8_t *next_input_byte;
+    size_t bytes_in_buffer;
+    void (*init_source)(void *);
+    int (*fill_input_buffer)(void *);
+    void (*skip_input_data)(void *, long);
+    int (*resync_to_restart)(void *, int);
+    void (*term_source)(void *);
+};
+
+struct Decompress {
+    ErrorManager *err;
+    void *mem;
+    void *progress;
+    void *client_data;
+    int is_decompressor;
+    int global_state;
+    SourceManager *src;
+    unsigned image_width, image_height;
+    int num_components;
+    int jpeg_color_space, out_color_space;
+    unsigned scale_num, scale_denom;
+    double output_gamma;
+    int buffered_image, raw_data_out, dct_method, do_fancy_upsampling, do_block_smoothing;
+    int quantize_colors, dither_mode, two_pass_quantize, desired_number_of_colors;
+    int enable_1pass_quant, enable_external_quant, enable_2pass_quant;
+    unsigned output_width, output_height;
+    int out_color_components, output_components, rec_outbuf_height, actual_number_of_colors;
+    void *colormap;
+    unsigned output_scanline;
+    unsigned char rest[STRUCT_SIZE_ABI_80];
+};
+static_assert(offsetof(Decompress, output_gamma) == 80 && offsetof(Decompress, output_scanline) == 168, "ABI layout");
+static_assert(sizeof(ErrorManager) <= 256 && offsetof(ErrorManager, num_warnings) == 128, "ABI layout");
+
+struct Functions {
+    void *(*std_error)(ErrorManager *);
+    void (*create)(Decompress *, int, size_t);
+    void (*destroy)(Decompress *);
+    void (*abort)(Decompress *);
+    int (*read_header)(Decompress *, int);
+    int (*start)(Decompress *);
+    unsigned (*read_scanlines)(Decompress *, uint8_t **, unsigned);
+    int (*resync_to_restart)(void *, int);
+    void (*crop_scanline)(Decompress *, unsigned *, unsigned *);
+    unsigned (*skip_scanlines)(Decompress *, unsigned);
+};
+
+Functions functions;
+JpegLibrary library;
+
+}  // namespace
+
+struct JpegState {
+    Decompress decompress;
+    ErrorManager errors;
+    SourceManager source;
+    std::jmp_buf escape;
+    char message[MESSAGE_SIZE];
+    bool created;
+};
+
+namespace {
+
+JpegState *state_of(void *decompress) { return static_cast<JpegState *>(static_cast<Decompress *>(decompress)->client_data); }
+
+// libjpeg must not return from error_exit, and its C frames cannot be unwound by an exception.
+[[noreturn]] void on_error(void *decompress) {
+    JpegState *state = state_of(decompress);
+    state->errors.format_message(decompress, state->message);
+    std::longjmp(state->escape, 1);
+}
+void on_message(void *decompress, int level) {
+    if (level < 0) state_of(decompress)->errors.num_warnings++;  // kept quiet: Pillow accepts what only warns
+}
+void on_output(void *) {}
+void on_init_source(void *) {}
+int on_fill_input(void *) { return 0; }  // all bytes were given at once: asking for more means that the file was cut
+void on_skip_input(void *decompress, long count) {
+    SourceManager &source = state_of(decompress)->source;
+    if (count <= 0) return;
+    size_t skipped = static_cast<size_t>(count) < source.bytes_in_buffer ? static_cast<size_t>(count) : source.bytes_in_buffer;
+    source.next_input_byte += skipped;
+    source.bytes_in_buffer -= skipped;
+}
+
+void prepare(JpegState *state) {
+    std::memset(&state->decompress, 0, sizeof state->decompress);
+    std::memset(&state->errors, 0, sizeof state->errors);
+    state->message[0] = 0;
+    state->decompress.err = static_cast<ErrorManager *>(functions.std_error(&state->errors));
+    state->decompress.client_data = state;
+    state->errors.error_exit = on_error;
+    state->errors.emit_message = on_message;
+    state->errors.output_message = on_output;
+    state->source.init_source = on_init_source;
+    state->source.fill_input_buffer = on_fill_input;
+    state->source.skip_input_data = on_skip_input;
+    state->source.resync_to_restart = functions.resync_to_restart;
+    state->source.term_source = on_init_source;
+}
+
+// jpeg_CreateDecompress clears the structure but for `err` and `client_data`.
+bool create(JpegState *state, int abi) {
+    if (setjmp(state->escape)) return false;
+    prepare(state);
+    functions.create(&state->decompress, abi, abi == 62 ? STRUCT_SIZE_ABI_62 : STRUCT_SIZE_ABI_80);
+    state->decompress.src = &state->source;
+    state->created = true;
+    return true;
+}
+
+template <class Function>
+bool find(void *handle, const char *name, Function *function) {
+    *function = reinterpret_cast<Function>(dlsym(handle, name));
+    return *function != nullptr;
+}
+
+// The empty string, or why this library will not do.
+std::string try_library(const std::string &path) {
+    void *handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!handle) {
+        const char *error = dlerror();
+        return error ? error : "dlopen failed";
+    }
+    Functions found{};
+    if (!(find(handle, "jpeg_std_error", &found.std_error) && find(handle, "jpeg_CreateDecompress", &found.create) &&
+          find(handle, "jpeg_destroy_decompress", &found.destroy) && find(handle, "jpeg_abort_decompress", &found.abort) &&
+          find(handle, "jpeg_read_header", &found.read_header) && find(handle, "jpeg_start_decompress", &found.start) &&
+          find(handle, "jpeg_read_scanlines", &found.read_scanlines) &&
+          find(handle, "jpeg_resync_to_restart", &found.resync_to_restart))) {
+        dlclose(handle);
+        return "a function of libjpeg is missing";
+    }
+    bool can_crop = find(handle, "jpeg_crop_scanline", &found.crop_scanline) && find(handle, "jpeg_skip_scanlines", &found.skip_scanlines);
+    functions = found;
+    for (int abi : {62, 80}) {
+        auto state = std::make_unique<JpegState>();
+        state->created = false;
+        if (create(state.get(), abi)) {
+            functions.destroy(&state->decompress);
+            library.path = path;
+            library.abi = abi;
+            library.can_crop = can_crop;
+            return "";
+        }
+        if (abi == 80) {
+            std::string reason = state->message;
+            dlclose(handle);
+            return "its ABI is neither 62 nor 80: " + reason;
+        }
+    }
+    return "";
+}
+
+}  // namespace
+
+const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std::string *reasons) {
+    static std::mutex mutex;
+    std::lock_guard<std::mutex> lock(mutex);
+    if (library.abi) return &library;
+    for (const std::string &path : paths) {
+        std::string reason = try_library(path);
+        if (reason.empty()) return &library;
+        *reasons += (reasons->empty() ? "" : "; ") + path + ": " + reason;
+    }
+    return nullptr;
+}
+
+JpegDecoder::JpegDecoder() : state_(new JpegState) {
+    state_->created = false;
+    create(state_, library.abi);
+}
+JpegDecoder::~JpegDecoder() {
+    if (state_->created) functions.destroy(&state_->decompress);
+    delete state_;
+}
+
+// In each of the functions below nothing with a destructor lives between setjmp and the calls into libjpeg.
+
+JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
+    state_->message[0] = 0;
+    if (!state_->created) return Status::damaged;
+    if (setjmp(state_->escape)) return Status::damaged;
+    functions.abort(&state_->decompress);
+    state_->errors.num_warnings = 0;
+    state_->source.next_input_byte = bytes;
+    state_->source.bytes_in_buffer = size;
+    if (functions.read_header(&state_->decompress, 1) != HEADER_OK) {
+        std::snprintf(state_->message, MESSAGE_SIZE, "the file ends within its header");
+        return Status::damaged;
+    }
+    int space = state_->decompress.jpeg_color_space;
+    bool known = space == COLOR_GRAYSCALE || space == COLOR_RGB || space == COLOR_YCBCR;
+    return known ? Status::ok : Status::unsupported;
+}
+
+uint32_t JpegDecoder::stored_width() const { return state_->decompress.image_width; }
+uint32_t JpegDecoder::stored_height() const { return state_->decompress.image_height; }
+uint32_t JpegDecoder::width() const { return state_->decompress.output_width; }
+uint32_t JpegDecoder::height() const { return state_->decompress.output_height; }
+bool JpegDecoder::can_crop() { return library.can_crop; }
+const char *JpegDecoder::message() const { return state_->message; }
+
+JpegDecoder::Status JpegDecoder::start(int denominator) {
+    if (setjmp(state_->escape)) return Status::damaged;
+    state_->decompress.out_color_space = COLOR_RGB;
+    state_->decompress.scale_num = 1;
+    state_->decompress.scale_denom = static_cast<unsigned>(denominator);
+    if (!functions.start(&state_->decompress)) {  // a progressive file is read to its end here
+        std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut");
+        return Status::damaged;
+    }
+    return Status::ok;
+}
+
+JpegDecoder::Status JpegDecoder::crop(uint32_t *left, uint32_t *columns) {
+    uint32_t total = state_->decompress.output_width;
+    uint32_t start = *left > CROP_MARGIN ? *left - CROP_MARGIN : 0;
+    uint32_t stop = total - *left - *columns > CROP_MARGIN ? *left + *columns + CROP_MARGIN : total;
+    *left = 0;
+    *columns = total;
+    if (start == 0 && stop == total) return Status::ok;
+    if (setjmp(state_->escape)) return Status::damaged;
+    unsigned first = start, count = stop - start;
+    functions.crop_scanline(&state_->decompress, &first, &count);
+    *left = first;
+    *columns = count;
+    return Status::ok;
+}
+
+JpegDecoder::Status JpegDecoder::skip(uint32_t rows) {
+    if (rows == 0) return Status::ok;
+    if (setjmp(state_->escape)) return Status::damaged;
+    unsigned skipped = functions.skip_scanlines(&state_->decompress, rows);
+    if (skipped == rows) return Status::ok;
+    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline, height());
+    return Status::damaged;
+}
+
+JpegDecoder::Status JpegDecoder::read(uint8_t *rows, size_t stride_bytes, uint32_t count) {
+    if (setjmp(state_->escape)) return Status::damaged;
+    uint8_t *pointers[16];
+    while (count > 0) {
+        unsigned wanted = count < 16 ? count : 16;
+        for (unsigned i = 0; i < wanted; i++) pointers[i] = rows + i * stride_bytes;
+        unsigned done = functions.read_scanlines(&state_->decompress, pointers, wanted);
+        if (done == 0) {
+            std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline, height());
+            return Status::damaged;
+        }
+        rows += done * stride_bytes;
+        count -= done;
+    }
+    return Status::ok;
+}
+
+void JpegDecoder::finish() {
+    if (setjmp(state_->escape)) return;
+    functions.abort(&state_->decompress);
+}
+
+void bind_jpeg(pybind11::module_ &module) {
+    namespace py = pybind11;
+    module.def(
+        "load_jpeg_library",
+        [](const std::vector<std::string> &paths) -> py::object {
+            std::string reasons;
+            const JpegLibrary *loaded = load_jpeg_library(paths, &reasons);
+            if (!loaded) return py::make_tuple(py::none(), 0, reasons);
+            return py::make_tuple(loaded->path, loaded->abi, reasons);
+        },
+        py::arg("paths"), "(path, abi, reasons) of the libjpeg in use; path is None where none of `paths` will do.");
+}
+
 }  // namespace fastload

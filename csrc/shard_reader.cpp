@@ -1,5 +1,245 @@
+#include "shard_reader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
 
 namespace fastload {
-void bind_shard_reader(pybind11::module_ &) {}
+namespace {
+
+// The label and caption of a sample lie a header away from its image: reading the gap costs less than another call.
+constexpr uint64_t CLOSE_BYTES = 8192;
+constexpr uint64_t MOST_RANGE_BYTES = uint64_t{8} << 20;
+constexpr size_t BLOB_ALIGNMENT = 64;
+
+size_t aligned(uint64_t size) { return static_cast<size_t>((size + BLOB_ALIGNMENT - 1) / BLOB_ALIGNMENT * BLOB_ALIGNMENT); }
+
+}  // namespace
+
+OpenFile::~OpenFile() { (void)::close(descriptor_); }
+
+int OpenFile::read(uint64_t offset, uint64_t size, uint8_t *to) const {
+    while (size > 0) {
+        ssize_t got = ::pread(descriptor_, to, static_cast<size_t>(size), static_cast<off_t>(offset));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return errno;
+        if (got == 0) return SHORT_FILE;
+        to += got;
+        offset += static_cast<uint64_t>(got);
+        size -= static_cast<uint64_t>(got);
+    }
+    return 0;
+}
+
+std::shared_ptr<const OpenFile> open_path(const std::string &path, int *error) {
+    int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) {
+        *error = errno;
+        return nullptr;
+    }
+    *error = 0;
+    return std::make_shared<const OpenFile>(descriptor);
+}
+
+std::shared_ptr<const OpenFile> FileTable::open(int32_t file_id, int *error) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    *error = 0;
+    auto found = open_.find(file_id);
+    if (found != open_.end()) {
+        recent_.splice(recent_.begin(), recent_, found->second);
+        return found->second->second;
+    }
+    auto file = open_path(paths_[static_cast<size_t>(file_id)], error);
+    if (!file) return nullptr;
+    recent_.emplace_front(file_id, file);
+    open_[file_id] = recent_.begin();
+    if (recent_.size() > max_open_) {
+        open_.erase(recent_.back().first);
+        recent_.pop_back();
+    }
+    return file;
+}
+
+std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &blobs) {
+    std::vector<size_t> order(blobs.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+        return blobs[a].file_id != blobs[b].file_id ? blobs[a].file_id < blobs[b].file_id : blobs[a].offset_bytes < blobs[b].offset_bytes;
+    });
+    std::vector<Range> ranges;
+    for (size_t i : order) {
+        const BlobRequest &blob = blobs[i];
+        if (blob.missing) continue;
+        uint64_t stop = blob.offset_bytes + blob.size_bytes;
+        if (!ranges.empty() && blob.file_id >= 0) {
+            Range &last = ranges.back();
+            bool joins = blobs[last.blobs[0]].file_id == blob.file_id && blob.offset_bytes <= last.stop + CLOSE_BYTES && stop - last.start <= MOST_RANGE_BYTES;
+            if (joins) {
+                last.stop = std::max(last.stop, stop);
+                last.blobs.push_back(i);
+                continue;
+            }
+        }
+        ranges.push_back({blob.offset_bytes, stop, {i}, nullptr});
+    }
+    // Reading goes in the order of need, not of the disk: the first blob of the batch comes first.
+    for (Range &range : ranges) std::sort(range.blobs.begin(), range.blobs.end());
+    std::sort(ranges.begin(), ranges.end(), [](const Range &a, const Range &b) { return a.blobs[0] < b.blobs[0]; });
+    return ranges;
+}
+
+ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges, int64_t delay_nanoseconds)
+    : Work(ranges.size()), files_(std::move(files)), blobs_(std::move(blobs)), ranges_(std::move(ranges)), places_(blobs_.size(), nullptr),
+      errors_(blobs_.size(), 0), delay_nanoseconds_(delay_nanoseconds) {}
+
+std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, BufferPool &memory, int64_t delay_nanoseconds) {
+    std::vector<Range> ranges = plan(blobs);
+    std::shared_ptr<ByteBatch> batch(new ByteBatch(std::move(files), std::move(blobs), std::move(ranges), delay_nanoseconds));
+    size_t total = 0;
+    for (const Range &range : batch->ranges_) {
+        if (range.stop - range.start > std::numeric_limits<size_t>::max() / 2 - total) throw std::bad_alloc();
+        total += aligned(range.stop - range.start);
+    }
+    batch->memory_ = memory.acquire(total);
+    uint8_t *to = batch->memory_->bytes();
+    for (Range &range : batch->ranges_) {
+        range.to = to;
+        for (size_t blob : range.blobs) batch->places_[blob] = to + (batch->blobs_[blob].offset_bytes - range.start);
+        to += aligned(range.stop - range.start);
+        batch->bytes_read_ += range.stop - range.start;
+    }
+    return batch;
+}
+
+void ByteBatch::run(size_t part) noexcept {
+    int64_t begun = now_nanoseconds();
+    if (delay_nanoseconds_ > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(delay_nanoseconds_));
+    const Range &range = ranges_[part];
+    const BlobRequest &first = blobs_[range.blobs[0]];
+    int error = 0;
+    auto file = first.file_id < 0 ? open_path(first.path, &error) : files_->open(first.file_id, &error);
+    if (file) error = file->read(range.start, range.stop - range.start, range.to);
+    if (file && error && range.blobs.size() > 1) {
+        // One bad stretch must not cost its neighbours.
+        for (size_t blob : range.blobs) errors_[blob] = file->read(blobs_[blob].offset_bytes, blobs_[blob].size_bytes, places_[blob]);
+    } else {
+        for (size_t blob : range.blobs) errors_[blob] = error;
+    }
+    busy_nanoseconds_ += now_nanoseconds() - begun;
+}
+
+void ByteBatch::finished() noexcept {
+    std::vector<std::function<void()>> next;
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        completion_.set();
+        next.swap(next_);
+    }
+    for (auto &call : next) call();
+}
+
+void ByteBatch::then(std::function<void()> next) {
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!completion_.done()) {
+            next_.push_back(std::move(next));
+            return;
+        }
+    }
+    next();
+}
+
+namespace {
+namespace py = pybind11;
+template <class Item>
+using Array = py::array_t<Item, py::array::c_style | py::array::forcecast>;
+
+class ShardReader {
+   public:
+    explicit ShardReader(int threads) : pool_(threads) {}
+
+    std::shared_ptr<ByteBatch> submit(std::shared_ptr<FileTable> files, Array<int32_t> file_ids, Array<int64_t> offsets, Array<int64_t> sizes,
+                                      const std::unordered_map<size_t, std::string> &paths, BufferPool &memory) {
+        size_t count = static_cast<size_t>(file_ids.size());
+        if (static_cast<size_t>(offsets.size()) != count || static_cast<size_t>(sizes.size()) != count)
+            throw std::invalid_argument("file_ids, offsets and sizes must have one length");
+        std::vector<BlobRequest> blobs(count);
+        for (size_t i = 0; i < count; i++) {
+            BlobRequest &blob = blobs[i];
+            blob.file_id = file_ids.data()[i];
+            blob.missing = sizes.data()[i] < 0;
+            if (blob.missing) continue;
+            if (offsets.data()[i] < 0 || sizes.data()[i] > std::numeric_limits<int64_t>::max() / 2 - offsets.data()[i])
+                throw std::invalid_argument("offsets and sizes must be non-negative and end below 2^62");
+            blob.offset_bytes = static_cast<uint64_t>(offsets.data()[i]);
+            blob.size_bytes = static_cast<uint64_t>(sizes.data()[i]);
+            auto path = paths.find(i);
+            if (blob.file_id < 0 && path == paths.end()) throw std::invalid_argument("a blob without a file number needs a path");
+            if (blob.file_id < 0) blob.path = path->second;
+            if (blob.file_id >= 0 && static_cast<size_t>(blob.file_id) >= files->size()) throw std::invalid_argument("no such file number");
+        }
+        auto batch = ByteBatch::make(std::move(files), std::move(blobs), memory, delay_nanoseconds_);
+        pool_.submit(batch);
+        return batch;
+    }
+
+    int threads() const { return pool_.threads(); }
+    bool alive() const { return pool_.alive(); }
+    void set_delay_seconds(double seconds) { delay_nanoseconds_ = static_cast<int64_t>(seconds * 1e9); }
+
+   private:
+    ThreadPool pool_;
+    int64_t delay_nanoseconds_ = 0;
+};
+
+// A view of one blob that keeps its batch alive.
+struct Blob {
+    std::shared_ptr<ByteBatch> batch;
+    size_t index;
+};
+
+size_t checked(const ByteBatch &batch, size_t blob) {
+    if (blob >= batch.blobs()) throw py::index_error("no such blob");
+    return blob;
+}
+
+}  // namespace
+
+void bind_shard_reader(py::module_ &module) {
+    py::class_<FileTable, std::shared_ptr<FileTable>>(module, "FileTable")
+        .def(py::init<std::vector<std::string>, size_t>(), py::arg("paths"), py::arg("max_open"));
+    py::class_<Blob>(module, "Blob", py::buffer_protocol()).def_buffer([](Blob &blob) {
+        const uint8_t *bytes = blob.batch->bytes(blob.index);
+        return py::buffer_info(const_cast<uint8_t *>(bytes), 1, py::format_descriptor<uint8_t>::format(), 1, {blob.batch->size(blob.index)}, {size_t{1}}, true);
+    });
+    py::class_<ByteBatch, std::shared_ptr<ByteBatch>>(module, "ByteBatch")
+        .def("wait", &ByteBatch::wait, py::arg("timeout_seconds"), py::call_guard<py::gil_scoped_release>())
+        .def("blob", [](std::shared_ptr<ByteBatch> batch, size_t blob) { checked(*batch, blob); return Blob{std::move(batch), blob}; }, py::arg("blob"))
+        .def("bytes", [](const ByteBatch &batch, size_t blob) { checked(batch, blob); return py::bytes(reinterpret_cast<const char *>(batch.bytes(blob)), batch.size(blob)); }, py::arg("blob"))
+        .def("error", [](const ByteBatch &batch, size_t blob) { return batch.error(checked(batch, blob)); }, py::arg("blob"), "0, an errno, or -1 for a file that is too short.")
+        .def("cancel", &ByteBatch::cancel)
+        .def_property_readonly("first_error", [](const ByteBatch &batch) -> py::object {
+            for (size_t i = 0; i < batch.blobs(); i++)
+                if (batch.error(i)) return py::int_(i);
+            return py::none();
+        })
+        .def_property_readonly("bytes_read", &ByteBatch::bytes_read)
+        .def_property_readonly("busy_seconds", &ByteBatch::busy_seconds);
+    py::class_<ShardReader, std::shared_ptr<ShardReader>>(module, "ShardReader", "Reader threads of fastload's own.")
+        .def(py::init<int>(), py::arg("threads"))
+        .def("submit", &ShardReader::submit, py::arg("files"), py::arg("file_ids"), py::arg("offsets_bytes"), py::arg("sizes_bytes"), py::arg("paths"), py::arg("memory"))
+        .def("set_delay_seconds", &ShardReader::set_delay_seconds, py::arg("seconds"), "Sleeps so long before each read: a slow disk, for tests.")
+        .def_property_readonly("threads", &ShardReader::threads)
+        .def_property_readonly("alive", &ShardReader::alive);
+}
+
 }  // namespace fastload

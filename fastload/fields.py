@@ -109,8 +109,8 @@ class Image(Field):
         super().__post_init__()
         self._keep("size", _size(self.size))
         self._keep("crop", _crop(self.crop))
-        self._keep("scale", _range("scale", self.scale, highest=1.0))
-        self._keep("ratio", _range("ratio", self.ratio, highest=math.inf))
+        self._keep("scale", _range("scale", self.scale, 0.0, 1.0))
+        self._keep("ratio", _range("ratio", self.ratio, 1 / MAX_SIDE, MAX_SIDE))
         self._keep("normalize", _normalize(self.normalize))
         self._keep("default", _colour(self.default))
         _one_of("resize", self.resize, RESIZES)
@@ -253,14 +253,13 @@ def _crop(crop: Any) -> str | tuple[int, int]:
     return left, top
 
 
-def _range(name: str, value: Any, highest: float) -> tuple[float, float]:
+def _range(name: str, value: Any, lowest: float, highest: float) -> tuple[float, float]:
     try:
         low, high = (float(end) for end in _pair(value) or ())
     except (TypeError, ValueError):
         low = high = math.nan
-    if not (0.0 < low <= high <= highest and high < math.inf):
-        limit = f" <= {highest:g}" if highest < math.inf else ""
-        raise ConfigError(f"Image({name}={value!r}): give (low, high) with 0 < low <= high{limit}.")
+    if not (lowest <= low <= high <= highest and low > 0.0):
+        raise ConfigError(f"Image({name}={value!r}): give (low, high) with 0 < low <= high <= {highest}.")
     return low, high
 
 

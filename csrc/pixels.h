@@ -1,0 +1,15 @@
+// The pixel path on one decoded image, and the instruction set that it uses.
+#pragma once
+#include "pixel_kernels.h"
+#include "pixel_writer.h"
+#include "resize.h"
+
+namespace fastload {
+
+// The best of this machine, unless a test or a benchmark forced another.
+const PixelKernels &pixel_kernels_in_use();
+
+// Resizes, crops, flips and writes one image of interleaved RGB bytes.
+void resize_to(const ResizeRequest &request, const uint8_t *rgb, size_t stride_bytes, const PixelWriter &writer, uint8_t *sample);
+
+}  // namespace fastload

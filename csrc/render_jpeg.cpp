@@ -1,0 +1,129 @@
+#include "render_jpeg.h"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "jpeg.h"
+#include "pixels.h"
+#include "resize.h"
+
+namespace fastload {
+namespace {
+
+using Status = JpegDecoder::Status;
+
+// What a thread keeps from image to image.
+struct Scratch {
+    JpegDecoder decoder;
+    std::unique_ptr<Resizer> resizer;
+    const PixelKernels *kernels = nullptr;
+    std::vector<uint8_t> strip, pixels, upright;
+
+    Resizer &resizer_for(const PixelKernels &wanted) {
+        if (kernels != &wanted) resizer = std::make_unique<Resizer>(&wanted);
+        kernels = &wanted;
+        return *resizer;
+    }
+};
+
+// EXIF orientations 2 to 8: where the pixel (x, y) of the upright image lies in the stored one.
+// 5 to 8 swap the axes; then x runs along stored rows.
+void make_upright(const uint8_t *stored, int stored_width, int stored_height, int orientation, std::vector<uint8_t> *upright) {
+    bool swapped = orientation >= 5;
+    int width = swapped ? stored_height : stored_width, height = swapped ? stored_width : stored_height;
+    bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+    bool from_bottom = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+    upright->resize(static_cast<size_t>(width) * static_cast<size_t>(height) * 3);
+    uint8_t *to = upright->data();
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++) {
+            int column = swapped ? y : x, row = swapped ? x : y;
+            if (from_right) column = stored_width - 1 - column;
+            if (from_bottom) row = stored_height - 1 - row;
+            const uint8_t *from = stored + (static_cast<size_t>(row) * static_cast<size_t>(stored_width) + static_cast<size_t>(column)) * 3;
+            *to++ = from[0];
+            *to++ = from[1];
+            *to++ = from[2];
+        }
+}
+
+// Decodes rows and columns that the resize reads, a strip at a time, and resizes each while it is in the cache.
+Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
+    JpegDecoder &decoder = scratch.decoder;
+    uint32_t wanted_left = static_cast<uint32_t>(resizer.first_column_needed()), wanted_stop = static_cast<uint32_t>(resizer.last_column_needed());
+    uint32_t left = wanted_left, columns = wanted_stop - wanted_left;
+    Status status = decoder.crop(&left, &columns);
+    if (status != Status::ok) return status;
+    size_t skipped_bytes = static_cast<size_t>(wanted_left - left) * 3;
+    size_t stride = std::max(static_cast<size_t>(columns) * 3, skipped_bytes + resizer.row_bytes());
+    scratch.strip.resize(stride * STRIP_ROWS + LANE_PADDING);
+    uint32_t row = static_cast<uint32_t>(resizer.first_row()), stop = static_cast<uint32_t>(resizer.last_row());
+    status = decoder.skip(row);
+    while (status == Status::ok && row < stop) {
+        uint32_t count = std::min<uint32_t>(STRIP_ROWS, stop - row);
+        status = decoder.read(scratch.strip.data(), stride, count);
+        if (status != Status::ok) break;
+        resizer.push_strip(scratch.strip.data() + skipped_bytes, stride);
+        row += count;
+    }
+    if (status == Status::ok) resizer.finish(sink);
+    return status;
+}
+
+Status decode_all(Scratch &scratch, int orientation, const uint8_t **pixels) {
+    JpegDecoder &decoder = scratch.decoder;
+    int width = static_cast<int>(decoder.width()), height = static_cast<int>(decoder.height());
+    size_t stride = static_cast<size_t>(width) * 3;
+    scratch.pixels.resize(stride * static_cast<size_t>(height));
+    Status status = decoder.read(scratch.pixels.data(), stride, decoder.height());
+    *pixels = scratch.pixels.data();
+    if (status == Status::ok && orientation != 1) {
+        make_upright(scratch.pixels.data(), width, height, orientation, &scratch.upright);
+        *pixels = scratch.upright.data();
+    }
+    return status;
+}
+
+ResizeRequest request_for(const JpegDecoder &decoder, int orientation, const Geometry &geometry, int denominator, int filter) {
+    int width = static_cast<int>(decoder.stored_width()), height = static_cast<int>(decoder.stored_height());
+    if (orientation >= 5) std::swap(width, height);
+    ScaledBox scaled = scaled_box(geometry, width, height, denominator);
+    return ResizeRequest{scaled.width,       scaled.height, {scaled.box[0], scaled.box[1], scaled.box[2], scaled.box[3]},
+                         geometry.resized_w, geometry.resized_h, geometry.left, geometry.top,
+                         geometry.width,     geometry.height, geometry.flip, filter};
+}
+
+RenderStatus outcome(Status status, const JpegDecoder &decoder, std::string *message) {
+    if (status == Status::damaged) *message = decoder.message();
+    return status == Status::ok ? RenderStatus::ok : status == Status::damaged ? RenderStatus::damaged : RenderStatus::unsupported;
+}
+
+}  // namespace
+
+RenderStatus render_jpeg(const uint8_t *bytes, size_t size, int orientation, const Geometry &geometry, int scaled, int filter,
+                         const PixelWriter &writer, uint8_t *sample, std::string *message) {
+    static thread_local Scratch scratch;
+    const PixelKernels &kernels = pixel_kernels_in_use();
+    JpegDecoder &decoder = scratch.decoder;
+    int d = denominator(scaled, geometry);
+    Status status = decoder.open(bytes, size);
+    if (status == Status::ok) status = decoder.start(d);
+    if (status != Status::ok) return outcome(status, decoder, message);
+    Resizer &resizer = scratch.resizer_for(kernels);
+    ResizeRequest request = request_for(decoder, orientation, geometry, d, filter);
+    resizer.begin(request);
+    RowSink sink = [&](int y, const uint8_t *planes, size_t plane_stride) { writer.write_row(kernels, y, planes, plane_stride, sample); };
+    if (orientation == 1 && resizer.can_stream() && JpegDecoder::can_crop()) {
+        status = stream(scratch, resizer, sink);
+    } else {
+        const uint8_t *pixels = nullptr;
+        status = decode_all(scratch, orientation, &pixels);
+        if (status == Status::ok) resizer.run(pixels, static_cast<size_t>(request.in_width) * 3, sink);
+    }
+    RenderStatus result = outcome(status, decoder, message);
+    decoder.finish();
+    return result;
+}
+
+}  // namespace fastload

@@ -1,0 +1,104 @@
+// Antialiased separable resize with Pillow's arithmetic, of just the pixels that a crop needs.
+//
+// In: rows of interleaved RGB bytes, all at once or strip by strip as a decoder delivers them.
+// Out: the crop of the resized image, flipped where asked, as planar rows of bytes handed to a sink.
+// Promises: bit-equal to Pillow 13's Image.resize(size, filter, box=box).crop(...): weights in double, 22 fractional
+// bits, the intermediate rounded to bytes, taps clamped to the image (not to the box), the vertical pass first
+// exactly where Pillow takes it first.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "geometry.h"
+#include "pixel_kernels.h"
+
+namespace fastload {
+
+// What one axis of a resize is: `out` samples from [box_start, box_stop) of `in` samples; of these `count` from `first`.
+struct AxisRequest {
+    int in;
+    float box_start, box_stop;
+    int out, first, count;
+    int filter;
+    bool reverse;  // deliver the samples last to first (a flip)
+
+    bool identity() const { return out == in && box_start == 0.0f && box_stop == static_cast<float>(in); }
+    bool operator==(const AxisRequest &other) const;
+};
+
+// The weights of one axis, in pairs of taps. Tap t of output i is input start[i] + t; starts are even relative to
+// `source_start`, the first input that any output reads, which is itself even.
+struct AxisPlan {
+    AxisRequest request;
+    int source_start, source_stop;  // inputs that are read
+    int pair_stride;                // entries of `high` and `low` per output
+    std::vector<int32_t> first_pair, pairs;  // relative to source_start / 2, and how many
+    std::vector<int32_t> high, low;          // [count][pair_stride], two 16-bit weights an entry
+};
+
+AxisPlan make_axis_plan(const AxisRequest &request);
+
+// Plans that were made lately; image sizes repeat. Not shared between threads.
+class AxisPlanCache {
+   public:
+    std::shared_ptr<const AxisPlan> get(const AxisRequest &request);
+
+   private:
+    std::vector<std::shared_ptr<const AxisPlan>> plans_;
+    size_t next_ = 0;
+};
+
+// A resize as the geometry has it, in pixels of the decoded upright image.
+struct ResizeRequest {
+    int in_width, in_height;
+    float box[4];  // x0, y0, x1, y1
+    int resized_width, resized_height;
+    int left, top, width, height;  // the crop of the resized image
+    bool flip;
+    int filter;
+};
+
+// Receives row `y` of the result: three planes of `width` bytes.
+using RowSink = std::function<void(int y, const uint8_t *planes, size_t plane_stride_bytes)>;
+
+class Resizer {
+   public:
+    explicit Resizer(const PixelKernels *kernels) : kernels_(kernels) {}
+
+    // Plans the resize; then either all rows at once:
+    void begin(const ResizeRequest &request);
+    void run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
+
+    // or, where can_stream(), rows [first_row(), last_row()) and columns [first_column_needed(),
+    // last_column_needed()) in strips of STRIP_ROWS; row_bytes() must be readable from each row.
+    bool can_stream() const { return !vertical_first_ && !copy_; }
+    int first_row() const { return vertical_->source_start; }
+    int last_row() const { return vertical_->source_stop; }
+    int first_column_needed() const { return horizontal_->source_start; }
+    int last_column_needed() const { return horizontal_->source_stop; }
+    size_t row_bytes() const { return static_cast<size_t>(gathered_columns_) * 3; }
+    void push_strip(const uint8_t *rows, size_t stride_bytes);  // rows begin at first_column_needed()
+    void finish(const RowSink &sink);
+
+   private:
+    void run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
+    void run_copy(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
+    void horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_pairs);
+    void begin_strips(int rows);
+
+    const PixelKernels *kernels_;
+    AxisPlanCache cache_;
+    ResizeRequest request_{};
+    std::shared_ptr<const AxisPlan> horizontal_, vertical_;
+    bool vertical_first_ = false, copy_ = false;
+    int gathered_columns_ = 0;  // of a strip, a multiple of 16
+    int out_columns_ = 0;       // of the result, a multiple of 16
+    int strips_pushed_ = 0;
+    size_t pair_stride_bytes_ = 0, plane_stride_bytes_ = 0;
+    std::vector<uint8_t> strip_, columns_, outputs_, pairs_, planes_, tall_;
+};
+
+}  // namespace fastload

@@ -1,0 +1,78 @@
+// Worker threads of fastload's own, which never touch Python.
+//
+// In: work of `count` independent parts, in order of submission. Out: each part run once, then `finished`.
+// Promises: parts are begun in order; a pool joins its threads when it is destroyed (in a forked child, where those
+// threads do not exist, it forgets them); the time that threads were busy is counted.
+#pragma once
+#include <sys/types.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace fastload {
+
+class Work {
+   public:
+    explicit Work(size_t count) : count_(count), remaining_(count) {}
+    virtual ~Work() = default;
+    virtual void run(size_t part) noexcept = 0;
+    virtual void finished() noexcept = 0;  // on the thread that ran the last part
+    size_t count() const { return count_; }
+    void cancel() { cancelled_ = true; }  // parts that have not begun are passed over; `finished` still comes
+    bool cancelled() const { return cancelled_; }
+
+   private:
+    friend class ThreadPool;
+    const size_t count_;
+    size_t next_ = 0;  // under the pool's mutex
+    std::atomic<size_t> remaining_;
+    std::atomic<bool> cancelled_{false};
+};
+
+class ThreadPool {
+   public:
+    explicit ThreadPool(int threads);
+    ~ThreadPool();
+    ThreadPool(const ThreadPool &) = delete;
+    ThreadPool &operator=(const ThreadPool &) = delete;
+
+    void submit(std::shared_ptr<Work> work);
+    int threads() const { return static_cast<int>(threads_.size()); }
+    double busy_seconds() const { return static_cast<double>(busy_nanoseconds_.load()) * 1e-9; }
+    bool alive() const;  // false in a forked child
+
+   private:
+    void serve();
+
+    std::mutex mutex_;
+    std::condition_variable ready_;
+    std::deque<std::shared_ptr<Work>> queue_;
+    bool stopping_ = false;
+    std::atomic<int64_t> busy_nanoseconds_{0};
+    std::vector<std::thread> threads_;
+    pid_t owner_;
+};
+
+// What a batch of work is waited for with: set once, by the thread that finishes it.
+class Completion {
+   public:
+    void set();
+    bool done() const { return done_.load(std::memory_order_acquire); }
+    bool wait(double timeout_seconds);  // false where the time ran out
+
+   private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::atomic<bool> done_{false};
+};
+
+int64_t now_nanoseconds();
+
+}  // namespace fastload

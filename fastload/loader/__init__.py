@@ -1,0 +1,1 @@
+"""The trip, end to end: config, stages, batches, the loader itself, and who waits for whom."""

@@ -1,0 +1,147 @@
+"""How a loader was asked for, judged at once: every argument of `Loader` in its final form.
+
+In: the arguments as the user wrote them. Out: a frozen `LoaderConfig`. Promised: what can be judged without data is
+judged here, with a ConfigError of one line; nothing here imports torch.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastload.decode.normalize import normalization
+from fastload.errors import ConfigError
+from fastload.fields import Field, Image
+
+DTYPES = ("float32", "float16", "bfloat16", "uint8")
+LAYOUTS = ("nchw", "channels_last")
+LASTS = ("drop", "partial", "pad", "straddle")
+DECODERS = ("auto", "native", "pillow")
+DEFAULT_MAX_PIXELS = 178_956_970  # 512 MiB of RGB, Pillow's own limit
+DEFAULT_MAX_BYTES = 2 << 30  # of batches that are on their way or idle
+DEFAULT_PREFETCH = 4  # batches; enough to hide a read and a change of threads, small enough to stay in the cache
+RESERVED = ("__key__", "__position__", "__mask__", "__source__")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of the images of a batch, drawn from (seed, position, purpose) and from nothing else.
+
+    xflip: probability of a horizontal flip, 0 to 1.
+    """
+
+    xflip: float = 0.0
+
+    def __post_init__(self):
+        if not isinstance(self.xflip, (int, float)) or not 0.0 <= self.xflip <= 1.0:
+            raise ConfigError(f"Augment(xflip={self.xflip!r}): give a probability, 0 to 1.")
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """The arguments of `Loader`, checked; see there for what they mean."""
+
+    source: Any
+    batch_size: int
+    fields: Mapping[str, Field]
+    augment: Augment = field(default_factory=Augment)
+    normalize: Any = "gan"
+    dtype: str = "float32"
+    layout: str = "nchw"
+    shuffle: bool = True
+    window: int | None = None
+    seed: int = 0
+    epochs: int | None = 1
+    last: str = "drop"
+    select: Any = None
+    map_batch: Callable[[dict], Any] | None = None
+    device: Any = "auto"
+    decode: str = "auto"
+    threads: int | None = None
+    prefetch: int = DEFAULT_PREFETCH
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    rank: int | None = None
+    world_size: int | None = None
+
+    def __post_init__(self):
+        self._keep("batch_size", _count("batch_size", self.batch_size, 1))
+        self._keep("fields", _fields(self.fields))
+        self._keep("augment", Augment() if self.augment is None else self.augment)
+        self._keep("dtype", _dtype(self.dtype))
+        self._keep("layout", {"nhwc": "channels_last"}.get(self.layout, self.layout))
+        self._keep("seed", _count("seed", self.seed, 0, 2**64 - 1))
+        self._keep("prefetch", _count("prefetch", _or(self.prefetch, DEFAULT_PREFETCH), 1))
+        self._keep("max_bytes", _count("max_bytes", _or(self.max_bytes, DEFAULT_MAX_BYTES), 1))
+        self._keep("max_pixels", _count("max_pixels", _or(self.max_pixels, DEFAULT_MAX_PIXELS), 1))
+        for name, lowest in (("window", 1), ("epochs", 1), ("threads", 1), ("rank", 0), ("world_size", 1)):
+            if getattr(self, name) is not None:
+                self._keep(name, _count(name, getattr(self, name), lowest))
+        _one_of("layout", self.layout, LAYOUTS)
+        _one_of("last", self.last, LASTS)
+        _one_of("decode", self.decode, DECODERS)
+        if not isinstance(self.augment, Augment):
+            raise ConfigError(f"augment={self.augment!r}: give fl.Augment(...).")
+        if self.map_batch is not None and not callable(self.map_batch):
+            raise ConfigError(f"map_batch={self.map_batch!r}: give a function of the batch.")
+        normalization(self.normalize)
+        for one in self.image_fields.values():
+            normalization(_or(one.normalize, self.normalize))
+
+    @property
+    def image_fields(self) -> dict[str, Image]:
+        return {name: one for name, one in self.fields.items() if isinstance(one, Image)}
+
+    def _keep(self, name: str, value: Any):
+        object.__setattr__(self, name, value)
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _count(name: str, value: Any, lowest: int, highest: float = math.inf) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not lowest <= number <= highest:
+        raise ConfigError(f"{name}={value!r}: give a whole number, at least {lowest}.")
+    return number
+
+
+def _one_of(name: str, value: Any, allowed: tuple):
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r}: give one of {', '.join(map(repr, allowed))}.")
+
+
+def _dtype(dtype: Any) -> str:
+    """A dtype's name; torch's own dtypes print as "torch.float32"."""
+    name = str(dtype).removeprefix("torch.")
+    name = {"half": "float16", "float": "float32"}.get(name, name)
+    _one_of("dtype", name, DTYPES)
+    return name
+
+
+def _fields(fields: Any) -> dict[str, Field]:
+    if not isinstance(fields, Mapping) or not fields:
+        raise ConfigError(f'fields={fields!r}: name at least one, such as {{"image": fl.Image("jpg", size=256)}}.')
+    for name, one in fields.items():
+        if not isinstance(name, str) or name in RESERVED:
+            raise ConfigError(f"fields: {name!r} cannot name a field; choose another name.")
+        if not isinstance(one, Field):
+            raise ConfigError(f"fields[{name!r}]={one!r}: give fl.Image, fl.Int, fl.Text or another field.")
+        if isinstance(one, Image):
+            _check_image(name, one, fields)
+    return dict(fields)
+
+
+def _check_image(name: str, image: Image, fields: Mapping[str, Field]):
+    if image.like is None and image.size is None:
+        raise ConfigError(f'fields[{name!r}]: an image needs a size, such as size=256, or like="image".')
+    guide = fields.get(image.like) if image.like is not None else None
+    if image.like is not None and (not isinstance(guide, Image) or guide.like is not None):
+        raise ConfigError(
+            f"fields[{name!r}]: like={image.like!r} must name an image field that has a size of its own."
+        )

@@ -1,0 +1,1 @@
+"""Bytes, ahead of need: native reader threads."""

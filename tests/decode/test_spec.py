@@ -1,0 +1,257 @@
+"""One spec decides the geometry: the rules hold, and both twins have the same numbers."""
+
+import copy
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from fastload import _native
+from fastload.decode.spec import (
+    MAX_RESIZED_SIDE,
+    MAX_SOURCE_SIDE,
+    Geometry,
+    ImageSpec,
+    denominator,
+    geometries,
+    geometry,
+    scaled_box,
+)
+from fastload.errors import ConfigError, SampleError
+from fastload.fields import Image
+
+ODD_SIDES = [1, 2, 3, 7, 8, 9, 255, 256, 257, 375, 500, 511, 512, 513, 997, 1024, 65535]
+
+
+def random_specs(rng, n):
+    """Specs of every kind, with odd targets."""
+    for i in range(n):
+        height, width = (int(side) for side in rng.choice(ODD_SIDES[:-1], 2))
+        scale = sorted(float(x) for x in rng.uniform(0.001, 1.0, 2))
+        ratio = sorted(float(x) for x in np.exp(rng.uniform(-3, 3, 2)))
+        resize = ("short", "exact", "random")[i % 3]
+        crop = "center"
+        if resize == "short":
+            crop = ("center", "random", tuple(int(x) for x in rng.integers(0, 40, 2)))[i // 3 % 3]
+        scaled = ("half", "full", None)[i % 4 % 3]
+        xflip = (0.0, 0.5, 1.0)[i // 2 % 3]
+        yield ImageSpec(height, width, resize, crop, "bicubic", scaled, tuple(scale), tuple(ratio), xflip)
+
+
+def random_sides(rng, n):
+    log = np.exp(rng.uniform(0, np.log(65535), n)).astype(np.int64)
+    return np.where(rng.random(n) < 0.3, rng.choice(ODD_SIDES, n), log)
+
+
+def test_the_twins_are_equal_bit_for_bit():
+    rng, n, compared = np.random.default_rng(0), 240, 0
+    for i, spec in enumerate(random_specs(rng, 126)):
+        widths, heights = random_sides(rng, n), random_sides(rng, n)
+        positions = rng.integers(0, 2**62, n) if i % 2 else np.arange(n) * 3
+        seed = (0, 1, 2**64 - 1)[i % 3]
+        plain = geometries(spec, widths, heights, seed, positions, impl="plain")
+        native = geometries(spec, widths, heights, seed, positions, impl="native")
+        for name, one, other in zip(plain._fields, plain, native, strict=True):
+            assert one.dtype == other.dtype and one.tobytes() == other.tobytes(), (name, spec)
+        compared += int((plain.status == 0).sum())
+    assert compared > 20_000  # of 30,240: the rest are crops that do not fit, and images too long
+
+
+@pytest.mark.parametrize("side", [-1, 0, MAX_SOURCE_SIDE + 1, 2**31, 2**40])
+def test_the_twins_refuse_the_same_sides(side):
+    for spec in (ImageSpec(8, 8), ImageSpec(8, 8, resize="exact"), ImageSpec(8, 8, resize="random")):
+        for impl in ("plain", "native"):
+            columns = geometries(spec, [side, 5, 5], [5, side, 5], 0, [0, 1, 2], impl=impl)
+            assert columns.status.tolist() == [2, 2, 0]
+            assert not columns.box[:2].any() and columns.box[2].any()
+        with pytest.raises(SampleError, match="a side must be 1 to"):
+            geometry(spec, side, 5, 0, 0)
+
+
+@pytest.mark.parametrize("target", [(256, 256), (1, 1), (64, 96), (257, 131)])
+def test_short_just_covers_the_target_and_the_governing_side_is_exact(target):
+    spec = ImageSpec(*target)
+    rng = np.random.default_rng(1)
+    for width, height in zip(random_sides(rng, 300), random_sides(rng, 300), strict=True):
+        if max(width, height) > 1000 * min(width, height):
+            continue
+        width, height = int(width), int(height)
+        got = geometry(spec, width, height, 0, 0)
+        scale = max(Fraction(target[1], width), Fraction(target[0], height))
+        exact = (max(target[1], round(width * scale)), max(target[0], round(height * scale)))
+        assert got.resized == exact
+        assert got.resized[0] == target[1] or got.resized[1] == target[0]
+        assert got.box == (0, 0, width, height)
+        assert got.crop[:2] == ((exact[0] - target[1]) // 2, (exact[1] - target[0]) // 2)
+
+
+def test_the_long_side_is_rounded_half_to_even():
+    assert geometry(ImageSpec(2, 2), 5, 4, 0, 0).resized == (2, 2)  # 2.5
+    assert geometry(ImageSpec(2, 2), 7, 4, 0, 0).resized == (4, 2)  # 3.5
+    assert geometry(ImageSpec(256, 256), 500, 375, 0, 0).resized == (341, 256)  # 341.33
+
+
+def test_an_image_of_the_target_size_is_left_alone():
+    assert geometry(ImageSpec(7, 9), 9, 7, 0, 0) == Geometry((0, 0, 9, 7), (9, 7), (0, 0, 9, 7), False)
+
+
+def test_exact_takes_the_whole_image_and_crops_nothing():
+    got = geometry(ImageSpec(3, 5, resize="exact"), 1000, 10, 0, 0)
+    assert got == Geometry((0, 0, 1000, 10), (5, 3), (0, 0, 5, 3), False)
+
+
+def test_a_random_crop_reaches_every_place_and_lies_inside():
+    n = 2000
+    columns = geometries(ImageSpec(8, 8, crop="random"), np.full(n, 12), np.full(n, 8), 3, np.arange(n))
+    counts = np.bincount(columns.crop[:, 0], minlength=5)
+    assert len(counts) == 5 and (columns.crop[:, 1] == 0).all()
+    assert (np.abs(counts - n / 5) < 5 * np.sqrt(n * 0.2 * 0.8)).all()  # five standard deviations
+
+
+def test_a_given_crop_is_taken_where_it_fits_and_refused_one_pixel_further():
+    resized = (341, 256)  # of 500 x 375
+    assert geometry(ImageSpec(256, 256, crop=(85, 0)), 500, 375, 0, 0).crop == (85, 0, 256, 256)
+    for crop in ((86, 0), (0, 1)):
+        with pytest.raises(SampleError, match=f"does not fit into the resized image of {resized[0]} x"):
+            geometry(ImageSpec(256, 256, crop=crop), 500, 375, 0, 0)
+        status = [
+            geometries(ImageSpec(256, 256, crop=crop), [500], [375], 0, [0], i).status
+            for i in ("plain", "auto")
+        ]
+        assert status == [[1], [1]]
+
+
+def test_an_image_too_long_to_cover_the_target_is_refused():
+    spec = ImageSpec(256, 256)
+    assert geometry(spec, 1, 4096, 0, 0).resized == (256, MAX_RESIZED_SIDE)
+    with pytest.raises(
+        SampleError, match="1 x 4097 pixels: to cover 256 x 256 it would become 256 x 1048832"
+    ):
+        geometry(spec, 1, 4097, 0, 0)
+    assert geometries(spec, [1, 1], [4096, 4097], 0, [0, 0]).status.tolist() == [0, 2]
+
+
+def test_random_boxes_have_area_and_aspect_in_range_and_spread_over_it():
+    n, side = 4000, 1000
+    spec = ImageSpec(64, 64, resize="random", scale=(0.2, 0.6), ratio=(0.5, 2.0))
+    columns = geometries(spec, np.full(n, side), np.full(n, side), 7, np.arange(n))
+    left, top, right, bottom = columns.box.T
+    area, aspect = (right - left) * (bottom - top) / side**2, (right - left) / (bottom - top)
+    assert (columns.box == np.round(columns.box)).all()
+    assert left.min() >= 0 and top.min() >= 0 and right.max() <= side and bottom.max() <= side
+    # sides are rounded to whole pixels: half of one in 300
+    assert area.min() > 0.2 * 0.99 and area.max() < 0.6 * 1.01
+    assert aspect.min() > 0.5 * 0.99 and aspect.max() < 2.0 * 1.01
+    assert abs(np.log(aspect).mean()) < 0.05 and abs(area.mean() - 0.4) < 0.02
+    assert (columns.resized == 64).all() and (columns.crop == (0, 0, 64, 64)).all()
+
+
+def test_where_no_try_fits_the_largest_centred_box_in_the_ratio_is_taken():
+    wide = ImageSpec(8, 8, resize="random", scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    assert geometry(wide, 101, 20, 0, 0).box == (40, 0, 60, 20)
+    assert geometry(wide, 20, 101, 0, 0).box == (0, 40, 20, 60)
+    assert geometry(wide, 20, 20, 0, 0).box == (0, 0, 20, 20)
+    narrow = ImageSpec(8, 8, resize="random", scale=(1.0, 1.0), ratio=(10.0, 10.0))
+    assert geometry(narrow, 1, 20, 0, 0).box == (0, 9, 1, 10)  # 0.1 pixels high becomes one
+
+
+@pytest.mark.parametrize("xflip, share", [(0.0, 0.0), (1.0, 1.0), (0.25, 0.25)])
+def test_images_are_flipped_as_often_as_asked(xflip, share):
+    n = 4000
+    flips = geometries(ImageSpec(8, 8, xflip=xflip), np.full(n, 9), np.full(n, 9), 0, np.arange(n)).flip
+    assert abs(flips.mean() - share) <= 5 * np.sqrt(share * (1 - share) / n)
+
+
+def test_dice_depend_on_seed_and_position_and_nothing_else():
+    spec, n = ImageSpec(8, 8, crop="random", xflip=0.5), 500
+    sides = np.full(n, 4000), np.full(n, 900)
+    one = geometries(spec, *sides, 0, np.arange(n))
+    again = geometries(spec, *(side[::-1] for side in sides), 0, np.arange(n)[::-1])
+    assert (one.crop == again.crop[::-1]).all() and (one.flip == again.flip[::-1]).all()
+    other_seed = geometries(spec, *sides, 1, np.arange(n))
+    assert (one.crop != other_seed.crop).any(axis=1).mean() > 0.9
+
+
+@pytest.mark.parametrize("scaled, factor", [("full", 1), ("half", 2)])
+def test_the_denominator_is_the_largest_that_leaves_enough_pixels(scaled, factor):
+    resized = (100, 50)
+    for d in (1, 2, 4, 8):
+        for width in (factor * d * 100 - 1, factor * d * 100, factor * d * 100 + 1):
+            for height in (factor * d * 50 - 1, factor * d * 50, 10_000):
+                got = denominator(
+                    scaled, Geometry((3.0, 5.0, 3.0 + width, 5.0 + height), resized, (0, 0, 1, 1), False)
+                )
+                enough = [e for e in (1, 2, 4, 8) if width / e >= factor * 100 and height / e >= factor * 50]
+                assert got == max(enough, default=1)
+    assert denominator(None, Geometry((0, 0, 10**4, 10**4), (1, 1), (0, 0, 1, 1), False)) == 1
+
+
+def test_the_scaled_box_of_a_whole_image_is_the_whole_scaled_image():
+    for width in (*range(1, 70), 997, 16383, 65535):
+        for d in (1, 2, 4, 8):
+            (scaled_w, scaled_h), box = scaled_box(
+                Geometry((0, 0, width, 11), (1, 1), (0, 0, 1, 1), False), width, 11, d
+            )
+            assert (scaled_w, scaled_h) == (-(-width // d), -(-11 // d))
+            assert box == (0.0, 0.0, scaled_w, scaled_h)
+
+
+def test_the_scaled_boxes_of_the_twins_are_equal_and_float32():
+    rng = np.random.default_rng(2)
+    for _ in range(2000):
+        width, height = (int(side) for side in rng.integers(1, 5000, 2))
+        x, y = sorted(rng.integers(0, width + 1, 2)), sorted(rng.integers(0, height + 1, 2))
+        box = tuple(float(edge) for edge in (x[0], y[0], x[1], y[1]))
+        d = int(rng.choice([1, 2, 4, 8]))
+        plain = scaled_box(Geometry(box, (1, 1), (0, 0, 1, 1), False), width, height, d)
+        assert plain == _native.scaled_box(box, width, height, d)
+        assert all(edge == np.float32(edge) for edge in plain[1])
+        assert plain[1][2] <= plain[0][0] and plain[1][3] <= plain[0][1]
+
+
+def test_a_spec_comes_from_a_field():
+    field = Image(size=(3, 5), resize="short", crop=(1, 2), filter="lanczos", scaled="full")
+    spec = ImageSpec.of(field, xflip=0.5)
+    assert (spec.height, spec.width, spec.crop, spec.filter, spec.scaled) == (3, 5, (1, 2), "lanczos", "full")
+    assert spec.xflip == 0.5
+
+
+def test_a_mask_shares_geometry_and_dice_but_not_the_filter():
+    image, mask = (
+        Image(size=64, resize="random", scale=(0.2, 1.0)),
+        Image("png", like="image", filter="nearest"),
+    )
+    one, other = ImageSpec.of(image, 0.5), ImageSpec.of(mask, 0.5, like=image)
+    assert (other.filter, other.scaled) == ("nearest", None)
+    for position in range(50):
+        assert geometry(one, 500, 375, 0, position) == geometry(other, 500, 375, 0, position)
+
+
+def test_an_image_without_a_size_has_no_spec():
+    with pytest.raises(ConfigError, match="size=256"):
+        ImageSpec.of(Image())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"height": 0}, {"xflip": 1.5}, {"xflip": -0.1}, {"filter": "box"}, {"resize": 0}]
+)
+def test_a_spec_is_checked_on_construction(wrong):
+    with pytest.raises(ConfigError):
+        ImageSpec(**{"height": 8, "width": 8, **wrong})
+
+
+def test_specs_are_values_that_pickle_with_and_without_their_native_half():
+    spec = ImageSpec(8, 8)
+    assert spec.native is spec.native
+    assert pickle.loads(pickle.dumps(spec)) == spec == copy.deepcopy(spec)
+    assert hash(spec) == hash(ImageSpec(8, 8))
+
+
+def test_the_binding_refuses_what_has_no_geometry():
+    with pytest.raises(ValueError, match="of one N"):
+        _native.geometries(ImageSpec(8, 8).native, [1, 2], [1], 0, [0])
+    with pytest.raises(ConfigError, match="seed=-1"):
+        geometries(ImageSpec(8, 8), [1], [1], -1, [0])
+    with pytest.raises(ConfigError, match="impl='fast'"):
+        geometries(ImageSpec(8, 8), [1], [1], 0, [0], impl="fast")
