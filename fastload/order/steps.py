@@ -1,0 +1,136 @@
+"""Which positions a step takes: the endless order cut into steps of batch_size * world_size.
+
+In: the sizes of the run that loads, and a position. Out: the step that starts there. Promised: every rank
+has the same number of batches, and in one step all ranks have batches of the same size; the steps are
+counted from the position that is asked for, not from the start of the epoch, so a run may go on from any
+position with other sizes.
+
+What happens with the r = n mod (batch_size * world_size) samples that fill no step of an epoch, `last`:
+
+- "drop": they are not delivered in this epoch.
+- "partial": a last, smaller batch of floor(r / world_size) samples per rank; fewer than world_size are
+  not delivered.
+- "pad": a last, full step that is refilled from the start of the same epoch; `Step.valid` tells which are
+  new.
+- "straddle": the step runs on into the next epoch, so nothing is dropped or repeated. An epoch's steps
+  are those that start in it, so epochs differ by a step, and one that a step spans completely has none.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastload.errors import ConfigError
+from fastload.order.partition import rank_positions
+
+LAST = ("drop", "partial", "pad", "straddle")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch on every rank: the positions [start, start + per_rank * world_size).
+
+    From `valid_stop` on they are padding, and stand for positions from the start of the same epoch.
+    next_position: where the next step is to be looked for; the cursor after this step.
+    """
+
+    start: int
+    per_rank: int
+    valid_stop: int
+    next_position: int
+    world_size: int
+    n: int
+
+    def positions(self, rank: int) -> np.ndarray:
+        """The positions that `rank` delivers, padding replaced by what it stands for: [per_rank] int64."""
+        positions = rank_positions(self.start, self.per_rank, rank, self.world_size)
+        epoch_start = self.start - self.start % self.n
+        return np.where(
+            positions < self.valid_stop, positions, epoch_start + (positions - epoch_start) % self.n
+        )
+
+    def valid(self, rank: int) -> np.ndarray:
+        """Which of `positions(rank)` are no padding: [per_rank] bool."""
+        return rank_positions(self.start, self.per_rank, rank, self.world_size) < self.valid_stop
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a run over n samples.
+
+    n: samples in an epoch. batch_size: samples per rank and step. last: "drop", "partial", "pad" or
+    "straddle".
+    Raises ConfigError for sizes below 1, and where an epoch would have no batch.
+    """
+
+    n: int
+    batch_size: int
+    world_size: int = 1
+    last: str = "drop"
+
+    def __post_init__(self):
+        for name in ("n", "batch_size", "world_size"):
+            size = getattr(self, name)
+            if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+                raise ConfigError(f"{name}={size!r} is no size: use an integer from 1 up.")
+        if self.last not in LAST:
+            raise ConfigError(f'last={self.last!r} is unknown: use "drop", "partial", "pad" or "straddle".')
+        if self.after(0) == 0:
+            raise ConfigError(self._no_batch())
+
+    @property
+    def samples_per_step(self) -> int:
+        """batch_size * world_size: the samples of a full step over all ranks."""
+        return self.batch_size * self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch from its start; with "straddle" a later epoch may have one fewer."""
+        return self.after(0)
+
+    def after(self, position: int) -> int:
+        """How many steps are left in the epoch that `position` lies in, counted from there; may be 0."""
+        assert position >= 0
+        full, rest = divmod(self.n - position % self.n, self.samples_per_step)
+        return full + (self._per_rank_of_rest(rest) > 0)
+
+    def step_at(self, position: int) -> Step:
+        """The first step at or after `position`.
+
+        It starts at `position`, or at the next epoch where too few samples are left for a step in this one.
+        """
+        if self.after(position) == 0:
+            position = self._epoch_stop(position)
+        stop = self._epoch_stop(position)
+        left = stop - position
+        if left >= self.samples_per_step:
+            per_rank, valid_stop = self.batch_size, position + self.samples_per_step
+            next_position = valid_stop if self.after(valid_stop) > 0 else self._epoch_stop(valid_stop)
+        else:
+            per_rank = self._per_rank_of_rest(left)
+            whole_stop = position + per_rank * self.world_size
+            valid_stop = min(whole_stop, stop) if self.last == "pad" else whole_stop
+            next_position = whole_stop if self.last == "straddle" else stop
+        return Step(position, per_rank, valid_stop, next_position, self.world_size, self.n)
+
+    def _per_rank_of_rest(self, rest: int) -> int:
+        """Samples per rank in the step that the last `rest` samples of an epoch give, if any."""
+        if rest == 0 or self.last == "drop":
+            return 0
+        return rest // self.world_size if self.last == "partial" else self.batch_size
+
+    def _epoch_stop(self, position: int) -> int:
+        return position - position % self.n + self.n
+
+    def _no_batch(self) -> str:
+        dataset = f"the dataset has n={self.n}"
+        if self.n < self.world_size:
+            return (
+                f"{dataset}, less than world_size={self.world_size}, so an epoch would have no batch: "
+                'use last="pad" or last="straddle", or fewer ranks.'
+            )
+        return (
+            f"{dataset}, but batch_size={self.batch_size} on world_size={self.world_size} takes "
+            f"{self.samples_per_step} samples a step, so an epoch would have no batch: use batch_size="
+            f'{self.n // self.world_size} or less, or last="partial", "pad" or "straddle".'
+        )
