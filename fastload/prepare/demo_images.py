@@ -62,7 +62,7 @@ class Picture:
 
 
 def sample_set(seed: int = 0, progress: Callable[[float, str], None] | None = None) -> str:
-    """The shards of the sample set as a glob pattern, drawn first if this machine does not have them yet.
+    """The folder with the shards of the sample set, drawn first if this machine does not have them yet.
 
     `progress` is called with the share that is done (0..1) and what is being drawn.
     """
@@ -75,7 +75,7 @@ def sample_set(seed: int = 0, progress: Callable[[float, str], None] | None = No
             _publish(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return str(folder / "*.tar")
+    return str(folder)
 
 
 def draw_pictures(seed: int = 0, progress: Callable[[float, str], None] | None = None) -> Iterator[Picture]:
@@ -98,14 +98,11 @@ def draw_pictures(seed: int = 0, progress: Callable[[float, str], None] | None =
 def pack(pictures, folder: Path) -> None:
     """Writes the pictures into SHARDS shards in a folder, the kinds mixed."""
     pictures = list(pictures)
-    order = np.random.default_rng(len(pictures)).permutation(len(pictures))
-    for shard, numbers in enumerate(np.array_split(order, SHARDS)):
-        with ShardWriter(folder / f"{shard:05d}.tar") as writer:
-            for number in numbers:
-                one = pictures[number]
-                writer.write(
-                    {"__key__": f"{number:06d}", "jpg": one.jpg, "cls": one.kind, "txt": one.caption}
-                )
+    pattern = str(folder).replace("%", "%%") + "/drawn-%05d.tar"
+    with ShardWriter(pattern, max_samples=-(-len(pictures) // SHARDS)) as writer:
+        for number in np.random.default_rng(len(pictures)).permutation(len(pictures)).tolist():
+            one = pictures[number]
+            writer.write({"__key__": f"{number:06d}", "jpg": one.jpg, "cls": one.kind, "txt": one.caption})
 
 
 def cut_out(image: Image.Image, rng: np.random.Generator, whole: bool) -> Image.Image:
