@@ -109,10 +109,10 @@ def bench(
         raise ConfigError(
             f"rounds is {rounds} and seconds is {seconds}: give at least 1 round and a time above 0."
         )
+    from fastload.backends import usable_cpus
     from fastload.prepare import pipeline
     from fastload.prepare.pillow_peer import open_peer
     from fastload.shards.dataset import open_dataset
-    from fastload.world import usable_cpus
 
     dataset = open_dataset(source)
     batch_size = min(64, dataset.n) if batch_size is None else batch_size

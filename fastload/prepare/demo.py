@@ -153,16 +153,18 @@ def _pairs(dataset, batch: dict):
     for place, sample_id in enumerate(sample_ids[:count].tolist()):
         stored = pipeline.read_stored(dataset, sample_id, extensions, limit=2 * PICTURE_HEIGHT)
         title = SEPARATOR.join((batch["__key__"][place], f"{stored.width} x {stored.height} {stored.format}"))
-        yield Pair(stored.picture, Image.fromarray(trained[place]), title, _note(batch, place))
+        yield Pair(stored.picture, Image.fromarray(trained[place]), title, _note(dataset, batch, place))
 
 
-def _note(batch: dict, place: int) -> str:
+def _note(dataset, batch: dict, place: int) -> str:
+    """The class, by name where class folders name it, and the caption."""
     from fastload.prepare.pipeline import NO_LABEL
 
     label = int(batch["label"][place]) if "label" in batch else NO_LABEL
+    named = dataset.classes is not None and 0 <= label < len(dataset.classes)
+    kind = dataset.classes[label] if named else f"cls {label}" if label != NO_LABEL else ""
     caption = batch["caption"][place] if "caption" in batch else ""
-    parts = [f"cls {label}" if label != NO_LABEL else "", caption]
-    return SEPARATOR.join(part for part in parts if part)
+    return SEPARATOR.join(part for part in (kind, caption) if part)
 
 
 def add_options(parser) -> None:

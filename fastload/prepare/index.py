@@ -1,13 +1,15 @@
 """`fastload index`: builds the indexes that opening a dataset needs, so that a training job finds them ready.
 
-In: a source. Out: an IndexReport. An index that still holds for its container is kept; one that is missing or stale
-is built. With `beside`, the indexes are written beside the containers, to be copied with the data.
+In: a source. Out: an IndexReport. An index that still holds for its container is kept; one that is missing
+or stale is built. With `beside`, all are written beside the containers, to be copied with the data.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from fastload.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,15 @@ def index(
 ) -> IndexReport:
     """Builds or refreshes the indexes of a source; `beside` writes all of them beside their containers.
 
-    cache_dir: a folder for the indexes, instead of the user's cache. threads: containers indexed at a time. progress:
-    called with the share that is done (0..1) and a note. Raises FastloadError.
+    cache_dir: a folder for the indexes, instead of the user's cache. threads: containers indexed at a time.
+    progress: called with the share that is done (0..1) and a note. Raises FastloadError.
     """
     from fastload.shards.dataset import open_dataset
     from fastload.shards.index import default_cache_dir, find_valid
     from fastload.shards.source import find_containers
 
+    if threads < 1:
+        raise ConfigError(f"threads is {threads}: indexing needs at least one thread.")
     start = time.perf_counter()
     containers = find_containers(source)
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
@@ -72,8 +76,7 @@ def index(
         built = _publish(containers, threads, progress)
     else:
         built = sum(find_valid(container, folder) is None for container in containers)
-        _build(containers, folder, threads, progress)
-    dataset = open_dataset(source, cache_dir=folder, threads=threads)
+    dataset = open_dataset(source, cache_dir=folder, threads=threads, found=_counter(progress, "opened"))
     return IndexReport(
         source=str(source),
         shards=len(containers),
@@ -87,27 +90,27 @@ def index(
     )
 
 
-def _build(containers, folder: Path, threads: int, progress) -> None:
-    from fastload.shards.index import open_indexes
-
-    def found(done: int, total: int) -> None:
-        if progress is not None:
-            progress(done / total, f"{done:,} of {total:,} shards")
-
-    open_indexes(containers, folder, threads=threads, found=found)
-
-
 def _publish(containers, threads: int, progress) -> int:
     """Writes every index beside its container, whether there was one or not; returns how many."""
     from concurrent.futures import ThreadPoolExecutor
 
     from fastload.shards.index import publish
 
-    with ThreadPoolExecutor(max_workers=max(threads, 1)) as pool:
-        for done, path in enumerate(pool.map(publish, containers), start=1):
-            if progress is not None:
-                progress(done / len(containers), path.name)
+    found = _counter(progress, "written")
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for done, _ in enumerate(pool.map(publish, containers), start=1):
+            found(done, len(containers))
     return len(containers)
+
+
+def _counter(progress, what: str) -> Callable[[int, int], None]:
+    """Turns counts into the share and the note that `progress` wants."""
+
+    def found(done: int, total: int) -> None:
+        if progress is not None:
+            progress(done / total, f"{done:,} of {total:,} shards {what}")
+
+    return found
 
 
 def add_options(parser) -> None:
@@ -120,7 +123,6 @@ def add_options(parser) -> None:
 
 def from_command_line(options) -> IndexReport:
     """Indexes the source named on the command line, with a progress bar on stderr."""
-    from fastload.errors import ConfigError
     from fastload.prepare.progress import Progress
 
     if options.beside and options.cache_dir is not None:

@@ -1,7 +1,6 @@
 """`fastload info`: what is in a source: samples, containers, extensions with their sizes, and a few samples.
 
-In: a source. Out: an InfoReport. Only the index is read, and of the samples that are shown, the header of
-the image.
+In: a source. Out: an InfoReport. Read are the index, and the images of the samples that are shown.
 """
 
 from dataclasses import asdict, dataclass
@@ -42,7 +41,9 @@ class InfoReport:
     containers: dict[str, int]
     bytes_total: int
     fingerprint: str
-    labels: bool
+    classes: tuple[str, ...]
+    has_labels: bool
+    skipped: dict[str, int]
     extensions: dict[str, ExtensionSizes]
     shown: tuple[ShownSample, ...]
 
@@ -59,11 +60,17 @@ class InfoReport:
             ("samples", f"{self.samples:,}"),
             ("containers", f"{len(self.containers):,}"),
             ("size", render_bytes(self.bytes_total)),
-            ("labels", "from the class folders or dataset.json" if self.labels else "none of its own"),
+            ("labels", self._labels()),
+            ("no samples", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
             ("fingerprint", self.fingerprint),
         ]
         parts = [render_pairs(pairs), self._extension_table(), self._container_table(), self._sample_list()]
         return "\n\n".join(part for part in parts if part)
+
+    def _labels(self) -> str:
+        if self.classes:
+            return f"{len(self.classes):,} class folders"
+        return "dataset.json" if self.has_labels else "only those in the samples"
 
     def _extension_table(self) -> str:
         from fastload.prepare.report import render_bytes, render_table
@@ -107,16 +114,12 @@ def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoRepor
         containers=dict(zip(dataset.names, dataset.shard_counts.tolist(), strict=True)),
         bytes_total=int(dataset.bytes_total),
         fingerprint=dataset.fingerprint,
-        labels=_has_labels(dataset),
+        classes=tuple(dataset.classes or ()),
+        has_labels=dataset.has_labels,
+        skipped=dict(dataset.skipped),
         extensions={name: _sizes_of(dataset, name) for name in dataset.extensions},
         shown=tuple(shown),
     )
-
-
-def _has_labels(dataset) -> bool:
-    import numpy as np
-
-    return dataset.labels(np.zeros(1, np.int64)) is not None
 
 
 def _sizes_of(dataset, extension: str) -> ExtensionSizes:

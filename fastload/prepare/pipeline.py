@@ -40,7 +40,7 @@ def choose_fields(dataset: Dataset, **image_settings) -> dict:
     """
     chosen = {"image": fl.Image(";".join(image_extensions(dataset)), **image_settings)}
     labels, captions = dataset.extensions.get("cls", 0), dataset.extensions.get("txt", 0)
-    if dataset.labels(np.zeros(1, np.int64)) is not None or labels == dataset.n:
+    if dataset.has_labels or labels == dataset.n:
         chosen["label"] = fl.Int("cls")
     elif labels:
         chosen["label"] = fl.Int("cls", default=NO_LABEL)
