@@ -5,6 +5,7 @@ over its threads; "training" is what happens between two batches, outside the lo
 waits for a batch is limited by the training, any other by the stage whose threads are busiest.
 """
 
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -25,10 +26,16 @@ class Stats:
     batches: int = 0
     bytes_read: int = 0
     first_batch_seconds: float | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _begun: float | None = None
     _left: float | None = None  # when the last batch was handed over
     _cpu_begun: float = 0.0
     _ended: float | None = None
+
+    def add(self, stage: str, seconds: float) -> None:
+        """A stage was busy; called by worker threads too, so that the sum is made under a lock."""
+        with self._lock:
+            self.busy_seconds[stage] += seconds
 
     def asked(self) -> None:
         """The training asks for a batch."""

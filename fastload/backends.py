@@ -1,0 +1,142 @@
+"""What this machine can run: CPUs, libraries and places, found without importing anything heavy.
+
+In: nothing but the machine. Out: numbers, names and paths. Promised: no module is imported to ask whether
+it is there, nothing is created on disk, and every answer is computed anew, so that a test or a launcher
+can change it.
+"""
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from fastload.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastload.world import World
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: its affinity, cut to the whole CPUs of its cgroup's quota, or 1."""
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return max(1, min(allowed, _quota_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
+
+
+def threads_per_process(world: "World") -> int:
+    """This process's share of the usable CPUs: those over world.local_world_size, at least 1."""
+    return max(1, usable_cpus() // world.local_world_size)
+
+
+def find_libjpeg() -> list[Path]:
+    """Where libjpeg may be, best first: the one that Pillow brings, then the system's.
+
+    A path without a folder is for the dynamic linker to find, and may not exist.
+    """
+    candidates = []
+    pillow = importlib.util.find_spec("PIL")
+    if pillow is not None and pillow.origin is not None:
+        package = Path(pillow.origin).parent
+        candidates += sorted((package.parent / "pillow.libs").glob("libjpeg[-.]*"))
+        candidates += sorted((package / ".dylibs").glob("libjpeg[-.]*"))
+    if sys.platform.startswith("linux"):
+        # The two ABIs by their sonames; find_library would run ldconfig and know no more.
+        return [*candidates, Path("libjpeg.so.62"), Path("libjpeg.so.8")]
+    from ctypes.util import find_library  # 11 ms to import
+
+    found = find_library("jpeg")
+    return [*candidates, Path(found)] if found else candidates
+
+
+def has(module_name: str) -> bool:
+    """Whether a module could be imported, dotted names included; neither it nor its parents are imported."""
+    if module_name in sys.modules:
+        return sys.modules[module_name] is not None
+    name, *below = module_name.split(".")
+    spec = importlib.util.find_spec(name)
+    for part in below:  # one by one, because find_spec of a dotted name imports its parents
+        if spec is None or spec.submodule_search_locations is None:
+            return False
+        name = f"{name}.{part}"
+        spec = importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations)
+    return spec is not None
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again: FASTLOAD_CACHE, else fastload/ in XDG_CACHE_HOME or ~/.cache.
+
+    It is not created. Raises ConfigError where there is no home folder either.
+    """
+    if os.environ.get("FASTLOAD_CACHE"):
+        return Path(os.environ["FASTLOAD_CACHE"]).expanduser().absolute()
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(xdg):  # the XDG specification: relative paths are to be ignored
+        return Path(xdg) / "fastload"
+    try:
+        return Path.home() / ".cache" / "fastload"
+    except RuntimeError:
+        raise ConfigError("no home folder for the cache: set FASTLOAD_CACHE to a folder.") from None
+
+
+def _quota_cpus(cgroup_file: Path, root: Path) -> int:
+    """Whole CPUs of the tightest quota from this process's cgroups up to the root; sys.maxsize without any.
+
+    cgroup_file: lines `number:controllers:path`, as /proc/self/cgroup. root: where cgroups are mounted.
+    """
+    try:
+        lines = cgroup_file.read_text().splitlines()
+    except OSError:  # no Linux, or no /proc
+        return sys.maxsize
+    cpus = sys.maxsize
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:  # version 2
+            mounts, read = (root, root / "unified"), _quota_of_version_2
+        elif "cpu" in controllers.split(","):  # version 1
+            mounts, read = (root / "cpu", root / controllers), _quota_of_version_1
+        else:
+            continue
+        # A container often sees the path of its host but a mount that begins at itself: missing folders are
+        # passed over on the way up.
+        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+        for mount in mounts:
+            for depth in range(len(parts) + 1):
+                cpus = min(cpus, read(mount.joinpath(*parts[:depth])))
+    return max(1, cpus)
+
+
+def _quota_of_version_2(folder: Path) -> int:
+    """`cpu.max` holds `quota period` in microseconds, or `max period`."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return sys.maxsize
+    return sys.maxsize if quota == "max" else int(quota) // int(period)
+
+
+def _quota_of_version_1(folder: Path) -> int:
+    """Two files in microseconds; a quota of -1 is none."""
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return sys.maxsize
+    return sys.maxsize if quota < 0 else quota // period
+
+
+_made: dict = {}
+
+
+def once_per_process(key, make):
+    """What `make()` returned for this key in this process, made on first use; a forked child makes its own.
+
+    For threads: they do not survive a fork, so what holds them must not either.
+    """
+    place = (os.getpid(), key)
+    if place not in _made:
+        _made[place] = make()
+    return _made[place]
