@@ -112,11 +112,11 @@ def bench(
     from fastload.backends import usable_cpus
     from fastload.prepare import pipeline
     from fastload.prepare.pillow_peer import open_peer
-    from fastload.shards.dataset import open_dataset
+    from fastload.prepare.stored import open_source
 
-    dataset = open_dataset(source)
-    batch_size = min(64, dataset.n) if batch_size is None else batch_size
     threads = usable_cpus() if threads is None else threads
+    dataset = open_source(source, threads)
+    batch_size = min(64, dataset.n) if batch_size is None else batch_size
     settings = {"size": size, "batch_size": batch_size, "threads": threads}
     # The peer's workers start before fastload has threads: a fork copies locks in whatever state they are.
     theirs = _Theirs(open_peer(dataset, size=size, batch_size=batch_size, workers=threads, seed=seed))

@@ -74,10 +74,10 @@ def demo(
         raise ConfigError(f"seconds is {seconds}: give a time above 0.")
     _check_target(Path(out))
     from fastload.prepare import pipeline
-    from fastload.shards.dataset import open_dataset
+    from fastload.prepare.stored import open_source
 
     source = _own_pictures(progress) if source is None else source
-    dataset = open_dataset(source)
+    dataset = open_source(source)
     batch_size = min(BATCH_SIZE, dataset.n) if batch_size is None else batch_size
     with pipeline.open_loader(source, dataset, size=size, batch_size=batch_size, threads=threads) as loader:
         kept = _train(loader, seconds, progress)
@@ -145,13 +145,14 @@ def _pairs(dataset, batch: dict):
 
     from fastload.prepare import pipeline
     from fastload.prepare.contact_sheet import PICTURE_HEIGHT, Pair
+    from fastload.prepare.stored import read_stored
 
     sample_ids = pipeline.samples_at(dataset, batch["__position__"])
     extensions = pipeline.image_extensions(dataset)
     count = min(len(sample_ids), SHEET_SAMPLES)
     trained = pipeline.as_pixels(batch["image"][:count])
     for place, sample_id in enumerate(sample_ids[:count].tolist()):
-        stored = pipeline.read_stored(dataset, sample_id, extensions, limit=2 * PICTURE_HEIGHT)
+        stored = read_stored(dataset, sample_id, extensions, limit=2 * PICTURE_HEIGHT)
         title = SEPARATOR.join((batch["__key__"][place], f"{stored.width} x {stored.height} {stored.format}"))
         yield Pair(stored.picture, Image.fromarray(trained[place]), title, _note(dataset, batch, place))
 

@@ -63,15 +63,16 @@ def index(
     cache_dir: a folder for the indexes, instead of the user's cache. threads: containers indexed at a time.
     progress: called with the share that is done (0..1) and a note. Raises FastloadError.
     """
+    from fastload.prepare.stored import index_folder
     from fastload.shards.dataset import open_dataset
-    from fastload.shards.index import default_cache_dir, find_valid
+    from fastload.shards.index import find_valid
     from fastload.shards.source import find_containers
 
     if threads < 1:
         raise ConfigError(f"threads is {threads}: indexing needs at least one thread.")
     start = time.perf_counter()
     containers = find_containers(source)
-    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    folder = index_folder() if cache_dir is None else Path(cache_dir)
     if beside:
         built = _publish(containers, threads, progress)
     else:

@@ -103,9 +103,9 @@ def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoRepor
     """Looks into a source; `samples` are shown, spread evenly over it. Raises FastloadError."""
     if samples < 0:
         raise ConfigError(f"samples is {samples}: give 0 or more.")
-    from fastload.shards.dataset import open_dataset
+    from fastload.prepare.stored import open_source
 
-    dataset = open_dataset(source, threads=threads)
+    dataset = open_source(source, threads)
     count = min(samples, dataset.n)
     shown = [_look_at(dataset, place * dataset.n // count) for place in range(count)]
     return InfoReport(
@@ -153,7 +153,7 @@ def _describe_image(dataset, sample_id: int, extensions: tuple[str, ...]) -> str
 
     from PIL import Image
 
-    from fastload.prepare.pipeline import read_bytes
+    from fastload.prepare.stored import read_bytes
 
     try:
         with Image.open(BytesIO(read_bytes(dataset, sample_id, extensions))) as image:

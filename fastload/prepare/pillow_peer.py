@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, default_collate
 
-from fastload.prepare.pipeline import image_extensions, read_bytes, samples_at
+from fastload.prepare.pipeline import image_extensions, samples_at
+from fastload.prepare.stored import read_bytes
 
 
 class PillowImages:

@@ -5,32 +5,18 @@ came from, and images as uint8 again. Fields: `image` (the image extension that 
 from `cls`, `caption` from `txt`, where samples have them.
 """
 
-import io
-from dataclasses import dataclass
-
 import numpy as np
-from PIL import Image as PillowImage
-from PIL import ImageOps
 
 from fastload import fields as fl
-from fastload.errors import FieldError, SampleError
+from fastload.decode.normalize import denormalize
+from fastload.errors import FieldError
 from fastload.loader.config import Augment
 from fastload.loader.loader import Loader
 from fastload.order.plan import make_plan
 from fastload.shards.dataset import Dataset
 
-NORMALIZE = "gan"  # [-1, 1]: value = pixel / 127.5 - 1
+NORMALIZE = "gan"  # [-1, 1]
 NO_LABEL, NO_CAPTION = -1, ""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An image as it lies on disk: its size upright, its format, and the decoded picture, upright RGB."""
-
-    width: int
-    height: int
-    format: str
-    picture: PillowImage.Image
 
 
 def choose_fields(dataset: Dataset, **image_settings) -> dict:
@@ -93,39 +79,4 @@ def samples_at(dataset: Dataset, positions, *, shuffle: bool = True, seed: int =
 
 def as_pixels(images) -> np.ndarray:
     """Images of a batch [N, 3, H, W], normalized by NORMALIZE, as uint8 [N, H, W, 3]."""
-    values = np.asarray(images.detach().cpu().numpy(), np.float32)
-    return np.clip(np.rint((values + 1) * 127.5), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
-
-
-def read_stored(
-    dataset: Dataset, sample_id: int, extensions: tuple[str, ...], limit: int | None = None
-) -> Stored:
-    """The image of one sample straight from its file, with Pillow; `limit` allows a smaller, faster picture.
-
-    Raises SampleError where the sample has no image or Pillow cannot decode it.
-    """
-    encoded = read_bytes(dataset, sample_id, extensions)
-    try:
-        image = PillowImage.open(io.BytesIO(encoded))
-        width, height = image.size
-        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-            width, height = height, width
-        if limit is not None:
-            image.draft("RGB", (limit, limit))
-        picture = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
-        raise SampleError(f"{dataset.where(sample_id)}: Pillow cannot decode this image: {error}.") from error
-    return Stored(width, height, image.format or "?", picture)
-
-
-def read_bytes(dataset: Dataset, sample_id: int, extensions: tuple[str, ...]) -> bytes:
-    """The stored bytes of the first of `extensions` that the sample has."""
-    located = dataset.locate(np.array([sample_id], np.int64), extensions)
-    size = int(located.size_bytes[0])
-    if size < 0:
-        raise SampleError(
-            f"{dataset.where(sample_id)}: no image; add one, or leave the key out with select=."
-        )
-    with open(located.path_of(0), "rb") as file:
-        file.seek(int(located.offset_bytes[0]))
-        return file.read(size)
+    return denormalize(images, NORMALIZE).cpu().numpy().transpose(0, 2, 3, 1)

@@ -11,11 +11,11 @@ STAGES = ("read", "decode", "values", "training")
 
 def render_stats(stats: dict) -> str:
     """The dict of `Loader.stats()` as two tables: the totals, and who waited for whom."""
-    images, seconds = stats["images"], stats["seconds"]
+    images, seconds, first = stats["images"], stats["seconds"], stats["first_batch_seconds"]
     pairs = [
         ("images/s", f"{stats['images_per_second']:,.1f}"),
         ("CPU s per 1000 images", f"{stats['cpu_seconds'] / images * 1000:.2f}" if images else "-"),
-        ("first batch after", f"{stats['first_batch_seconds']:.3f} s"),
+        ("first batch after", "-" if first is None else f"{first:.3f} s"),
         ("images", f"{images:,} in {stats['batches']:,} batches, {seconds:.2f} s"),
         ("bad samples", f"{stats['bad_samples']:,}"),
     ]

@@ -1,21 +1,21 @@
 """Small sources for the verbs, and the stand-in for the Loader."""
 
-import io
 import sys
-from importlib.util import find_spec
 from types import ModuleType
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from fastload.shards.writer import ShardWriter
+from tests.prepare.pictures import jpeg
 
-LOADER_IS_THERE = find_spec("fastload.loader.loader") is not None
-if not LOADER_IS_THERE:
-    for name in ("fastload.loader.loader", "fastload.loader.config"):
-        sys.modules.setdefault(name, ModuleType(name))
-        sys.modules[name].Loader = sys.modules[name].Augment = None
+try:
+    import fastload.loader.loader  # noqa: F401
+
+    LOADER_IS_THERE = True
+except ImportError:
+    LOADER_IS_THERE = False
+    sys.modules["fastload.loader.loader"] = ModuleType("fastload.loader.loader")
+    sys.modules["fastload.loader.loader"].Loader = None
 
 
 @pytest.fixture(autouse=True)
@@ -28,21 +28,10 @@ def private_cache(monkeypatch, tmp_path):
 @pytest.fixture(autouse=True)
 def stand_in_for_the_loader(monkeypatch):
     if not LOADER_IS_THERE:
-        import fake_loader
-
         from fastload.prepare import pipeline
+        from tests.prepare import fake_loader
 
         monkeypatch.setattr(pipeline, "Loader", fake_loader.Loader)
-        monkeypatch.setattr(pipeline, "Augment", fake_loader.Augment)
-
-
-def jpeg(seed, width=96, height=64, **options):
-    """A JPEG of smooth noise, as bytes."""
-    rng = np.random.default_rng(seed)
-    image = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((width, height))
-    target = io.BytesIO()
-    image.save(target, "JPEG", quality=90, **options)
-    return target.getvalue()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A loader with the names of the real one, slow and plain, until the real one is there."""
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,13 +8,8 @@ import torch
 from fastload.errors import ConfigError
 from fastload.order.plan import make_plan
 from fastload.prepare.pillow_peer import short_side_center_crop
-from fastload.prepare.pipeline import read_bytes, read_stored
+from fastload.prepare.stored import read_bytes, read_stored
 from fastload.shards.dataset import open_dataset
-
-
-@dataclass(frozen=True)
-class Augment:
-    xflip: float = 0.0
 
 
 class Loader:

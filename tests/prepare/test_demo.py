@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from conftest import jpeg
 from PIL import Image
 
 from fastload import cli
@@ -15,8 +14,10 @@ from fastload.prepare import demo as module
 from fastload.prepare import demo_images, pipeline
 from fastload.prepare.demo import demo
 from fastload.prepare.pillow_peer import short_side_center_crop
+from fastload.prepare.stored import read_bytes, read_stored
 from fastload.shards.dataset import open_dataset
 from fastload.shards.writer import ShardWriter
+from tests.prepare.pictures import jpeg
 
 
 @pytest.fixture
@@ -155,13 +156,13 @@ def test_a_turned_photo_is_shown_upright(tmp_path):
     turned[0x0112] = 6
     with ShardWriter(tmp_path / "turned-%d.tar") as writer:
         writer.write({"__key__": "a", "jpg": jpeg(0, 96, 64, exif=turned)})
-    stored = pipeline.read_stored(open_dataset(tmp_path / "turned-0.tar"), 0, ("jpg",))
+    stored = read_stored(open_dataset(tmp_path / "turned-0.tar"), 0, ("jpg",))
     assert (stored.width, stored.height) == stored.picture.size == (64, 96)
 
 
 def test_stored_bytes_are_read_back_exactly(shards, class_folders):
     for source, sample_id, number in ((shards, 13, 13), (class_folders, 4, 1)):
-        read = pipeline.read_bytes(open_dataset(source), sample_id, ("png", "jpg"))
+        read = read_bytes(open_dataset(source), sample_id, ("png", "jpg"))
         with Image.open(io.BytesIO(read)) as image:
             image.load()
         assert read == (jpeg(number, 60 + 7 * number, 90) if source is shards else jpeg(number))

@@ -4,7 +4,6 @@ import json
 import os
 
 import pytest
-from conftest import jpeg
 
 from fastload import cli
 from fastload.errors import ConfigError, SourceError
@@ -12,6 +11,7 @@ from fastload.prepare import info as info_module
 from fastload.prepare.index import index
 from fastload.prepare.info import info
 from fastload.shards.writer import ShardWriter
+from tests.prepare.pictures import jpeg
 
 
 def test_info_counts_samples_containers_and_extensions(shards):

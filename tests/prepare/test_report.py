@@ -45,8 +45,10 @@ def test_a_stage_that_is_new_is_shown_after_the_known_ones():
 
 
 def test_stats_before_the_first_batch_do_not_divide_by_zero():
-    text = render_stats({**STATS, "images": 0, "batches": 0, "seconds": 0.0, "images_per_second": 0.0})
-    assert "CPU s per 1000 images  -" in text
+    nothing = {"images": 0, "batches": 0, "seconds": 0.0, "images_per_second": 0.0}
+    text = render_stats({**STATS, **nothing, "first_batch_seconds": None, "limited_by": None})
+    assert "CPU s per 1000 images  -" in text and "limits" not in text
+    assert "first batch after      -" in text
 
 
 def test_columns_are_aligned_and_no_line_ends_in_a_space():
