@@ -43,7 +43,7 @@ class IndexReport:
             ),
             ("samples", f"{self.samples:,}, {render_bytes(self.bytes_total)}"),
             ("extensions", extensions),
-            ("no samples", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
+            ("passed over", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
             ("written to", self.written_to),
             ("seconds", f"{self.seconds:.2f}"),
         ]

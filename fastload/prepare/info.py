@@ -61,7 +61,7 @@ class InfoReport:
             ("containers", f"{len(self.containers):,}"),
             ("size", render_bytes(self.bytes_total)),
             ("labels", self._labels()),
-            ("no samples", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
+            ("passed over", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
             ("fingerprint", self.fingerprint),
         ]
         parts = [render_pairs(pairs), self._extension_table(), self._container_table(), self._sample_list()]

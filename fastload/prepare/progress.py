@@ -20,7 +20,7 @@ class Progress:
         self.stream = sys.stderr if stream is None else stream
         self._is_terminal = self.stream.isatty()
         self._next_seconds = 0.0
-        self._next_share = 0.0
+        self._next_share = self._last_share = 0.0
         self._drawn_width = 0
 
     def __enter__(self):
@@ -38,9 +38,13 @@ class Progress:
             if now >= self._next_seconds:
                 self._next_seconds = now + REDRAW_SECONDS
                 self._draw(share, note)
-        elif share >= self._next_share:
-            self._next_share = (share // LOG_STEP + 1) * LOG_STEP
-            self._write(f"{self.label}: {share:.0%} {note}".rstrip() + "\n")
+        else:
+            if share < self._last_share:  # the next piece of the work has begun
+                self._next_share = 0.0
+            if share >= self._next_share:
+                self._next_share = (share // LOG_STEP + 1) * LOG_STEP
+                self._write(f"{self.label}: {share:.0%} {note}".rstrip() + "\n")
+            self._last_share = share
 
     def _draw(self, share: float, note: str) -> None:
         full = round(share * BAR_CELLS)

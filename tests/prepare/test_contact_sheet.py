@@ -53,6 +53,9 @@ def test_text_is_cut_with_dots_only_where_it_must_be(text, width):
     assert font.getlength(fitted) <= width
     assert fitted == text.strip() or fitted.endswith("...")
     assert (fitted == text.strip()) == (font.getlength(text.strip()) <= width)
+    if fitted != text.strip():
+        kept = len(fitted) - 3
+        assert font.getlength(text[: kept + 2].rstrip() + "...") > width
 
 
 def test_line_breaks_in_a_caption_become_spaces():

@@ -29,6 +29,14 @@ def test_a_share_beyond_the_ends_is_cut():
     assert log.getvalue() == "demo: 0%\ndemo: 100%\n"
 
 
+def test_a_second_piece_of_work_begins_anew():
+    log = io.StringIO()
+    with Progress("demo", log) as progress:
+        for share in (0.0, 0.9, 0.1, 0.95):
+            progress(share)
+    assert log.getvalue().split() == ["demo:", "0%", "demo:", "90%", "demo:", "10%", "demo:", "95%"]
+
+
 def test_a_terminals_bar_is_redrawn_in_place_and_wiped(monkeypatch):
     monkeypatch.setattr(progress_module, "REDRAW_SECONDS", 0.0)
     terminal = Terminal()
