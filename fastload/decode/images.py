@@ -232,7 +232,7 @@ class BatchImages:
         content = memoryview(self._content.blob(self._first_blob[name] + i))
         guide = None
         if like is not None:
-            guide = pillow.upright_size(memoryview(self._content.blob(self._first_blob[like] + i)), max_pixels=limit)
+            guide = _upright_size(memoryview(self._content.blob(self._first_blob[like] + i)))
         decode = simple.decode_image if stage.backend.name == "simplejpeg" and image_header(content).format == "jpeg" else pillow.decode_image
         image = decode(content, stage.specs[name], stage.config.seed, position, max_pixels=limit, guide=guide)
         self._remember(name, i, image)
@@ -280,6 +280,13 @@ def _write_reference(out, levels: np.ndarray, rule) -> None:
 
     image = torch.from_numpy(np.ascontiguousarray(levels.transpose(2, 0, 1)))
     out.copy_(image if out.dtype == torch.uint8 else normalize(image, rule, out.dtype))
+
+
+def _upright_size(content) -> tuple[int, int]:
+    header = image_header(content)
+    if not header.complete:
+        raise SampleError("the size of the image that like= names cannot be told from its header")
+    return header.upright
 
 
 def _spec(fields: dict[str, Image], name: str, xflip: float) -> ImageSpec:

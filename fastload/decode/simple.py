@@ -1,15 +1,16 @@
 """JPEGs through the simplejpeg package, for machines on which no libjpeg can be loaded by itself.
 
 In, out and promised: as `pillow.decode_image`, which it stands in for; the package brings a libjpeg-turbo of its own
-and decodes with the GIL released, but is entered once an image, on Python's threads. The resize is the native one.
+and decodes with the GIL released, but is entered once an image, on Python's threads.
 """
 
 import numpy as np
 
-from fastload import _native
+from PIL import Image
+
 from fastload.decode import pillow
 from fastload.decode.image_header import image_header
-from fastload.decode.spec import FILTER_CODES, ImageSpec, denominator, geometry, scaled_box, stretched
+from fastload.decode.spec import ImageSpec, denominator, geometry, scaled_box, stretched
 from fastload.errors import SampleError
 
 _CMYK_CHANNELS = 4
@@ -33,15 +34,10 @@ def decode_image(
     view = stretched(chosen, size, own)
     d = denominator(spec.scaled, view)
     scaled_size, box = scaled_box(view, *own, d)
-    rgb = pillow.upright_array(_decode(content, header.width, header.height, d), header.orientation)
-    if rgb.shape[:2] != scaled_size[::-1]:
-        raise SampleError(f"decoded to {rgb.shape[1]} x {rgb.shape[0]} pixels, not to {scaled_size[0]} x {scaled_size[1]}")
-    left, top, width, height = chosen.crop
-    pixels = np.empty((height, width, 3), np.uint8)
-    writer = _native.PixelWriter(_native.Dtype.uint8, True, height, width, 1.0, [0.0] * 3, [1.0] * 3)
-    filter_code = FILTER_CODES[spec.filter]
-    _native.write_image(rgb, box, chosen.resized, chosen.crop, chosen.flip, filter_code, writer, pixels, 0)
-    return pillow.DecodedImage(pixels, chosen, size)
+    rgb = pillow.turned(Image.fromarray(_decode(content, header.width, header.height, d)), header.orientation)
+    if rgb.size != scaled_size:
+        raise SampleError(f"decoded to {rgb.size[0]} x {rgb.size[1]} pixels, not to {scaled_size[0]} x {scaled_size[1]}")
+    return pillow.DecodedImage(pillow.render(rgb, chosen, spec.filter, box), chosen, size)
 
 
 def _decode(content, width: int, height: int, d: int) -> np.ndarray:
