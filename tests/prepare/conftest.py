@@ -1,21 +1,9 @@
-"""Small sources for the verbs, and the stand-in for the Loader."""
-
-import sys
-from types import ModuleType
+"""Small sources for the verbs."""
 
 import pytest
 
 from fastload.shards.writer import ShardWriter
 from tests.prepare.pictures import jpeg
-
-try:
-    import fastload.loader.loader  # noqa: F401
-
-    LOADER_IS_THERE = True
-except ImportError:
-    LOADER_IS_THERE = False
-    sys.modules["fastload.loader.loader"] = ModuleType("fastload.loader.loader")
-    sys.modules["fastload.loader.loader"].Loader = None
 
 
 @pytest.fixture(autouse=True)
@@ -23,15 +11,6 @@ def private_cache(monkeypatch, tmp_path):
     """Indexes and drawn pictures of a test go into its own folder."""
     monkeypatch.setenv("FASTLOAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
-
-
-@pytest.fixture(autouse=True)
-def stand_in_for_the_loader(monkeypatch):
-    if not LOADER_IS_THERE:
-        from fastload.prepare import pipeline
-        from tests.prepare import fake_loader
-
-        monkeypatch.setattr(pipeline, "Loader", fake_loader.Loader)
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def _petal(canvas: Canvas, picture, place, pose, tip, root):
     veins = 0.05 * np.sin(share * 9 + angle) + 0.03 * np.sin(share * 23)
     light = 0.93 + 0.16 * (across * np.cos(angle) - 0.4 * np.abs(share)) + veins * (along < 0.97)
     color = mix(root, tip, soft(along, 0.15, 0.95)[..., None]) * light[..., None]
-    under = soft(inside, -0.05, 0.0) * 0.35 * (along > 0)
+    under = soft(inside, -0.05, 0.0) * 0.35 * (along > 0) * (along < 1)
     edge = canvas.pixel / size
     patch = picture[rows, columns] * (1 - under[..., None])
     picture[rows, columns] = mix(patch, color, soft(inside, -edge, edge))
