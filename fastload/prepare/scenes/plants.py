@@ -114,7 +114,7 @@ def _petal(canvas: Canvas, picture, place, pose, tip, root):
     to_x, to_y = np.cos(angle), np.sin(angle) * squeeze
     to_x, to_y = to_x * np.cos(tilt) - to_y * np.sin(tilt), to_x * np.sin(tilt) + to_y * np.cos(tilt)
     rows, columns = canvas.window(
-        x + to_x * length / 2, y + to_y * length / 2, length * 0.5 * (0.62 + width) + 0.01
+        x + to_x * length / 2, y + to_y * length / 2, length * (0.52 + 0.35 * width) + 0.01
     )
     if rows.start == rows.stop or columns.start == columns.stop:
         return
@@ -130,10 +130,11 @@ def _petal(canvas: Canvas, picture, place, pose, tip, root):
     veins = 0.05 * np.sin(share * 9 + angle) + 0.03 * np.sin(share * 23)
     light = 0.93 + 0.16 * (across * np.cos(angle) - 0.4 * np.abs(share)) + veins * (along < 0.97)
     color = mix(root, tip, soft(along, 0.15, 0.95)[..., None]) * light[..., None]
-    under = soft(inside, -0.05, 0.0) * 0.35 * (along > 0) * (along < 1)
+    between_ends = (along > 0) & (along < 1)  # beyond them the outline is a line without width
+    under = soft(inside, -0.05, 0.0) * 0.35 * between_ends
     edge = canvas.pixel / size
     patch = picture[rows, columns] * (1 - under[..., None])
-    picture[rows, columns] = mix(patch, color, soft(inside, -edge, edge))
+    picture[rows, columns] = mix(patch, color, soft(inside, -edge, edge) * between_ends)
 
 
 def _heart(canvas: Canvas, picture, place, squeeze: float, tilt: float, color):
