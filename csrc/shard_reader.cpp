@@ -225,6 +225,7 @@ void bind_shard_reader(py::module_ &module) {
         .def("wait", &ByteBatch::wait, py::arg("timeout_seconds"), py::call_guard<py::gil_scoped_release>())
         .def("blob", [](std::shared_ptr<ByteBatch> batch, size_t blob) { checked(*batch, blob); return Blob{std::move(batch), blob}; }, py::arg("blob"))
         .def("bytes", [](const ByteBatch &batch, size_t blob) { checked(batch, blob); return py::bytes(reinterpret_cast<const char *>(batch.bytes(blob)), batch.size(blob)); }, py::arg("blob"))
+        .def("missing", [](const ByteBatch &batch, size_t blob) { return batch.missing(checked(batch, blob)); }, py::arg("blob"), "True where the sample has no such field.")
         .def("error", [](const ByteBatch &batch, size_t blob) { return batch.error(checked(batch, blob)); }, py::arg("blob"), "0, an errno, or -1 for a file that is too short.")
         .def("cancel", &ByteBatch::cancel)
         .def_property_readonly("first_error", [](const ByteBatch &batch) -> py::object {
