@@ -160,7 +160,7 @@ class BatchImages:
             else:
                 self._errors[name, i] = self._reason(name, f, i)
         if self._errors:
-            name, i = min(self._errors, key=lambda place: place[1])
+            name, i = min(self._errors, key=lambda place: (place[1], self._names.index(place[0])))
             raise SampleError(f"{where(i)}: field {name!r}: {self._errors[name, i]}")
 
     def tensor(self, name: str):
@@ -223,7 +223,10 @@ class BatchImages:
             return f"the image that like={self._stage.fields[name].like!r} names is missing"
         rows = self._pending.report(f)
         height, width = rows["sizes"][i]
-        geometry(self._stage.specs[name], int(width), int(height), self._stage.config.seed, int(self._positions[i]))  # raises
+        try:
+            geometry(self._stage.specs[name], int(width), int(height), self._stage.config.seed, int(self._positions[i]))
+        except SampleError as error:
+            return str(error)
         raise AssertionError("the native geometry refused what the plain one accepts")
 
     def _render(self, name: str, i: int) -> None:
