@@ -148,7 +148,7 @@ def test_tables_before_the_frame_are_not_taken_for_it():
     # DHT, DAC and JPG lie among the numbers of the frame markers; some encoders write their tables first
     content = pictures()["jpeg 420"]
     for marker in (0xC4, 0xC8, 0xCC):
-        table = bytes([0xFF, marker]) + struct.pack(">HBHHB", 19, 8, 5, 5, 3) + bytes(9)
+        table = bytes([0xFF, marker]) + struct.pack(">HBHHB", 17, 8, 5, 5, 3) + bytes(9)
         assert image_header(content[:2] + table + content[2:])[1:3] == SIZE
 
 
