@@ -13,11 +13,11 @@ from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
 
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
-AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
+AVX512 = ["-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
 # GCC 12 warns about its own AVX-512 intrinsics, which leave a register undefined on purpose.
 AVX512 += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 FLAGS_BY_FILE = {
-    "pixel_kernels_avx2.cpp": ["-mavx2"],
+    "pixel_kernels_avx2.cpp": ["-mavx2", "-mfma"],
     "pixel_kernels_avx512.cpp": AVX512,
     "pixel_kernels_vnni.cpp": [*AVX512, "-mavx512vnni"],
 }

@@ -12,7 +12,7 @@ bool runs_here(const PixelKernels *kernels) {
                   __builtin_cpu_supports("avx512dq");
     if (kernels == &PIXEL_KERNELS_VNNI) return avx512 && __builtin_cpu_supports("avx512vnni");
     if (kernels == &PIXEL_KERNELS_AVX512) return avx512;
-    if (kernels == &PIXEL_KERNELS_AVX2) return __builtin_cpu_supports("avx2");
+    if (kernels == &PIXEL_KERNELS_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     (void)kernels;
     return true;

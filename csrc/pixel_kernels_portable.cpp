@@ -29,6 +29,14 @@ void fir(const uint8_t *first_pair, size_t pair_stride_bytes, int pairs, const i
     }
 }
 
+void fir_strip(const uint8_t *columns, int count, const int32_t *first_pair, const int32_t *pairs, const int32_t *high,
+               const int32_t *low, int weight_stride, uint8_t *out) {
+    constexpr int LANES = 3 * STRIP_ROWS;
+    for (int i = 0; i < count; i++)
+        fir(columns + static_cast<size_t>(first_pair[i]) * LANES * 2, LANES * 2, pairs[i], high + static_cast<size_t>(i) * weight_stride,
+            low + static_cast<size_t>(i) * weight_stride, out + static_cast<size_t>(i) * LANES, LANES);
+}
+
 void scatter_rows(const uint8_t *in, int columns, uint8_t *out, size_t plane_stride_bytes, size_t pair_stride_bytes) {
     for (int column = 0; column < columns; column++)
         for (int channel = 0; channel < 3; channel++)
@@ -43,12 +51,12 @@ void split_channels(const uint8_t *rgb, int columns, bool reverse, uint8_t *out,
             out[static_cast<size_t>(channel) * plane_stride_bytes + static_cast<size_t>(reverse ? columns - 1 - column : column)] = *rgb++;
 }
 
-void normalize(const uint8_t *in, int count, float divisor, float mean, float std, float *out) {
-    for (int i = 0; i < count; i++) out[i] = (static_cast<float>(in[i]) / divisor - mean) / std;
+void normalize(const uint8_t *in, int count, const NormalizeRule &rule, float *out) {
+    for (int i = 0; i < count; i++) out[i] = (static_cast<float>(in[i]) / rule.divisor - rule.mean) / rule.std;
 }
 
 }  // namespace
 
-const PixelKernels PIXEL_KERNELS_PORTABLE = {"portable", gather_columns, fir, scatter_rows, split_channels, normalize};
+const PixelKernels PIXEL_KERNELS_PORTABLE = {"portable", gather_columns, fir, fir_strip, scatter_rows, split_channels, normalize};
 
 }  // namespace fastload

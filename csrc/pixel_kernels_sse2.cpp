@@ -26,13 +26,16 @@ struct Vector {
         int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
         __builtin_memcpy(p, &bytes, 4);
     }
-    static void store_normalized(const uint8_t *in, float divisor, float mean, float std, bool scaled, float *out) {
+
+    using Float = __m128;
+    static Float floats(const uint8_t *p) {
         int bytes;
-        __builtin_memcpy(&bytes, in, 4);
-        Int words = _mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), zero()), zero());
-        __m128 value = _mm_sub_ps(_mm_div_ps(_mm_cvtepi32_ps(words), _mm_set1_ps(divisor)), _mm_set1_ps(mean));
-        _mm_storeu_ps(out, scaled ? _mm_div_ps(value, _mm_set1_ps(std)) : value);
+        __builtin_memcpy(&bytes, p, 4);
+        return _mm_cvtepi32_ps(_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), zero()), zero()));
     }
+    static Float divide(Float value, float by) { return _mm_div_ps(value, _mm_set1_ps(by)); }
+    static Float minus(Float value, float mean) { return _mm_sub_ps(value, _mm_set1_ps(mean)); }
+    static void store_floats(float *p, Float value) { _mm_storeu_ps(p, value); }
 };
 
 #include "pixel_kernels_x86.inc"

@@ -1,5 +1,6 @@
 #include "pixel_writer.h"
 
+#include <cmath>
 #include <cstring>
 
 namespace fastload {
@@ -15,6 +16,23 @@ uint32_t bits_of(float value) {
 uint32_t round_off(uint32_t bits, int dropped) {
     uint32_t half = 1u << (dropped - 1), odd = (bits >> dropped) & 1;
     return (bits + half - 1 + odd) >> dropped;
+}
+
+// As the kernels have it: the product with the reciprocal, corrected by its remainder.
+float quotient(float value, float by, float reciprocal) {
+    float first = value * reciprocal;
+    return std::fma(std::fma(-first, by, value), reciprocal, first);
+}
+
+NormalizeRule make_rule(float divisor, float mean, float std) {
+    NormalizeRule rule{divisor, mean, std, 1.0f / divisor, 1.0f / std, true};
+    for (int v = 0; v < 256; v++) {
+        float level = static_cast<float>(v), exact = level / divisor - mean;
+        float fast = quotient(level, divisor, rule.divisor_reciprocal) - mean;
+        bool same = bits_of(fast) == bits_of(exact) && bits_of(quotient(exact, std, rule.std_reciprocal)) == bits_of(exact / std);
+        rule.exact_reciprocals = rule.exact_reciprocals && same;
+    }
+    return rule;
 }
 
 }  // namespace
@@ -33,15 +51,17 @@ uint16_t float16_bits(float value) {
 }
 
 PixelWriter::PixelWriter(Dtype dtype, bool channels_last, int height, int width, float divisor, std::array<float, 3> mean, std::array<float, 3> std)
-    : dtype_(dtype), channels_last_(channels_last), height_(height), width_(width), divisor_(divisor), mean_(mean), std_(std) {
+    : dtype_(dtype), channels_last_(channels_last), height_(height), width_(width) {
     item_bytes_ = dtype == Dtype::uint8 ? 1 : dtype == Dtype::float32 ? 4 : 2;
-    for (size_t channel = 0; channel < 3; channel++)
+    for (size_t channel = 0; channel < 3; channel++) {
+        rules_[channel] = make_rule(divisor, mean[channel], std[channel]);
         for (int v = 0; v < 256; v++) {
             float value = (static_cast<float>(v) / divisor - mean[channel]) / std[channel];
             bytes_.push_back(static_cast<uint8_t>(v));
             floats_.push_back(value);
             halves_.push_back(dtype == Dtype::float16 ? float16_bits(value) : bfloat16_bits(value));
         }
+    }
 }
 
 template <class Item>
@@ -65,8 +85,7 @@ void PixelWriter::write_row(const PixelKernels &kernels, int y, const uint8_t *p
         size_t width = static_cast<size_t>(width_), height = static_cast<size_t>(height_);
         float *out = reinterpret_cast<float *>(sample);
         for (size_t channel = 0; channel < 3; channel++)
-            kernels.normalize(planes + channel * plane_stride_bytes, width_, divisor_, mean_[channel], std_[channel],
-                              out + (channel * height + static_cast<size_t>(y)) * width);
+            kernels.normalize(planes + channel * plane_stride_bytes, width_, rules_[channel], out + (channel * height + static_cast<size_t>(y)) * width);
     } else if (dtype_ == Dtype::float32) {
         write_from_table(floats_, y, planes, plane_stride_bytes, sample);
     } else if (dtype_ == Dtype::uint8) {

@@ -33,8 +33,7 @@ class PixelWriter {
     Dtype dtype_;
     bool channels_last_;
     int height_, width_;
-    float divisor_;
-    std::array<float, 3> mean_, std_;
+    std::array<NormalizeRule, 3> rules_;
     size_t item_bytes_;
     // A byte has 256 values: all of them, per channel, computed once.
     std::vector<uint8_t> bytes_;

@@ -157,14 +157,10 @@ void Resizer::begin_strips(int rows) {
 
 // One strip through the horizontal pass, to row pairs.
 void Resizer::horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_pairs) {
-    constexpr int LANES = 3 * STRIP_ROWS;
-    kernels_->gather_columns(rows, stride_bytes, gathered_columns_, columns_.data());
     const AxisPlan &plan = *horizontal_;
-    for (int i = 0; i < plan.request.count; i++) {
-        size_t entry = static_cast<size_t>(i) * static_cast<size_t>(plan.pair_stride);
-        kernels_->fir(columns_.data() + static_cast<size_t>(plan.first_pair[static_cast<size_t>(i)]) * LANES * 2, LANES * 2,
-                      plan.pairs[static_cast<size_t>(i)], &plan.high[entry], &plan.low[entry], outputs_.data() + static_cast<size_t>(i) * LANES, LANES);
-    }
+    kernels_->gather_columns(rows, stride_bytes, gathered_columns_, columns_.data());
+    kernels_->fir_strip(columns_.data(), plan.request.count, plan.first_pair.data(), plan.pairs.data(), plan.high.data(), plan.low.data(),
+                        plan.pair_stride, outputs_.data());
     kernels_->scatter_rows(outputs_.data(), round_up(plan.request.count, 8), out_pairs, plane_stride_bytes_, pair_stride_bytes_);
 }
 
@@ -188,7 +184,7 @@ void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) 
     if (copy_) return run_copy(rgb, stride_bytes, sink);
     if (vertical_first_) return run_vertical_first(rgb, stride_bytes, sink);
     size_t strip_stride = row_bytes();
-    strip_.resize(strip_stride * STRIP_ROWS);
+    strip_.resize(strip_stride * STRIP_ROWS + LANE_PADDING);
     size_t wanted = static_cast<size_t>(last_column_needed() - first_column_needed()) * 3;
     for (int row = first_row(); row < last_row(); row += STRIP_ROWS) {
         for (int i = 0; i < std::min(STRIP_ROWS, last_row() - row); i++)

@@ -1,0 +1,88 @@
+"""The command line: `fastload VERB ...`. A verb is a module of fastload/prepare, imported only when it is
+called.
+
+In: the words after `fastload`. Out: a report on stdout (text, or one JSON object with --json), progress and
+errors on stderr. Promised: exit code 0 when all is well, 1 when the data has a problem, 2 when the command is
+wrong, 130 after Ctrl-C; our own errors are one line, never a traceback; `fastload --help` imports nothing
+heavy.
+
+A verb's module has `add_options(parser)` and `from_command_line(options) -> report`; a report has
+`to_dict()`, `render() -> str` and, where data can be at fault, `problems: int`.
+"""
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from fastload import __version__
+from fastload.errors import ConfigError, FastloadError
+
+VERBS = {
+    "demo": "run the default training pipeline for a few seconds, measure it, and draw a contact sheet",
+    "index": "build or refresh the indexes of shards",
+    "info": "count samples, sizes and extensions, and show a few samples",
+    "bench": "measure this source through fastload and through torch DataLoader + Pillow, side by side",
+}
+FINE, DATA_PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code; `arguments` are sys.argv[1:] unless given."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`fastload info x | head`). Python flushes stdout once more at
+        # exit and would complain there, so stdout goes nowhere from here on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except (FastloadError, OSError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"fastload: error: {message}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigError) else DATA_PROBLEM
+
+
+def _run(arguments: list[str]) -> int:
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    parser, subparsers = _parser()
+    if verb in VERBS:
+        module = import_module(f"fastload.prepare.{verb}")
+        subparser = subparsers.choices[verb]
+        module.add_options(subparser)
+        subparser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has printed its help or its complaint
+        return int(stop.code or 0)
+    if options.verb is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    report = module.from_command_line(options)
+    print(_as_json(report) if options.json else report.render(), flush=True)
+    return DATA_PROBLEM if getattr(report, "problems", 0) else FINE
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="fastload",
+        description="A high-throughput, exactly resumable loader of images for training generative models.",
+        epilog="fastload VERB --help tells more. Exit codes: 0 fine, 1 a problem in the data, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"fastload {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB")
+    for verb, what in VERBS.items():
+        subparsers.add_parser(verb, help=what, description=what[0].upper() + what[1:] + ".")
+    return parser, subparsers
+
+
+def _as_json(report) -> str:
+    import json
+
+    return json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""`fastload demo`: the default training pipeline for a few seconds, on your data or on pictures drawn for it.
+
+In: a source, or none. Out: a DemoReport (rates, time to the first batch, which stage limits) and a contact
+sheet, PNG, of samples as stored beside the same samples as trained. Without a source, a sample set is drawn
+once into the cache folder. The sheet's bytes are taken from the first batches, and drawn after the clock has
+stopped.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fastload.errors import ConfigError
+
+SHEET_SAMPLES = 24
+BATCH_SIZE = 64
+SEPARATOR = " \N{MIDDLE DOT} "
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo saw. `stats` is the dict of Loader.stats(); `sheet` is the path of the contact sheet."""
+
+    source: str
+    samples: int
+    shards: int
+    extensions: dict[str, int]
+    size: int
+    batch_size: int
+    pipeline: str
+    stats: dict
+    sheet: str
+
+    @property
+    def problems(self) -> int:
+        """The number of samples that could not be used."""
+        return self.stats["bad_samples"]
+
+    def to_dict(self) -> dict:
+        """All fields and the CPU seconds per 1000 images, ready for JSON."""
+        images = self.stats["images"]
+        per_1000 = self.stats["cpu_seconds"] / images * 1000 if images else None
+        return {**asdict(self), "cpu_seconds_per_1000_images": per_1000}
+
+    def render(self) -> str:
+        """The report as text."""
+        from fastload.prepare.report import render_pairs, render_stats
+
+        found = f"{self.samples:,} samples in {self.shards:,} containers"
+        extensions = ", ".join(self.extensions)
+        batches = f"{self.batch_size} x 3 x {self.size} x {self.size}"
+        pairs = [("source", self.source), ("found", f"{found} ({extensions})"), ("batches", batches)]
+        head = render_pairs([*pairs, ("contact sheet", self.sheet)])
+        return f"{self.pipeline}\n\n{head}\n\n{render_stats(self.stats)}"
+
+
+def demo(
+    source=None,
+    *,
+    seconds: float = 5.0,
+    size: int = 256,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    out="fastload-demo.png",
+    progress: Callable[[float, str], None] | None = None,
+) -> DemoReport:
+    """Runs the default training pipeline over the source for `seconds` after its first batch.
+
+    batch_size: None is 64, or the number of samples where that is smaller. out: where the contact sheet goes.
+    progress: called with the share that is done (0..1) and a note. Raises FastloadError.
+    """
+    if not seconds > 0:
+        raise ConfigError(f"seconds is {seconds}: give a time above 0.")
+    _check_target(Path(out))
+    from fastload.prepare import pipeline
+    from fastload.prepare.stored import open_source
+
+    source = _own_pictures(progress) if source is None else source
+    dataset = open_source(source)
+    batch_size = min(BATCH_SIZE, dataset.n) if batch_size is None else batch_size
+    with pipeline.open_loader(source, dataset, size=size, batch_size=batch_size, threads=threads) as loader:
+        kept = _train(loader, seconds, progress)
+        stats, description = loader.stats(), repr(loader)
+    _draw_sheet(dataset, kept, size, stats, str(source), Path(out))
+    return DemoReport(
+        source=str(source),
+        samples=dataset.n,
+        shards=len(dataset.names),
+        extensions=dict(dataset.extensions),
+        size=size,
+        batch_size=batch_size,
+        pipeline=description,
+        stats=stats,
+        sheet=str(out),
+    )
+
+
+def _check_target(out: Path) -> None:
+    """Told before the work, not after it."""
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {out}: the contact sheet is a PNG; give a name that ends in .png.")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first.")
+
+
+def _own_pictures(progress) -> str:
+    from fastload.prepare.demo_images import sample_set
+
+    return sample_set(progress=progress and (lambda share, kind: progress(share, f"drawing samples: {kind}")))
+
+
+def _train(loader, seconds: float, progress) -> list[dict]:
+    """Takes batches for `seconds` after the first; returns the first SHEET_SAMPLES samples' batches."""
+    kept, images, start = [], 0, None
+    if progress is not None:
+        progress(0.0, "first batch")
+    for batch in loader:
+        start = time.monotonic() if start is None else start
+        if images < SHEET_SAMPLES:
+            kept.append(batch)
+        images += len(batch["__key__"])
+        elapsed = time.monotonic() - start
+        if progress is not None:
+            progress(elapsed / seconds, f"training: {images:,} images")
+        if elapsed >= seconds:
+            break
+    return kept
+
+
+def _draw_sheet(dataset, kept: list[dict], size: int, stats: dict, source: str, out: Path) -> None:
+    from fastload.prepare.contact_sheet import contact_sheet
+
+    pairs = [pair for batch in kept for pair in _pairs(dataset, batch)][:SHEET_SAMPLES]
+    rate = f"{stats['images_per_second']:,.0f} images/s"
+    subtitle = (
+        f"{source}  |  {dataset.n:,} samples  |  short side to {size}, center crop, xflip 0.5  |  {rate}"
+    )
+    contact_sheet(pairs, "fastload demo", subtitle).save(out)
+
+
+def _pairs(dataset, batch: dict):
+    """The samples of one batch as pairs for the sheet, one by one."""
+    from PIL import Image
+
+    from fastload.prepare import pipeline
+    from fastload.prepare.contact_sheet import PICTURE_HEIGHT, Pair
+    from fastload.prepare.stored import read_stored
+
+    sample_ids = pipeline.samples_at(dataset, batch["__position__"])
+    extensions = pipeline.image_extensions(dataset)
+    count = min(len(sample_ids), SHEET_SAMPLES)
+    trained = pipeline.as_pixels(batch["image"][:count])
+    for place, sample_id in enumerate(sample_ids[:count].tolist()):
+        stored = read_stored(dataset, sample_id, extensions, limit=2 * PICTURE_HEIGHT)
+        title = SEPARATOR.join((batch["__key__"][place], f"{stored.width} x {stored.height} {stored.format}"))
+        yield Pair(stored.picture, Image.fromarray(trained[place]), title, _note(dataset, batch, place))
+
+
+def _note(dataset, batch: dict, place: int) -> str:
+    """The class, by name where class folders name it, and the caption."""
+    from fastload.prepare.pipeline import NO_LABEL
+
+    label = int(batch["label"][place]) if "label" in batch else NO_LABEL
+    named = dataset.classes is not None and 0 <= label < len(dataset.classes)
+    kind = dataset.classes[label] if named else f"cls {label}" if label != NO_LABEL else ""
+    caption = batch["caption"][place] if "caption" in batch else ""
+    return SEPARATOR.join(part for part in (kind, caption) if part)
+
+
+def add_options(parser) -> None:
+    """The options of `fastload demo`."""
+    parser.add_argument(
+        "source", nargs="?", metavar="SOURCE", help="shards, a pattern or a folder; none: draws its own"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to run (default: 5)")
+    parser.add_argument(
+        "--size", type=int, default=256, help="side of the training images in pixels (default: 256)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, help="images per batch (default: 64, fewer where there are fewer)"
+    )
+    parser.add_argument("--threads", type=int, help="decoding threads (default: all usable CPUs)")
+    parser.add_argument(
+        "--out", default="fastload-demo.png", metavar="PNG", help="where the contact sheet goes"
+    )
+
+
+def from_command_line(options) -> DemoReport:
+    """Runs the demo with parsed options and a progress bar on stderr."""
+    from fastload.prepare.progress import Progress
+
+    with Progress("demo") as progress:
+        return demo(
+            options.source,
+            seconds=options.seconds,
+            size=options.size,
+            batch_size=options.batch_size,
+            threads=options.threads,
+            out=options.out,
+            progress=progress,
+        )

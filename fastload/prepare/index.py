@@ -1,0 +1,138 @@
+"""`fastload index`: builds the indexes that opening a dataset needs, so that a training job finds them ready.
+
+In: a source. Out: an IndexReport. An index that still holds for its container is kept; one that is missing
+or stale is built. With `beside`, all are written beside the containers, to be copied with the data.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fastload.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What was indexed: `built` of `shards` containers; `written_to` is a folder, or where the shards are."""
+
+    source: str
+    shards: int
+    built: int
+    samples: int
+    bytes_total: int
+    extensions: dict[str, int]
+    skipped: dict[str, int]
+    written_to: str
+    seconds: float
+
+    def to_dict(self) -> dict:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+    def render(self) -> str:
+        """The report as text."""
+        from fastload.prepare.report import render_bytes, render_pairs
+
+        extensions = ", ".join(f"{name} {count:,}" for name, count in self.extensions.items())
+        pairs = [
+            ("source", self.source),
+            (
+                "shards",
+                f"{self.shards:,} ({self.built:,} indexed now, {self.shards - self.built:,} up to date)",
+            ),
+            ("samples", f"{self.samples:,}, {render_bytes(self.bytes_total)}"),
+            ("extensions", extensions),
+            ("passed over", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
+            ("written to", self.written_to),
+            ("seconds", f"{self.seconds:.2f}"),
+        ]
+        return render_pairs(pairs)
+
+
+def index(
+    source,
+    *,
+    beside: bool = False,
+    cache_dir=None,
+    threads: int = 1,
+    progress: Callable[[float, str], None] | None = None,
+) -> IndexReport:
+    """Builds or refreshes the indexes of a source; `beside` writes all of them beside their containers.
+
+    cache_dir: a folder for the indexes, instead of the user's cache. threads: containers indexed at a time.
+    progress: called with the share that is done (0..1) and a note. Raises FastloadError.
+    """
+    from fastload.prepare.stored import index_folder
+    from fastload.shards.dataset import open_dataset
+    from fastload.shards.index import find_valid
+    from fastload.shards.source import find_containers
+
+    if threads < 1:
+        raise ConfigError(f"threads is {threads}: indexing needs at least one thread.")
+    start = time.perf_counter()
+    containers = find_containers(source)
+    folder = index_folder() if cache_dir is None else Path(cache_dir)
+    if beside:
+        built = _publish(containers, threads, progress)
+    else:
+        built = sum(find_valid(container, folder) is None for container in containers)
+    dataset = open_dataset(source, cache_dir=folder, threads=threads, found=_counter(progress, "opened"))
+    return IndexReport(
+        source=str(source),
+        shards=len(containers),
+        built=built,
+        samples=dataset.n,
+        bytes_total=int(dataset.bytes_total),
+        extensions=dict(dataset.extensions),
+        skipped=dict(dataset.skipped),
+        written_to="beside the shards" if beside else str(folder),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _publish(containers, threads: int, progress) -> int:
+    """Writes every index beside its container, whether there was one or not; returns how many."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from fastload.shards.index import publish
+
+    found = _counter(progress, "written")
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for done, _ in enumerate(pool.map(publish, containers), start=1):
+            found(done, len(containers))
+    return len(containers)
+
+
+def _counter(progress, what: str) -> Callable[[int, int], None]:
+    """Turns counts into the share and the note that `progress` wants."""
+
+    def found(done: int, total: int) -> None:
+        if progress is not None:
+            progress(done / total, f"{done:,} of {total:,} shards {what}")
+
+    return found
+
+
+def add_options(parser) -> None:
+    """The options of `fastload index`."""
+    parser.add_argument("source", metavar="SOURCE", help="shards, a pattern or a folder")
+    parser.add_argument("--beside", action="store_true", help="write the indexes beside the shards")
+    parser.add_argument("--cache-dir", metavar="FOLDER", help="write the indexes into this folder")
+    parser.add_argument("--threads", type=int, default=1, help="shards indexed at a time (default: 1)")
+
+
+def from_command_line(options) -> IndexReport:
+    """Indexes the source named on the command line, with a progress bar on stderr."""
+    from fastload.prepare.progress import Progress
+
+    if options.beside and options.cache_dir is not None:
+        raise ConfigError("--beside and --cache-dir name two places for the indexes; give one of them.")
+    with Progress("index") as progress:
+        return index(
+            options.source,
+            beside=options.beside,
+            cache_dir=options.cache_dir,
+            threads=options.threads,
+            progress=progress,
+        )

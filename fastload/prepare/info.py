@@ -1,0 +1,175 @@
+"""`fastload info`: what is in a source: samples, containers, extensions with their sizes, and a few samples.
+
+In: a source. Out: an InfoReport. Read are the index, and the images of the samples that are shown.
+"""
+
+from dataclasses import asdict, dataclass
+
+from fastload.errors import ConfigError
+
+SAMPLES_SHOWN = 5
+CONTAINERS_SHOWN = 8
+CHUNK = 1 << 16  # samples whose sizes are looked up at a time: flat memory, whatever the dataset
+
+
+@dataclass(frozen=True)
+class ExtensionSizes:
+    """One extension: how many samples have it, and how large its members are."""
+
+    samples: int
+    total_bytes: int
+    smallest_bytes: int
+    largest_bytes: int
+
+
+@dataclass(frozen=True)
+class ShownSample:
+    """One sample: where it is, the size of each member, and what its image is."""
+
+    key: str
+    container: str
+    size_bytes: dict[str, int]
+    image: str
+
+
+@dataclass(frozen=True)
+class InfoReport:
+    """What a source holds."""
+
+    source: str
+    samples: int
+    containers: dict[str, int]
+    bytes_total: int
+    fingerprint: str
+    classes: tuple[str, ...]
+    has_labels: bool
+    skipped: dict[str, int]
+    extensions: dict[str, ExtensionSizes]
+    shown: tuple[ShownSample, ...]
+
+    def to_dict(self) -> dict:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+    def render(self) -> str:
+        """The report as text."""
+        from fastload.prepare.report import render_bytes, render_pairs
+
+        pairs = [
+            ("source", self.source),
+            ("samples", f"{self.samples:,}"),
+            ("containers", f"{len(self.containers):,}"),
+            ("size", render_bytes(self.bytes_total)),
+            ("labels", self._labels()),
+            ("passed over", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
+            ("fingerprint", self.fingerprint),
+        ]
+        parts = [render_pairs(pairs), self._extension_table(), self._container_table(), self._sample_list()]
+        return "\n\n".join(part for part in parts if part)
+
+    def _labels(self) -> str:
+        if self.classes:
+            return f"{len(self.classes):,} class folders"
+        return "dataset.json" if self.has_labels else "only those in the samples"
+
+    def _extension_table(self) -> str:
+        from fastload.prepare.report import render_bytes, render_table
+
+        rows = []
+        for name, sizes in self.extensions.items():
+            mean = sizes.total_bytes // max(sizes.samples, 1)
+            numbers = (sizes.total_bytes, mean, sizes.smallest_bytes, sizes.largest_bytes)
+            rows.append((name, f"{sizes.samples:,}", *map(render_bytes, numbers)))
+        return render_table(("extension", "samples", "total", "mean", "smallest", "largest"), rows)
+
+    def _container_table(self) -> str:
+        from fastload.prepare.report import render_table
+
+        rows = [(name, f"{count:,}") for name, count in list(self.containers.items())[:CONTAINERS_SHOWN]]
+        more = len(self.containers) - len(rows)
+        return render_table(("container", "samples"), rows) + (f"\n... and {more:,} more" if more else "")
+
+    def _sample_list(self) -> str:
+        from fastload.prepare.report import render_bytes
+
+        lines = ["samples"]
+        for one in self.shown:
+            members = ", ".join(f"{ext} {render_bytes(size)}" for ext, size in one.size_bytes.items())
+            lines.append(f"  {one.container}: {one.key}: {members}" + (f"; {one.image}" if one.image else ""))
+        return "\n".join(lines) if self.shown else ""
+
+
+def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoReport:
+    """Looks into a source; `samples` are shown, spread evenly over it. Raises FastloadError."""
+    if samples < 0:
+        raise ConfigError(f"samples is {samples}: give 0 or more.")
+    from fastload.prepare.stored import open_source
+
+    dataset = open_source(source, threads)
+    count = min(samples, dataset.n)
+    shown = [_look_at(dataset, place * dataset.n // count) for place in range(count)]
+    return InfoReport(
+        source=str(source),
+        samples=dataset.n,
+        containers=dict(zip(dataset.names, dataset.shard_counts.tolist(), strict=True)),
+        bytes_total=int(dataset.bytes_total),
+        fingerprint=dataset.fingerprint,
+        classes=tuple(dataset.classes or ()),
+        has_labels=dataset.has_labels,
+        skipped=dict(dataset.skipped),
+        extensions={name: _sizes_of(dataset, name) for name in dataset.extensions},
+        shown=tuple(shown),
+    )
+
+
+def _sizes_of(dataset, extension: str) -> ExtensionSizes:
+    """Looks up the size of every member with this extension, a chunk of samples at a time."""
+    import numpy as np
+
+    count, total, smallest, largest = 0, 0, None, 0
+    for start in range(0, dataset.n, CHUNK):
+        sample_ids = np.arange(start, min(start + CHUNK, dataset.n), dtype=np.int64)
+        sizes = dataset.locate(sample_ids, (extension,)).size_bytes
+        sizes = sizes[sizes >= 0]
+        if len(sizes):
+            count, total = count + len(sizes), total + int(sizes.sum())
+            smallest = int(sizes.min()) if smallest is None else min(smallest, int(sizes.min()))
+            largest = max(largest, int(sizes.max()))
+    return ExtensionSizes(count, total, smallest or 0, largest)
+
+
+def _look_at(dataset, sample_id: int) -> ShownSample:
+    from fastload import fields as fl
+
+    row = dataset.row(sample_id)
+    images = tuple(ext for ext in row.extensions if ext.rpartition(".")[2] in fl.Image(size=1).extensions)
+    sizes = {extension: size for extension, (_, size) in row.extensions.items()}
+    image = _describe_image(dataset, sample_id, images[:1]) if images else ""
+    return ShownSample(row.key, row.container, sizes, image)
+
+
+def _describe_image(dataset, sample_id: int, extensions: tuple[str, ...]) -> str:
+    from io import BytesIO
+
+    from PIL import Image
+
+    from fastload.prepare.stored import read_bytes
+
+    try:
+        with Image.open(BytesIO(read_bytes(dataset, sample_id, extensions))) as image:
+            return f"{image.width} x {image.height} {image.format} {image.mode}"
+    except (OSError, SyntaxError, ValueError):
+        return "not an image that Pillow can read"
+
+
+def add_options(parser) -> None:
+    """The options of `fastload info`."""
+    parser.add_argument("source", metavar="SOURCE", help="shards, a pattern or a folder")
+    parser.add_argument(
+        "--samples", type=int, default=SAMPLES_SHOWN, help="how many samples to show (default: 5)"
+    )
+
+
+def from_command_line(options) -> InfoReport:
+    """Looks into the source named on the command line."""
+    return info(options.source, samples=options.samples)
