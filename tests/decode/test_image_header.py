@@ -9,7 +9,7 @@ from PIL import Image
 
 from fastload import _native
 from fastload.decode.image_header import ImageHeader, image_header
-from tests.corpus import ORIENTATION, SIZE, broken, encode, photos, picture, pictures, png
+from tests.corpus import ORIENTATION, SIZE, broken, encode, photos, picture, pictures, png, tiff
 
 CHANNELS = {"1": 1, "L": 1, "P": 1, "I;16": 1, "I": 1, "F": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
 BMP_32 = b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 5, -7, 1, 32, 0) + bytes(20 + 5 * 7 * 4)
@@ -121,6 +121,20 @@ def test_a_progressive_jpeg_and_its_adobe_marker_are_told():
 def test_channels_and_bits_are_those_stored(name, channels, bits):
     got = image_header(pictures()[name])
     assert (got.channels, got.bits) == (channels, bits)
+
+
+@pytest.mark.filterwarnings("ignore:Metadata Warning")
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [(256, 3, 1, 4), (257, 3, 1, 1), (256, 3, 1, 7)],  # the first of two widths counts
+        [(274, 3, 1, 6), (274, 3, 1, 3), (256, 3, 1, 4), (257, 3, 1, 1)],
+        [(274, 3, 2, 6), (256, 3, 1, 4), (257, 3, 1, 1)],  # of two orientations in one entry the first
+    ],
+)
+def test_a_tiff_directory_that_says_a_thing_twice_is_read_as_pillow_reads_it(entries):
+    got, expected = image_header(tiff(*entries)), by_pillow(tiff(*entries))
+    assert got[:4] == expected[:4] and got[1:3] == (4, 1)
 
 
 def test_the_gif_canvas_grows_with_its_first_frame():
