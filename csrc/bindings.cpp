@@ -25,9 +25,9 @@ PYBIND11_MODULE(_native, module) {
     fastload::bind_index_lookup(module);   // shards/index.py
     fastload::bind_image_header(module);   // decode/image_header.py
     fastload::bind_geometry(module);       // decode/spec.py
-    fastload::bind_jpeg(module);           // decode/native.py
-    fastload::bind_pixels(module);         // decode/native.py
+    fastload::bind_jpeg(module);           // decode/images.py
+    fastload::bind_pixels(module);         // decode/images.py
     fastload::bind_buffer_pool(module);    // loader/batch.py
     fastload::bind_shard_reader(module);   // read/shard_reader.py
-    fastload::bind_image_batch(module);    // decode/native.py
+    fastload::bind_image_batch(module);    // decode/images.py
 }

@@ -58,7 +58,7 @@ ImageStatus ImageBatch::render(const ImageField &field, size_t sample, size_t in
     if (bytes_->missing(blob) || bytes_->missing(guide)) return IMAGE_MISSING;
     if (bytes_->error(blob) || bytes_->error(guide)) return IMAGE_UNREAD;
     ImageHeader header{}, guide_header{};
-    if (!parse_image_header(bytes_->bytes(blob), bytes_->size(blob), &header) || header.format != IMAGE_JPEG) return IMAGE_UNSUPPORTED;
+    if (!parse_image_header(bytes_->bytes(blob), bytes_->size(blob), &header) || header.format != IMAGE_FORMAT_JPEG) return IMAGE_UNSUPPORTED;
     guide_header = header;
     if (guide != blob && !parse_image_header(bytes_->bytes(guide), bytes_->size(guide), &guide_header)) return IMAGE_UNSUPPORTED;
     if (uint64_t{header.width} * header.height > request_.max_pixels) {

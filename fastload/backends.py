@@ -126,3 +126,17 @@ def _quota_of_version_1(folder: Path) -> int:
     except (OSError, ValueError):
         return sys.maxsize
     return sys.maxsize if quota < 0 else quota // period
+
+
+_made: dict = {}
+
+
+def once_per_process(key, make):
+    """What `make()` returned for this key in this process, made on first use; a forked child makes its own.
+
+    For threads: they do not survive a fork, so what holds them must not either.
+    """
+    place = (os.getpid(), key)
+    if place not in _made:
+        _made[place] = make()
+    return _made[place]

@@ -1,61 +1,80 @@
 """Batches on a GPU: copied from pinned memory on a stream of the loader's own.
 
-In: a finished batch on the CPU. Out: the same batch with its tensors on the device. Promised: the training's stream
-is never synchronized, neither is the host; the tensors are safe to use on the stream that is current when the batch
-is handed over; a pinned buffer is not written again before its copy is done.
+In: a finished batch on the CPU. Out: the same batch with its tensors on the device. Promised: neither the host nor
+the training's stream is synchronized; the tensors are safe to use on the stream that is current when the batch is
+handed over; pinned memory is not given back before the copy from it is done. On a CPU a batch passes untouched.
 """
-
-import torch
 
 from fastload.errors import BackendError
 
 
-def resolve_device(device) -> torch.device:
-    """The torch device that `device` ("auto", a name or a torch.device) means; "auto" is a GPU where there is one."""
+def resolve_device(device):
+    """The torch.device that "auto", a name or a torch.device means; "auto" is a GPU where torch sees one."""
+    import torch
+
     if device == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    resolved = torch.device(device)
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f'device="{device}": torch sees no CUDA device here. Use device="cpu", or install a CUDA torch.')
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise BackendError(f'device={device!r}: {str(error).splitlines()[0]}. Use "cpu", "cuda" or "auto".') from None
     if resolved.type not in ("cpu", "cuda"):
-        raise BackendError(f'device="{device}": only "cpu" and "cuda" are served.')
+        raise BackendError(f'device={device!r}: batches are made for "cpu" and "cuda" only.')
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError(f'device={device!r}: torch sees no CUDA device here. Use device="cpu", or a CUDA build of torch.')
     if resolved.type == "cuda" and resolved.index is None:
         resolved = torch.device("cuda", torch.cuda.current_device())
     return resolved
 
 
-class DeviceCopy:
-    """Copies batches to one CUDA device, one ahead of the training."""
+def device_copy(device):
+    """What brings batches to `device`: a function of a batch."""
+    resolved = resolve_device(device)
+    return CudaCopy(resolved) if resolved.type == "cuda" else StayOnCpu()
 
-    def __init__(self, device: torch.device):
-        self._device = device
+
+class StayOnCpu:
+    """Hands batches on as they are."""
+
+    pins = False
+
+    def __call__(self, batch: dict) -> dict:
+        return batch
+
+
+class CudaCopy:
+    """Copies the tensors of a batch to one CUDA device."""
+
+    pins = True
+
+    def __init__(self, device):
+        import torch
+
+        self._torch, self._device = torch, device
         self._stream = torch.cuda.Stream(device)
-        self._in_flight: list[tuple[torch.cuda.Event, list[torch.Tensor]]] = []
+        self._in_flight = []  # (event, pinned tensors that are being read until the event)
 
-    def begin(self, batch: dict) -> tuple[dict, "torch.cuda.Event"]:
-        """Starts the copies of a batch; the batch may be used once `hand_over` has ordered the streams."""
-        self._release_done()
-        copied, pinned = {}, []
+    def pinned(self, size_bytes: int):
+        """Pinned memory that native threads can fill, as a NumPy array of bytes; torch keeps it for reuse."""
+        return self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True).numpy()
+
+    def __call__(self, batch: dict) -> dict:
+        torch = self._torch
+        self._in_flight = [entry for entry in self._in_flight if not entry[0].query()]
+        copied, sources = {}, []
         with torch.cuda.stream(self._stream):
             for name, value in batch.items():
                 if isinstance(value, torch.Tensor):
-                    source = value.pin_memory()
-                    pinned.append(source)
+                    source = value if value.is_pinned() else value.pin_memory()
+                    sources.append(source)
                     value = source.to(self._device, non_blocking=True)
                 copied[name] = value
             done = torch.cuda.Event()
             done.record(self._stream)
-        self._in_flight.append((done, pinned))
-        return copied, done
-
-    def hand_over(self, batch: dict, done: "torch.cuda.Event") -> dict:
-        """Orders the training's current stream after the copies, and tells the allocator who uses the memory."""
+        self._in_flight.append((done, sources))
         current = torch.cuda.current_stream(self._device)
         current.wait_event(done)
-        for value in batch.values():
+        for value in copied.values():
             if isinstance(value, torch.Tensor):
-                value.record_stream(current)
-        return batch
-
-    def _release_done(self) -> None:
-        self._in_flight = [(done, pinned) for done, pinned in self._in_flight if not done.query()]
+                value.record_stream(current)  # or the allocator would reuse it while the training still reads
+        return copied

@@ -18,7 +18,6 @@ from fastload.decode import values
 from fastload.decode.images import BatchImages, ImageStage
 from fastload.errors import FieldError, SampleError
 from fastload.fields import Bytes, Field, Image, Int, Text
-from fastload.loader.batch import as_tensor
 from fastload.loader.device import device_copy
 from fastload.loader.stats import Stats
 from fastload.order.steps import Step
@@ -105,9 +104,9 @@ class Stages:
             if name in self._config.image_fields and self._config.fields[name].report:
                 batch.update(trip.images.report(name))
         batch["__key__"] = self._dataset.keys(trip.sample_ids)
-        batch["__position__"] = as_tensor(trip.positions)
+        batch["__position__"] = _as_tensor(trip.positions)
         if self._config.last == "pad":
-            batch["__mask__"] = as_tensor(trip.step.valid(self._rank))
+            batch["__mask__"] = _as_tensor(trip.step.valid(self._rank))
         self._count(trip, time.perf_counter() - begun)
         return self._copy(batch)
 
@@ -188,7 +187,7 @@ class Stages:
     def _field(self, trip: Trip, name: str):
         one = self._config.fields[name]
         if name in self._from_labels:
-            return as_tensor(self._dataset.labels(trip.sample_ids))
+            return _as_tensor(self._dataset.labels(trip.sample_ids))
         if isinstance(one, Image):
             return trip.images.tensor(name)
         if name in trip.decoded:
@@ -239,3 +238,9 @@ def check_fields(fields: Mapping[str, Field], dataset) -> None:
 def _wait(native) -> None:
     while not native.wait(WAIT_SECONDS):
         pass
+
+
+def _as_tensor(array: np.ndarray):
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array))

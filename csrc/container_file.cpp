@@ -1,0 +1,66 @@
+#include "container_file.h"
+
+#include <fcntl.h>
+#include <pybind11/pybind11.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace fastload {
+
+const char *const COPY_AGAIN = "Copy or download it again, or leave this shard out of the source.";
+
+ContainerFile::ContainerFile(const std::string &path, std::string name) : name_(std::move(name)) {
+    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor_ < 0) fail(0, std::string("cannot be opened (") + std::strerror(errno) + ")", COPY_AGAIN);
+    struct stat status;
+    if (::fstat(descriptor_, &status) != 0 || status.st_size < 0) {
+        const std::string reason = std::strerror(errno);
+        ::close(descriptor_);
+        descriptor_ = -1;
+        fail(0, "has no size that can be read (" + reason + ")", COPY_AGAIN);
+    }
+    size_ = static_cast<uint64_t>(status.st_size);
+#ifdef POSIX_FADV_RANDOM
+    // A hint only, so its return code changes nothing: without it the kernel reads payloads ahead of the headers.
+    (void)::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_RANDOM);
+#endif
+}
+
+ContainerFile::~ContainerFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void ContainerFile::read(uint64_t start, uint64_t count, void *out) {
+    if (!holds(start, count)) fail(start, "the file ends inside what must be read", COPY_AGAIN);
+    char *to = static_cast<char *>(out);
+    uint64_t done = 0;
+    while (done < count) {
+        const ssize_t got = ::pread(descriptor_, to + done, count - done, static_cast<off_t>(start + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) fail(start + done, std::string("cannot be read (") + std::strerror(errno) + ")", COPY_AGAIN);
+        if (got == 0) fail(start + done, "the file became shorter while it was read", COPY_AGAIN);
+        done += static_cast<uint64_t>(got);
+    }
+    bytes_read_ += count;
+}
+
+void ContainerFile::fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const {
+    throw ContainerProblem(name_ + ": " + what + " at byte " + std::to_string(offset_bytes) + ". " + way_out);
+}
+
+void raise_shard_error(const std::string &message) {
+    namespace py = pybind11;
+    // Member names are bytes of any encoding; the message must be text all the same.
+    py::object text = py::reinterpret_steal<py::object>(
+        PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "backslashreplace"));
+    if (!text) throw py::error_already_set();
+    py::object type = py::module_::import("fastload.errors").attr("ShardError");
+    PyErr_SetObject(type.ptr(), text.ptr());
+    throw py::error_already_set();
+}
+
+}  // namespace fastload

@@ -1,0 +1,51 @@
+// One container file on disk, read by offset: what goes in is a path, what comes out are exact byte ranges.
+// Promised: every read returns all the bytes that were asked for or throws; offsets are checked against the size
+// that the file had when it was opened; the bytes read are counted, so that tests can hold the indexers to reading
+// headers only. A problem is a ContainerProblem whose text is the finished one-line message
+// "NAME: WHAT at byte OFFSET. WAY OUT"; the bindings turn it into fastload.errors.ShardError.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace fastload {
+
+// What to do about a shard whose bytes are not what its writer wrote.
+extern const char *const COPY_AGAIN;
+
+class ContainerProblem : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+class ContainerFile {
+  public:
+    // path: what is opened. name: how messages call the file.
+    ContainerFile(const std::string &path, std::string name);
+    ~ContainerFile();
+    ContainerFile(const ContainerFile &) = delete;
+    ContainerFile &operator=(const ContainerFile &) = delete;
+
+    uint64_t size() const { return size_; }
+    uint64_t bytes_read() const { return bytes_read_; }
+
+    // Fills out with the bytes [start, start + count); the range must lie inside the file.
+    void read(uint64_t start, uint64_t count, void *out);
+
+    // True if [start, start + count) lies inside the file; cannot overflow.
+    bool holds(uint64_t start, uint64_t count) const { return start <= size_ && count <= size_ - start; }
+
+    [[noreturn]] void fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const;
+
+  private:
+    std::string name_;
+    int descriptor_ = -1;
+    uint64_t size_ = 0;
+    uint64_t bytes_read_ = 0;
+};
+
+// Raises fastload.errors.ShardError with this message (the GIL must be held).
+[[noreturn]] void raise_shard_error(const std::string &message);
+
+}  // namespace fastload

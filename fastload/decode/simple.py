@@ -1,0 +1,51 @@
+"""JPEGs through the simplejpeg package, for machines on which no libjpeg can be loaded by itself.
+
+In, out and promised: as `pillow.decode_image`, which it stands in for; the package brings a libjpeg-turbo of its own
+and decodes with the GIL released, but is entered once an image, on Python's threads.
+"""
+
+import numpy as np
+
+from PIL import Image
+
+from fastload.decode import pillow
+from fastload.decode.image_header import image_header
+from fastload.decode.spec import ImageSpec, denominator, geometry, scaled_box, stretched
+from fastload.errors import SampleError
+
+_CMYK_CHANNELS = 4
+
+
+def decode_image(
+    content, spec: ImageSpec, seed: int, position: int, *, max_pixels: int, guide: tuple[int, int] | None = None
+) -> pillow.DecodedImage:
+    """Decodes, resizes, crops and flips one JPEG; CMYK goes to Pillow, as in every backend.
+
+    Raises SampleError with the reason.
+    """
+    header = image_header(content)
+    if header.channels == _CMYK_CHANNELS or not header.complete:
+        return pillow.decode_image(content, spec, seed, position, max_pixels=max_pixels, guide=guide)
+    if header.width * header.height > max_pixels:
+        raise SampleError(f"{header.width} x {header.height} pixels are more than max_pixels={max_pixels}")
+    own = header.upright
+    size = guide or own
+    chosen = geometry(spec, *size, seed, position)
+    view = stretched(chosen, size, own)
+    d = denominator(spec.scaled, view)
+    scaled_size, box = scaled_box(view, *own, d)
+    rgb = pillow.turned(Image.fromarray(_decode(content, header.width, header.height, d)), header.orientation)
+    if rgb.size != scaled_size:
+        raise SampleError(f"decoded to {rgb.size[0]} x {rgb.size[1]} pixels, not to {scaled_size[0]} x {scaled_size[1]}")
+    return pillow.DecodedImage(pillow.render(rgb, chosen, spec.filter, box), chosen, size)
+
+
+def _decode(content, width: int, height: int, d: int) -> np.ndarray:
+    """[ceil(height / d), ceil(width / d), 3] uint8, as stored."""
+    import simplejpeg
+
+    scaled = {} if d == 1 else {"min_width": -(-width // d), "min_height": -(-height // d), "min_factor": 1}
+    try:
+        return simplejpeg.decode_jpeg(content, colorspace="RGB", fastdct=False, fastupsample=False, **scaled)
+    except ValueError as error:
+        raise SampleError(f"cannot decode the JPEG image: {error}") from error

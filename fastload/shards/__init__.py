@@ -1,0 +1,18 @@
+"""What is on disk: tar, zip and folder containers as rows (key, extension, offset_bytes, size_bytes)."""
+
+from .dataset import Dataset, Located, Row, open_dataset
+from .index import default_cache_dir, publish
+from .source import Container, find_containers
+from .writer import ShardWriter
+
+__all__ = [
+    "Container",
+    "Dataset",
+    "Located",
+    "Row",
+    "ShardWriter",
+    "default_cache_dir",
+    "find_containers",
+    "open_dataset",
+    "publish",
+]

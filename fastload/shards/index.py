@@ -1,0 +1,254 @@
+"""A container's index: found beside the container, found in the cache, or built and put there.
+
+In: containers. Out: one valid `IndexFile` each. Promised: an index that does not belong to the container as
+it is now, that is damaged or of another version, is built again and never trusted; each missing index is
+built once, however many threads, ranks or other processes of the host ask for it; if one of them dies,
+another takes over.
+
+An index beside its container ("published": NAME.flidx, to be copied with the data) is preferred and valid if
+the size and the checksum of the container's tail agree. One in the cache must agree in the time of the last
+change too, which a copy may change. A folder is unchanged if none of its folders has changed; a file that is
+overwritten in place changes no folder, so a reader must find the size that the index tells.
+
+The work of a host is divided by file locks: each rank first builds its own share (every `local_world_size`-th
+missing index), then whatever nobody is at work on, then waits for the rest. The kernel drops the lock of a
+process that dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fastload.errors import ConfigError, ShardError, SourceError
+
+from .folder import folder_changed, index_folder
+from .index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
+from .labels import labels_of_json
+from .rows import COPY_AGAIN, Rows, split_name
+from .source import INDEX_SUFFIX, Container
+from .tar import BLOCK, index_tar
+from .zip import index_zip
+
+TAIL_BYTES = 4096
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
+
+
+def default_cache_dir() -> Path:
+    return Path.home() / ".cache" / "fastload" / "index"
+
+
+def open_indexes(
+    containers: list[Container],
+    cache_dir: Path,
+    *,
+    threads: int = 1,
+    local_rank: int = 0,
+    local_world_size: int = 1,
+    found: Callable[[int, int], None] | None = None,
+) -> list[IndexFile]:
+    """The index of each container, in order, built where there is none; found(done, all) is called as they
+    come.
+
+    Raises SourceError or ShardError for a container that cannot be indexed (of several, the first in order,
+    as far as is known), ConfigError if the cache folder cannot be written.
+    """
+    indexes: dict[int, IndexFile] = {}
+
+    def note(place: int, index: IndexFile | None) -> None:
+        if index is not None:
+            indexes[place] = index
+            if found is not None:
+                found(len(indexes), len(containers))
+
+    for place, container in enumerate(containers):
+        note(place, find_valid(container, cache_dir))
+    own = [place for place in range(len(containers)) if place % local_world_size == local_rank]
+    others = [place for place in range(len(containers)) if place % local_world_size != local_rank]
+    others = (
+        others[len(others) * local_rank // local_world_size :]
+        + others[: len(others) * local_rank // local_world_size]
+    )
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        for places, wait in ((own, True), (others, False), (others, True)):
+            missing = [place for place in places if place not in indexes]
+            built = pool.map(lambda place, wait=wait: build(containers[place], cache_dir, wait=wait), missing)
+            for place, index in zip(missing, built, strict=True):
+                note(place, index)
+    return [indexes[place] for place in range(len(containers))]
+
+
+def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
+    """The published or else the cached index of a container, if there is one that holds for it as it is
+    now."""
+    for path, published in ((published_path(container), True), (cached_path(container, cache_dir), False)):
+        index = None
+        with contextlib.suppress(FileNotFoundError, IndexUnusableError):
+            index = read_index(path)
+        if index is not None and _is_current(container, index.stamp, published):
+            return index
+    return None
+
+
+def build(
+    container: Container, cache_dir: Path, *, wait: bool = True, afresh: bool = False
+) -> IndexFile | None:
+    """Indexes a container into the cache, unless another process has done so meanwhile.
+
+    wait=False: None if another process is at it. afresh: also if there is an index that seems valid.
+    """
+    path = cached_path(container, cache_dir)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock"), wait) as locked:
+            if not locked:
+                return None
+            index = None if afresh else find_valid(container, cache_dir)
+            if index is None:
+                rows, stamp, classes = index_container(container)
+                write_index(path, rows, stamp, classes)
+                index = read_index(path)
+            return index
+    except OSError as error:
+        if isinstance(error, SourceError):
+            raise
+        raise ConfigError(
+            f"{path.parent}: the index cannot be written ({error.strerror}). "
+            "Give another cache_dir, or publish the index."
+        ) from error
+
+
+def publish(container: Container) -> Path:
+    """Indexes a container and writes the index beside it, to be copied with the data. Raises as build."""
+    path = published_path(container)
+    rows, stamp, classes = index_container(container)
+    try:
+        write_index(path, rows, stamp, classes)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}). Let the cache hold the index instead."
+        ) from error
+    return path
+
+
+def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
+    """Rows, stamp and class names of a container, read from its headers. Raises SourceError, ShardError."""
+    if container.is_folder:
+        rows, folders, classes = index_folder(container.path, container.name)
+        return rows, Stamp(folders=folders), classes
+    try:
+        with open(container.path, "rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            is_zip = _sniff(file.read(BLOCK), container.name)
+            rows = (index_zip if is_zip else index_tar)(container.path, container.name)
+            if rows.label_member is not None:
+                offset_bytes, size_bytes = rows.label_member
+                content = os.pread(file.fileno(), size_bytes, offset_bytes)
+                rows.labels = labels_of_json(content, rows, container.name, _key_of)
+            tail_stop = before.st_size if is_zip else rows.members_stop
+            tail_start = max(0, tail_stop - TAIL_BYTES)
+            tail_crc = zlib.crc32(os.pread(file.fileno(), tail_stop - tail_start, tail_start))
+            after = os.stat(container.path)
+    except OSError as error:
+        raise SourceError(
+            f"{container.path}: cannot be read ({error.strerror}). Check its permissions."
+        ) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ShardError(
+            f"{container.name}: the file changed while it was indexed. Open it when it is complete."
+        )
+    return rows, Stamp(after.st_size, after.st_mtime_ns, tail_start, tail_stop, tail_crc), None
+
+
+def _key_of(member: bytes) -> bytes:
+    split = split_name(member)
+    return b"" if isinstance(split, str) else split[0]
+
+
+def published_path(container: Container) -> Path:
+    return Path(container.path + INDEX_SUFFIX)
+
+
+def cached_path(container: Container, cache_dir: Path) -> Path:
+    """One file a container: its own name, to be recognised, and a hash of where it lies."""
+    where = hashlib.blake2b(os.fsencode(container.path), digest_size=10).hexdigest()
+    return Path(cache_dir) / f"{os.path.basename(container.path)[:100]}-{where}{INDEX_SUFFIX}"
+
+
+def _is_current(container: Container, stamp: Stamp, published: bool) -> bool:
+    if container.is_folder:
+        return bool(stamp.folders) and not folder_changed(container.path, stamp.folders)
+    try:
+        with open(container.path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if status.st_size != stamp.size_bytes or (not published and status.st_mtime_ns != stamp.mtime_ns):
+                return False
+            tail = os.pread(file.fileno(), stamp.tail_stop - stamp.tail_start, stamp.tail_start)
+            return zlib.crc32(tail) == stamp.tail_crc
+    except OSError as error:
+        raise SourceError(
+            f"{container.path}: cannot be read ({error.strerror}). Check its permissions."
+        ) from error
+
+
+def _sniff(start: bytes, name: str) -> bool:
+    """True for a zip, False for what may be a tar; what is surely neither is a ShardError."""
+    if not start:
+        raise ShardError(f"{name}: the file is empty (0 bytes). {COPY_AGAIN}")
+    for magic, packer in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise ShardError(
+                f"{name}: the file is compressed ({packer}), and only plain ones can be read. Decompress it."
+            )
+    if start.startswith((b"PK\3\4", b"PK\5\6")):
+        return True
+    if len(start) < BLOCK or (start[257:262] != b"ustar" and not _may_be_old_tar(start)):
+        raise ShardError(
+            f"{name}: this is neither a tar nor a zip (by its first bytes). "
+            "Name tars, zips or folders of images; a single image goes into a folder."
+        )
+    return False
+
+
+def _may_be_old_tar(start: bytes) -> bool:
+    """Before ustar a header had no magic: its checksum field holds an octal number. An empty tar is all
+    zeros."""
+    digits = start[148:156].strip(b" \0")
+    return not any(start) or (bool(digits) and all(byte in b"01234567" for byte in digits))
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Holds the file lock at `path`, which is removed again; False if another process has it and wait is
+    False.
+
+    Threads of one process never ask for the same one. Where the file system knows no locks, no lock is held:
+    the same index may then be built twice, and the last one written wins.
+    """
+    while True:
+        with open(path, "wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            except OSError:
+                yield True
+                return
+            # The holder before us may have removed the file that we have opened.
+            try:
+                if os.fstat(file.fileno()).st_ino != os.stat(path).st_ino:
+                    continue
+            except FileNotFoundError:
+                continue
+            try:
+                yield True
+            finally:
+                path.unlink(missing_ok=True)
+            return

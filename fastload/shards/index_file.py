@@ -1,0 +1,241 @@
+"""The index file of one container: its rows as columns, to be memory-mapped. This file is the format's
+description.
+
+    bytes 0..8    magic "FLINDEX\\n"
+    then uint32   version, bytes of the JSON text, CRC-32 of the JSON text, CRC-32 of all bytes behind it
+    then          the JSON text, padded with blanks to a multiple of 64
+    then          the columns, each starting at a multiple of 8
+
+All numbers are little-endian. The JSON lists the columns: {"name", "width" in bytes, "shift" in bits,
+"start", "count"}; a reader takes the columns that it knows and lets the others be, so that columns may be
+added without a new version:
+
+    size:EXT      bytes of each sample's member; all ones: there is none.     unsigned, 1, 2, 4 or 8 bytes
+    wide, offset:EXT    where its content starts, shifted right by `shift`           whatever the largest
+    value needs spelling:EXT  folders: which of `spellings[EXT]` the file has on disk key_end       where each
+    sample's key ends in `keys` keys          the keys, one behind the other label         int32 class labels,
+    if there are any
+
+Promised: a file is written whole or not at all (temporary file, fsync, rename); a file that is not exactly
+what was written is never used: `read_index` refuses a wrong header or size, and IndexLookup checks the
+columns before their first use. A jpg + cls + txt sample takes about 23 bytes and its key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import tempfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fastload import _native
+
+from .rows import Rows
+
+MAGIC = b"FLINDEX\n"
+VERSION = 1
+_HEAD = struct.Struct("<8s4I")
+_HEADER_MULTIPLE = 64
+
+
+class IndexUnusableError(Exception):
+    """An index file is damaged, of another version, or no index file; never leaves this folder of the
+    package."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells whether a container is still the one that was indexed; no part of any fingerprint.
+
+    The tail are 4 KiB that end where the last member does: behind it a tar has nothing but zeros.
+    """
+
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    tail_start: int = 0
+    tail_stop: int = 0
+    tail_crc: int = 0
+    folders: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """A mapped index file. header: the JSON text, parsed. columns_start: the byte at which the columns
+    begin."""
+
+    path: str
+    mapped: _native.MappedFile
+    header: dict
+    columns_start: int
+    checksum: int
+
+    @property
+    def n(self) -> int:
+        return self.header["rows"]
+
+    @property
+    def stamp(self) -> Stamp:
+        return Stamp(
+            **{**self.header["stamp"], "folders": [tuple(pair) for pair in self.header["stamp"]["folders"]]}
+        )
+
+    def described(self, extension_numbers: dict[str, int], folder: str | None) -> dict:
+        """What IndexLookup.add wants to know; folder: the absolute path, for a folder container."""
+        columns = {column["name"]: column for column in self.header["columns"]}
+
+        def place(name: str) -> dict | None:
+            column = columns.get(name)
+            if column is None:
+                return None
+            return {
+                "at": self.columns_start + column["start"],
+                "width": column["width"],
+                "shift": column["shift"],
+            }
+
+        return {
+            "rows": self.n,
+            "container_bytes": self.header["stamp"]["size_bytes"],
+            "columns_start": self.columns_start,
+            "checksum": self.checksum,
+            "folder": None if folder is None else os.fsencode(folder) + b"/",
+            "key_end": place("key_end"),
+            "keys": place("keys"),
+            "keys_bytes": columns["keys"]["count"],
+            "labels": place("label"),
+            "extensions": [
+                {
+                    "extension": extension_numbers[name],
+                    "offset_bytes": place(f"offset:{name}"),
+                    "size_bytes": place(f"size:{name}"),
+                    "spelling": place(f"spelling:{name}"),
+                    "spellings": [_bytes(text) for text in self.header["spellings"].get(name, [])],
+                }
+                for name in self.header["counts"]
+            ],
+        }
+
+
+def write_index(path: str | Path, rows: Rows, stamp: Stamp, classes: list[str] | None = None) -> None:
+    """Writes the index of a container to `path`, whole or not at all. Raises OSError."""
+    packed = _pack_all(rows)
+    columns, blob, start = [], [], 0
+    for name, (array, shift) in packed.items():
+        columns.append(
+            {"name": name, "width": array.itemsize, "shift": shift, "start": start, "count": array.size}
+        )
+        content = array.tobytes()
+        blob.append(content + bytes(-len(content) % 8))
+        start += len(blob[-1])
+    content = b"".join(blob)
+    sizes = {_text(name): size for name, size in zip(rows.extensions, rows.size_bytes, strict=True)}
+    header = {
+        "rows": rows.n,
+        "stamp": stamp.__dict__,
+        "content": rows.content_hash(),
+        "counts": {name: int((size >= 0).sum()) for name, size in sorted(sizes.items())},
+        "payload_bytes": sum(int(size[size >= 0].sum()) for size in sizes.values()),
+        "skipped": rows.skipped,
+        "header_bytes": rows.header_bytes,
+        "classes": classes,
+        "spellings": {
+            _text(name): [_text(one) for one in written] for name, (written, _) in rows.spellings.items()
+        },
+        "columns": columns,
+        "columns_bytes": len(content),
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-(_HEAD.size + len(text)) % _HEADER_MULTIPLE)
+    head = _HEAD.pack(MAGIC, VERSION, len(text), zlib.crc32(text), zlib.crc32(content))
+    write_atomically(path, head + text + content)
+
+
+def read_index(path: str | Path) -> IndexFile:
+    """The index file at `path`, mapped; in O(1), so the columns themselves are checked later, by IndexLookup.
+
+    Raises FileNotFoundError, IndexUnusableError.
+    """
+    try:
+        mapped = _native.MappedFile(os.fsencode(path))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise IndexUnusableError(f"{path}: cannot be read ({error.strerror})") from None
+    view = memoryview(mapped)
+    if len(view) < _HEAD.size or sys.byteorder != "little":
+        raise IndexUnusableError(f"{path}: too short for an index file")
+    magic, version, text_bytes, text_crc, checksum = _HEAD.unpack_from(view)
+    if magic != MAGIC or version != VERSION:
+        raise IndexUnusableError(f"{path}: another format or version ({version}, this is {VERSION})")
+    columns_start = _HEAD.size + text_bytes
+    if columns_start > len(view) or zlib.crc32(view[_HEAD.size : columns_start]) != text_crc:
+        raise IndexUnusableError(f"{path}: damaged header")
+    header = json.loads(bytes(view[_HEAD.size : columns_start]))
+    if header["columns_bytes"] != len(view) - columns_start:
+        raise IndexUnusableError(f"{path}: cut")
+    return IndexFile(os.fspath(path), mapped, header, columns_start, checksum)
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Writes a file that is there whole or not at all, also after a power cut. Raises OSError."""
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide a published index from other users
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _pack_all(rows: Rows) -> dict[str, tuple[np.ndarray, int]]:
+    """Column name -> (unsigned array, shift in bits)."""
+    packed: dict[str, tuple[np.ndarray, int]] = {}
+    for place, extension in enumerate(rows.extensions):
+        name = _text(extension)
+        present = rows.size_bytes[place] >= 0
+        packed[f"size:{name}"] = _pack_sizes(rows.size_bytes[place], present), 0
+        if extension in rows.spellings:
+            packed[f"spelling:{name}"] = _narrow(rows.spellings[extension][1]), 0
+        else:  # a file of a folder starts at byte 0 and needs no column for it
+            offset = np.where(present, rows.offset_bytes[place], 0)
+            shift = 9 if not np.any(offset & 511) else 0  # tar: whole blocks of 512 bytes
+            packed[f"offset:{name}"] = _narrow(offset >> shift), shift
+    packed["key_end"] = _narrow(rows.key_end), 0
+    packed["keys"] = np.frombuffer(rows.keys, np.uint8), 0
+    if rows.labels is not None:
+        packed["label"] = rows.labels.astype("<i4").view("<u4"), 0
+    return packed
+
+
+def _pack_sizes(size_bytes: np.ndarray, present: np.ndarray) -> np.ndarray:
+    largest = int(size_bytes.max(initial=0))
+    width = _width(largest + 1)  # all ones is taken
+    return np.where(present, size_bytes.astype("<u8"), np.uint64(2**64 - 1)).astype(f"<u{width}")
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    return values.astype(f"<u{_width(int(values.max(initial=0)))}")
+
+
+def _width(largest: int) -> int:
+    """The fewest of 1, 2, 4 or 8 bytes that hold `largest`."""
+    return next(width for width in (1, 2, 4, 8) if largest < 1 << 8 * width)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

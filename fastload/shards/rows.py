@@ -1,0 +1,185 @@
+"""Members of a container become rows: one row a sample, one column an extension.
+
+In: the regular members of one container in their order, as (name, header offset, payload offset, size). Out:
+`Rows`, plain numpy columns. Names are bytes: a container says nothing about their encoding.
+
+WebDataset's grouping rule: the key is the path up to the first dot of the basename (directories kept), the
+extension is the rest, lower-cased in ASCII. Passed over and counted by kind in `Rows.skipped`: names whose
+first path component is `__x__` ("meta"), basenames that begin with a dot ("hidden"), names without an
+extension ("no extension"). Refused with a ShardError: a second member with the same key and extension, a key
+that comes back after another key, more than 256 different extensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from fastload.errors import ShardError
+
+COPY_AGAIN = "Copy or download it again, or leave this shard out of the source."
+MAX_EXTENSIONS = 256
+_META = re.compile(rb"__[^/]*__($|/)", re.DOTALL)
+
+
+@dataclass
+class Rows:
+    """The samples of one container; n of them, e extensions.
+
+    extensions: e names, lower case, as bytes, in order of first appearance. offset_bytes, size_bytes: e
+    arrays int64 [n] each; -1 where a sample has no such member. key_end: int64 [n]; the key of row i is
+    keys[key_end[i - 1]:key_end[i]]. skipped: what was no sample, counted by kind. members_stop: where the
+    last payload ends. label_member: (offset, size) of EDM's dataset.json. header_bytes: how much was read to
+    find all this. labels: int32 [n] or None. spellings: for folders, how each extension is written on disk: a
+    list of spellings and an int64 [n] that chooses among them.
+    """
+
+    extensions: list[bytes]
+    offset_bytes: list[np.ndarray]
+    size_bytes: list[np.ndarray]
+    key_end: np.ndarray
+    keys: bytes
+    skipped: dict[str, int]
+    members_stop: int
+    label_member: tuple[int, int] | None = None
+    header_bytes: int = 0
+    labels: np.ndarray | None = None
+    spellings: dict[bytes, tuple[list[bytes], np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        return len(self.key_end)
+
+    def key_list(self) -> list[bytes]:
+        """All keys as bytes objects; for tests and small tables only."""
+        return [self.keys[start:stop] for start, stop in pairwise([0, *self.key_end.tolist()])]
+
+    def content_hash(self) -> str:
+        """32 hex digits over keys, extensions, offsets and sizes: the container's part of a dataset's
+        fingerprint.
+
+        It does not depend on how an index file stores the columns, nor on the order in which extensions
+        appear.
+        """
+        digest = hashlib.blake2b(f"rows 1 {self.n}".encode(), digest_size=16)
+        digest.update(self.key_end.astype("<i8"))
+        digest.update(self.keys)
+        for column in sorted(range(len(self.extensions)), key=self.extensions.__getitem__):
+            name = self.extensions[column]
+            spellings, chosen = self.spellings.get(name, ([], np.empty(0, np.int64)))
+            digest.update(b"\0".join([b"", name, *spellings, b""]) + chosen.astype("<i8").tobytes())
+            digest.update(self.offset_bytes[column].astype("<i8"))
+            digest.update(self.size_bytes[column].astype("<i8"))
+        return digest.hexdigest()
+
+
+class RowBuilder:
+    """Groups members into rows, one `add` a member; the readable twin of csrc/sample_rows.
+
+    has_label_file: a root `dataset.json` is no sample but where EDM's tools keep the labels.
+    """
+
+    def __init__(self, name: str, has_label_file: bool):
+        self.name = name
+        self.has_label_file = has_label_file
+        self.samples: list[tuple[bytes, int, dict[bytes, tuple[int, int]]]] = []
+        self.extensions: list[bytes] = []
+        self.skipped: dict[str, int] = {}
+        self.members_stop = 0
+        self.label_member = None
+
+    def add(self, member: bytes, header_offset: int, offset_bytes: int, size_bytes: int) -> None:
+        self.members_stop = max(self.members_stop, offset_bytes + size_bytes)
+        if self.has_label_file and member == b"dataset.json":
+            self.label_member = (offset_bytes, size_bytes)
+            return self.skip("label file")
+        split = split_name(member)
+        if isinstance(split, str):
+            return self.skip(split)
+        key, extension = split
+        if not self.samples or self.samples[-1][0] != key:
+            self.samples.append((key, header_offset, {}))
+        fields = self.samples[-1][2]
+        if extension not in self.extensions:
+            self._add_extension(extension, header_offset)
+        if extension in fields:
+            raise damaged(
+                self.name,
+                header_offset,
+                f"a second member '{shown(member)}' (extensions count in lower case)",
+                "Rename or remove one of the two and pack the shard again.",
+            )
+        fields[extension] = (offset_bytes, size_bytes)
+
+    def skip(self, kind: str) -> None:
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+
+    def finish(self, header_bytes: int = 0) -> Rows:
+        self._check_keys_are_unique()
+        keys = [key for key, _, _ in self.samples]
+        fields = [found for _, _, found in self.samples]
+        table = [
+            np.array([found.get(name, (-1, -1)) for found in fields], np.int64).reshape(-1, 2)
+            for name in self.extensions
+        ]
+        return Rows(
+            extensions=self.extensions,
+            offset_bytes=[pair[:, 0].copy() for pair in table],
+            size_bytes=[pair[:, 1].copy() for pair in table],
+            key_end=np.cumsum([len(key) for key in keys], dtype=np.int64),
+            keys=b"".join(keys),
+            skipped=self.skipped,
+            members_stop=self.members_stop,
+            label_member=self.label_member,
+            header_bytes=header_bytes,
+        )
+
+    def _add_extension(self, extension: bytes, header_offset: int) -> None:
+        if len(self.extensions) == MAX_EXTENSIONS:
+            raise damaged(
+                self.name,
+                header_offset,
+                f"more than 256 different extensions, the latest '{shown(extension)}': the keys seem to hold "
+                "dots, and an extension starts at the first dot of the name",
+                "Rename the members so that their keys have no dots and pack the shard again.",
+            )
+        self.extensions.append(extension)
+
+    def _check_keys_are_unique(self) -> None:
+        first_offset: dict[bytes, int] = {}
+        for key, header_offset, _ in self.samples:
+            if key in first_offset:
+                raise damaged(
+                    self.name,
+                    header_offset,
+                    f"the key '{shown(key)}', first seen at byte {first_offset[key]}, comes back",
+                    "All members of a sample must lie together: pack the shard again, sorted by name.",
+                )
+            first_offset[key] = header_offset
+
+
+def split_name(member: bytes) -> tuple[bytes, bytes] | str:
+    """(key, extension) of a member's name, or the kind under which it is passed over."""
+    if _META.match(member):
+        return "meta"
+    base = member.rfind(b"/") + 1
+    dot = member.find(b".", base)
+    if dot < 0 or dot + 1 == len(member):
+        return "no extension"
+    if dot == base:
+        return "hidden"
+    return member[:dot], member[dot + 1 :].lower()
+
+
+def damaged(name: str, offset_bytes: int, what: str, way_out: str) -> ShardError:
+    """The one form that all errors about a container have."""
+    return ShardError(f"{name}: {what} at byte {offset_bytes}. {way_out}")
+
+
+def shown(member: bytes) -> str:
+    """A member's name as text for a message."""
+    return member.decode("utf-8", "backslashreplace")

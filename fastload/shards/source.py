@@ -1,0 +1,152 @@
+"""From what a user calls the data to the containers that hold it.
+
+In: a path, a brace or glob pattern, or a list of them. Out: `Container`s in the order in which their samples
+count, each with its absolute path and the relative name by which messages and the fingerprint know it.
+Promised: nothing that was named is left out; a name that leads nowhere is a SourceError that says so.
+
+A path that exists is taken literally, whatever characters it has. Braces expand in the order that they are
+written (`{00000..00031}`, `{train,val}`), globs (`*`, `?`, `[]`, `**`) in sorted order. A folder with tar or
+zip files directly in it stands for those, sorted; any other folder is one container of images.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastload.errors import ConfigError, SourceError
+
+IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"])
+INDEX_SUFFIX = ".flidx"
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+
+
+@dataclass(frozen=True)
+class Container:
+    """path: absolute. name: relative to what all containers share. is_folder: a folder of images, else a tar
+    or zip."""
+
+    path: str
+    name: str
+    is_folder: bool
+
+    @property
+    def fingerprint_name(self) -> str:
+        """A folder's own name is no part of what is in it: a copy may be called otherwise."""
+        return "" if self.is_folder else self.name
+
+
+def find_containers(source: str | Path | Sequence[str | Path]) -> list[Container]:
+    """All containers of `source`, in order. Raises SourceError, ConfigError."""
+    several = not isinstance(source, (str, os.PathLike))
+    parts = list(source) if several and isinstance(source, Iterable) else [source]
+    if not parts:
+        raise SourceError("the source is an empty list. Name a tar, a zip, a folder or a pattern.")
+    found: list[tuple[str, bool]] = []
+    for part in parts:
+        if not isinstance(part, (str, os.PathLike)):
+            raise ConfigError(f"a source is a path or a list of paths, not {type(part).__name__} ({part!r}).")
+        found.extend(_expand(os.fspath(part)))
+    paths = [path for path, _ in found]
+    if len(set(paths)) < len(paths):
+        twice = next(path for i, path in enumerate(paths) if path in paths[:i])
+        raise ConfigError(f"{twice}: the source names this container twice. Name it once.")
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [Container(path, os.path.relpath(path, root), is_folder) for path, is_folder in found]
+
+
+def _expand(part: str) -> list[tuple[str, bool]]:
+    """One entry of the source as (absolute path, is a folder of images)."""
+    if "://" in part or part.startswith("pipe:"):
+        raise SourceError(f"{part}: only local files can be read. Mount or copy the data first.")
+    if os.path.exists(part):
+        return _existing(part)
+    found: list[tuple[str, bool]] = []
+    for path in expand_braces(part):
+        if os.path.exists(path):
+            found.extend(_existing(path))
+        elif glob.has_magic(path):
+            matches = sorted(
+                match for match in glob.glob(path, recursive=True) if not match.endswith(INDEX_SUFFIX)
+            )
+            if not matches:
+                raise SourceError(
+                    f"{path}: nothing matches this pattern. Look at the folder part, and quote the pattern."
+                )
+            for match in matches:
+                found.extend(_existing(match))
+        else:
+            where = f" (from {part})" if path != part else ""
+            raise SourceError(f"{path}{where}: no such file or folder. Correct the path.")
+    return found
+
+
+def _existing(path: str) -> list[tuple[str, bool]]:
+    path = os.path.abspath(path)
+    if os.path.isfile(path):
+        return [(path, False)]
+    if not os.path.isdir(path):
+        raise SourceError(f"{path}: neither a file nor a folder. Correct the path.")
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise SourceError(
+            f"{path}: the folder cannot be listed ({error.strerror}). Check its permissions."
+        ) from error
+    if not names:
+        raise SourceError(f"{path}: the folder is empty. Name a folder with tars, zips or images.")
+    shards = [name for name in names if name.lower().endswith((".tar", ".zip"))]
+    if not shards:
+        packed = [name for name in names if name.lower().endswith(_COMPRESSED)]
+        if packed:
+            raise SourceError(
+                f"{path}: {packed[0]} is compressed, and only plain tars can be read. Decompress it."
+            )
+        return [(path, True)]
+    image = next((name for name in names if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS), None)
+    if image is not None:
+        raise ConfigError(
+            f"{path}: the folder holds both shards ({shards[0]}) and images ({image}). "
+            f"Name the shards by a pattern ({os.path.join(path, '*' + shards[0][-4:])}), or move the images."
+        )
+    return [(os.path.join(path, name), False) for name in shards]
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`a{1..3}{x,y}` -> a1x a1y a2x ...; a number written with leading zeros keeps its width; no match stays
+    as it is.
+
+    Raises ConfigError for a range of more than a million names.
+    """
+    for match in re.finditer(r"\{([^{}]*)\}", pattern):
+        body = match[1]
+        numbers = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", body)
+        if numbers:
+            choices = _number_range(numbers[1], numbers[2])
+        elif "," in body:
+            choices = body.split(",")
+        else:
+            continue
+        head, tail = pattern[: match.start()], pattern[match.end() :]
+        tails = expand_braces(tail)
+        heads = [head + choice for choice in choices]
+        # Braces around this pair (a,{b,c}) are still open in `head`: the whole is expanded again.
+        if "{" in head:
+            return [done for start in heads for end in tails for done in expand_braces(start + end)]
+        return [start + end for start in heads for end in tails]
+    return [pattern]
+
+
+def _number_range(first: str, last: str) -> list[str]:
+    start, stop = int(first), int(last)
+    if abs(stop - start) >= 1_000_000:
+        raise ConfigError(f"{{{first}..{last}}}: a range of more than a million names. Correct the pattern.")
+    padded = any(len(text.lstrip("-")) > 1 and text.lstrip("-").startswith("0") for text in (first, last))
+    width = max(len(first), len(last)) if padded else 0
+    step = 1 if stop >= start else -1
+    return [f"{number:0{width}d}" for number in range(start, stop + step, step)]

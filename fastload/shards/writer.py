@@ -1,0 +1,166 @@
+"""Writes WebDataset tar shards, as `webdataset` and every tar program read them.
+
+In: samples, as {"__key__": "000001", "jpg": bytes, "cls": 3, "txt": "..."}. Out: shards PATTERN % 0, PATTERN
+% 1, ... Promised: the same samples give the same bytes (time 0, owner 0, no names of users); a shard is there
+whole or not at all (temporary file, fsync, rename); what would not read back as the same samples is refused:
+keys with dots, a key twice, extensions in capitals.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastload.errors import ConfigError
+
+from .rows import split_name
+
+BLOCK = 512
+
+
+class ShardWriter:
+    """A context manager; `write` one sample after the other.
+
+    pattern: a path with one %d, such as "out/train-%05d.tar". max_samples, max_bytes: a shard is closed when
+    it has as many samples, or when the next sample would make it larger (a sample that is larger by itself
+    gets its own). paths: the shards that are finished. If the block is left by an exception, the shard in
+    progress is removed.
+    """
+
+    def __init__(self, pattern: str | Path, *, max_samples: int = 10_000, max_bytes: int = 1 << 30):
+        self.pattern = os.fspath(pattern)
+        try:
+            distinct = self.pattern % 0 != self.pattern % 1
+        except (TypeError, ValueError):
+            distinct = False
+        if not distinct:
+            raise ConfigError(
+                f"{self.pattern}: a shard pattern has one number in it, such as train-%05d.tar."
+            )
+        if max_samples < 1 or max_bytes < 1:
+            raise ConfigError(f"max_samples={max_samples}, max_bytes={max_bytes}: both are at least 1.")
+        self.max_samples = max_samples
+        self.max_bytes = max_bytes
+        self.paths: list[str] = []
+        self.samples_total = 0
+        self._tar: tarfile.TarFile | None = None
+        self._keys: set[str] = set()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._abandon()
+
+    def write(self, sample: Mapping[str, Any]) -> None:
+        """Adds one sample: `__key__`, and extension -> content; other names that begin with "__" are passed
+        over.
+
+        Content: bytes as they are; str as UTF-8; int as its digits; for "json" anything that json writes; for
+        "npy" a numpy array. Raises ConfigError.
+        """
+        key = sample.get("__key__")
+        members = [
+            (_member_name(key, name), _content(name, value))
+            for name, value in sample.items()
+            if not name.startswith("__")
+        ]
+        if not members:
+            raise ConfigError(f"the sample '{key}' has no content. Give it at least one extension.")
+        size = sum(_bytes_in_tar(content) for _, content in members)
+        full = len(self._keys) >= self.max_samples or (
+            self._keys and self._size_bytes + size > self.max_bytes
+        )
+        if self._tar is not None and full:
+            self._finish()
+        if self._tar is None:
+            self._begin()
+        if key in self._keys:
+            raise ConfigError(f"the key '{key}' is in this shard already. Give every sample its own key.")
+        self._keys.add(key)
+        for name, content in members:
+            self._tar.addfile(_header(name, len(content)), io.BytesIO(content))
+        self._size_bytes += size
+        self.samples_total += 1
+
+    def close(self) -> None:
+        """Finishes the shard in progress, if there is one."""
+        if self._tar is not None:
+            self._finish()
+
+    def _begin(self) -> None:
+        self._path = Path(self.pattern % len(self.paths))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = self._path.with_name(f".{self._path.name}.partial")
+        self._file = open(self._partial, "wb")  # noqa: SIM115 (closed by _finish or _abandon)
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")
+        self._keys = set()
+        self._size_bytes = 0
+
+    def _finish(self) -> None:
+        self._tar.close()
+        self._tar = None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._partial, self._path)
+        self.paths.append(os.fspath(self._path))
+
+    def _abandon(self) -> None:
+        if self._tar is not None:
+            self._tar = None
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+
+def _member_name(key: Any, extension: str) -> str:
+    if not isinstance(key, str) or not key:
+        raise ConfigError(f"a sample needs a '__key__' that is text, not {key!r}.")
+    name = f"{key}.{extension}"
+    # What the reader makes of the name must be what was meant.
+    if split_name(name.encode()) != (key.encode(), extension.encode()) or key.startswith("/") or "\0" in name:
+        raise ConfigError(
+            f"'{name}' would not read back as key '{key}' and extension '{extension}': a key's last part has "
+            "no dot and is no __x__, an extension is lower case and has no slash."
+        )
+    return name
+
+
+def _content(extension: str, value: Any) -> bytes:
+    kind = extension.rpartition(".")[2]
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if kind == "json":
+        return json.dumps(value, ensure_ascii=False).encode()
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(int(value)).encode()
+    if kind == "npy" and isinstance(value, np.ndarray):
+        out = io.BytesIO()
+        np.save(out, value, allow_pickle=False)
+        return out.getvalue()
+    raise ConfigError(
+        f"a value of type {type(value).__name__} cannot be written as '{extension}'. Encode it to bytes."
+    )
+
+
+def _header(name: str, size_bytes: int) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)
+    header.size = size_bytes
+    header.mode = 0o644  # all else is zero or empty by default
+    return header
+
+
+def _bytes_in_tar(content: bytes) -> int:
+    return BLOCK + -(-len(content) // BLOCK) * BLOCK
