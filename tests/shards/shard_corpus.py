@@ -15,7 +15,7 @@ import numpy as np
 
 BLOCK = 512
 
-# Names that have gone wrong somewhere: spaces, non-ASCII, dots in folders, several dots, capitals, over 100 bytes.
+# Names that have gone wrong somewhere: spaces, non-ASCII, dots, capitals, more than 100 bytes.
 ODD_NAMES = [
     "plain.jpg",
     "plain.cls",

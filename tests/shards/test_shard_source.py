@@ -114,5 +114,5 @@ def test_a_folder_of_shards_and_images_is_ambiguous(shards):
 
 def test_a_folder_of_compressed_tars_says_so(tmp_path):
     write(tmp_path / "s/a.tar.gz", b"")
-    with pytest.raises(SourceError, match="a.tar.gz is compressed"):
+    with pytest.raises(SourceError, match=r"a.tar.gz is compressed"):
         find_containers(tmp_path / "s")
