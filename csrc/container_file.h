@@ -36,6 +36,7 @@ class ContainerFile {
     // True if [start, start + count) lies inside the file; cannot overflow.
     bool holds(uint64_t start, uint64_t count) const { return start <= size_ && count <= size_ - start; }
 
+    // Control characters of member names are shown as \xNN, so that the message stays one line.
     [[noreturn]] void fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const;
 
   private:

@@ -234,7 +234,7 @@ class TarWalk {
     [[noreturn]] void fail_at_end() const {
         if (at_ == file_.size()) {
             file_.fail(at_, "no end marker (a block of zeros): the tar seems cut between two members",
-                       "Copy or download it again, or append a marker to a whole one: "
+                       "Copy or download it again, or append a marker if it is whole: "
                        "head -c 1024 /dev/zero >> FILE.");
         }
         file_.fail(std::min(at_, file_.size()), "the file is cut in a header or in padding", COPY_AGAIN);
