@@ -88,7 +88,7 @@ Status decode_all(Scratch &scratch, int orientation, const uint8_t **pixels) {
 ResizeRequest request_for(const JpegDecoder &decoder, int orientation, const Geometry &geometry, int denominator, int filter) {
     int width = static_cast<int>(decoder.stored_width()), height = static_cast<int>(decoder.stored_height());
     if (orientation >= 5) std::swap(width, height);
-    ScaledBox scaled = scaled_box(geometry, width, height, denominator);
+    ScaledBox scaled = scaled_box(geometry, width, height, denominator, orientation);
     return ResizeRequest{scaled.width,       scaled.height, {scaled.box[0], scaled.box[1], scaled.box[2], scaled.box[3]},
                          geometry.resized_w, geometry.resized_h, geometry.left, geometry.top,
                          geometry.width,     geometry.height, geometry.flip, filter};

@@ -226,6 +226,7 @@ void bind_shard_reader(py::module_ &module) {
         .def("blob", [](std::shared_ptr<ByteBatch> batch, size_t blob) { checked(*batch, blob); return Blob{std::move(batch), blob}; }, py::arg("blob"))
         .def("bytes", [](const ByteBatch &batch, size_t blob) { checked(batch, blob); return py::bytes(reinterpret_cast<const char *>(batch.bytes(blob)), batch.size(blob)); }, py::arg("blob"))
         .def("error", [](const ByteBatch &batch, size_t blob) { return batch.error(checked(batch, blob)); }, py::arg("blob"), "0, an errno, or -1 for a file that is too short.")
+        .def("missing", [](const ByteBatch &batch, size_t blob) { return batch.missing(checked(batch, blob)); }, py::arg("blob"))
         .def("cancel", &ByteBatch::cancel)
         .def_property_readonly("first_error", [](const ByteBatch &batch) -> py::object {
             for (size_t i = 0; i < batch.blobs(); i++)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fastload import _native, backends
-from fastload.decode.images import choose_backend
+from fastload.decode.backend import choose_backend
 from fastload.errors import ConfigError, CursorError
 from fastload.fields import Field
 from fastload.loader.config import Augment, LoaderConfig
