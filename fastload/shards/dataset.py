@@ -248,11 +248,19 @@ class Dataset:
     def _on_sound_columns(self, call: Callable):
         """The call's result; a container whose index proves damaged at first use gets a new one, and the call
         again."""
+        mended: set[int] = set()
         while True:
             try:
                 return call()
             except _native.IndexDamage as damage:
-                self._mend(int(str(damage)))
+                place = int(str(damage))
+                if place in mended:
+                    raise ShardError(
+                        f"{self.names[place]}: its index is damaged again as soon as it is written. "
+                        f"Check the disk of {self._cache_dir}, or give another cache_dir."
+                    ) from None
+                self._mend(place)
+                mended.add(place)
 
     def _mend(self, place: int) -> None:
         container = self._containers[place]

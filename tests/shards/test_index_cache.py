@@ -51,9 +51,9 @@ def test_a_second_opening_reads_the_cache(shard, cache, counted):
 def test_a_changed_container_is_indexed_again(shard, cache, counted, change):
     open_dataset(shard, cache_dir=cache)
     status = os.stat(shard)
-    blob = tar_bytes([name.replace("plain", "other") for name in ODD_NAMES])
     if change == "size":
-        shard.write_bytes(blob + bytes(512))
+        shard.write_bytes(shard.read_bytes() + bytes(512))
+        os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
     elif change == "tail":
         blob = bytearray(shard.read_bytes())
         blob[blob.find(b"\0" * 1024, len(blob) // 2) - 700] ^= 1
@@ -89,7 +89,7 @@ def test_no_damage_of_an_index_file_is_ever_believed(shard, cache):
         assert dataset.fingerprint == expected.fingerprint
         # Padding between columns is under the checksum too, so the file has been written again in any case.
         assert path.read_bytes() == whole
-    for length in [0, 1, 23, 24, 25, 500, len(whole) - 1]:
+    for length in [0, 1, 23, 24, 25, 500, len(whole) - 100, len(whole) - 1]:
         path.write_bytes(whole[:length])
         assert open_dataset(shard, cache_dir=cache).keys(everything) == keys
         assert path.read_bytes() == whole
@@ -233,3 +233,12 @@ def test_the_first_bad_shard_of_several_is_reported(tmp_path, cache):
         write(tmp_path / f"s/{i}.tar", tar_bytes(["a.jpg"])[: 100 if i in (3, 5) else None])
     with pytest.raises(ShardError, match=r"^3.tar: "):
         open_dataset(tmp_path / "s", cache_dir=cache, threads=3)
+
+
+def test_an_index_that_cannot_be_mended_is_an_error_and_no_endless_loop(shard, cache, monkeypatch):
+    from fastload.shards import index_file
+
+    monkeypatch.setattr(index_file.zlib, "crc32", lambda content: 7)
+    dataset = open_dataset(shard, cache_dir=cache)
+    with pytest.raises(ShardError, match="damaged again as soon as it is written"):
+        dataset.keys([0])
