@@ -15,12 +15,12 @@ namespace fastload {
 extern const char *const COPY_AGAIN;
 
 class ContainerProblem : public std::runtime_error {
-  public:
+   public:
     using std::runtime_error::runtime_error;
 };
 
 class ContainerFile {
-  public:
+   public:
     // path: what is opened. name: how messages call the file.
     ContainerFile(const std::string &path, std::string name);
     ~ContainerFile();
@@ -39,7 +39,7 @@ class ContainerFile {
     // Control characters of member names are shown as \xNN, so that the message stays one line.
     [[noreturn]] void fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const;
 
-  private:
+   private:
     std::string name_;
     int descriptor_ = -1;
     uint64_t size_ = 0;

@@ -308,14 +308,22 @@ bool parse_image_header(const uint8_t *bytes, size_t size, ImageHeader *header) 
     *header = ImageHeader{};
     header->format = format_of(file);
     switch (header->format) {
-        case IMAGE_FORMAT_JPEG: return parse_jpeg(file, header);
-        case IMAGE_FORMAT_PNG: return parse_png(file, header);
-        case IMAGE_FORMAT_GIF: return parse_gif(file, header);
-        case IMAGE_FORMAT_WEBP: return parse_webp(file, header);
-        case IMAGE_FORMAT_BMP: return parse_bmp(file, header);
-        case IMAGE_FORMAT_TIFF: return parse_tiff(file, header);
-        case IMAGE_FORMAT_PNM: return parse_pnm(file, header);
-        default: return false;
+        case IMAGE_FORMAT_JPEG:
+            return parse_jpeg(file, header);
+        case IMAGE_FORMAT_PNG:
+            return parse_png(file, header);
+        case IMAGE_FORMAT_GIF:
+            return parse_gif(file, header);
+        case IMAGE_FORMAT_WEBP:
+            return parse_webp(file, header);
+        case IMAGE_FORMAT_BMP:
+            return parse_bmp(file, header);
+        case IMAGE_FORMAT_TIFF:
+            return parse_tiff(file, header);
+        case IMAGE_FORMAT_PNM:
+            return parse_pnm(file, header);
+        default:
+            return false;
     }
 }
 
@@ -331,8 +339,8 @@ void bind_image_header(py::module_ &module) {
             bool found = false;
             {
                 py::gil_scoped_release release;
-                found = parse_image_header(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size),
-                                           &header);
+                found =
+                    parse_image_header(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size), &header);
             }
             return py::make_tuple(found, header.format, header.width, header.height, header.orientation,
                                   header.channels, header.bits, header.progressive, header.adobe_transform);

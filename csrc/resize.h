@@ -17,7 +17,8 @@
 
 namespace fastload {
 
-// What one axis of a resize is: `out` samples from [box_start, box_stop) of `in` samples; of these `count` from `first`.
+// What one axis of a resize is: `out` samples from [box_start, box_stop) of `in` samples; of these `count` from
+// `first`.
 struct AxisRequest {
     int in;
     float box_start, box_stop;
@@ -33,8 +34,8 @@ struct AxisRequest {
 // `source_start`, the first input that any output reads, which is itself even.
 struct AxisPlan {
     AxisRequest request;
-    int source_start, source_stop;  // inputs that are read
-    int pair_stride;                // entries of `high` and `low` per output
+    int source_start, source_stop;           // inputs that are read
+    int pair_stride;                         // entries of `high` and `low` per output
     std::vector<int32_t> first_pair, pairs;  // relative to source_start / 2, and how many
     std::vector<int32_t> high, low;          // [count][pair_stride], two 16-bit weights an entry
 };

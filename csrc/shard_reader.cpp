@@ -99,7 +99,10 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
 
 ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges, int64_t delay_nanoseconds)
     : Work(ranges.size()), files_(std::move(files)), blobs_(std::move(blobs)), ranges_(std::move(ranges)), places_(blobs_.size(), nullptr),
-      errors_(blobs_.size(), 0), delay_nanoseconds_(delay_nanoseconds) {}
+      errors_(blobs_.size(), ECANCELED), delay_nanoseconds_(delay_nanoseconds) {
+    for (size_t i = 0; i < blobs_.size(); i++)
+        if (blobs_[i].missing) errors_[i] = 0;
+}
 
 std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, BufferPool &memory, int64_t delay_nanoseconds) {
     std::vector<Range> ranges = plan(blobs);
