@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -295,8 +296,9 @@ JpegDecoder::Status JpegDecoder::read(uint8_t *rows, size_t stride_bytes, uint32
     constexpr uint32_t MOST_ROWS = 16;
     for (uint32_t done = 0; count > 0; count -= done) {
         uint8_t *pointers[MOST_ROWS];
-        for (uint32_t i = 0; i < MOST_ROWS; i++) pointers[i] = rows + i * stride_bytes;
-        Status status = read_some(pointers, count < MOST_ROWS ? count : MOST_ROWS, &done);
+        uint32_t wanted = std::min(count, MOST_ROWS);
+        for (uint32_t i = 0; i < wanted; i++) pointers[i] = rows + i * stride_bytes;
+        Status status = read_some(pointers, wanted, &done);
         if (status != Status::ok) return status;
         rows += done * stride_bytes;
     }

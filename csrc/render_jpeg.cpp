@@ -68,7 +68,7 @@ Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
         uint32_t count = std::min<uint32_t>(STRIP_ROWS, stop - row);
         status = decoder.read(scratch.strip.data(), stride, count);
         if (status != Status::ok) break;
-        resizer.push_strip(scratch.strip.data() + skipped_bytes, stride);
+        resizer.push_strip(scratch.strip.data() + skipped_bytes, stride, sink);
         row += count;
     }
     if (status == Status::ok) resizer.finish(sink);

@@ -149,16 +149,17 @@ void Resizer::begin(const ResizeRequest &request) {
     gathered_columns_ = round_up(horizontal_->source_stop - horizontal_->source_start, 16);
     out_columns_ = round_up(request.width, 16);
     pair_stride_bytes_ = static_cast<size_t>(out_columns_) * 2;
-    if (!vertical_first_ && !copy_) begin_strips(last_row() - first_row());
+    if (!vertical_first_) begin_strips(last_row() - first_row());
 }
 
 void Resizer::begin_strips(int rows) {
     strips_pushed_ = 0;
+    planes_.resize(static_cast<size_t>(out_columns_) * 3 + LANE_PADDING);
+    if (copy_) return;
     plane_stride_bytes_ = static_cast<size_t>(round_up(rows, STRIP_ROWS) / 2) * pair_stride_bytes_;
     pairs_.resize(plane_stride_bytes_ * 3 + LANE_PADDING);
     columns_.resize(static_cast<size_t>(gathered_columns_) * 3 * STRIP_ROWS + LANE_PADDING);
     outputs_.resize(static_cast<size_t>(out_columns_) * 3 * STRIP_ROWS + LANE_PADDING);
-    planes_.resize(static_cast<size_t>(out_columns_) * 3 + LANE_PADDING);
 }
 
 // One strip through the horizontal pass, to row pairs.
@@ -171,12 +172,14 @@ void Resizer::horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t
                            pair_stride_bytes_);
 }
 
-void Resizer::push_strip(const uint8_t *rows, size_t stride_bytes) {
-    horizontal_strip(rows, stride_bytes,
-                     pairs_.data() + static_cast<size_t>(strips_pushed_++) * (STRIP_ROWS / 2) * pair_stride_bytes_);
+void Resizer::push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink) {
+    if (copy_) return copy_strip(rows, stride_bytes, sink);
+    size_t pairs = static_cast<size_t>(strips_pushed_++) * (STRIP_ROWS / 2);
+    horizontal_strip(rows, stride_bytes, pairs_.data() + pairs * pair_stride_bytes_);
 }
 
 void Resizer::finish(const RowSink &sink) {
+    if (copy_) return;
     const AxisPlan &plan = *vertical_;
     for (int y = 0; y < plan.request.count; y++) {
         size_t row = static_cast<size_t>(y), entry = row * static_cast<size_t>(plan.pair_stride);
@@ -189,7 +192,6 @@ void Resizer::finish(const RowSink &sink) {
 }
 
 void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) {
-    if (copy_) return run_copy(rgb, stride_bytes, sink);
     if (vertical_first_) return run_vertical_first(rgb, stride_bytes, sink);
     size_t strip_stride = row_bytes();
     strip_.resize(strip_stride * STRIP_ROWS + LANE_PADDING);
@@ -200,19 +202,22 @@ void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) 
                 &strip_[static_cast<size_t>(i) * strip_stride],
                 rgb + static_cast<size_t>(row + i) * stride_bytes + static_cast<size_t>(first_column_needed()) * 3,
                 wanted);
-        push_strip(strip_.data(), strip_stride);
+        push_strip(strip_.data(), strip_stride, sink);
     }
     finish(sink);
 }
 
-void Resizer::run_copy(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) {
-    planes_.resize(static_cast<size_t>(out_columns_) * 3 + LANE_PADDING);
-    for (int y = 0; y < request_.height; y++) {
-        const uint8_t *row =
-            rgb + static_cast<size_t>(request_.top + y) * stride_bytes + static_cast<size_t>(request_.left) * 3;
-        kernels_->split_channels(row, request_.width, request_.flip, planes_.data(), static_cast<size_t>(out_columns_));
+// Nothing is resized: the rows of the crop go to the sink as they come.
+void Resizer::copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink) {
+    rows += static_cast<size_t>(request_.left - first_column_needed()) * 3;
+    for (int i = 0; i < STRIP_ROWS; i++) {
+        int y = first_row() + strips_pushed_ * STRIP_ROWS + i - request_.top;
+        if (y < 0 || y >= request_.height) continue;
+        kernels_->split_channels(rows + static_cast<size_t>(i) * stride_bytes, request_.width, request_.flip,
+                                 planes_.data(), static_cast<size_t>(out_columns_));
         sink(y, planes_.data(), static_cast<size_t>(out_columns_));
     }
+    strips_pushed_++;
 }
 
 // Rare (tall images), so it is kept simple: the vertical pass makes whole rows, which then go through the horizontal
@@ -240,7 +245,7 @@ void Resizer::run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const 
     }
     begin_strips(height);
     for (int row = 0; row < height; row += STRIP_ROWS)
-        push_strip(&tall_[static_cast<size_t>(row) * tall_stride], tall_stride);
+        push_strip(&tall_[static_cast<size_t>(row) * tall_stride], tall_stride, sink);
     for (int y = 0; y < height; y++) {
         for (size_t channel = 0; channel < 3; channel++) {
             const uint8_t *from = &pairs_[channel * plane_stride_bytes_ +
