@@ -1,8 +1,8 @@
 """Builds fastload._native from csrc/; all other metadata is in pyproject.toml.
 
-Every file of csrc/ is compiled once with the baseline instruction set. `pixel_kernels_x86.inc` is compiled once
-more for each wider instruction set by a small file of its own (`pixel_kernels_avx2.cpp` and so on) with the flags
-below; which one runs is decided on the machine that runs it, so one build serves every x86-64.
+Every file of csrc/ is compiled once with the baseline instruction set. `pixel_kernels_x86.inc` is compiled
+once more for each wider instruction set by a small file of its own (`pixel_kernels_avx2.cpp` and so on) with
+the flags below; which one runs is decided on the machine that runs it, so one build serves every x86-64.
 """
 
 import platform

@@ -18,16 +18,16 @@ void bind_image_batch(pybind11::module_ &);
 
 PYBIND11_MODULE(_native, module) {
     module.doc() = "The native halves of fastload's stages; each is documented at its plain twin.";
-    fastload::bind_philox(module);         // rng.py
-    fastload::bind_permutation(module);    // order/permutation.py
-    fastload::bind_tar_index(module);      // shards/tar.py
-    fastload::bind_zip_index(module);      // shards/zip.py
-    fastload::bind_index_lookup(module);   // shards/index.py
-    fastload::bind_image_header(module);   // decode/image_header.py
-    fastload::bind_geometry(module);       // decode/spec.py
-    fastload::bind_jpeg(module);           // decode/images.py
-    fastload::bind_pixels(module);         // decode/images.py
-    fastload::bind_buffer_pool(module);    // loader/batch.py
-    fastload::bind_shard_reader(module);   // read/shard_reader.py
-    fastload::bind_image_batch(module);    // decode/images.py
+    fastload::bind_philox(module);        // rng.py
+    fastload::bind_permutation(module);   // order/permutation.py
+    fastload::bind_tar_index(module);     // shards/tar.py
+    fastload::bind_zip_index(module);     // shards/zip.py
+    fastload::bind_index_lookup(module);  // shards/index.py
+    fastload::bind_image_header(module);  // decode/image_header.py
+    fastload::bind_geometry(module);      // decode/spec.py
+    fastload::bind_jpeg(module);          // decode/images.py
+    fastload::bind_pixels(module);        // decode/images.py
+    fastload::bind_buffer_pool(module);   // loader/batch.py
+    fastload::bind_shard_reader(module);  // read/shard_reader.py
+    fastload::bind_image_batch(module);   // decode/images.py
 }

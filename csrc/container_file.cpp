@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -49,7 +50,14 @@ void ContainerFile::read(uint64_t start, uint64_t count, void *out) {
 }
 
 void ContainerFile::fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const {
-    throw ContainerProblem(name_ + ": " + what + " at byte " + std::to_string(offset_bytes) + ". " + way_out);
+    std::string shown;
+    for (const char letter : what) {
+        char escaped[5];
+        const auto byte = static_cast<unsigned char>(letter);
+        std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
+        shown += byte < 0x20 || byte == 0x7f ? std::string(escaped) : std::string(1, letter);
+    }
+    throw ContainerProblem(name_ + ": " + shown + " at byte " + std::to_string(offset_bytes) + ". " + way_out);
 }
 
 void raise_shard_error(const std::string &message) {

@@ -15,12 +15,12 @@ namespace fastload {
 extern const char *const COPY_AGAIN;
 
 class ContainerProblem : public std::runtime_error {
-  public:
+   public:
     using std::runtime_error::runtime_error;
 };
 
 class ContainerFile {
-  public:
+   public:
     // path: what is opened. name: how messages call the file.
     ContainerFile(const std::string &path, std::string name);
     ~ContainerFile();
@@ -36,9 +36,10 @@ class ContainerFile {
     // True if [start, start + count) lies inside the file; cannot overflow.
     bool holds(uint64_t start, uint64_t count) const { return start <= size_ && count <= size_ - start; }
 
+    // Control characters of member names are shown as \xNN, so that the message stays one line.
     [[noreturn]] void fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const;
 
-  private:
+   private:
     std::string name_;
     int descriptor_ = -1;
     uint64_t size_ = 0;

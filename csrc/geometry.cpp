@@ -197,8 +197,8 @@ py::tuple geometries(const ImageSpec &spec, const Int64s &widths, const Int64s &
     {
         py::gil_scoped_release release;
         for (py::ssize_t i = 0; i < n; ++i) {
-            const Geometry g = geometry(spec, clamped(width[i]), clamped(height[i]), seed,
-                                        static_cast<uint64_t>(position[i]));
+            const Geometry g =
+                geometry(spec, clamped(width[i]), clamped(height[i]), seed, static_cast<uint64_t>(position[i]));
             std::copy(g.box, g.box + 4, to_box + 4 * i);
             const int sizes[6] = {g.resized_w, g.resized_h, g.left, g.top, g.width, g.height};
             std::copy(sizes, sizes + 2, to_resized + 2 * i);

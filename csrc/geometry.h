@@ -23,15 +23,15 @@ constexpr int MAX_SOURCE_SIDE = 1 << 24;   // a box edge is float32 in Pillow, e
 constexpr int MAX_RESIZED_SIDE = 1 << 20;  // a 1 x 65535 image that covers 256 x 256 would be 16.8 million long
 
 struct ImageSpec {
-    int width = 1, height = 1;         // of the target, pixels, 1 to MAX_TARGET_SIDE
-    int resize = RESIZE_SHORT;         // RESIZE_*
-    int crop = CROP_CENTER;            // CROP_*; CROP_GIVEN with RESIZE_SHORT only
-    int crop_left = 0, crop_top = 0;   // of CROP_GIVEN, in the resized image, pixels, not negative
-    int filter = FILTER_BICUBIC;       // FILTER_*
-    int scaled = SCALED_HALF;          // SCALED_*
+    int width = 1, height = 1;                             // of the target, pixels, 1 to MAX_TARGET_SIDE
+    int resize = RESIZE_SHORT;                             // RESIZE_*
+    int crop = CROP_CENTER;                                // CROP_*; CROP_GIVEN with RESIZE_SHORT only
+    int crop_left = 0, crop_top = 0;                       // of CROP_GIVEN, in the resized image, pixels, not negative
+    int filter = FILTER_BICUBIC;                           // FILTER_*
+    int scaled = SCALED_HALF;                              // SCALED_*
     double scale_low = 0.08, scale_high = 1.0;             // of RESIZE_RANDOM: share of the source's area
     double ratio_low = 3.0 / 4.0, ratio_high = 4.0 / 3.0;  // of RESIZE_RANDOM: width over height
-    double xflip = 0.0;                // probability of a horizontal flip
+    double xflip = 0.0;                                    // probability of a horizontal flip
 };
 
 struct Geometry {

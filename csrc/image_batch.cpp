@@ -35,7 +35,7 @@ Geometry stretched(Geometry geometry, Size from, Size to) {
 }  // namespace
 
 ImageBatch::ImageBatch(std::shared_ptr<ByteBatch> bytes, ImageRequest request)
-    : Work(request.fields.size() * request.positions.size()), bytes_(std::move(bytes)), request_(std::move(request)), reports_(count()), messages_(count()) {}
+    : Work(request.fields.size() * request.positions.size()), bytes_(std::move(bytes)), request_(std::move(request)), reports_(count(), ImageReport{IMAGE_UNREAD, 0, 0, {}}), messages_(count()) {}
 
 // Parts go sample by sample, so that the blobs of a sample are still in the cache.
 void ImageBatch::run(size_t part) noexcept {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace py = pybind11;
 
@@ -37,8 +38,18 @@ struct Bytes {
 
 // What the first directory of a TIFF file, or of an EXIF block, which has the same form, says.
 struct Directory {
-    uint64_t width = 0, height = 0, orientation = 1, bits = 1, samples = 1, photometric = 0;
+    uint64_t width = 0, height = 0, orientation = 1, bits = 1, samples = 1;
 };
+
+struct Tag {
+    uint64_t number;
+    uint64_t Directory::*place;
+};
+constexpr Tag TAGS[] = {{256, &Directory::width},
+                        {257, &Directory::height},
+                        {258, &Directory::bits},
+                        {274, &Directory::orientation},
+                        {277, &Directory::samples}};
 
 // The sizes of the parts of a directory: classic TIFF, or BigTIFF.
 struct DirectoryForm {
@@ -46,14 +57,14 @@ struct DirectoryForm {
     int count_bytes, entry_bytes, value_bytes;  // of the number of entries, of an entry, of its value field
 };
 
-// The first value of an entry; false where its type is no unsigned integer or its place lies outside.
-bool first_value(const Bytes &tiff, uint64_t entry, const DirectoryForm &form, uint64_t *value, uint64_t *count) {
+// The first value of an entry; false where its type is not SHORT, LONG or LONG8, or its place lies outside.
+bool first_value(const Bytes &tiff, uint64_t entry, const DirectoryForm &form, uint64_t *value) {
     const uint64_t type = tiff.number(entry + 2, 2, form.big_endian);
-    *count = tiff.number(entry + 4, form.value_bytes, form.big_endian);
-    const int bytes = type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : type == 16 ? 8 : 0;
-    if (bytes == 0 || *count == 0) return false;
+    const uint64_t count = tiff.number(entry + 4, form.value_bytes, form.big_endian);
+    const int bytes = type == 3 ? 2 : type == 4 ? 4 : type == 16 ? 8 : 0;
+    if (bytes == 0 || count == 0) return false;
     uint64_t place = entry + 4 + form.value_bytes;
-    if (*count > static_cast<uint64_t>(form.value_bytes / bytes)) {
+    if (count > static_cast<uint64_t>(form.value_bytes / bytes)) {
         place = tiff.number(place, form.value_bytes, form.big_endian);
     }
     if (!tiff.has(place, bytes)) return false;
@@ -74,17 +85,15 @@ bool read_directory(const Bytes &tiff, Directory *out) {
     if (!tiff.has(directory, form.count_bytes)) return false;
     const uint64_t entries = tiff.number(directory, form.count_bytes, form.big_endian);
     uint64_t entry = directory + form.count_bytes;
+    bool seen[std::size(TAGS)] = {};
     for (uint64_t i = 0; i < entries && tiff.has(entry, form.entry_bytes); ++i, entry += form.entry_bytes) {
-        uint64_t value = 0, count = 0;
-        if (!first_value(tiff, entry, form, &value, &count)) continue;
-        switch (tiff.number(entry, 2, form.big_endian)) {
-            case 256: out->width = value; break;
-            case 257: out->height = value; break;
-            case 258: out->bits = value; break;
-            case 262: out->photometric = value; break;
-            case 274: out->orientation = count == 1 ? value : 1; break;
-            case 277: out->samples = value; break;
-            default: break;
+        uint64_t value = 0;
+        if (!first_value(tiff, entry, form, &value)) continue;
+        const uint64_t tag = tiff.number(entry, 2, form.big_endian);
+        for (size_t field = 0; field < std::size(TAGS); ++field) {
+            if (TAGS[field].number != tag || seen[field]) continue;  // the first of two counts, as in libtiff
+            seen[field] = true;
+            out->*TAGS[field].place = value;
         }
     }
     return true;
@@ -299,14 +308,22 @@ bool parse_image_header(const uint8_t *bytes, size_t size, ImageHeader *header) 
     *header = ImageHeader{};
     header->format = format_of(file);
     switch (header->format) {
-        case IMAGE_FORMAT_JPEG: return parse_jpeg(file, header);
-        case IMAGE_FORMAT_PNG: return parse_png(file, header);
-        case IMAGE_FORMAT_GIF: return parse_gif(file, header);
-        case IMAGE_FORMAT_WEBP: return parse_webp(file, header);
-        case IMAGE_FORMAT_BMP: return parse_bmp(file, header);
-        case IMAGE_FORMAT_TIFF: return parse_tiff(file, header);
-        case IMAGE_FORMAT_PNM: return parse_pnm(file, header);
-        default: return false;
+        case IMAGE_FORMAT_JPEG:
+            return parse_jpeg(file, header);
+        case IMAGE_FORMAT_PNG:
+            return parse_png(file, header);
+        case IMAGE_FORMAT_GIF:
+            return parse_gif(file, header);
+        case IMAGE_FORMAT_WEBP:
+            return parse_webp(file, header);
+        case IMAGE_FORMAT_BMP:
+            return parse_bmp(file, header);
+        case IMAGE_FORMAT_TIFF:
+            return parse_tiff(file, header);
+        case IMAGE_FORMAT_PNM:
+            return parse_pnm(file, header);
+        default:
+            return false;
     }
 }
 
@@ -322,8 +339,8 @@ void bind_image_header(py::module_ &module) {
             bool found = false;
             {
                 py::gil_scoped_release release;
-                found = parse_image_header(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size),
-                                           &header);
+                found =
+                    parse_image_header(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size), &header);
             }
             return py::make_tuple(found, header.format, header.width, header.height, header.orientation,
                                   header.channels, header.bits, header.progressive, header.adobe_transform);

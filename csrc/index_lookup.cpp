@@ -159,8 +159,7 @@ std::string_view IndexLookup::key_of(const ContainerColumns &container, uint64_t
     return std::string_view(reinterpret_cast<const char *>(container.keys.start) + start, stop - start);
 }
 
-LocatedRows IndexLookup::locate(const int64_t *rows, uint64_t count,
-                                const std::vector<uint64_t> &alternatives) const {
+LocatedRows IndexLookup::locate(const int64_t *rows, uint64_t count, const std::vector<uint64_t> &alternatives) const {
     std::shared_lock<std::shared_mutex> lock(changing_);
     LocatedRows out;
     out.file_id.assign(count, -1);

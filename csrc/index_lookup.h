@@ -24,13 +24,13 @@ uint32_t crc32(const uint8_t *bytes, uint64_t count);  // zlib's
 
 // The index file of this container does not hold what its writer wrote.
 class IndexDamage : public std::runtime_error {
-  public:
+   public:
     explicit IndexDamage(uint64_t container) : std::runtime_error(std::to_string(container)) {}
 };
 
 // A whole file, mapped for reading; the descriptor is closed again, so that 100,000 shards need no open files.
 class MappedFile {
-  public:
+   public:
     explicit MappedFile(const std::string &path);
     ~MappedFile();
     MappedFile(const MappedFile &) = delete;
@@ -38,7 +38,7 @@ class MappedFile {
     const uint8_t *bytes() const { return bytes_; }
     uint64_t size() const { return size_; }
 
-  private:
+   private:
     const uint8_t *bytes_ = nullptr;
     uint64_t size_ = 0;
 };
@@ -83,7 +83,7 @@ struct LocatedRows {
 };
 
 class IndexLookup {
-  public:
+   public:
     // Throws std::invalid_argument if a column does not fit into its file.
     void add(std::shared_ptr<ContainerColumns> container);
     void replace(uint64_t place, std::shared_ptr<ContainerColumns> container);
@@ -101,7 +101,7 @@ class IndexLookup {
     // Over these rows: how many have each extension, and the sum of all sizes.
     std::pair<std::map<uint64_t, uint64_t>, uint64_t> tally(const int64_t *rows, uint64_t count) const;
 
-  private:
+   private:
     const ContainerColumns &verified(uint64_t container) const;
     void locate_one(uint64_t i, int64_t row, const std::vector<uint64_t> &alternatives, LocatedRows &out) const;
     std::string path_of(const ContainerColumns &container, uint64_t container_number, uint64_t row,

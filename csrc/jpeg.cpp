@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -99,7 +100,9 @@ struct JpegState {
 
 namespace {
 
-JpegState *state_of(void *decompress) { return static_cast<JpegState *>(static_cast<Decompress *>(decompress)->client_data); }
+JpegState *state_of(void *decompress) {
+    return static_cast<JpegState *>(static_cast<Decompress *>(decompress)->client_data);
+}
 
 // libjpeg must not return from error_exit, and its C frames cannot be unwound by an exception.
 [[noreturn]] void on_error(void *decompress) {
@@ -116,7 +119,8 @@ int on_fill_input(void *) { return 0; }  // all bytes were given at once: asking
 void on_skip_input(void *decompress, long count) {
     SourceManager &source = state_of(decompress)->source;
     if (count <= 0) return;
-    size_t skipped = static_cast<size_t>(count) < source.bytes_in_buffer ? static_cast<size_t>(count) : source.bytes_in_buffer;
+    size_t skipped =
+        static_cast<size_t>(count) < source.bytes_in_buffer ? static_cast<size_t>(count) : source.bytes_in_buffer;
     source.next_input_byte += skipped;
     source.bytes_in_buffer -= skipped;
 }
@@ -162,14 +166,16 @@ std::string try_library(const std::string &path) {
     }
     Functions found{};
     if (!(find(handle, "jpeg_std_error", &found.std_error) && find(handle, "jpeg_CreateDecompress", &found.create) &&
-          find(handle, "jpeg_destroy_decompress", &found.destroy) && find(handle, "jpeg_abort_decompress", &found.abort) &&
-          find(handle, "jpeg_read_header", &found.read_header) && find(handle, "jpeg_start_decompress", &found.start) &&
+          find(handle, "jpeg_destroy_decompress", &found.destroy) &&
+          find(handle, "jpeg_abort_decompress", &found.abort) && find(handle, "jpeg_read_header", &found.read_header) &&
+          find(handle, "jpeg_start_decompress", &found.start) &&
           find(handle, "jpeg_read_scanlines", &found.read_scanlines) &&
           find(handle, "jpeg_resync_to_restart", &found.resync_to_restart))) {
         dlclose(handle);
         return "a function of libjpeg is missing";
     }
-    bool can_crop = find(handle, "jpeg_crop_scanline", &found.crop_scanline) && find(handle, "jpeg_skip_scanlines", &found.skip_scanlines);
+    bool can_crop = find(handle, "jpeg_crop_scanline", &found.crop_scanline) &&
+                    find(handle, "jpeg_skip_scanlines", &found.skip_scanlines);
     functions = found;
     for (int abi : {62, 80}) {
         auto state = std::make_unique<JpegState>();
@@ -271,23 +277,30 @@ JpegDecoder::Status JpegDecoder::skip(uint32_t rows) {
     if (setjmp(state_->escape)) return Status::damaged;
     unsigned skipped = functions.skip_scanlines(&state_->decompress, rows);
     if (skipped == rows) return Status::ok;
-    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline, height());
+    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline,
+                  height());
+    return Status::damaged;
+}
+
+// Reads at most `count` rows; 0 where the bytes end before the next one.
+JpegDecoder::Status JpegDecoder::read_some(uint8_t **rows, uint32_t count, uint32_t *done) {
+    if (setjmp(state_->escape)) return Status::damaged;
+    *done = functions.read_scanlines(&state_->decompress, rows, count);
+    if (*done > 0) return Status::ok;
+    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline,
+                  height());
     return Status::damaged;
 }
 
 JpegDecoder::Status JpegDecoder::read(uint8_t *rows, size_t stride_bytes, uint32_t count) {
-    if (setjmp(state_->escape)) return Status::damaged;
-    uint8_t *pointers[16];
-    while (count > 0) {
-        unsigned wanted = count < 16 ? count : 16;
-        for (unsigned i = 0; i < wanted; i++) pointers[i] = rows + i * stride_bytes;
-        unsigned done = functions.read_scanlines(&state_->decompress, pointers, wanted);
-        if (done == 0) {
-            std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline, height());
-            return Status::damaged;
-        }
+    constexpr uint32_t MOST_ROWS = 16;
+    for (uint32_t done = 0; count > 0; count -= done) {
+        uint8_t *pointers[MOST_ROWS];
+        uint32_t wanted = std::min(count, MOST_ROWS);
+        for (uint32_t i = 0; i < wanted; i++) pointers[i] = rows + i * stride_bytes;
+        Status status = read_some(pointers, wanted, &done);
+        if (status != Status::ok) return status;
         rows += done * stride_bytes;
-        count -= done;
     }
     return Status::ok;
 }

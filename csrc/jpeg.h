@@ -41,7 +41,7 @@ class JpegDecoder {
 
     // Begins decoding at 1/denominator of the size (1, 2, 4 or 8).
     Status start(int denominator);
-    uint32_t width() const;   // of the scaled image
+    uint32_t width() const;  // of the scaled image
     uint32_t height() const;
 
     // Restricts decoding to columns that include [left, left + columns) and a margin; returns what will be delivered.
@@ -58,6 +58,8 @@ class JpegDecoder {
     const char *message() const;  // of the last damage
 
    private:
+    Status read_some(uint8_t **rows, uint32_t count, uint32_t *done);
+
     JpegState *state_;
 };
 

@@ -13,10 +13,10 @@
 
 namespace fastload {
 
-constexpr int STRIP_ROWS = 16;     // rows that the horizontal pass handles at once
-constexpr int WEIGHT_BITS = 22;    // fractional bits of a weight
-constexpr int LOW_BITS = 11;       // of these, in the low half
-constexpr int LANE_PADDING = 64;   // bytes that a kernel may read or write past the last lane
+constexpr int STRIP_ROWS = 16;    // rows that the horizontal pass handles at once
+constexpr int WEIGHT_BITS = 22;   // fractional bits of a weight
+constexpr int LOW_BITS = 11;      // of these, in the low half
+constexpr int LANE_PADDING = 64;  // bytes that a kernel may read or write past the last lane
 
 // One channel's normalization. A division takes four times as long as the product with a reciprocal corrected by its
 // own remainder (two fused multiply-adds), which nearly always gives the same bits; `exact_reciprocals` says that it
@@ -42,12 +42,13 @@ struct PixelKernels {
 
     // `fir` for the `count` outputs of a strip, 3 * STRIP_ROWS lanes each: output i takes pairs[i] pairs from pair
     // first_pair[i] of `columns` (as gather_columns made them), with the weights at i * weight_stride.
-    void (*fir_strip)(const uint8_t *columns, int count, const int32_t *first_pair, const int32_t *pairs, const int32_t *high,
-                      const int32_t *low, int weight_stride, uint8_t *out);
+    void (*fir_strip)(const uint8_t *columns, int count, const int32_t *first_pair, const int32_t *pairs,
+                      const int32_t *high, const int32_t *low, int weight_stride, uint8_t *out);
 
     // The horizontal result in[columns][3][STRIP_ROWS] -> row pairs: plane c, pair p at
     // out + c * plane_stride_bytes + p * pair_stride_bytes, [columns][2] bytes. `columns` is a multiple of 8.
-    void (*scatter_rows)(const uint8_t *in, int columns, uint8_t *out, size_t plane_stride_bytes, size_t pair_stride_bytes);
+    void (*scatter_rows)(const uint8_t *in, int columns, uint8_t *out, size_t plane_stride_bytes,
+                         size_t pair_stride_bytes);
 
     // One row of interleaved RGB -> three planes, reversed where asked.
     void (*split_channels)(const uint8_t *rgb, int columns, bool reverse, uint8_t *out, size_t plane_stride_bytes);

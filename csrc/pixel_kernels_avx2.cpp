@@ -17,17 +17,23 @@ struct Vector {
 
     static Int zero() { return _mm256_setzero_si256(); }
     static Int set1(int32_t value) { return _mm256_set1_epi32(value); }
-    static Int widen(const uint8_t *p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
+    static Int widen(const uint8_t *p) {
+        return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+    }
     static Int dot(Int sum, Int words, Int weights) { return _mm256_add_epi32(sum, _mm256_madd_epi16(words, weights)); }
     template <int LOW, int ALL>
-    static Int join(Int high, Int low) { return _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(high, LOW), low), ALL); }
+    static Int join(Int high, Int low) {
+        return _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(high, LOW), low), ALL);
+    }
     static void store_bytes(uint8_t *p, Int words) {
         __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(halves, halves));
     }
 
     using Float = __m256;
-    static Float floats(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)))); }
+    static Float floats(const uint8_t *p) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));
+    }
     static Float divide(Float value, float by) { return _mm256_div_ps(value, _mm256_set1_ps(by)); }
     static Float minus(Float value, float mean) { return _mm256_sub_ps(value, _mm256_set1_ps(mean)); }
     static Float quotient(Float value, float by, float reciprocal) {

@@ -17,16 +17,22 @@ struct Vector {
 
     static Int zero() { return _mm512_setzero_si512(); }
     static Int set1(int32_t value) { return _mm512_set1_epi32(value); }
-    static Int widen(const uint8_t *p) { return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p))); }
+    static Int widen(const uint8_t *p) {
+        return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+    }
     static Int dot(Int sum, Int words, Int weights) { return _mm512_add_epi32(sum, _mm512_madd_epi16(words, weights)); }
     template <int LOW, int ALL>
-    static Int join(Int high, Int low) { return _mm512_srai_epi32(_mm512_add_epi32(_mm512_slli_epi32(high, LOW), low), ALL); }
+    static Int join(Int high, Int low) {
+        return _mm512_srai_epi32(_mm512_add_epi32(_mm512_slli_epi32(high, LOW), low), ALL);
+    }
     static void store_bytes(uint8_t *p, Int words) {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtusepi32_epi8(_mm512_max_epi32(words, zero())));
     }
 
     using Float = __m512;
-    static Float floats(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)))); }
+    static Float floats(const uint8_t *p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+    }
     static Float divide(Float value, float by) { return _mm512_div_ps(value, _mm512_set1_ps(by)); }
     static Float minus(Float value, float mean) { return _mm512_sub_ps(value, _mm512_set1_ps(mean)); }
     static Float quotient(Float value, float by, float reciprocal) {

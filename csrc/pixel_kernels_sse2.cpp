@@ -17,10 +17,14 @@ struct Vector {
 
     static Int zero() { return _mm_setzero_si128(); }
     static Int set1(int32_t value) { return _mm_set1_epi32(value); }
-    static Int widen(const uint8_t *p) { return _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)), zero()); }
+    static Int widen(const uint8_t *p) {
+        return _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)), zero());
+    }
     static Int dot(Int sum, Int words, Int weights) { return _mm_add_epi32(sum, _mm_madd_epi16(words, weights)); }
     template <int LOW, int ALL>
-    static Int join(Int high, Int low) { return _mm_srai_epi32(_mm_add_epi32(_mm_slli_epi32(high, LOW), low), ALL); }
+    static Int join(Int high, Int low) {
+        return _mm_srai_epi32(_mm_add_epi32(_mm_slli_epi32(high, LOW), low), ALL);
+    }
     static void store_bytes(uint8_t *p, Int words) {
         words = _mm_packs_epi32(words, words);
         int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));

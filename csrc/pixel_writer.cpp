@@ -29,7 +29,8 @@ NormalizeRule make_rule(float divisor, float mean, float std) {
     for (int v = 0; v < 256; v++) {
         float level = static_cast<float>(v), exact = level / divisor - mean;
         float fast = quotient(level, divisor, rule.divisor_reciprocal) - mean;
-        bool same = bits_of(fast) == bits_of(exact) && bits_of(quotient(exact, std, rule.std_reciprocal)) == bits_of(exact / std);
+        bool same = bits_of(fast) == bits_of(exact) &&
+                    bits_of(quotient(exact, std, rule.std_reciprocal)) == bits_of(exact / std);
         rule.exact_reciprocals = rule.exact_reciprocals && same;
     }
     return rule;
@@ -50,7 +51,8 @@ uint16_t float16_bits(float value) {
     return static_cast<uint16_t>(sign | round_off((magnitude & 0x7fffffu) | 0x800000u, dropped));
 }
 
-PixelWriter::PixelWriter(Dtype dtype, bool channels_last, int height, int width, float divisor, std::array<float, 3> mean, std::array<float, 3> std)
+PixelWriter::PixelWriter(Dtype dtype, bool channels_last, int height, int width, float divisor,
+                         std::array<float, 3> mean, std::array<float, 3> std)
     : dtype_(dtype), channels_last_(channels_last), height_(height), width_(width) {
     item_bytes_ = dtype == Dtype::uint8 ? 1 : dtype == Dtype::float32 ? 4 : 2;
     for (size_t channel = 0; channel < 3; channel++) {
@@ -65,7 +67,8 @@ PixelWriter::PixelWriter(Dtype dtype, bool channels_last, int height, int width,
 }
 
 template <class Item>
-void PixelWriter::write_from_table(const std::vector<Item> &table, int y, const uint8_t *planes, size_t plane_stride_bytes, uint8_t *sample) const {
+void PixelWriter::write_from_table(const std::vector<Item> &table, int y, const uint8_t *planes,
+                                   size_t plane_stride_bytes, uint8_t *sample) const {
     size_t width = static_cast<size_t>(width_), height = static_cast<size_t>(height_), row = static_cast<size_t>(y);
     Item *out = reinterpret_cast<Item *>(sample);
     for (size_t channel = 0; channel < 3; channel++) {
@@ -80,12 +83,14 @@ void PixelWriter::write_from_table(const std::vector<Item> &table, int y, const 
     }
 }
 
-void PixelWriter::write_row(const PixelKernels &kernels, int y, const uint8_t *planes, size_t plane_stride_bytes, uint8_t *sample) const {
+void PixelWriter::write_row(const PixelKernels &kernels, int y, const uint8_t *planes, size_t plane_stride_bytes,
+                            uint8_t *sample) const {
     if (dtype_ == Dtype::float32 && !channels_last_) {
         size_t width = static_cast<size_t>(width_), height = static_cast<size_t>(height_);
         float *out = reinterpret_cast<float *>(sample);
         for (size_t channel = 0; channel < 3; channel++)
-            kernels.normalize(planes + channel * plane_stride_bytes, width_, rules_[channel], out + (channel * height + static_cast<size_t>(y)) * width);
+            kernels.normalize(planes + channel * plane_stride_bytes, width_, rules_[channel],
+                              out + (channel * height + static_cast<size_t>(y)) * width);
     } else if (dtype_ == Dtype::float32) {
         write_from_table(floats_, y, planes, plane_stride_bytes, sample);
     } else if (dtype_ == Dtype::uint8) {

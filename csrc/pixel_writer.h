@@ -17,18 +17,21 @@ enum class Dtype { uint8 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
 
 class PixelWriter {
    public:
-    PixelWriter(Dtype dtype, bool channels_last, int height, int width, float divisor, std::array<float, 3> mean, std::array<float, 3> std);
+    PixelWriter(Dtype dtype, bool channels_last, int height, int width, float divisor, std::array<float, 3> mean,
+                std::array<float, 3> std);
 
     int height() const { return height_; }
     int width() const { return width_; }
     size_t sample_bytes() const { return static_cast<size_t>(height_) * static_cast<size_t>(width_) * 3 * item_bytes_; }
 
     // Writes row `y` of the sample at `sample`; `planes` are three rows of `width` bytes, `plane_stride_bytes` apart.
-    void write_row(const PixelKernels &kernels, int y, const uint8_t *planes, size_t plane_stride_bytes, uint8_t *sample) const;
+    void write_row(const PixelKernels &kernels, int y, const uint8_t *planes, size_t plane_stride_bytes,
+                   uint8_t *sample) const;
 
    private:
     template <class Item>
-    void write_from_table(const std::vector<Item> &table, int y, const uint8_t *planes, size_t plane_stride_bytes, uint8_t *sample) const;
+    void write_from_table(const std::vector<Item> &table, int y, const uint8_t *planes, size_t plane_stride_bytes,
+                          uint8_t *sample) const;
 
     Dtype dtype_;
     bool channels_last_;

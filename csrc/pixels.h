@@ -10,6 +10,7 @@ namespace fastload {
 const PixelKernels &pixel_kernels_in_use();
 
 // Resizes, crops, flips and writes one image of interleaved RGB bytes.
-void resize_to(const ResizeRequest &request, const uint8_t *rgb, size_t stride_bytes, const PixelWriter &writer, uint8_t *sample);
+void resize_to(const ResizeRequest &request, const uint8_t *rgb, size_t stride_bytes, const PixelWriter &writer,
+               uint8_t *sample);
 
 }  // namespace fastload

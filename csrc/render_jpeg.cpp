@@ -29,7 +29,8 @@ struct Scratch {
 
 // EXIF orientations 2 to 8: where the pixel (x, y) of the upright image lies in the stored one.
 // 5 to 8 swap the axes; then x runs along stored rows.
-void make_upright(const uint8_t *stored, int stored_width, int stored_height, int orientation, std::vector<uint8_t> *upright) {
+void make_upright(const uint8_t *stored, int stored_width, int stored_height, int orientation,
+                  std::vector<uint8_t> *upright) {
     bool swapped = orientation >= 5;
     int width = swapped ? stored_height : stored_width, height = swapped ? stored_width : stored_height;
     bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
@@ -41,7 +42,9 @@ void make_upright(const uint8_t *stored, int stored_width, int stored_height, in
             int column = swapped ? y : x, row = swapped ? x : y;
             if (from_right) column = stored_width - 1 - column;
             if (from_bottom) row = stored_height - 1 - row;
-            const uint8_t *from = stored + (static_cast<size_t>(row) * static_cast<size_t>(stored_width) + static_cast<size_t>(column)) * 3;
+            const uint8_t *from =
+                stored +
+                (static_cast<size_t>(row) * static_cast<size_t>(stored_width) + static_cast<size_t>(column)) * 3;
             *to++ = from[0];
             *to++ = from[1];
             *to++ = from[2];
@@ -51,7 +54,8 @@ void make_upright(const uint8_t *stored, int stored_width, int stored_height, in
 // Decodes rows and columns that the resize reads, a strip at a time, and resizes each while it is in the cache.
 Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
     JpegDecoder &decoder = scratch.decoder;
-    uint32_t wanted_left = static_cast<uint32_t>(resizer.first_column_needed()), wanted_stop = static_cast<uint32_t>(resizer.last_column_needed());
+    uint32_t wanted_left = static_cast<uint32_t>(resizer.first_column_needed()),
+             wanted_stop = static_cast<uint32_t>(resizer.last_column_needed());
     uint32_t left = wanted_left, columns = wanted_stop - wanted_left;
     Status status = decoder.crop(&left, &columns);
     if (status != Status::ok) return status;
@@ -64,7 +68,7 @@ Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
         uint32_t count = std::min<uint32_t>(STRIP_ROWS, stop - row);
         status = decoder.read(scratch.strip.data(), stride, count);
         if (status != Status::ok) break;
-        resizer.push_strip(scratch.strip.data() + skipped_bytes, stride);
+        resizer.push_strip(scratch.strip.data() + skipped_bytes, stride, sink);
         row += count;
     }
     if (status == Status::ok) resizer.finish(sink);
@@ -85,24 +89,35 @@ Status decode_all(Scratch &scratch, int orientation, const uint8_t **pixels) {
     return status;
 }
 
-ResizeRequest request_for(const JpegDecoder &decoder, int orientation, const Geometry &geometry, int denominator, int filter) {
+ResizeRequest request_for(const JpegDecoder &decoder, int orientation, const Geometry &geometry, int denominator,
+                          int filter) {
     int width = static_cast<int>(decoder.stored_width()), height = static_cast<int>(decoder.stored_height());
     if (orientation >= 5) std::swap(width, height);
-    ScaledBox scaled = scaled_box(geometry, width, height, denominator);
-    return ResizeRequest{scaled.width,       scaled.height, {scaled.box[0], scaled.box[1], scaled.box[2], scaled.box[3]},
-                         geometry.resized_w, geometry.resized_h, geometry.left, geometry.top,
-                         geometry.width,     geometry.height, geometry.flip, filter};
+    ScaledBox scaled = scaled_box(geometry, width, height, denominator, orientation);
+    return ResizeRequest{scaled.width,
+                         scaled.height,
+                         {scaled.box[0], scaled.box[1], scaled.box[2], scaled.box[3]},
+                         geometry.resized_w,
+                         geometry.resized_h,
+                         geometry.left,
+                         geometry.top,
+                         geometry.width,
+                         geometry.height,
+                         geometry.flip,
+                         filter};
 }
 
 RenderStatus outcome(Status status, const JpegDecoder &decoder, std::string *message) {
     if (status == Status::damaged) *message = decoder.message();
-    return status == Status::ok ? RenderStatus::ok : status == Status::damaged ? RenderStatus::damaged : RenderStatus::unsupported;
+    return status == Status::ok        ? RenderStatus::ok
+           : status == Status::damaged ? RenderStatus::damaged
+                                       : RenderStatus::unsupported;
 }
 
 }  // namespace
 
-RenderStatus render_jpeg(const uint8_t *bytes, size_t size, int orientation, const Geometry &geometry, int scaled, int filter,
-                         const PixelWriter &writer, uint8_t *sample, std::string *message) {
+RenderStatus render_jpeg(const uint8_t *bytes, size_t size, int orientation, const Geometry &geometry, int scaled,
+                         int filter, const PixelWriter &writer, uint8_t *sample, std::string *message) {
     static thread_local Scratch scratch;
     const PixelKernels &kernels = pixel_kernels_in_use();
     JpegDecoder &decoder = scratch.decoder;
@@ -113,7 +128,9 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, int orientation, con
     Resizer &resizer = scratch.resizer_for(kernels);
     ResizeRequest request = request_for(decoder, orientation, geometry, d, filter);
     resizer.begin(request);
-    RowSink sink = [&](int y, const uint8_t *planes, size_t plane_stride) { writer.write_row(kernels, y, planes, plane_stride, sample); };
+    RowSink sink = [&](int y, const uint8_t *planes, size_t plane_stride) {
+        writer.write_row(kernels, y, planes, plane_stride, sample);
+    };
     if (orientation == 1 && resizer.can_stream() && JpegDecoder::can_crop()) {
         status = stream(scratch, resizer, sink);
     } else {

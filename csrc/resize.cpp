@@ -46,7 +46,9 @@ Taps filtered_taps(const AxisRequest &request, int index) {
     taps.count = std::min(static_cast<int>(centre + support + 0.5), request.in) - taps.start;
     std::vector<double> weights(static_cast<size_t>(std::max(taps.count, 0)));
     double sum = 0.0;
-    for (int t = 0; t < taps.count; t++) sum += weights[static_cast<size_t>(t)] = filter_value(request.filter, (t + taps.start - centre + 0.5) * reciprocal);
+    for (int t = 0; t < taps.count; t++)
+        sum += weights[static_cast<size_t>(t)] =
+            filter_value(request.filter, (t + taps.start - centre + 0.5) * reciprocal);
     for (double weight : weights) taps.weights.push_back(fixed_point(sum != 0.0 ? weight / sum : weight));
     return taps;
 }
@@ -80,8 +82,8 @@ int round_up(int value, int multiple) { return (value + multiple - 1) / multiple
 }  // namespace
 
 bool AxisRequest::operator==(const AxisRequest &other) const {
-    return in == other.in && box_start == other.box_start && box_stop == other.box_stop && out == other.out && first == other.first &&
-           count == other.count && filter == other.filter && reverse == other.reverse;
+    return in == other.in && box_start == other.box_start && box_stop == other.box_stop && out == other.out &&
+           first == other.first && count == other.count && filter == other.filter && reverse == other.reverse;
 }
 
 AxisPlan make_axis_plan(const AxisRequest &request) {
@@ -109,7 +111,8 @@ AxisPlan make_axis_plan(const AxisRequest &request) {
             size_t entry = i * static_cast<size_t>(plan.pair_stride) + static_cast<size_t>((t + odd) / 2);
             int shift = 16 * ((t + odd) % 2);
             int32_t weight = taps.weights[static_cast<size_t>(t)];
-            uint32_t high = static_cast<uint16_t>(weight >> LOW_BITS), low = static_cast<uint16_t>(weight & ((1 << LOW_BITS) - 1));
+            uint32_t high = static_cast<uint16_t>(weight >> LOW_BITS),
+                     low = static_cast<uint16_t>(weight & ((1 << LOW_BITS) - 1));
             plan.high[entry] |= static_cast<int32_t>(high << shift);
             plan.low[entry] |= static_cast<int32_t>(low << shift);
         }
@@ -132,75 +135,89 @@ std::shared_ptr<const AxisPlan> AxisPlanCache::get(const AxisRequest &request) {
 
 void Resizer::begin(const ResizeRequest &request) {
     request_ = request;
-    AxisRequest across{request.in_width, request.box[0], request.box[2], request.resized_width, request.left, request.width, request.filter, request.flip};
-    AxisRequest down{request.in_height, request.box[1], request.box[3], request.resized_height, request.top, request.height, request.filter, false};
+    AxisRequest across{request.in_width, request.box[0], request.box[2], request.resized_width,
+                       request.left,     request.width,  request.filter, request.flip};
+    AxisRequest down{request.in_height, request.box[1], request.box[3], request.resized_height,
+                     request.top,       request.height, request.filter, false};
     horizontal_ = cache_.get(across);
     vertical_ = cache_.get(down);
     copy_ = across.identity() && down.identity();
     // Pillow 13 begins with the axis that sheds more of the work; rounding between the passes makes that visible.
     int shed_rows = request.in_height - request.resized_height, shed_columns = request.in_width - request.resized_width;
-    vertical_first_ = request.filter != FILTER_NEAREST && !across.identity() && !down.identity() && shed_rows > 0 && shed_rows > 2 * shed_columns;
+    vertical_first_ = request.filter != FILTER_NEAREST && !across.identity() && !down.identity() && shed_rows > 0 &&
+                      shed_rows > 2 * shed_columns;
     gathered_columns_ = round_up(horizontal_->source_stop - horizontal_->source_start, 16);
     out_columns_ = round_up(request.width, 16);
     pair_stride_bytes_ = static_cast<size_t>(out_columns_) * 2;
-    if (!vertical_first_ && !copy_) begin_strips(last_row() - first_row());
+    if (!vertical_first_) begin_strips(last_row() - first_row());
 }
 
 void Resizer::begin_strips(int rows) {
     strips_pushed_ = 0;
+    planes_.resize(static_cast<size_t>(out_columns_) * 3 + LANE_PADDING);
+    if (copy_) return;
     plane_stride_bytes_ = static_cast<size_t>(round_up(rows, STRIP_ROWS) / 2) * pair_stride_bytes_;
     pairs_.resize(plane_stride_bytes_ * 3 + LANE_PADDING);
     columns_.resize(static_cast<size_t>(gathered_columns_) * 3 * STRIP_ROWS + LANE_PADDING);
     outputs_.resize(static_cast<size_t>(out_columns_) * 3 * STRIP_ROWS + LANE_PADDING);
-    planes_.resize(static_cast<size_t>(out_columns_) * 3 + LANE_PADDING);
 }
 
 // One strip through the horizontal pass, to row pairs.
 void Resizer::horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_pairs) {
     const AxisPlan &plan = *horizontal_;
     kernels_->gather_columns(rows, stride_bytes, gathered_columns_, columns_.data());
-    kernels_->fir_strip(columns_.data(), plan.request.count, plan.first_pair.data(), plan.pairs.data(), plan.high.data(), plan.low.data(),
-                        plan.pair_stride, outputs_.data());
-    kernels_->scatter_rows(outputs_.data(), round_up(plan.request.count, 8), out_pairs, plane_stride_bytes_, pair_stride_bytes_);
+    kernels_->fir_strip(columns_.data(), plan.request.count, plan.first_pair.data(), plan.pairs.data(),
+                        plan.high.data(), plan.low.data(), plan.pair_stride, outputs_.data());
+    kernels_->scatter_rows(outputs_.data(), round_up(plan.request.count, 8), out_pairs, plane_stride_bytes_,
+                           pair_stride_bytes_);
 }
 
-void Resizer::push_strip(const uint8_t *rows, size_t stride_bytes) {
-    horizontal_strip(rows, stride_bytes, pairs_.data() + static_cast<size_t>(strips_pushed_++) * (STRIP_ROWS / 2) * pair_stride_bytes_);
+void Resizer::push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink) {
+    if (copy_) return copy_strip(rows, stride_bytes, sink);
+    size_t pairs = static_cast<size_t>(strips_pushed_++) * (STRIP_ROWS / 2);
+    horizontal_strip(rows, stride_bytes, pairs_.data() + pairs * pair_stride_bytes_);
 }
 
 void Resizer::finish(const RowSink &sink) {
+    if (copy_) return;
     const AxisPlan &plan = *vertical_;
     for (int y = 0; y < plan.request.count; y++) {
         size_t row = static_cast<size_t>(y), entry = row * static_cast<size_t>(plan.pair_stride);
         const uint8_t *first = pairs_.data() + static_cast<size_t>(plan.first_pair[row]) * pair_stride_bytes_;
         for (size_t channel = 0; channel < 3; channel++)
-            kernels_->fir(first + channel * plane_stride_bytes_, pair_stride_bytes_, plan.pairs[row], &plan.high[entry], &plan.low[entry],
-                          planes_.data() + channel * static_cast<size_t>(out_columns_), out_columns_);
+            kernels_->fir(first + channel * plane_stride_bytes_, pair_stride_bytes_, plan.pairs[row], &plan.high[entry],
+                          &plan.low[entry], planes_.data() + channel * static_cast<size_t>(out_columns_), out_columns_);
         sink(y, planes_.data(), static_cast<size_t>(out_columns_));
     }
 }
 
 void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) {
-    if (copy_) return run_copy(rgb, stride_bytes, sink);
     if (vertical_first_) return run_vertical_first(rgb, stride_bytes, sink);
     size_t strip_stride = row_bytes();
     strip_.resize(strip_stride * STRIP_ROWS + LANE_PADDING);
     size_t wanted = static_cast<size_t>(last_column_needed() - first_column_needed()) * 3;
     for (int row = first_row(); row < last_row(); row += STRIP_ROWS) {
         for (int i = 0; i < std::min(STRIP_ROWS, last_row() - row); i++)
-            std::memcpy(&strip_[static_cast<size_t>(i) * strip_stride], rgb + static_cast<size_t>(row + i) * stride_bytes + static_cast<size_t>(first_column_needed()) * 3, wanted);
-        push_strip(strip_.data(), strip_stride);
+            std::memcpy(
+                &strip_[static_cast<size_t>(i) * strip_stride],
+                rgb + static_cast<size_t>(row + i) * stride_bytes + static_cast<size_t>(first_column_needed()) * 3,
+                wanted);
+        push_strip(strip_.data(), strip_stride, sink);
     }
     finish(sink);
 }
 
-void Resizer::run_copy(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) {
-    planes_.resize(static_cast<size_t>(out_columns_) * 3 + LANE_PADDING);
-    for (int y = 0; y < request_.height; y++) {
-        const uint8_t *row = rgb + static_cast<size_t>(request_.top + y) * stride_bytes + static_cast<size_t>(request_.left) * 3;
-        kernels_->split_channels(row, request_.width, request_.flip, planes_.data(), static_cast<size_t>(out_columns_));
+// Nothing is resized: the rows of the crop go to the sink as they come.
+void Resizer::copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink) {
+    rows += static_cast<size_t>(request_.left - first_column_needed()) * 3;
+    for (int i = 0; i < STRIP_ROWS; i++) {
+        int y = first_row() + strips_pushed_ * STRIP_ROWS + i - request_.top;
+        if (y < 0 || y >= request_.height) continue;
+        kernels_->split_channels(rows + static_cast<size_t>(i) * stride_bytes, request_.width, request_.flip,
+                                 planes_.data(), static_cast<size_t>(out_columns_));
         sink(y, planes_.data(), static_cast<size_t>(out_columns_));
     }
+    strips_pushed_++;
 }
 
 // Rare (tall images), so it is kept simple: the vertical pass makes whole rows, which then go through the horizontal
@@ -212,8 +229,10 @@ void Resizer::run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const 
     size_t pair_count = static_cast<size_t>(last_row() - first_row() + 1) / 2;
     std::vector<uint8_t> row_pairs(pair_count * lanes * 2 + LANE_PADDING);
     for (int row = first_row(); row < last_row(); row++) {
-        const uint8_t *from = rgb + static_cast<size_t>(row) * stride_bytes + static_cast<size_t>(first_column_needed()) * 3;
-        uint8_t *to = &row_pairs[static_cast<size_t>((row - first_row()) / 2) * lanes * 2 + static_cast<size_t>((row - first_row()) % 2)];
+        const uint8_t *from =
+            rgb + static_cast<size_t>(row) * stride_bytes + static_cast<size_t>(first_column_needed()) * 3;
+        uint8_t *to = &row_pairs[static_cast<size_t>((row - first_row()) / 2) * lanes * 2 +
+                                 static_cast<size_t>((row - first_row()) % 2)];
         for (size_t i = 0; i < columns * 3; i++) to[2 * i] = from[i];
     }
     int height = plan.request.count;
@@ -221,14 +240,16 @@ void Resizer::run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const 
     tall_.resize(tall_stride * static_cast<size_t>(round_up(height, STRIP_ROWS)) + LANE_PADDING);
     for (int y = 0; y < height; y++) {
         size_t row = static_cast<size_t>(y), entry = row * static_cast<size_t>(plan.pair_stride);
-        kernels_->fir(&row_pairs[static_cast<size_t>(plan.first_pair[row]) * lanes * 2], lanes * 2, plan.pairs[row], &plan.high[entry], &plan.low[entry],
-                      &tall_[row * tall_stride], static_cast<int>(lanes));
+        kernels_->fir(&row_pairs[static_cast<size_t>(plan.first_pair[row]) * lanes * 2], lanes * 2, plan.pairs[row],
+                      &plan.high[entry], &plan.low[entry], &tall_[row * tall_stride], static_cast<int>(lanes));
     }
     begin_strips(height);
-    for (int row = 0; row < height; row += STRIP_ROWS) push_strip(&tall_[static_cast<size_t>(row) * tall_stride], tall_stride);
+    for (int row = 0; row < height; row += STRIP_ROWS)
+        push_strip(&tall_[static_cast<size_t>(row) * tall_stride], tall_stride, sink);
     for (int y = 0; y < height; y++) {
         for (size_t channel = 0; channel < 3; channel++) {
-            const uint8_t *from = &pairs_[channel * plane_stride_bytes_ + static_cast<size_t>(y / 2) * pair_stride_bytes_ + static_cast<size_t>(y % 2)];
+            const uint8_t *from = &pairs_[channel * plane_stride_bytes_ +
+                                          static_cast<size_t>(y / 2) * pair_stride_bytes_ + static_cast<size_t>(y % 2)];
             uint8_t *to = &planes_[channel * static_cast<size_t>(out_columns_)];
             for (int x = 0; x < request_.width; x++) to[x] = from[2 * x];
         }

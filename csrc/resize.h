@@ -17,7 +17,8 @@
 
 namespace fastload {
 
-// What one axis of a resize is: `out` samples from [box_start, box_stop) of `in` samples; of these `count` from `first`.
+// What one axis of a resize is: `out` samples from [box_start, box_stop) of `in` samples; of these `count` from
+// `first`.
 struct AxisRequest {
     int in;
     float box_start, box_stop;
@@ -33,8 +34,8 @@ struct AxisRequest {
 // `source_start`, the first input that any output reads, which is itself even.
 struct AxisPlan {
     AxisRequest request;
-    int source_start, source_stop;  // inputs that are read
-    int pair_stride;                // entries of `high` and `low` per output
+    int source_start, source_stop;           // inputs that are read
+    int pair_stride;                         // entries of `high` and `low` per output
     std::vector<int32_t> first_pair, pairs;  // relative to source_start / 2, and how many
     std::vector<int32_t> high, low;          // [count][pair_stride], two 16-bit weights an entry
 };
@@ -74,18 +75,18 @@ class Resizer {
 
     // or, where can_stream(), rows [first_row(), last_row()) and columns [first_column_needed(),
     // last_column_needed()) in strips of STRIP_ROWS; row_bytes() must be readable from each row.
-    bool can_stream() const { return !vertical_first_ && !copy_; }
+    bool can_stream() const { return !vertical_first_; }
     int first_row() const { return vertical_->source_start; }
     int last_row() const { return vertical_->source_stop; }
     int first_column_needed() const { return horizontal_->source_start; }
     int last_column_needed() const { return horizontal_->source_stop; }
     size_t row_bytes() const { return static_cast<size_t>(gathered_columns_) * 3; }
-    void push_strip(const uint8_t *rows, size_t stride_bytes);  // rows begin at first_column_needed()
+    void push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);  // from first_column_needed() on
     void finish(const RowSink &sink);
 
    private:
     void run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
-    void run_copy(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
+    void copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);
     void horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_pairs);
     void begin_strips(int rows);
 

@@ -148,8 +148,8 @@ pybind11::dict rows_to_python(SampleRows &&rows) {
     out["keys"] = py::bytes(rows.keys);
     out["skipped"] = skipped;
     out["members_stop"] = rows.members_stop;
-    out["label_member"] = rows.label_offset < 0 ? py::object(py::none())
-                                                : py::object(py::make_tuple(rows.label_offset, rows.label_size));
+    out["label_member"] =
+        rows.label_offset < 0 ? py::object(py::none()) : py::object(py::make_tuple(rows.label_offset, rows.label_size));
     out["header_bytes"] = rows.header_bytes;
     return out;
 }

@@ -36,7 +36,7 @@ struct SampleRows {
 };
 
 class RowBuilder {
-  public:
+   public:
     // has_label_file: "dataset.json" is no sample but where EDM's tools keep the labels.
     RowBuilder(const ContainerFile &file, bool has_label_file) : file_(file), has_label_file_(has_label_file) {}
 
@@ -44,7 +44,7 @@ class RowBuilder {
     void skip(const char *kind) { ++rows_.skipped[kind]; }
     SampleRows finish();
 
-  private:
+   private:
     bool is_current_key(const char *key, size_t length) const;
     void begin_sample(const char *key, size_t length, uint64_t header_offset);
     ExtensionColumn &column_of(const std::string &extension, uint64_t header_offset);

@@ -99,7 +99,10 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
 
 ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges, int64_t delay_nanoseconds)
     : Work(ranges.size()), files_(std::move(files)), blobs_(std::move(blobs)), ranges_(std::move(ranges)), places_(blobs_.size(), nullptr),
-      errors_(blobs_.size(), 0), delay_nanoseconds_(delay_nanoseconds) {}
+      errors_(blobs_.size(), ECANCELED), delay_nanoseconds_(delay_nanoseconds) {
+    for (size_t i = 0; i < blobs_.size(); i++)
+        if (blobs_[i].missing) errors_[i] = 0;
+}
 
 std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, BufferPool &memory, int64_t delay_nanoseconds) {
     std::vector<Range> ranges = plan(blobs);
@@ -225,8 +228,8 @@ void bind_shard_reader(py::module_ &module) {
         .def("wait", &ByteBatch::wait, py::arg("timeout_seconds"), py::call_guard<py::gil_scoped_release>())
         .def("blob", [](std::shared_ptr<ByteBatch> batch, size_t blob) { checked(*batch, blob); return Blob{std::move(batch), blob}; }, py::arg("blob"))
         .def("bytes", [](const ByteBatch &batch, size_t blob) { checked(batch, blob); return py::bytes(reinterpret_cast<const char *>(batch.bytes(blob)), batch.size(blob)); }, py::arg("blob"))
-        .def("missing", [](const ByteBatch &batch, size_t blob) { return batch.missing(checked(batch, blob)); }, py::arg("blob"), "True where the sample has no such field.")
         .def("error", [](const ByteBatch &batch, size_t blob) { return batch.error(checked(batch, blob)); }, py::arg("blob"), "0, an errno, or -1 for a file that is too short.")
+        .def("missing", [](const ByteBatch &batch, size_t blob) { return batch.missing(checked(batch, blob)); }, py::arg("blob"))
         .def("cancel", &ByteBatch::cancel)
         .def_property_readonly("first_error", [](const ByteBatch &batch) -> py::object {
             for (size_t i = 0; i < batch.blobs(); i++)

@@ -13,7 +13,7 @@ namespace fastload {
 namespace {
 
 constexpr uint64_t BLOCK = 512;
-constexpr uint64_t MAX_EXTENDED_BYTES = 1 << 20;       // of a pax header or a long name; real ones are below 64 KiB
+constexpr uint64_t MAX_EXTENDED_BYTES = 1 << 20;        // of a pax header or a long name; real ones are below 64 KiB
 constexpr uint64_t MAX_SIZE_BYTES = uint64_t{1} << 62;  // larger than any file; keeps sums inside uint64_t
 
 using Block = std::array<unsigned char, BLOCK>;
@@ -81,7 +81,7 @@ struct Overrides {
 };
 
 class TarWalk {
-  public:
+   public:
     TarWalk(ContainerFile &file, RowBuilder &rows) : file_(file), rows_(rows) {}
 
     void run() {
@@ -99,7 +99,7 @@ class TarWalk {
         check_padding();
     }
 
-  private:
+   private:
     void take(const Block &block) {
         const std::optional<uint64_t> size = size_field(block.data() + 124);
         if (!size || *size > MAX_SIZE_BYTES) {
@@ -147,8 +147,10 @@ class TarWalk {
     void take_payload(const std::string &name, uint64_t size) {
         const uint64_t start = at_ + BLOCK;
         if (!file_.holds(start, size)) {
-            file_.fail(at_, "the file is cut: '" + name + "' needs bytes up to " + std::to_string(start + size) +
-                                ", the file has " + std::to_string(file_.size()) + ", in the member", COPY_AGAIN);
+            file_.fail(at_,
+                       "the file is cut: '" + name + "' needs bytes up to " + std::to_string(start + size) +
+                           ", the file has " + std::to_string(file_.size()) + ", in the member",
+                       COPY_AGAIN);
         }
         rows_.add(name, at_, start, size);
         at_ = start + (size + BLOCK - 1) / BLOCK * BLOCK;
@@ -165,8 +167,7 @@ class TarWalk {
         } else if (kind == 'V') {
             rows_.skip("volume label");
         } else {
-            file_.fail(at_,
-                       "'" + name + "' has the unknown member type " + std::to_string(static_cast<uint8_t>(kind)),
+            file_.fail(at_, "'" + name + "' has the unknown member type " + std::to_string(static_cast<uint8_t>(kind)),
                        "Pack the shard again with regular files only.");
         }
         at_ += BLOCK;
@@ -193,8 +194,7 @@ class TarWalk {
             const size_t blank = payload.find(' ', at);
             const size_t digits = blank == std::string::npos ? 0 : blank - at;
             const auto length = digits < 10 ? decimal(payload.substr(at, digits)) : std::nullopt;
-            if (!length || *length < digits + 3 || *length > payload.size() - at ||
-                payload[at + *length - 1] != '\n') {
+            if (!length || *length < digits + 3 || *length > payload.size() - at || payload[at + *length - 1] != '\n') {
                 file_.fail(header_at_, "damaged pax header", COPY_AGAIN);
             }
             const size_t equals = payload.find('=', blank);
@@ -234,7 +234,7 @@ class TarWalk {
     [[noreturn]] void fail_at_end() const {
         if (at_ == file_.size()) {
             file_.fail(at_, "no end marker (a block of zeros): the tar seems cut between two members",
-                       "Copy or download it again, or append a marker to a whole one: "
+                       "Copy or download it again, or append a marker if it is whole: "
                        "head -c 1024 /dev/zero >> FILE.");
         }
         file_.fail(std::min(at_, file_.size()), "the file is cut in a header or in padding", COPY_AGAIN);

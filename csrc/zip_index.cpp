@@ -30,7 +30,7 @@ struct Entry {
 };
 
 class ZipWalk {
-  public:
+   public:
     ZipWalk(ContainerFile &file, RowBuilder &rows) : file_(file), rows_(rows) {}
 
     void run() {
@@ -52,12 +52,14 @@ class ZipWalk {
             ++count;
         }
         if (count != directory.count) {
-            file_.fail(directory.start, "the directory has " + std::to_string(count) + " entries and claims " +
-                                            std::to_string(directory.count) + ", starting", COPY_AGAIN);
+            file_.fail(directory.start,
+                       "the directory has " + std::to_string(count) + " entries and claims " +
+                           std::to_string(directory.count) + ", starting",
+                       COPY_AGAIN);
         }
     }
 
-  private:
+   private:
     Directory find_directory() {
         const uint64_t tail_bytes = std::min(file_.size(), END_BYTES + MAX_COMMENT_BYTES);
         const uint64_t tail_start = file_.size() - tail_bytes;
@@ -102,7 +104,10 @@ class ZipWalk {
     Entry parse(const unsigned char *entry, uint64_t entry_offset) const {
         const uint64_t name_bytes = little(entry + 28, 2);
         Entry out{std::string(reinterpret_cast<const char *>(entry) + ENTRY_BYTES, name_bytes),
-                  little(entry + 8, 2), little(entry + 10, 2), little(entry + 20, 4), little(entry + 24, 4),
+                  little(entry + 8, 2),
+                  little(entry + 10, 2),
+                  little(entry + 20, 4),
+                  little(entry + 24, 4),
                   little(entry + 42, 4),
                   entry[5] == 3 ? little(entry + 40, 2) : 0};  // unix: the file's mode
         take_zip64(entry + ENTRY_BYTES + name_bytes, little(entry + 30, 2), out, entry_offset);

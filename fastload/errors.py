@@ -1,7 +1,7 @@
 """What can go wrong, as exceptions: each message says what, where, and the way out, in one line.
 
-Every error that fastload raises on purpose is a FastloadError, so `except fastload.FastloadError` catches them all.
-Where Python has a class of its own for the mistake, ours is a subclass of it too.
+Every error that fastload raises on purpose is a FastloadError, so `except fastload.FastloadError` catches
+them all. Where Python has a class of its own for the mistake, ours is a subclass of it too.
 """
 
 
@@ -28,7 +28,8 @@ class FieldError(FastloadError, KeyError):
 
 
 class SampleError(FastloadError):
-    """The content of one sample cannot be decoded: names the shard, the key, the byte offset and the reason."""
+    """The content of one sample cannot be decoded: names the shard, the key, the byte offset and the
+    reason."""
 
 
 class BackendError(FastloadError, RuntimeError):

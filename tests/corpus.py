@@ -66,6 +66,15 @@ def png(colour_type: int, bits: int, rows: list[bytes], width: int, *chunks: tup
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in body)
 
 
+def tiff(*entries: tuple[int, int, int, int]) -> bytes:
+    """A TIFF of 8-bit gray zeros; entries (tag, type, count, value) come before the usual ones."""
+    entries = (*entries, (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), (279, 4, 1, 4))
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return (
+        b"II*\0" + struct.pack("<I", 14) + bytes(6) + struct.pack("<H", len(entries)) + directory + bytes(4)
+    )
+
+
 @functools.cache
 def pictures() -> dict[str, bytes]:
     """Files that must decode, by name; those named exif-N are `picture()` stored with orientation N."""

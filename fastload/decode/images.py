@@ -1,76 +1,42 @@
-"""The images of a batch, through the backend that this machine has: bytes in, pixels in the batch's buffer out.
+"""The images of a batch, through the backend that this machine has: bytes in, pixels in the batch out.
 
-In: a `ByteBatch`, the image fields and how their pixels are to be written. Out: tensors, and a report of sizes and
-crops. Promised: JPEGs are decoded, resized and written by native threads, and Python is entered once a batch; what
-that path does not take (other formats, CMYK, 12 bits) is decoded by Pillow on worker threads and written by the same
-kernels, into the same batch; geometry and dice are those of spec.py for every image, whoever decodes it. The backend
-"pillow" does everything with Pillow and NumPy and is the reference of the tests.
+In: a `ByteBatch`, the image fields and how their pixels are to be written. Out: tensors, and a report of
+sizes and crops. Promised: JPEGs are decoded, resized and written by native threads, and Python is entered
+once a batch; what that path does not take (other formats, CMYK, 12 bits) is decoded by Pillow on worker
+threads and written by the same kernels, into the same batch; geometry and dice are those of spec.py for every
+image, whoever decodes it. The backend "pillow" does everything with Pillow and NumPy and is the reference of
+the tests.
 """
 
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from fastload import _native, backends
-from fastload.decode import pillow, simple
+from fastload.decode import crop_report, pillow, simple
+from fastload.decode.backend import choose_backend
 from fastload.decode.image_header import image_header
 from fastload.decode.normalize import normalization, normalize
 from fastload.decode.spec import ImageSpec, geometry
-from fastload.errors import BackendError, ConfigError, SampleError
+from fastload.errors import SampleError
 from fastload.fields import Image
 
-_OK, _UNSUPPORTED, _DAMAGED, _MISSING = (
-    int(_native.ImageStatus.OK),
-    int(_native.ImageStatus.UNSUPPORTED),
-    int(_native.ImageStatus.DAMAGED),
-    int(_native.ImageStatus.MISSING),
-)
+_OK = int(_native.ImageStatus.OK)
+_UNSUPPORTED = int(_native.ImageStatus.UNSUPPORTED)
+_MISSING = int(_native.ImageStatus.MISSING)
 _NEAREST = 0
 # NumPy has no bfloat16: its bits travel as uint16.
 _NUMPY_DTYPE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}
 
 
-@dataclass(frozen=True)
-class Backend:
-    """Who decodes. name: "native", "simplejpeg" or "pillow"; jpeg: who decodes JPEGs, and with what."""
-
-    name: str
-    jpeg: str
-
-    def describe(self) -> str:
-        return f"{self.name} ({self.jpeg}; other formats: Pillow)"
-
-
-def choose_backend(decode: str) -> Backend:
-    """The backend that `decode` ("auto", "native" or "pillow") means on this machine.
-
-    "auto" is native. Without a libjpeg that can be loaded, native JPEGs fall to simplejpeg, and say so. Raises
-    BackendError where there is neither, with the reason of each refusal.
-    """
-    if decode == "pillow":
-        return Backend("pillow", "JPEG: Pillow, the reference; slow")
-    if decode not in ("auto", "native"):
-        raise ConfigError(f'decode={decode!r}: give "auto", "native" or "pillow".')
-    path, abi, reasons = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
-    if path is not None:
-        return Backend("native", f"JPEG: {Path(path).name}, ABI {abi}, {_native.pixel_kernels()}")
-    if backends.has("simplejpeg"):
-        return Backend("simplejpeg", f"JPEG: simplejpeg on Python threads, because no libjpeg could be loaded: {reasons}")
-    raise BackendError(
-        f'decode="{decode}": no libjpeg could be loaded ({reasons}), and simplejpeg is not installed. '
-        'Install simplejpeg, or use decode="pillow".'
-    )
-
-
 class ImageStage:
     """Sends batches of images on their way.
 
-    config: what the loader was asked for (`image_fields`, `augment`, `normalize`, `dtype`, `layout`, `decode`,
-    `seed`, `max_pixels`). threads: native decoder threads, shared by all loaders that ask for the same number.
+    config: what the loader was asked for (`image_fields`, `augment`, `normalize`, `dtype`, `layout`,
+    `decode`, `seed`, `max_pixels`). threads: native decoder threads, shared by all loaders that ask for the
+    same number.
     """
 
     def __init__(self, config, threads: int):
@@ -79,35 +45,54 @@ class ImageStage:
         self.fields: dict[str, Image] = config.image_fields
         self.specs = {name: _spec(self.fields, name, config.augment.xflip) for name in self.fields}
         self.normalizations = {
-            name: normalization(config.normalize if one.normalize is None else one.normalize) for name, one in self.fields.items()
+            name: normalization(config.normalize if one.normalize is None else one.normalize)
+            for name, one in self.fields.items()
         }
         self.writers = {name: self._writer(name) for name in self.fields}
         self.bytes_of = {name: writer.sample_bytes for name, writer in self.writers.items()}
         self.threads = threads
         self._decoder = None
         if self.backend.name == "native":
-            self._decoder = backends.once_per_process(("decoder", threads), lambda: _native.ImageDecoder(threads))
+            self._decoder = backends.once_per_process(
+                ("decoder", threads), lambda: _native.ImageDecoder(threads)
+            )
 
     @property
     def sample_bytes(self) -> int:
         """Bytes of all images of one sample."""
         return sum(self.bytes_of.values())
 
-    def submit(self, content: "_native.ByteBatch", first_blob: dict[str, int], buffers: dict, positions: np.ndarray) -> "BatchImages":
+    def submit(
+        self, content: "_native.ByteBatch", first_blob: dict[str, int], buffers: dict, positions: np.ndarray
+    ) -> "BatchImages":
         """Begins to decode, as soon as `content` is read; `buffers` hold [N] samples of each field."""
         pending = None
         if self._decoder is not None:
             requests = [
-                _native.ImageFieldRequest(self.specs[name].native, first_blob[name], first_blob[one.like or name], self.writers[name], buffers[name])
+                _native.ImageFieldRequest(
+                    self.specs[name].native,
+                    first_blob[name],
+                    first_blob[one.like or name],
+                    self.writers[name],
+                    buffers[name],
+                )
                 for name, one in self.fields.items()
             ]
-            pending = self._decoder.submit(content, requests, self.config.seed, positions, self.config.max_pixels)
+            pending = self._decoder.submit(
+                content, requests, self.config.seed, positions, self.config.max_pixels
+            )
         return BatchImages(self, content, first_blob, buffers, positions, pending)
 
     def _writer(self, name: str) -> "_native.PixelWriter":
         spec, preset, config = self.specs[name], self.normalizations[name], self.config
         return _native.PixelWriter(
-            getattr(_native.Dtype, config.dtype), config.layout == "channels_last", spec.height, spec.width, preset.divisor, preset.mean, preset.std
+            getattr(_native.Dtype, config.dtype),
+            config.layout == "channels_last",
+            spec.height,
+            spec.width,
+            preset.divisor,
+            preset.mean,
+            preset.std,
         )
 
 
@@ -119,13 +104,14 @@ class BatchImages:
         self._positions, self._pending = positions, pending
         self._names = list(stage.fields)
         self._status: np.ndarray | None = None
-        self._reports: dict[str, dict] = {}
+        self._rows: dict[str, dict[str, np.ndarray]] = {}  # field -> rows of crop_report.py
         self._errors: dict[tuple[str, int], str] = {}
         self._lock = threading.Lock()
 
     def wait(self, timeout_seconds: float) -> bool:
         """True when the native threads are done with this batch."""
-        return self._content.wait(timeout_seconds) if self._pending is None else self._pending.wait(timeout_seconds)
+        on_its_way = self._content if self._pending is None else self._pending
+        return on_its_way.wait(timeout_seconds)
 
     def cancel(self) -> None:
         if self._pending is not None:
@@ -164,7 +150,8 @@ class BatchImages:
             raise SampleError(f"{where(i)}: field {name!r}: {self._errors[name, i]}")
 
     def tensor(self, name: str):
-        """The images of a field, a torch tensor [N, 3, height, width] over the buffer, in the loader's layout.
+        """The images of a field: a torch tensor [N, 3, height, width] over the buffer, in the loader's
+        layout.
 
         Nothing is copied; the buffer goes back to its pool when the last tensor over it dies, views included.
         """
@@ -180,25 +167,8 @@ class BatchImages:
         return tensor.permute(0, 3, 1, 2) if channels_last else tensor
 
     def report(self, name: str) -> dict:
-        """What SDXL is conditioned on, of each image of a field, as torch tensors.
-
-        "NAME.original_size" [N, 2] int32 (height, width), upright, in pixels; "NAME.crop_box" [N, 4] float32 (left,
-        top, right, bottom), what the output shows, in pixels of the original; "NAME.crop_top_left" [N, 2] int32, the
-        same corner in pixels of the resized image; "NAME.target_size" [N, 2] int32 (height, width).
-        """
-        import torch
-
-        spec, rows = self._stage.specs[name], self._report_of(name)
-        sizes, boxes, resized, corners = rows["sizes"], rows["boxes"], rows["resized"], rows["corners"]
-        top_left_first = np.stack([boxes[:, 1], boxes[:, 0], boxes[:, 3], boxes[:, 2]], 1).reshape(-1, 2, 2)
-        scale = (top_left_first[:, 1] - top_left_first[:, 0]) / np.maximum(resized, 1)  # original pixels a resized one
-        start = top_left_first[:, 0] + corners * scale
-        stop = start + np.array([spec.height, spec.width]) * scale
-        crop_box = np.stack([start[:, 1], start[:, 0], stop[:, 1], stop[:, 0]], 1).astype(np.float32)
-        top_left = np.rint(top_left_first[:, 0] / np.maximum(scale, 1e-9)).astype(np.int32) + corners
-        target = np.tile(np.array([[spec.height, spec.width]], np.int32), (len(sizes), 1))
-        named = {"original_size": sizes, "crop_box": crop_box, "crop_top_left": top_left.astype(np.int32), "target_size": target}
-        return {f"{name}.{part}": torch.from_numpy(np.ascontiguousarray(rows)) for part, rows in named.items()}
+        """The entries of `report=True` for a field; see crop_report.py."""
+        return crop_report.crop_report(name, self._stage.specs[name], self._rows_of(name))
 
     def _statuses(self) -> np.ndarray:
         """[fields, N]; without native threads every image that is there is for `render_other`."""
@@ -207,7 +177,10 @@ class BatchImages:
             if self._pending is not None:
                 self._status = self._pending.status.reshape(len(self._names), n)
             else:
-                rows = [[_MISSING if self._is_missing(name, i) else _UNSUPPORTED for i in range(n)] for name in self._names]
+                rows = [
+                    [_MISSING if self._is_missing(name, i) else _UNSUPPORTED for i in range(n)]
+                    for name in self._names
+                ]
                 self._status = np.array(rows, np.int32)
         return self._status
 
@@ -221,25 +194,27 @@ class BatchImages:
             return message
         if self._status[f, i] == _MISSING:
             return f"the image that like={self._stage.fields[name].like!r} names is missing"
-        rows = self._pending.report(f)
-        height, width = rows["sizes"][i]
+        height, width = (int(side) for side in self._rows_of(name)["sizes"][i])
         try:
-            geometry(self._stage.specs[name], int(width), int(height), self._stage.config.seed, int(self._positions[i]))
+            geometry(self._stage.specs[name], width, height, self._stage.config.seed, int(self._positions[i]))
         except SampleError as error:
             return str(error)
-        raise AssertionError("the native geometry refused what the plain one accepts")
+        raise AssertionError(f"the native geometry refused {width} x {height}, the plain one does not")
 
     def _render(self, name: str, i: int) -> None:
         stage, like = self._stage, self._stage.fields[name].like
-        limit, position = stage.config.max_pixels, int(self._positions[i])
-        content = memoryview(self._content.blob(self._first_blob[name] + i))
-        guide = None
-        if like is not None:
-            guide = _upright_size(memoryview(self._content.blob(self._first_blob[like] + i)))
-        decode = simple.decode_image if stage.backend.name == "simplejpeg" and image_header(content).format == "jpeg" else pillow.decode_image
-        image = decode(content, stage.specs[name], stage.config.seed, position, max_pixels=limit, guide=guide)
-        self._remember(name, i, image)
+        content = self._bytes(name, i)
+        limit = stage.config.max_pixels
+        guide = None if like is None else pillow.upright_size(self._bytes(like, i), max_pixels=limit)
+        by_simplejpeg = stage.backend.name == "simplejpeg" and image_header(content).format == "jpeg"
+        decode_image = simple.decode_image if by_simplejpeg else pillow.decode_image
+        spec, position = stage.specs[name], int(self._positions[i])
+        image = decode_image(content, spec, stage.config.seed, position, max_pixels=limit, guide=guide)
+        crop_report.enter(self._rows_of(name), i, image)
         self._write(name, i, image.pixels)
+
+    def _bytes(self, name: str, i: int) -> memoryview:
+        return memoryview(self._content.blob(self._first_blob[name] + i))
 
     def _fill(self, name: str, i: int) -> None:
         """The default colour of a field where a sample has no image."""
@@ -253,43 +228,27 @@ class BatchImages:
             _write_reference(self.tensor(name)[i], levels, stage.normalizations[name])
             return
         height, width = levels.shape[:2]
-        whole = (0, 0, width, height)
+        view = {"box": (0, 0, width, height), "resized": (width, height), "crop": (0, 0, width, height)}
         out = np.frombuffer(self._buffers[name], np.uint8)
-        _native.write_image(np.ascontiguousarray(levels), whole, (width, height), whole, False, _NEAREST, stage.writers[name], out, i)
+        writer = stage.writers[name]
+        levels = np.ascontiguousarray(levels)
+        _native.write_image(levels, **view, flip=False, filter=_NEAREST, writer=writer, out=out, sample=i)
 
-    def _remember(self, name: str, i: int, image: "pillow.DecodedImage") -> None:
-        """Enters an image that native threads did not make into the report."""
-        rows, geometry = self._report_of(name), image.geometry
-        rows["sizes"][i] = image.size[::-1]
-        rows["boxes"][i] = geometry.box
-        rows["resized"][i] = geometry.resized[::-1]
-        rows["corners"][i] = geometry.crop[1], geometry.crop[0]
-
-    def _report_of(self, name: str) -> dict[str, np.ndarray]:
+    def _rows_of(self, name: str) -> dict[str, np.ndarray]:
         with self._lock:  # made by whichever worker comes first
-            if name not in self._reports:
-                n = len(self._positions)
-                if self._pending is not None:
-                    self._reports[name] = self._pending.report(self._names.index(name))
-                else:
-                    self._reports[name] = {part: np.zeros((n, 2), np.int32) for part in ("sizes", "resized", "corners")}
-                    self._reports[name]["boxes"] = np.zeros((n, 4))
-            return self._reports[name]
+            if name not in self._rows:
+                native = None if self._pending is None else self._pending.report(self._names.index(name))
+                self._rows[name] = native or crop_report.empty_rows(len(self._positions))
+            return self._rows[name]
 
 
 def _write_reference(out, levels: np.ndarray, rule) -> None:
-    """The plain twin of the native writer: `levels` [height, width, 3] uint8 into `out` [3, height, width]."""
+    """The plain twin of the native writer: `levels` [height, width, 3] uint8 into `out` [3, height,
+    width]."""
     import torch
 
     image = torch.from_numpy(np.ascontiguousarray(levels.transpose(2, 0, 1)))
     out.copy_(image if out.dtype == torch.uint8 else normalize(image, rule, out.dtype))
-
-
-def _upright_size(content) -> tuple[int, int]:
-    header = image_header(content)
-    if not header.complete:
-        raise SampleError("the size of the image that like= names cannot be told from its header")
-    return header.upright
 
 
 def _spec(fields: dict[str, Image], name: str, xflip: float) -> ImageSpec:

@@ -1,11 +1,10 @@
 """JPEGs through the simplejpeg package, for machines on which no libjpeg can be loaded by itself.
 
-In, out and promised: as `pillow.decode_image`, which it stands in for; the package brings a libjpeg-turbo of its own
-and decodes with the GIL released, but is entered once an image, on Python's threads.
+In, out and promised: as `pillow.decode_image`, which it stands in for; the package brings a libjpeg-turbo of
+its own and decodes with the GIL released, but is entered once an image, on Python's threads.
 """
 
 import numpy as np
-
 from PIL import Image
 
 from fastload.decode import pillow
@@ -17,7 +16,13 @@ _CMYK_CHANNELS = 4
 
 
 def decode_image(
-    content, spec: ImageSpec, seed: int, position: int, *, max_pixels: int, guide: tuple[int, int] | None = None
+    content,
+    spec: ImageSpec,
+    seed: int,
+    position: int,
+    *,
+    max_pixels: int,
+    guide: tuple[int, int] | None = None,
 ) -> pillow.DecodedImage:
     """Decodes, resizes, crops and flips one JPEG; CMYK goes to Pillow, as in every backend.
 
@@ -33,10 +38,12 @@ def decode_image(
     chosen = geometry(spec, *size, seed, position)
     view = stretched(chosen, size, own)
     d = denominator(spec.scaled, view)
-    scaled_size, box = scaled_box(view, *own, d)
+    scaled_size, box = scaled_box(view, *own, d, header.orientation)
     rgb = pillow.turned(Image.fromarray(_decode(content, header.width, header.height, d)), header.orientation)
     if rgb.size != scaled_size:
-        raise SampleError(f"decoded to {rgb.size[0]} x {rgb.size[1]} pixels, not to {scaled_size[0]} x {scaled_size[1]}")
+        raise SampleError(
+            f"decoded to {rgb.size[0]} x {rgb.size[1]} pixels, not to {scaled_size[0]} x {scaled_size[1]}"
+        )
     return pillow.DecodedImage(pillow.render(rgb, chosen, spec.filter, box), chosen, size)
 
 

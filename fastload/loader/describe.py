@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-from fastload.decode.images import choose_backend
+from fastload.decode.backend import choose_backend
 from fastload.errors import FastloadError
 from fastload.fields import REQUIRED, Field
 from fastload.loader.config import LoaderConfig

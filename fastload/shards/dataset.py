@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from .select import Selection, selected_rows
 from .source import Container, find_containers
 
 MAX_ALTERNATIVES = 127
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,13 @@ class Dataset:
 
     def row(self, sample_id: int) -> Row:
         """One sample with all its extensions; for messages and predicates, not for speed."""
-        (raw,) = self._rows_of([sample_id])
-        return self._raw_row(int(raw), sample_id)
+        return next(self._as_rows(self._rows_of([sample_id]), [sample_id]))
 
     def where(self, sample_id: int) -> str:
         """The sample's place for messages: "00012.tar: key '0001' at byte 10240"."""
         row = self.row(sample_id)
         (raw,) = self._rows_of([sample_id])
-        if self._containers[self._container_of(int(raw))].is_folder:
+        if self._containers[np.searchsorted(self._row_starts, raw, side="right") - 1].is_folder:
             return f"{row.container}: key '{row.key}'"
         return (
             f"{row.container}: key '{row.key}' at byte {min(start for start, _ in row.extensions.values())}"
@@ -192,24 +192,22 @@ class Dataset:
         """Number of samples before any selection."""
         return self._lookup.rows
 
-    def raw_row(self, raw: int) -> Row:
-        """The Row of a row number before any selection."""
-        return self._raw_row(raw, raw)
+    def raw_rows(self) -> Iterator[Row]:
+        """Every Row before any selection, in order; sample_id counts them."""
+        for start in range(0, self.all_rows(), ROWS_AT_ONCE):
+            raws = np.arange(start, min(start + ROWS_AT_ONCE, self.all_rows()))
+            yield from self._as_rows(raws, raws.tolist())
 
-    def _raw_row(self, raw: int, sample_id: int) -> Row:
-        one = np.array([raw], np.int64)
-        extensions = {}
+    def _as_rows(self, raws: np.ndarray, sample_ids: list[int]) -> Iterator[Row]:
+        keys = self._on_sound_columns(lambda: self._lookup.keys(raws))
+        columns = {}
         for name, number in self._extension_numbers.items():
-            _, offset, size, choice, _ = self._on_sound_columns(
-                lambda n=number: self._lookup.locate(one, [n])
-            )
-            if choice[0] >= 0:
-                extensions[name] = (int(offset[0]), int(size[0]))
-        (key,) = self._on_sound_columns(lambda: self._lookup.keys(one))
-        return Row(sample_id, self.names[self._container_of(raw)], key, extensions)
-
-    def _container_of(self, raw: int) -> int:
-        return int(np.searchsorted(self._row_starts, raw, side="right")) - 1
+            found = self._on_sound_columns(lambda number=number: self._lookup.locate(raws, [number]))
+            columns[name] = (found[1].tolist(), found[2].tolist())
+        containers = np.searchsorted(self._row_starts, raws, side="right") - 1
+        for i, sample_id in enumerate(sample_ids):
+            extensions = {n: (offset[i], size[i]) for n, (offset, size) in columns.items() if size[i] >= 0}
+            yield Row(sample_id, self.names[containers[i]], keys[i], extensions)
 
     def _rows_of(self, sample_ids: np.ndarray) -> np.ndarray:
         ids = np.asarray(sample_ids)
@@ -250,11 +248,19 @@ class Dataset:
     def _on_sound_columns(self, call: Callable):
         """The call's result; a container whose index proves damaged at first use gets a new one, and the call
         again."""
+        mended: set[int] = set()
         while True:
             try:
                 return call()
             except _native.IndexDamage as damage:
-                self._mend(int(str(damage)))
+                place = int(str(damage))
+                if place in mended:
+                    raise ShardError(
+                        f"{self.names[place]}: its index is damaged again as soon as it is written. "
+                        f"Check the disk of {self._cache_dir}, or give another cache_dir."
+                    ) from None
+                self._mend(place)
+                mended.add(place)
 
     def _mend(self, place: int) -> None:
         container = self._containers[place]

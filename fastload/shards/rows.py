@@ -181,5 +181,7 @@ def damaged(name: str, offset_bytes: int, what: str, way_out: str) -> ShardError
 
 
 def shown(member: bytes) -> str:
-    """A member's name as text for a message."""
-    return member.decode("utf-8", "backslashreplace")
+    """A member's name as text for a message of one line."""
+    return re.sub(
+        r"[\0-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02x}", member.decode("utf-8", "backslashreplace")
+    )

@@ -26,7 +26,7 @@ else:
 def selected_rows(dataset: Dataset, select: Selection) -> np.ndarray:
     """Ascending row numbers, uint32 (or uint64 from 2^32 rows on). Raises ConfigError."""
     if callable(select):
-        kept = [raw for raw in range(dataset.all_rows()) if select(dataset.raw_row(raw))]
+        kept = [row.sample_id for row in dataset.raw_rows() if select(row)]
         rows = np.array(kept, np.int64)
     elif isinstance(select, str):
         raise ConfigError(f"select={select!r}: keys to leave out come as a list. Write select=[{select!r}].")

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from fastload.errors import ConfigError, SourceError
@@ -123,23 +124,32 @@ def expand_braces(pattern: str) -> list[str]:
 
     Raises ConfigError for a range of more than a million names.
     """
-    for match in re.finditer(r"\{([^{}]*)\}", pattern):
-        body = match[1]
-        numbers = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", body)
-        if numbers:
-            choices = _number_range(numbers[1], numbers[2])
-        elif "," in body:
-            choices = body.split(",")
-        else:
-            continue
-        head, tail = pattern[: match.start()], pattern[match.end() :]
-        tails = expand_braces(tail)
-        heads = [head + choice for choice in choices]
-        # Braces around this pair (a,{b,c}) are still open in `head`: the whole is expanded again.
-        if "{" in head:
-            return [done for start in heads for end in tails for done in expand_braces(start + end)]
-        return [start + end for start in heads for end in tails]
+    start = pattern.find("{")
+    while start >= 0:
+        choices, stop = _choices(pattern, start)
+        if choices:
+            tails = expand_braces(pattern[stop:])
+            return [pattern[:start] + middle + tail for middle in choices for tail in tails]
+        start = pattern.find("{", start + 1)
     return [pattern]
+
+
+def _choices(pattern: str, start: int) -> tuple[list[str], int]:
+    """What the brace at `start` stands for and where it ends; no choices if it is an ordinary character."""
+    depth, cuts = 0, [start]
+    for at in range(start, len(pattern)):
+        depth += {"{": 1, "}": -1}.get(pattern[at], 0)
+        if depth == 0 or (depth == 1 and pattern[at] == ","):
+            cuts.append(at)
+        if depth == 0:
+            break
+    parts = [pattern[left + 1 : right] for left, right in pairwise(cuts)]
+    numbers = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", parts[0]) if len(parts) == 1 else None
+    if depth != 0 or (len(parts) < 2 and not numbers):
+        return [], start
+    if numbers:
+        return _number_range(numbers[1], numbers[2]), cuts[-1] + 1
+    return [choice for part in parts for choice in expand_braces(part)], cuts[-1] + 1
 
 
 def _number_range(first: str, last: str) -> list[str]:

@@ -176,7 +176,8 @@ class _TarWalk:
                 self.name,
                 self.at,
                 "no end marker (a block of zeros): the tar seems cut between two members",
-                "Copy or download it again, or append a marker to a whole one: head -c 1024 /dev/zero >> FILE.",
+                "Copy or download it again, or append a marker if it is whole: "
+                "head -c 1024 /dev/zero >> FILE.",
             )
         where = min(self.at, self.size_bytes)
         return damaged(self.name, where, "the file is cut in a header or in padding", COPY_AGAIN)

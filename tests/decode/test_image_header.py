@@ -9,7 +9,7 @@ from PIL import Image
 
 from fastload import _native
 from fastload.decode.image_header import ImageHeader, image_header
-from tests.corpus import ORIENTATION, SIZE, broken, encode, photos, picture, pictures, png
+from tests.corpus import ORIENTATION, SIZE, broken, encode, photos, picture, pictures, png, tiff
 
 CHANNELS = {"1": 1, "L": 1, "P": 1, "I;16": 1, "I": 1, "F": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
 BMP_32 = b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 5, -7, 1, 32, 0) + bytes(20 + 5 * 7 * 4)
@@ -123,6 +123,20 @@ def test_channels_and_bits_are_those_stored(name, channels, bits):
     assert (got.channels, got.bits) == (channels, bits)
 
 
+@pytest.mark.filterwarnings("ignore:Metadata Warning")
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [(256, 3, 1, 4), (257, 3, 1, 1), (256, 3, 1, 7)],  # the first of two widths counts
+        [(274, 3, 1, 6), (274, 3, 1, 3), (256, 3, 1, 4), (257, 3, 1, 1)],
+        [(274, 3, 2, 6), (256, 3, 1, 4), (257, 3, 1, 1)],  # of two orientations in one entry the first
+    ],
+)
+def test_a_tiff_directory_that_says_a_thing_twice_is_read_as_pillow_reads_it(entries):
+    got, expected = image_header(tiff(*entries)), by_pillow(tiff(*entries))
+    assert got[:4] == expected[:4] and got[1:3] == (4, 1)
+
+
 def test_the_gif_canvas_grows_with_its_first_frame():
     content = bytearray(pictures()["gif"])
     content[6:10] = struct.pack("<HH", 3, 100)
@@ -148,7 +162,7 @@ def test_tables_before_the_frame_are_not_taken_for_it():
     # DHT, DAC and JPG lie among the numbers of the frame markers; some encoders write their tables first
     content = pictures()["jpeg 420"]
     for marker in (0xC4, 0xC8, 0xCC):
-        table = bytes([0xFF, marker]) + struct.pack(">HBHHB", 19, 8, 5, 5, 3) + bytes(9)
+        table = bytes([0xFF, marker]) + struct.pack(">HBHHB", 17, 8, 5, 5, 3) + bytes(9)
         assert image_header(content[:2] + table + content[2:])[1:3] == SIZE
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from fastload.decode.pillow import decode_image, decode_rgb, render, upright_size
 from fastload.decode.spec import Geometry, ImageSpec, denominator, geometry, stretched
 from fastload.errors import SampleError
-from tests.corpus import SIZE, broken, encode, photos, picture, pictures, png
+from tests.corpus import SIZE, broken, encode, photos, picture, pictures, png, tiff
 
 RGB, ALPHA = picture(), picture(seed=1)[..., 0]
 UPRIGHT = {  # what EXIF's orientation N asks for, without Pillow
@@ -269,6 +269,12 @@ def test_the_reason_says_what_is_wrong():
     }.items():
         with pytest.raises(SampleError, match=reason):
             decode_rgb(broken()[name])
+
+
+def test_a_tiff_that_pillow_turns_and_its_header_does_not_is_refused():
+    signed = tiff((256, 3, 1, 4), (257, 3, 1, 1), (274, 8, 1, 6))  # an orientation is never a signed number
+    with pytest.raises(SampleError, match=r"decoded to \(1, 4\) pixels, where its header promised \(4, 1\)"):
+        decode_image(signed, ImageSpec(1, 1), 0, 0)
 
 
 def test_formats_that_run_other_programs_are_not_opened():

@@ -37,7 +37,7 @@ def quadrants(width: int, height: int) -> np.ndarray:
 )
 @pytest.mark.parametrize("decode", DECODERS)
 def test_a_mask_of_another_size_shows_what_its_image_shows(tmp_path, decode, arguments):
-    """The image at 64 x 48, its mask at 32 x 24: the mask's levels are never mixed, edges agree to a pixel."""
+    """The image at 64 x 48, its mask at 32 x 24: no level is mixed, edges agree to a pixel."""
     picture, mask = quadrants(64, 48), quadrants(32, 24)
     one = {"jpg": corpus.encode(picture, "JPEG", quality=100), "mask.png": corpus.encode(mask, "PNG")}
     write(tmp_path, ({"__key__": f"{i}"} | one for i in range(8)))

@@ -1,0 +1,1 @@
+"""Measurements: parts (`bench_*.py`, pytest-benchmark) and the whole trip against peers (`end_to_end`)."""
