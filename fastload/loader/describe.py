@@ -16,15 +16,18 @@ from fastload.errors import FastloadError
 from fastload.fields import REQUIRED, Field
 from fastload.loader.config import LoaderConfig
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
+
 
 def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place: str) -> str:
     """The `repr` of a loader: what it reads, what it makes of it, and who does that on this machine."""
     lines = [
-        f"fastload.Loader({reprlib.repr(config.source)}, batch_size={config.batch_size})",
+        f"fastload.Loader({_SHORT.repr(config.source)}, batch_size={config.batch_size})",
         *(f"  {name}: {_field(one)}" for name, one in config.fields.items()),
     ]
     if config.image_fields:
-        rule = config.normalize if isinstance(config.normalize, str) else reprlib.repr(config.normalize)
+        rule = config.normalize if isinstance(config.normalize, str) else _SHORT.repr(config.normalize)
         rule = "not normalized" if config.dtype == "uint8" else f"normalize={rule}"
         lines.append(f"  pixels: {config.dtype}, {config.layout}, {rule}, {config.augment!r}")
         lines.append(f"  decode: {_decoder(config, threads)}")
@@ -71,6 +74,6 @@ def _field(one: Field) -> str:
             continue
         if argument.name == "size" and value[0] == value[1]:
             value = value[0]
-        text = getattr(value, "__qualname__", None) or reprlib.repr(value)
+        text = getattr(value, "__qualname__", None) or _SHORT.repr(value)
         shown.append(text if argument.name in ("ext", "fn") else f"{argument.name}={text}")
     return f"{type(one).__name__}({', '.join(shown)})"
