@@ -1,5 +1,6 @@
 """How iterations begin, end, and are forgotten: no thread, no file and no memory stays, and nothing hangs."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -12,9 +13,11 @@ import weakref
 import pytest
 
 import fastload as fl
+from fastload import _native
+from fastload.backends import once_per_process
 from fastload.errors import ConfigError
 from tests.contracts.stream import assert_equal_streams, positions
-from tests.loader.samples import labels, pictures, write_shards
+from tests.loader.samples import labels, pictures, write, write_shards
 
 SLOW_FIELDS = {"image": fl.Image(size=8), "text": fl.Custom("txt", len)}
 
@@ -146,23 +149,45 @@ def test_an_iteration_in_a_reference_cycle_may_be_collected_by_one_of_its_own_wo
     assert workers_after_a_while() == []
 
 
-def test_your_function_never_sees_bytes_of_a_batch_that_was_cancelled(shards):
-    from fastload.backends import once_per_process
+@contextlib.contextmanager
+def slow_reads(threads: int, seconds: float):
+    """Reader threads of loaders with so many of them sleep before each read."""
+    reader = once_per_process(("reader", threads), lambda: _native.ShardReader(threads))
+    reader.set_delay_seconds(seconds)
+    yield
+    reader.set_delay_seconds(0.0)
 
+
+def test_your_function_never_sees_bytes_of_a_batch_that_was_cancelled(tmp_path):
+    """When the first 16 reads end and the next 16 begin, 40 workers wait for bytes: 8 of them in vain."""
+    write(tmp_path, ({"__key__": f"{i}", "txt": f"caption {i}"} for i in range(60)))
     seen = []
-    loader = fl.Loader(shards, 1, {"text": fl.Custom("txt", seen.append)}, prefetch=12, threads=2)
+    fields = {"text": fl.Custom("txt", seen.append)}
+    loader = fl.Loader(str(tmp_path), 1, fields, prefetch=50, threads=40)
+    with slow_reads(16, 0.05):
+        next(iter(loader))
+        loader.close()
+    assert seen and set(seen) <= {f"caption {i}".encode() for i in range(60)}
+
+
+def test_close_waits_for_one_call_of_your_function_not_for_its_whole_batch(shards):
+    fields = {"text": fl.Custom("txt", lambda content: time.sleep(0.03))}
+    loader = fl.Loader(shards, 11, fields, prefetch=1, threads=1)
     run = iter(loader)
     next(run)
-    reader = once_per_process(("reader", 4), lambda: pytest.fail("the reader threads are there"))
-    list(run)
+    begun = time.perf_counter()
+    loader.close()
+    assert time.perf_counter() - begun < 5 * 0.03
+
+
+def test_close_waits_for_the_reads_at_hand(shards):
+    loader = labels(shards, 1, prefetch=9)
     run = iter(loader)
-    reader.set_delay_seconds(0.02)
-    try:
+    with slow_reads(4, 0.05):
         next(run)
         loader.close()
-    finally:
-        reader.set_delay_seconds(0.0)
-    assert set(seen) <= {f"caption {i}".encode() for i in range(23)}
+        assert loader.stats()["pool"]["used_bytes"] == 0
+        assert files_open_in(shards) == []
 
 
 def in_a_child(work) -> int:
@@ -280,20 +305,13 @@ def test_ctrl_c_ends_the_iteration_and_the_loader_goes_on(tmp_path):
 
 
 def test_ctrl_c_while_native_threads_read_is_seen(shards):
-    from fastload.backends import once_per_process
-
     loader = labels(shards, 4)
-    list(loader)
-    reader = once_per_process(("reader", 4), lambda: pytest.fail("the reader threads are there"))
-    reader.set_delay_seconds(1.0)
     timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
-    timer.start()
     begun = time.perf_counter()
-    try:
+    with slow_reads(4, 1.0):
+        timer.start()
         with pytest.raises(KeyboardInterrupt):
             next(iter(loader))
-    finally:
-        reader.set_delay_seconds(0.0)
     timer.join()
     assert time.perf_counter() - begun < 4
     assert len(list(loader)) == 5

@@ -185,6 +185,8 @@ def test_a_cursor_of_other_pixels_goes_on_with_one_warning(shards, other):
     loader.load_state_dict(saved.state_dict())
     with pytest.warns(UserWarning, match="the pixels are made differently") as seen:
         got = positions(list(loader))
+        list(loader)
+        loader.state_dict()
     assert len(seen) == 1
     assert seen[0].filename == __file__
     assert got == list(range(4, 20))

@@ -169,3 +169,20 @@ def test_every_second_goes_where_it_belongs(monkeypatch):
     assert (numbers["samples"], numbers["images"], numbers["batches"]) == (60, 120, 6)
     assert numbers["images_per_second"] == pytest.approx(100 / 29)
     assert numbers["limited_by"] != "training"  # it waited 5 of 29 seconds
+
+
+def test_a_stage_limits_by_the_share_of_its_threads_not_by_their_sum(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("fastload.loader.stats.time", clock)
+    stats = Stats()
+    stats.threads = {"decode": 4, "values": 2}
+    for _ in range(2):
+        stats.asked()
+        clock.now += 1
+        stats.handed_over(1, 1)
+    stats.add("decode", 1.2)
+    stats.add("values", 0.9)
+    stats.add("batch", 0.5)
+    assert stats.snapshot({})["limited_by"] == "batch"
+    stats.add("decode", 1.0)
+    assert stats.snapshot({})["limited_by"] == "decode"
