@@ -42,30 +42,16 @@ Buffer::~Buffer() { pool_->give_back(bytes_, capacity_); }
 BufferPool::~BufferPool() { trim(); }
 
 void BufferPool::trim() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (const Idle &idle : idle_) munmap(idle.bytes, idle.capacity);
-    idle_.clear();
+    if (!state_.is_ours()) return;
+    std::lock_guard<std::mutex> lock(state_->mutex);
+    for (const Idle &idle : state_->idle) munmap(idle.bytes, idle.capacity);
+    state_->idle.clear();
     idle_bytes_ = 0;
 }
 
 std::shared_ptr<Buffer> BufferPool::acquire(size_t size) {
     size_t capacity = rounded_capacity(size);
-    uint8_t *bytes = nullptr;
-    {
-        std::lock_guard<std::mutex> lock(mutex_);
-        size_t best = idle_.size();
-        for (size_t i = 0; i < idle_.size(); i++)
-            if (idle_[i].capacity >= capacity && idle_[i].capacity / 2 <= capacity && (best == idle_.size() || idle_[i].capacity < idle_[best].capacity))
-                best = i;
-        if (best < idle_.size()) {
-            bytes = idle_[best].bytes;
-            capacity = idle_[best].capacity;
-            idle_[best] = idle_.back();
-            idle_.pop_back();
-            idle_bytes_ -= capacity;
-            reused_++;
-        }
-    }
+    uint8_t *bytes = state_.is_ours() ? take_idle(&capacity) : nullptr;
     if (!bytes) {
         bytes = map_pages(capacity);
         allocated_++;
@@ -74,21 +60,48 @@ std::shared_ptr<Buffer> BufferPool::acquire(size_t size) {
     return std::make_shared<Buffer>(shared_from_this(), bytes, capacity);
 }
 
+// An idle buffer of at least this capacity and at most twice of it, or else room for a fresh one.
+uint8_t *BufferPool::take_idle(size_t *capacity) {
+    std::lock_guard<std::mutex> lock(state_->mutex);
+    auto best = state_->idle.end();
+    for (auto idle = state_->idle.begin(); idle != state_->idle.end(); ++idle) {
+        bool fits = idle->capacity >= *capacity && idle->capacity / 2 <= *capacity;
+        if (fits && (best == state_->idle.end() || idle->capacity < best->capacity)) best = idle;
+    }
+    if (best == state_->idle.end()) {
+        make_room(*capacity);
+        return nullptr;
+    }
+    uint8_t *bytes = best->bytes;
+    *capacity = best->capacity;
+    state_->idle.erase(best);
+    idle_bytes_ -= *capacity;
+    reused_++;
+    return bytes;
+}
+
 void BufferPool::give_back(uint8_t *bytes, size_t capacity) {
     used_bytes_ -= capacity;
-    std::lock_guard<std::mutex> lock(mutex_);
-    // Room is made by letting the oldest go: the sizes that are asked for now are the ones to keep.
-    while (!idle_.empty() && idle_bytes_ + capacity > max_idle_bytes_) {
-        munmap(idle_.front().bytes, idle_.front().capacity);
-        idle_bytes_ -= idle_.front().capacity;
-        idle_.erase(idle_.begin());
+    if (state_.is_ours()) {
+        std::lock_guard<std::mutex> lock(state_->mutex);
+        if (used_bytes_ + capacity <= max_bytes_) {
+            make_room(capacity);
+            state_->idle.push_back({bytes, capacity});
+            idle_bytes_ += capacity;
+            return;
+        }
     }
-    if (capacity > max_idle_bytes_) {
-        munmap(bytes, capacity);
-        return;
+    munmap(bytes, capacity);
+}
+
+// Lets the oldest idle memory go until `capacity` more fits, or none is left; the mutex is held.
+void BufferPool::make_room(size_t capacity) {
+    while (!state_->idle.empty() && used_bytes_ + idle_bytes_ + capacity > max_bytes_) {
+        const Idle &oldest = state_->idle.front();
+        munmap(oldest.bytes, oldest.capacity);
+        idle_bytes_ -= oldest.capacity;
+        state_->idle.pop_front();
     }
-    idle_.push_back({bytes, capacity});
-    idle_bytes_ += capacity;
 }
 
 void bind_buffer_pool(pybind11::module_ &module) {
@@ -100,7 +113,7 @@ void bind_buffer_pool(pybind11::module_ &module) {
         .def_property_readonly("address", [](const Buffer &buffer) { return reinterpret_cast<uintptr_t>(buffer.bytes()); })
         .def_property_readonly("capacity", &Buffer::capacity);
     py::class_<BufferPool, std::shared_ptr<BufferPool>>(module, "BufferPool")
-        .def(py::init([](size_t max_idle_bytes) { return std::make_shared<BufferPool>(max_idle_bytes); }), py::arg("max_idle_bytes"))
+        .def(py::init([](size_t max_bytes) { return std::make_shared<BufferPool>(max_bytes); }), py::arg("max_bytes"))
         .def("acquire", &BufferPool::acquire, py::arg("size"))
         .def("trim", &BufferPool::trim)
         .def_property_readonly("idle_bytes", &BufferPool::idle_bytes)

@@ -1,15 +1,18 @@
 // Memory for batches, used again and again.
 //
 // In: a size. Out: a buffer that returns to the pool when its last owner lets go, and is never handed out earlier.
-// Promises: idle memory stays within `max_idle_bytes`. Fresh pages are what a pool saves: at 256x256 float32 their
-// faults alone cost 245 us an image (54 us on huge pages, which are asked for), against 21 us for the writing.
+// Promises: memory is kept for reuse only as far as it and what is handed out stay within `max_bytes` together; the
+// oldest goes first. Fresh pages are what a pool saves: at 256x256 float32 their faults alone cost 245 us an image
+// (54 us on huge pages, which are asked for), against 21 us for the writing. In a forked child the pool keeps nothing.
 #pragma once
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
-#include <vector>
+
+#include "per_process.h"
 
 namespace fastload {
 
@@ -32,7 +35,7 @@ class Buffer {
 
 class BufferPool : public std::enable_shared_from_this<BufferPool> {
    public:
-    explicit BufferPool(size_t max_idle_bytes) : max_idle_bytes_(max_idle_bytes) {}
+    explicit BufferPool(size_t max_bytes) : max_bytes_(max_bytes) {}
     ~BufferPool();
 
     // At least `size` bytes on a page boundary. Throws std::bad_alloc.
@@ -46,15 +49,20 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
 
    private:
     friend class Buffer;
-    void give_back(uint8_t *bytes, size_t capacity);
-
     struct Idle {
         uint8_t *bytes;
         size_t capacity;
     };
-    const size_t max_idle_bytes_;
-    std::mutex mutex_;
-    std::vector<Idle> idle_;
+    struct State {
+        std::mutex mutex;
+        std::deque<Idle> idle;  // front: given back first
+    };
+    uint8_t *take_idle(size_t *capacity);
+    void give_back(uint8_t *bytes, size_t capacity);
+    void make_room(size_t capacity);
+
+    const size_t max_bytes_;
+    PerProcess<State> state_;
     std::atomic<size_t> idle_bytes_{0}, used_bytes_{0}, reused_{0}, allocated_{0};
 };
 

@@ -2,10 +2,8 @@
 //
 // In: work of `count` independent parts, in order of submission. Out: each part run once, then `finished`.
 // Promises: parts are begun in order; a pool joins its threads when it is destroyed (in a forked child, where those
-// threads do not exist, it forgets them); the time that threads were busy is counted.
+// threads do not exist, it forgets them).
 #pragma once
-#include <sys/types.h>
-
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -15,6 +13,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "per_process.h"
 
 namespace fastload {
 
@@ -38,26 +38,25 @@ class Work {
 
 class ThreadPool {
    public:
-    explicit ThreadPool(int threads);
+    explicit ThreadPool(int threads);  // throws std::system_error where the system gives no more threads
     ~ThreadPool();
-    ThreadPool(const ThreadPool &) = delete;
-    ThreadPool &operator=(const ThreadPool &) = delete;
 
     void submit(std::shared_ptr<Work> work);
-    int threads() const { return static_cast<int>(threads_.size()); }
-    double busy_seconds() const { return static_cast<double>(busy_nanoseconds_.load()) * 1e-9; }
-    bool alive() const;  // false in a forked child
+    int threads() const { return static_cast<int>(state_->threads.size()); }
+    bool alive() const { return state_.is_ours(); }  // false in a forked child
 
    private:
-    void serve();
+    struct State {
+        std::mutex mutex;
+        std::condition_variable ready;
+        std::deque<std::shared_ptr<Work>> queue;
+        bool stopping = false;
+        std::vector<std::thread> threads;
+    };
+    static void serve(State &state);
+    void stop();
 
-    std::mutex mutex_;
-    std::condition_variable ready_;
-    std::deque<std::shared_ptr<Work>> queue_;
-    bool stopping_ = false;
-    std::atomic<int64_t> busy_nanoseconds_{0};
-    std::vector<std::thread> threads_;
-    pid_t owner_;
+    PerProcess<State> state_;
 };
 
 // What a batch of work is waited for with: set once, by the thread that finishes it.
@@ -68,8 +67,11 @@ class Completion {
     bool wait(double timeout_seconds);  // false where the time ran out
 
    private:
-    std::mutex mutex_;
-    std::condition_variable changed_;
+    struct State {
+        std::mutex mutex;
+        std::condition_variable changed;
+    };
+    PerProcess<State> state_;
     std::atomic<bool> done_{false};
 };
 

@@ -146,7 +146,7 @@ class BatchImages:
             else:
                 self._errors[name, i] = self._reason(name, f, i)
         if self._errors:
-            name, i = min(self._errors, key=lambda place: place[1])
+            name, i = min(self._errors, key=lambda place: (place[1], self._names.index(place[0])))
             raise SampleError(f"{where(i)}: field {name!r}: {self._errors[name, i]}")
 
     def tensor(self, name: str):

@@ -1,7 +1,7 @@
 """How a loader was asked for, judged at once: every argument of `Loader` in its final form.
 
-In: the arguments as the user wrote them. Out: a frozen `LoaderConfig`. Promised: what can be judged without data is
-judged here, with a ConfigError of one line; nothing here imports torch.
+In: the arguments as the user wrote them. Out: a frozen `LoaderConfig`. Promised: what can be judged without
+data is judged here, with a ConfigError of one line; nothing here imports torch.
 """
 
 import math
@@ -10,17 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastload.decode.normalize import normalization
+from fastload.decode.normalize import Normalization, normalization
+from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
 from fastload.fields import Field, Image
+from fastload.world import World
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
 LAYOUTS = ("nchw", "channels_last")
 LASTS = ("drop", "partial", "pad", "straddle")
 DECODERS = ("auto", "native", "pillow")
-DEFAULT_MAX_PIXELS = 178_956_970  # 512 MiB of RGB, Pillow's own limit
-DEFAULT_MAX_BYTES = 2 << 30  # of batches that are on their way or idle
-DEFAULT_PREFETCH = 4  # batches; enough to hide a read and a change of threads, small enough to stay in the cache
+DEFAULT_MAX_BYTES = 2 << 30  # of batches on their way and of memory that waits for the next ones
+DEFAULT_PREFETCH = 4  # batches; enough to hide a read and a change of threads, few enough for the cache
+MOST_THREADS = 1024  # far beyond any machine's use, and a thread has a stack: a slip must not take them all
+MAX_EPOCH = 2**31  # a position (epoch * n + i) must fit int64
 RESERVED = ("__key__", "__position__", "__mask__", "__source__")
 
 
@@ -66,32 +69,49 @@ class LoaderConfig:
     world_size: int | None = None
 
     def __post_init__(self):
-        self._keep("batch_size", _count("batch_size", self.batch_size, 1))
+        self._keep("batch_size", count("batch_size", self.batch_size, 1))
         self._keep("fields", _fields(self.fields))
         self._keep("augment", Augment() if self.augment is None else self.augment)
         self._keep("dtype", _dtype(self.dtype))
-        self._keep("layout", {"nhwc": "channels_last"}.get(self.layout, self.layout))
-        self._keep("seed", _count("seed", self.seed, 0, 2**64 - 1))
-        self._keep("prefetch", _count("prefetch", _or(self.prefetch, DEFAULT_PREFETCH), 1))
-        self._keep("max_bytes", _count("max_bytes", _or(self.max_bytes, DEFAULT_MAX_BYTES), 1))
-        self._keep("max_pixels", _count("max_pixels", _or(self.max_pixels, DEFAULT_MAX_PIXELS), 1))
-        for name, lowest in (("window", 1), ("epochs", 1), ("threads", 1), ("rank", 0), ("world_size", 1)):
+        self._keep("layout", "channels_last" if self.layout == "nhwc" else self.layout)
+        self._keep("seed", count("seed", self.seed, 0, 2**64 - 1))
+        self._keep("prefetch", count("prefetch", _or(self.prefetch, DEFAULT_PREFETCH), 1))
+        self._keep("max_bytes", count("max_bytes", _or(self.max_bytes, DEFAULT_MAX_BYTES), 1))
+        self._keep("max_pixels", count("max_pixels", _or(self.max_pixels, DEFAULT_MAX_PIXELS), 1))
+        for name, highest in (("window", math.inf), ("epochs", math.inf), ("threads", MOST_THREADS)):
             if getattr(self, name) is not None:
-                self._keep(name, _count(name, getattr(self, name), lowest))
+                self._keep(name, count(name, getattr(self, name), 1, highest))
         _one_of("layout", self.layout, LAYOUTS)
         _one_of("last", self.last, LASTS)
         _one_of("decode", self.decode, DECODERS)
+        self._check_order()
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"augment={self.augment!r}: give fl.Augment(...).")
         if self.map_batch is not None and not callable(self.map_batch):
             raise ConfigError(f"map_batch={self.map_batch!r}: give a function of the batch.")
         normalization(self.normalize)
-        for one in self.image_fields.values():
-            normalization(_or(one.normalize, self.normalize))
+        for name in self.image_fields:
+            self.normalization_of(name)
 
     @property
     def image_fields(self) -> dict[str, Image]:
         return {name: one for name, one in self.fields.items() if isinstance(one, Image)}
+
+    def normalization_of(self, name: str) -> Normalization:
+        """How the image field `name` is normalized: its own way, or else the loader's."""
+        return normalization(_or(self.fields[name].normalize, self.normalize))
+
+    def _check_order(self):
+        if not isinstance(self.shuffle, bool):
+            raise ConfigError(
+                f"shuffle={self.shuffle!r}: give True or False; a number of samples to mix goes to window=."
+            )
+        if self.window is not None and not self.shuffle:
+            raise ConfigError(
+                f"window={self.window} has no meaning with shuffle=False: use shuffle=True, or window=None."
+            )
+        if self.rank is not None or self.world_size is not None:
+            World.current(self.rank, self.world_size)
 
     def _keep(self, name: str, value: Any):
         object.__setattr__(self, name, value)
@@ -101,13 +121,15 @@ def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def _count(name: str, value: Any, lowest: int, highest: float = math.inf) -> int:
+def count(name: str, value: Any, lowest: int, highest: float = math.inf) -> int:
+    """`value` as an int in [lowest, highest]; a ConfigError that names the argument for anything else."""
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not lowest <= number <= highest:
-        raise ConfigError(f"{name}={value!r}: give a whole number, at least {lowest}.")
+        limit = f"at least {lowest}" if highest == math.inf else f"{lowest} to {highest}"
+        raise ConfigError(f"{name}={value!r}: give a whole number, {limit}.")
     return number
 
 
@@ -126,7 +148,8 @@ def _dtype(dtype: Any) -> str:
 
 def _fields(fields: Any) -> dict[str, Field]:
     if not isinstance(fields, Mapping) or not fields:
-        raise ConfigError(f'fields={fields!r}: name at least one, such as {{"image": fl.Image("jpg", size=256)}}.')
+        example = '{"image": fl.Image("jpg", size=256)}'
+        raise ConfigError(f"fields={fields!r}: name at least one, such as {example}.")
     for name, one in fields.items():
         if not isinstance(name, str) or name in RESERVED:
             raise ConfigError(f"fields: {name!r} cannot name a field; choose another name.")

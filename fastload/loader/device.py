@@ -1,8 +1,9 @@
 """Batches on a GPU: copied from pinned memory on a stream of the loader's own.
 
-In: a finished batch on the CPU. Out: the same batch with its tensors on the device. Promised: neither the host nor
-the training's stream is synchronized; the tensors are safe to use on the stream that is current when the batch is
-handed over; pinned memory is not given back before the copy from it is done. On a CPU a batch passes untouched.
+In: a finished batch on the CPU. Out: the same batch with its tensors on the device. Promised: neither the
+host nor the training's stream is synchronized; the tensors are safe to use on the stream that is current when
+the batch is handed over; pinned memory is not given back before the copy from it is done. On a CPU a batch
+passes untouched.
 """
 
 from fastload.errors import BackendError
@@ -16,12 +17,16 @@ def resolve_device(device):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
-        raise BackendError(f'device={device!r}: {str(error).splitlines()[0]}. Use "cpu", "cuda" or "auto".') from None
+    except (RuntimeError, TypeError) as error:
+        raise BackendError(
+            f'device={device!r}: {str(error).splitlines()[0]}. Use "cpu", "cuda" or "auto".'
+        ) from None
     if resolved.type not in ("cpu", "cuda"):
         raise BackendError(f'device={device!r}: batches are made for "cpu" and "cuda" only.')
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f'device={device!r}: torch sees no CUDA device here. Use device="cpu", or a CUDA build of torch.')
+        raise BackendError(
+            f'device={device!r}: torch sees no CUDA device here. Use device="cpu", or a CUDA build of torch.'
+        )
     if resolved.type == "cuda" and resolved.index is None:
         resolved = torch.device("cuda", torch.cuda.current_device())
     return resolved
@@ -61,20 +66,25 @@ class CudaCopy:
     def __call__(self, batch: dict) -> dict:
         torch = self._torch
         self._in_flight = [entry for entry in self._in_flight if not entry[0].query()]
-        copied, sources = {}, []
+        sources, tensors = [], []
         with torch.cuda.stream(self._stream):
-            for name, value in batch.items():
-                if isinstance(value, torch.Tensor):
-                    source = value if value.is_pinned() else value.pin_memory()
-                    sources.append(source)
-                    value = source.to(self._device, non_blocking=True)
-                copied[name] = value
+            copied = self._copied(batch, sources, tensors)
             done = torch.cuda.Event()
             done.record(self._stream)
         self._in_flight.append((done, sources))
         current = torch.cuda.current_stream(self._device)
         current.wait_event(done)
-        for value in copied.values():
-            if isinstance(value, torch.Tensor):
-                value.record_stream(current)  # or the allocator would reuse it while the training still reads
+        for tensor in tensors:
+            tensor.record_stream(current)  # or the allocator would reuse it while the training still reads
         return copied
+
+    def _copied(self, value, sources: list, tensors: list):
+        """`value` with its tensors on the device, those in dicts too (npz and pth fields)."""
+        if isinstance(value, dict):
+            return {name: self._copied(one, sources, tensors) for name, one in value.items()}
+        if not isinstance(value, self._torch.Tensor):
+            return value
+        source = value if value.is_pinned() else value.pin_memory()
+        sources.append(source)
+        tensors.append(source.to(self._device, non_blocking=True))
+        return tensors[-1]

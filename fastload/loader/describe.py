@@ -1,0 +1,79 @@
+"""What a loader says of itself: its `repr`, and the fingerprint of how pixels are made.
+
+In: a config, and what is known by now. Out: text. Promised: short, one line a subject, arguments only where
+they differ from their defaults; nothing here raises for what this machine lacks, it is said instead; the
+fingerprint is the same in every process, and changes with whatever changes pixels.
+"""
+
+import dataclasses
+import hashlib
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+from fastload.decode.backend import choose_backend
+from fastload.errors import FastloadError
+from fastload.fields import REQUIRED, Field
+from fastload.loader.config import LoaderConfig
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
+
+
+def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place: str) -> str:
+    """The `repr` of a loader: what it reads, what it makes of it, and who does that on this machine."""
+    lines = [
+        f"fastload.Loader({_SHORT.repr(config.source)}, batch_size={config.batch_size})",
+        *(f"  {name}: {_field(one)}" for name, one in config.fields.items()),
+    ]
+    if config.image_fields:
+        rule = config.normalize if isinstance(config.normalize, str) else _SHORT.repr(config.normalize)
+        rule = "not normalized" if config.dtype == "uint8" else f"normalize={rule}"
+        lines.append(f"  pixels: {config.dtype}, {config.layout}, {rule}, {config.augment!r}")
+        lines.append(f"  decode: {_decoder(config, threads)}")
+    return "\n".join([*lines, f"  order: {order}", f"  at: {place}"])
+
+
+def pixel_fingerprint(config: LoaderConfig) -> str:
+    """16 hex digits; two loaders with equal ones make equal pixels of equal samples at equal positions."""
+    if not config.image_fields:
+        return fingerprint()
+    made = [
+        (name, dataclasses.replace(one, normalize=None, report=False), _rule(config, name))
+        for name, one in sorted(config.image_fields.items())
+    ]
+    return fingerprint(made, config.augment, config.dtype, config.seed, choose_backend(config.decode).name)
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits of the `repr` of the parts."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _rule(config: LoaderConfig, name: str):
+    return None if config.dtype == "uint8" else config.normalization_of(name)
+
+
+def _decoder(config: LoaderConfig, threads: Callable[[], int]) -> str:
+    try:
+        return f"{choose_backend(config.decode).describe()}, {threads()} threads"
+    except FastloadError as error:
+        return f"impossible here: {error}"
+
+
+def _field(one: Field) -> str:
+    """`Image(size=256)`: the arguments that differ from their defaults."""
+    shown = []
+    for argument in dataclasses.fields(one):
+        value = getattr(one, argument.name)
+        if argument.name == "default":
+            usual = value is REQUIRED
+        else:
+            usual = argument.default is not dataclasses.MISSING and value == argument.default
+        if usual:
+            continue
+        if argument.name == "size" and value[0] == value[1]:
+            value = value[0]
+        text = getattr(value, "__qualname__", None) or _SHORT.repr(value)
+        shown.append(text if argument.name in ("ext", "fn") else f"{argument.name}={text}")
+    return f"{type(one).__name__}({', '.join(shown)})"

@@ -1,0 +1,307 @@
+"""How iterations begin, end, and are forgotten: no thread, no file and no memory stays, and nothing hangs."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+import fastload as fl
+from fastload.errors import ConfigError
+from tests.contracts.stream import assert_equal_streams, positions
+from tests.loader.samples import labels, pictures, write_shards
+
+SLOW_FIELDS = {"image": fl.Image(size=8), "text": fl.Custom("txt", len)}
+
+
+def workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fastload")]
+
+
+def workers_after_a_while() -> list[str]:
+    """For ends that do not wait: a worker leaves when it has done what it is at."""
+    for _ in range(500):
+        if not workers():
+            break
+        time.sleep(0.01)
+    return workers()
+
+
+def files_open_in(folder) -> list[str]:
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except FileNotFoundError:  # the one of listdir itself
+            continue
+    return [path for path in found if path.startswith(str(folder))]
+
+
+def with_workers(source, batch_size=2, **arguments) -> fl.Loader:
+    """A loader that needs Python's worker threads."""
+    return fl.Loader(source, batch_size, SLOW_FIELDS, **arguments)
+
+
+def test_a_second_iteration_ends_the_first_and_says_so(shards):
+    loader = labels(shards, 5)
+    first = iter(loader)
+    next(first)
+    second = iter(loader)
+    with pytest.raises(ConfigError, match="use two loaders"):
+        next(first)
+    assert positions([next(second)])[0] == 23
+    with pytest.raises(ConfigError, match="another iter"):
+        list(zip(loader, loader, strict=False))
+
+
+def test_two_loaders_of_one_source_do_not_disturb_each_other(shards):
+    expected = list(pictures(shards, 3))
+    one, other = pictures(shards, 3), pictures(shards, 3)
+    pairs = list(zip(one, other, strict=True))
+    assert_equal_streams([pair[0] for pair in pairs], expected)
+    assert_equal_streams([pair[1] for pair in pairs], expected)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["iterator held", "iterator dropped"])
+@pytest.mark.parametrize("end", ["exhausted", "closed", "with", "broken off"])
+def test_no_thread_and_no_file_is_left_however_an_iteration_ends(shards, end, held):
+    loader = with_workers(shards, prefetch=3)
+    run = iter(loader)
+    assert next(run) is not None
+    assert workers() and files_open_in(shards)
+    if end == "exhausted":
+        list(run)
+    elif end == "closed":
+        loader.close()
+    elif end == "with":
+        with loader:
+            next(run)
+    elif held:
+        iter(loader)
+    if not held:
+        del run
+    gc.collect()
+    assert workers() == []
+    assert files_open_in(shards) == []
+
+
+def test_a_closed_loader_can_be_iterated_again(shards):
+    loader = pictures(shards, 5)
+    for batch in loader:
+        assert len(batch["label"]) == 5
+        loader.close()
+    assert loader.state_dict()["position"] == 5
+    assert positions([next(iter(loader))])[0] == 23
+    loader.close()
+    loader.close()
+
+
+def test_a_loader_that_was_never_iterated_can_be_closed():
+    with labels("/nowhere.tar") as loader:
+        iter(loader)
+
+
+def test_an_abandoned_loader_is_collected_with_all_it_holds(shards):
+    run = iter(with_workers(shards, epochs=None))
+    next(run)
+    loader_stats = run._stats
+    del run
+    gc.collect()
+    assert workers() == []
+    assert not any(isinstance(each, fl.Loader) for each in gc.get_referrers(loader_stats))
+
+
+def test_an_iteration_in_a_reference_cycle_may_be_collected_by_one_of_its_own_workers(shards):
+    class Trainer:
+        pass
+
+    forgotten, collected = threading.Event(), threading.Event()
+
+    def collect(content):
+        if content == b"caption 9":
+            forgotten.wait(10)
+            gc.collect()
+            collected.set()
+        return 0
+
+    gc.disable()
+    try:
+        fields = {"text": fl.Custom("txt", collect)}
+        trainer = Trainer()
+        trainer.me = trainer
+        trainer.run = iter(fl.Loader(shards, 1, fields, shuffle=False, prefetch=20, threads=1))
+        ended = weakref.ref(trainer.run)
+        next(trainer.run)
+        del trainer
+        forgotten.set()
+        assert collected.wait(10)
+    finally:
+        gc.enable()
+    assert ended() is None
+    assert workers_after_a_while() == []
+
+
+def test_your_function_never_sees_bytes_of_a_batch_that_was_cancelled(shards):
+    from fastload.backends import once_per_process
+
+    seen = []
+    loader = fl.Loader(shards, 1, {"text": fl.Custom("txt", seen.append)}, prefetch=12, threads=2)
+    run = iter(loader)
+    next(run)
+    reader = once_per_process(("reader", 4), lambda: pytest.fail("the reader threads are there"))
+    list(run)
+    run = iter(loader)
+    reader.set_delay_seconds(0.02)
+    try:
+        next(run)
+        loader.close()
+    finally:
+        reader.set_delay_seconds(0.0)
+    assert set(seen) <= {f"caption {i}".encode() for i in range(23)}
+
+
+def in_a_child(work) -> int:
+    """The exit status of a forked child that does `work` and then leaves as a script does."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            # What a script's end does and pytest's must not: collect everything, then go.
+            gc.collect()
+            os._exit(status)
+    for _ in range(1000):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -1
+
+
+def test_a_forked_child_iterates_anew_while_the_parent_goes_on(shards):
+    expected = list(with_workers(shards, 3))
+    loader = with_workers(shards, 3)
+    run = iter(loader)
+    got = [next(run)]
+
+    def work():
+        with pytest.raises(ConfigError, match="began in another process"):
+            next(run)
+        loader.set_epoch(0)
+        assert_equal_streams(list(loader), expected)
+        loader.close()
+
+    assert in_a_child(work) == 0
+    assert_equal_streams(got + list(run), expected)
+
+
+FORKED = """
+import os, sys
+import fastload as fl
+loader = fl.Loader(sys.argv[1], 3, {"image": fl.Image(size=8), "text": fl.Custom("txt", len)}, prefetch=5)
+run = iter(loader)
+next(run)
+child = os.fork()
+if child == 0:
+    assert len(list(loader)) == 7
+    sys.exit(0)
+done, status = os.waitpid(child, 0)
+assert len(list(run)) == 6
+sys.exit(status)
+"""
+
+EXITS = {
+    "in the middle": "next(run)",
+    "by an error": "next(run); raise SystemExit(0)",
+    "with a batch in hand": "batch = next(run)",
+    "before the first batch": "pass",
+    "after the end": "list(run)",
+}
+SCRIPT = """
+import sys
+import fastload as fl
+fields = {"image": fl.Image(size=64), "text": fl.Custom("txt", len), "label": fl.Int()}
+loader = fl.Loader(sys.argv[1], 3, fields, prefetch=9, epochs=3)
+run = iter(loader)
+"""
+
+
+def run_script(script: str, source) -> tuple[int, str, float]:
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", script, source], capture_output=True, text=True, timeout=25)
+    return done.returncode, done.stderr, time.perf_counter() - begun
+
+
+def test_a_script_that_forks_in_the_middle_ends_cleanly_in_both_processes(shards):
+    status, errors, _ = run_script(FORKED, shards)
+    assert (status, errors) == (0, "")
+
+
+@pytest.mark.parametrize("end", EXITS)
+def test_a_script_may_end_at_any_time(shards, end):
+    status, errors, seconds = run_script(SCRIPT + EXITS[end], shards)
+    assert (status, errors) == (0, "")
+    assert seconds < 10
+
+
+def test_ctrl_c_ends_the_iteration_and_the_loader_goes_on(tmp_path):
+    write_shards(tmp_path, 12, 6)
+    hanging = threading.Event()
+
+    def hang(content):
+        hanging.set()
+        time.sleep(0.5)
+        return 0
+
+    loader = fl.Loader(str(tmp_path), 4, {"text": fl.Custom("txt", hang)}, threads=2)
+
+    def press():
+        hanging.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(loader))
+    presser.join()
+    assert workers_after_a_while() == []  # the executor may be interrupted as it starts one
+    assert loader.state_dict()["position"] == 0
+
+
+def test_ctrl_c_while_native_threads_read_is_seen(shards):
+    from fastload.backends import once_per_process
+
+    loader = labels(shards, 4)
+    list(loader)
+    reader = once_per_process(("reader", 4), lambda: pytest.fail("the reader threads are there"))
+    reader.set_delay_seconds(1.0)
+    timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    begun = time.perf_counter()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(loader))
+    finally:
+        reader.set_delay_seconds(0.0)
+    timer.join()
+    assert time.perf_counter() - begun < 4
+    assert len(list(loader)) == 5
+
+
+def test_a_loader_may_be_iterated_in_another_thread(shards):
+    expected, got = list(pictures(shards, 3)), []
+    thread = threading.Thread(target=lambda: got.extend(pictures(shards, 3)))
+    thread.start()
+    thread.join(20)
+    assert_equal_streams(got, expected)

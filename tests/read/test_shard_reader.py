@@ -1,0 +1,234 @@
+"""The native reader against Python's own files, and what it does about what cannot be read."""
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from fastload import _native
+from fastload.errors import ShardError
+from fastload.read.shard_reader import MAX_OPEN_FILES, ShardReader, read_plain
+from fastload.shards.dataset import open_dataset
+from fastload.shards.writer import ShardWriter
+
+EXTENSIONS = (("bin",), ("txt",), ("odd",))
+
+
+@pytest.fixture
+def memory():
+    return _native.BufferPool(1 << 24)
+
+
+def write(folder, contents, per_shard):
+    folder.mkdir(exist_ok=True)
+    with ShardWriter(str(folder / "%04d.tar"), max_samples=per_shard) as writer:
+        for i, content in enumerate(contents):
+            odd = {"odd": f"odd {i}"} if i % 3 == 0 else {}
+            writer.write({"__key__": f"{i:05d}", "bin": content, "txt": f"text {i}"} | odd)
+    return open_dataset(str(folder))
+
+
+def some_bytes(sizes):
+    rng = np.random.default_rng(7)
+    return [rng.bytes(size) for size in sizes]
+
+
+def located(dataset, sample_ids):
+    return [dataset.locate(np.array(sample_ids, np.int64), extensions) for extensions in EXTENSIONS]
+
+
+def read(dataset, where, memory, threads=4):
+    batch = ShardReader(dataset, threads).submit(where, memory)
+    assert batch.wait(20)
+    return batch
+
+
+def blobs(batch, n):
+    return [None if batch.missing(i) else batch.bytes(i) for i in range(n)]
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("per_shard", [1, 3, 100])
+def test_native_reads_what_plain_reads_in_any_order_and_again(tmp_path, memory, per_shard):
+    sizes = [0, 1, 511, 512, 513, 8191, 8192, 8193, 100_000, 3, 2**16 - 1, 2**16, 2**16 + 1]
+    dataset = write(tmp_path / "set", some_bytes(sizes), per_shard)
+    orders = [
+        range(13),
+        reversed(range(13)),
+        [5],
+        [],
+        [3, 3, 0, 12, 3],
+        np.random.default_rng(1).permutation(13),
+    ]
+    for order in orders:
+        where = located(dataset, list(order))
+        n = sum(len(one.file_id) for one in where)
+        assert blobs(read(dataset, where, memory), n) == read_plain(where)
+
+
+def test_a_folder_is_read_file_by_file(tmp_path, memory):
+    contents = some_bytes(range(0, 40, 3))
+    for i, content in enumerate(contents):
+        (tmp_path / f"{i:02d}.jpg").write_bytes(content)
+        (tmp_path / f"{i:02d}.txt").write_bytes(b"x" * i)
+    dataset = open_dataset(str(tmp_path))
+    where = [dataset.locate(np.array([4, 0, 13]), (extension,)) for extension in ("jpg", "txt", "cls")]
+    expected = [contents[4], contents[0], contents[13], b"xxxx", b"", b"x" * 13, None, None, None]
+    assert read_plain(where) == expected
+    assert blobs(read(dataset, where, memory), 9) == expected
+
+
+def test_neighbours_are_one_read_and_strangers_are_not(tmp_path, memory):
+    dataset = write(tmp_path / "set", some_bytes([1000] * 100), 100)
+    alone = [dataset.locate(np.array([10]), ("bin",)), dataset.locate(np.array([10]), ("txt",))]
+    # 1000 bytes, padded to blocks, the header of the text, the text
+    assert read(dataset, alone, memory).bytes_read == 1024 + 512 + len("text 10")
+    strangers = read(dataset, [dataset.locate(np.array([10, 90]), ("bin",))], memory)
+    assert strangers.bytes_read == 2 * 1000
+
+
+def test_the_bytes_of_a_blob_are_a_view_that_keeps_its_batch(tmp_path, memory):
+    (content,) = some_bytes([5000])
+    dataset = write(tmp_path / "set", [content], 1)
+    batch = read(dataset, located(dataset, [0]), memory)
+    view = memoryview(batch.blob(0))
+    del batch
+    assert memory.used_bytes > 0
+    assert view.readonly and bytes(view) == content
+    view.release()
+    assert memory.used_bytes == 0
+
+
+def test_a_cut_shard_is_an_error_of_the_samples_beyond_the_cut_alone(tmp_path, memory):
+    contents = some_bytes([700] * 6)
+    dataset = write(tmp_path / "set", contents, 6)
+    where = located(dataset, range(6))
+    cut = int(where[0].offset_bytes[4]) + 100
+    os.truncate(dataset.files[0], cut)
+    batch = read(dataset, where, memory)
+    assert [batch.error(i) for i in range(6)] == [0, 0, 0, 0, -1, -1]
+    assert [batch.bytes(i) for i in range(4)] == contents[:4]
+    with pytest.raises(
+        ShardError, match=r"0000.tar: key '00004' at byte \d+: the file is shorter than its index"
+    ):
+        ShardReader(dataset, 4).raise_error(batch, np.arange(6))
+
+
+def test_a_shard_that_vanished_is_an_error_of_its_own_samples(tmp_path, memory):
+    dataset = write(tmp_path / "set", some_bytes([700] * 6), 2)
+    os.unlink(dataset.files[1])
+    batch = read(dataset, located(dataset, [5, 3, 0]), memory)
+    assert [batch.error(i) != 0 for i in range(6)] == [False, True, False] * 2
+    assert batch.first_error == 1
+    with pytest.raises(ShardError, match=r"0001.tar: key '00003' at byte \d+: No such file or directory"):
+        ShardReader(dataset, 4).raise_error(batch, np.array([5, 3, 0]))
+
+
+def test_a_whole_batch_raises_nothing(tmp_path, memory):
+    dataset = write(tmp_path / "set", some_bytes([10]), 1)
+    assert (
+        ShardReader(dataset, 4).raise_error(read(dataset, located(dataset, [0]), memory), np.arange(1))
+        is None
+    )
+
+
+def test_no_more_than_the_allowed_number_of_files_is_open_at_once(tmp_path, memory):
+    n = MAX_OPEN_FILES + 22
+    contents = some_bytes([600] * n)
+    dataset = write(tmp_path / "set", contents, 1)
+    reader = ShardReader(dataset, 4)
+    before = descriptors()
+    for order in (range(n), reversed(range(n)), range(n)):
+        ids = list(order)
+        batch = reader.submit([dataset.locate(np.array(ids), ("bin",))], memory)
+        assert batch.wait(20)
+        assert blobs(batch, n) == [contents[i] for i in ids]
+        assert descriptors() - before <= MAX_OPEN_FILES
+    assert descriptors() - before == MAX_OPEN_FILES
+    del reader, batch
+    assert descriptors() == before
+
+
+def test_batches_are_read_in_the_order_of_submission(tmp_path, memory):
+    dataset = write(tmp_path / "set", some_bytes([100] * 20), 20)
+    pool = _native.ShardReader(1)
+    files = _native.FileTable(list(dataset.files), 8)
+    pool.set_delay_seconds(0.01)
+    one = [dataset.locate(np.array([i]), ("bin",)) for i in range(20)]
+    batches = [pool.submit(files, w.file_id, w.offset_bytes, w.size_bytes, {}, memory) for w in one]
+    done = 0
+    while done < 20:
+        states = [batch.wait(0) for batch in batches]
+        assert states == sorted(states, reverse=True)
+        done = sum(states)
+        time.sleep(0.002)
+
+
+def test_a_cancelled_batch_is_complete_soon_and_has_read_nothing(tmp_path, memory):
+    dataset = write(tmp_path / "set", some_bytes([100] * 50), 1)
+    reader = _native.ShardReader(2)
+    reader.set_delay_seconds(0.02)
+    where = dataset.locate(np.arange(50), ("bin",))
+    files = _native.FileTable(list(dataset.files), 8)
+    begun = time.perf_counter()
+    batch = reader.submit(files, where.file_id, where.offset_bytes, where.size_bytes, {}, memory)
+    batch.cancel()
+    assert batch.wait(20)
+    assert time.perf_counter() - begun < 0.4
+    assert batch.busy_seconds < 0.2
+
+
+def test_waiting_for_reads_leaves_python_free(tmp_path, memory):
+    dataset = write(tmp_path / "set", some_bytes([100]), 1)
+    reader = _native.ShardReader(1)
+    reader.set_delay_seconds(0.2)
+    where = dataset.locate(np.arange(1), ("bin",))
+    files = _native.FileTable(list(dataset.files), 8)
+    batch = reader.submit(files, where.file_id, where.offset_bytes, where.size_bytes, {}, memory)
+    waiter = threading.Thread(target=batch.wait, args=(10,))
+    waiter.start()
+    turns = 0
+    while waiter.is_alive():
+        turns += 1
+        time.sleep(0.001)
+    assert turns > 20
+    assert not batch.wait(0) or batch.error(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("file_ids", "offsets", "sizes", "message"),
+    [
+        ([0, 0], [0], [1], "must have one length"),
+        ([1], [0], [1], "no such file number"),
+        ([-1], [0], [1], "needs a path"),
+        ([0], [-1], [1], "non-negative"),
+        ([0], [2**62], [2**62], "below 2"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(tmp_path, memory, file_ids, offsets, sizes, message):
+    files = _native.FileTable([str(tmp_path / "a")], 8)
+    with pytest.raises(ValueError, match=message):
+        _native.ShardReader(1).submit(
+            files, np.array(file_ids, np.int32), np.array(offsets), np.array(sizes), {}, memory
+        )
+
+
+def test_more_memory_than_there_is_is_a_memory_error(tmp_path, memory):
+    files = _native.FileTable([str(tmp_path / "a")], 8)
+    with pytest.raises(MemoryError):
+        _native.ShardReader(1).submit(
+            files, np.zeros(1, np.int32), np.zeros(1, np.int64), np.array([2**60]), {}, memory
+        )
+
+
+def test_blobs_that_are_not_there_are_an_index_error(tmp_path, memory):
+    dataset = write(tmp_path / "set", some_bytes([10]), 1)
+    batch = read(dataset, located(dataset, [0]), memory)
+    for ask in (batch.blob, batch.bytes, batch.error, batch.missing):
+        with pytest.raises(IndexError, match="no such blob"):
+            ask(3)
