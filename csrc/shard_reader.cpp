@@ -141,6 +141,7 @@ void ByteBatch::run(size_t part) noexcept {
 }
 
 void ByteBatch::finished() noexcept {
+    files_.reset();  // so that who waited for this may close the files, whenever this thread lets go of the batch
     std::vector<std::function<void()>> next;
     {
         std::lock_guard<std::mutex> lock(mutex_);

@@ -107,6 +107,10 @@ def test_the_bytes_of_a_blob_are_a_view_that_keeps_its_batch(tmp_path, memory):
     assert memory.used_bytes > 0
     assert view.readonly and bytes(view) == content
     view.release()
+    for _ in range(1000):  # the thread that read it may be about to let go of it
+        if memory.used_bytes == 0:
+            break
+        time.sleep(0.001)
     assert memory.used_bytes == 0
 
 
