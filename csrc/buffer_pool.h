@@ -20,7 +20,8 @@ class BufferPool;
 
 class Buffer {
    public:
-    Buffer(std::shared_ptr<BufferPool> pool, uint8_t *bytes, size_t capacity) : pool_(std::move(pool)), bytes_(bytes), capacity_(capacity) {}
+    Buffer(std::shared_ptr<BufferPool> pool, uint8_t *bytes, size_t capacity)
+        : pool_(std::move(pool)), bytes_(bytes), capacity_(capacity) {}
     ~Buffer();
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;

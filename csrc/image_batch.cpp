@@ -19,7 +19,8 @@ struct Size {
 };
 
 Size upright_size(const ImageHeader &header) {
-    int width = static_cast<int>(std::min<uint32_t>(header.width, INT32_MAX)), height = static_cast<int>(std::min<uint32_t>(header.height, INT32_MAX));
+    int width = static_cast<int>(std::min<uint32_t>(header.width, INT32_MAX)),
+        height = static_cast<int>(std::min<uint32_t>(header.height, INT32_MAX));
     return header.orientation >= 5 ? Size{height, width} : Size{width, height};
 }
 
@@ -35,7 +36,11 @@ Geometry stretched(Geometry geometry, Size from, Size to) {
 }  // namespace
 
 ImageBatch::ImageBatch(std::shared_ptr<ByteBatch> bytes, ImageRequest request)
-    : Work(request.fields.size() * request.positions.size()), bytes_(std::move(bytes)), request_(std::move(request)), reports_(count(), ImageReport{IMAGE_UNREAD, 0, 0, {}}), messages_(count()) {}
+    : Work(request.fields.size() * request.positions.size()),
+      bytes_(std::move(bytes)),
+      request_(std::move(request)),
+      reports_(count(), ImageReport{IMAGE_UNREAD, 0, 0, {}}),
+      messages_(count()) {}
 
 // Parts go sample by sample, so that the blobs of a sample are still in the cache.
 void ImageBatch::run(size_t part) noexcept {
@@ -58,23 +63,31 @@ ImageStatus ImageBatch::render(const ImageField &field, size_t sample, size_t in
     if (bytes_->missing(blob) || bytes_->missing(guide)) return IMAGE_MISSING;
     if (bytes_->error(blob) || bytes_->error(guide)) return IMAGE_UNREAD;
     ImageHeader header{}, guide_header{};
-    if (!parse_image_header(bytes_->bytes(blob), bytes_->size(blob), &header) || header.format != IMAGE_FORMAT_JPEG) return IMAGE_UNSUPPORTED;
+    if (!parse_image_header(bytes_->bytes(blob), bytes_->size(blob), &header) || header.format != IMAGE_FORMAT_JPEG)
+        return IMAGE_UNSUPPORTED;
     guide_header = header;
-    if (guide != blob && !parse_image_header(bytes_->bytes(guide), bytes_->size(guide), &guide_header)) return IMAGE_UNSUPPORTED;
+    if (guide != blob && !parse_image_header(bytes_->bytes(guide), bytes_->size(guide), &guide_header))
+        return IMAGE_UNSUPPORTED;
     if (uint64_t{header.width} * header.height > request_.max_pixels) {
-        messages_[index] = std::to_string(header.width) + "x" + std::to_string(header.height) + " pixels are more than max_pixels=" + std::to_string(request_.max_pixels);
+        messages_[index] = std::to_string(header.width) + "x" + std::to_string(header.height) +
+                           " pixels are more than max_pixels=" + std::to_string(request_.max_pixels);
         return IMAGE_TOO_LARGE;
     }
     Size own = upright_size(header), guiding = upright_size(guide_header);
     report.width = guiding.width;
     report.height = guiding.height;
-    report.geometry = geometry(field.spec, guiding.width, guiding.height, request_.seed, static_cast<uint64_t>(request_.positions[sample]));
+    report.geometry = geometry(field.spec, guiding.width, guiding.height, request_.seed,
+                               static_cast<uint64_t>(request_.positions[sample]));
     if (report.geometry.status != GEOMETRY_OK) return IMAGE_BAD_GEOMETRY;
-    switch (render_jpeg(bytes_->bytes(blob), bytes_->size(blob), header.orientation, stretched(report.geometry, guiding, own), field.spec.scaled, field.spec.filter,
-                        *field.writer, field.out + sample * field.writer->sample_bytes(), &messages_[index])) {
-        case RenderStatus::ok: return IMAGE_OK;
-        case RenderStatus::unsupported: return IMAGE_UNSUPPORTED;
-        default: return IMAGE_DAMAGED;
+    switch (render_jpeg(bytes_->bytes(blob), bytes_->size(blob), header, stretched(report.geometry, guiding, own),
+                        field.spec.scaled, field.spec.filter, *field.writer,
+                        field.out + sample * field.writer->sample_bytes(), &messages_[index])) {
+        case RenderStatus::ok:
+            return IMAGE_OK;
+        case RenderStatus::unsupported:
+            return IMAGE_UNSUPPORTED;
+        default:
+            return IMAGE_DAMAGED;
     }
 }
 
@@ -125,13 +138,17 @@ class PendingImages {
 
 ImageField checked_field(const FieldRequest &field, size_t samples, size_t blobs) {
     py::buffer_info out = field.out.request(true);
-    if (static_cast<size_t>(out.size) * static_cast<size_t>(out.itemsize) < samples * field.writer->sample_bytes()) throw std::invalid_argument("the buffer is too small for the batch");
-    if (field.spec.width != field.writer->width() || field.spec.height != field.writer->height()) throw std::invalid_argument("spec and writer must have one size");
-    if (field.first_blob + samples > blobs || field.geometry_first_blob + samples > blobs) throw std::invalid_argument("the batch of bytes is too short");
+    if (static_cast<size_t>(out.size) * static_cast<size_t>(out.itemsize) < samples * field.writer->sample_bytes())
+        throw std::invalid_argument("the buffer is too small for the batch");
+    if (field.spec.width != field.writer->width() || field.spec.height != field.writer->height())
+        throw std::invalid_argument("spec and writer must have one size");
+    if (field.first_blob + samples > blobs || field.geometry_first_blob + samples > blobs)
+        throw std::invalid_argument("the batch of bytes is too short");
     return {field.spec, field.first_blob, field.geometry_first_blob, field.writer, static_cast<uint8_t *>(out.ptr)};
 }
 
-std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<ByteBatch> bytes, const std::vector<FieldRequest> &fields, uint64_t seed,
+std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<ByteBatch> bytes,
+                                      const std::vector<FieldRequest> &fields, uint64_t seed,
                                       const Positions &positions, uint64_t max_pixels) {
     std::string reasons;
     if (!load_jpeg_library({}, &reasons)) throw std::runtime_error("no libjpeg is loaded");
@@ -158,7 +175,8 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
 py::array_t<int32_t> statuses(const PendingImages &pending) {
     const auto &reports = pending.batch().reports();
     py::array_t<int32_t> out(static_cast<py::ssize_t>(reports.size()));
-    std::transform(reports.begin(), reports.end(), out.mutable_data(), [](const ImageReport &report) { return report.status; });
+    std::transform(reports.begin(), reports.end(), out.mutable_data(),
+                   [](const ImageReport &report) { return report.status; });
     return out;
 }
 
@@ -166,7 +184,8 @@ py::dict report_of(const PendingImages &pending, size_t field) {
     const ImageBatch &batch = pending.batch();
     if ((field + 1) * batch.samples() > batch.reports().size()) throw py::index_error("no such field");
     py::ssize_t samples = static_cast<py::ssize_t>(batch.samples());
-    py::array_t<int32_t> sizes({samples, py::ssize_t{2}}), resized({samples, py::ssize_t{2}}), corners({samples, py::ssize_t{2}});
+    py::array_t<int32_t> sizes({samples, py::ssize_t{2}}), resized({samples, py::ssize_t{2}}),
+        corners({samples, py::ssize_t{2}});
     py::array_t<double> boxes({samples, py::ssize_t{4}});
     py::array_t<bool> flips(samples);
     for (py::ssize_t i = 0; i < samples; i++) {
@@ -180,34 +199,48 @@ py::dict report_of(const PendingImages &pending, size_t field) {
         std::copy(report.geometry.box, report.geometry.box + 4, boxes.mutable_data(i, 0));
         flips.mutable_at(i) = report.geometry.flip;
     }
-    return py::dict(py::arg("sizes") = sizes, py::arg("boxes") = boxes, py::arg("resized") = resized, py::arg("corners") = corners, py::arg("flips") = flips);
+    return py::dict(py::arg("sizes") = sizes, py::arg("boxes") = boxes, py::arg("resized") = resized,
+                    py::arg("corners") = corners, py::arg("flips") = flips);
 }
 
 }  // namespace
 
 void bind_image_batch(py::module_ &module) {
     py::enum_<ImageStatus>(module, "ImageStatus", py::arithmetic())
-        .value("OK", IMAGE_OK).value("UNSUPPORTED", IMAGE_UNSUPPORTED).value("DAMAGED", IMAGE_DAMAGED).value("MISSING", IMAGE_MISSING)
-        .value("UNREAD", IMAGE_UNREAD).value("TOO_LARGE", IMAGE_TOO_LARGE).value("BAD_GEOMETRY", IMAGE_BAD_GEOMETRY);
+        .value("OK", IMAGE_OK)
+        .value("UNSUPPORTED", IMAGE_UNSUPPORTED)
+        .value("DAMAGED", IMAGE_DAMAGED)
+        .value("MISSING", IMAGE_MISSING)
+        .value("UNREAD", IMAGE_UNREAD)
+        .value("TOO_LARGE", IMAGE_TOO_LARGE)
+        .value("BAD_GEOMETRY", IMAGE_BAD_GEOMETRY);
     py::class_<FieldRequest>(module, "ImageFieldRequest")
-        .def(py::init([](const ImageSpec &spec, size_t first_blob, size_t geometry_first_blob, std::shared_ptr<PixelWriter> writer, py::buffer out) {
+        .def(py::init([](const ImageSpec &spec, size_t first_blob, size_t geometry_first_blob,
+                         std::shared_ptr<PixelWriter> writer, py::buffer out) {
                  return FieldRequest{spec, first_blob, geometry_first_blob, std::move(writer), std::move(out)};
              }),
              py::arg("spec"), py::arg("first_blob"), py::arg("geometry_first_blob"), py::arg("writer"), py::arg("out"));
-    py::class_<PendingImages>(module, "PendingImages", "Images on their way; letting go of it stops and waits for them.")
+    py::class_<PendingImages>(module, "PendingImages",
+                              "Images on their way; letting go of it stops and waits for them.")
         .def("wait", &PendingImages::wait, py::arg("timeout_seconds"), py::call_guard<py::gil_scoped_release>())
         .def("cancel", &PendingImages::cancel)
         .def_property_readonly("status", &statuses, "[fields * samples] int32: an ImageStatus each.")
-        .def("message", [](const PendingImages &pending, size_t index) {
-            if (index >= pending.batch().reports().size()) throw py::index_error("no such image");
-            return pending.batch().message(index);
-        }, py::arg("index"))
+        .def(
+            "message",
+            [](const PendingImages &pending, size_t index) {
+                if (index >= pending.batch().reports().size()) throw py::index_error("no such image");
+                return pending.batch().message(index);
+            },
+            py::arg("index"))
         .def("report", &report_of, py::arg("field"),
-             "sizes [N, 2] and resized [N, 2] as (height, width), corners [N, 2] as (top, left), boxes [N, 4] as (x0, y0, x1, y1), flips [N].")
-        .def_property_readonly("busy_seconds", [](const PendingImages &pending) { return pending.batch().busy_seconds(); });
+             "sizes [N, 2] and resized [N, 2] as (height, width), corners [N, 2] as (top, left), boxes [N, 4] as (x0, "
+             "y0, x1, y1), flips [N].")
+        .def_property_readonly("busy_seconds",
+                               [](const PendingImages &pending) { return pending.batch().busy_seconds(); });
     py::class_<ImageDecoder>(module, "ImageDecoder", "Decoder threads of fastload's own.")
         .def(py::init<int>(), py::arg("threads"))
-        .def("submit", &submit, py::arg("bytes"), py::arg("fields"), py::arg("seed"), py::arg("positions"), py::arg("max_pixels"))
+        .def("submit", &submit, py::arg("bytes"), py::arg("fields"), py::arg("seed"), py::arg("positions"),
+             py::arg("max_pixels"))
         .def_property_readonly("threads", [](const ImageDecoder &decoder) { return decoder.pool()->threads(); })
         .def_property_readonly("alive", [](const ImageDecoder &decoder) { return decoder.pool()->alive(); });
 }

@@ -17,14 +17,22 @@
 
 namespace fastload {
 
-enum ImageStatus { IMAGE_OK = 0, IMAGE_UNSUPPORTED = 1, IMAGE_DAMAGED = 2, IMAGE_MISSING = 3, IMAGE_UNREAD = 4, IMAGE_TOO_LARGE = 5, IMAGE_BAD_GEOMETRY = 6 };
+enum ImageStatus {
+    IMAGE_OK = 0,
+    IMAGE_UNSUPPORTED = 1,
+    IMAGE_DAMAGED = 2,
+    IMAGE_MISSING = 3,
+    IMAGE_UNREAD = 4,
+    IMAGE_TOO_LARGE = 5,
+    IMAGE_BAD_GEOMETRY = 6
+};
 
 struct ImageField {
-    ImageSpec spec;             // of the field whose geometry it shares, but for filter and scaled
-    size_t first_blob;          // its blobs in the ByteBatch: first_blob + sample
+    ImageSpec spec;              // of the field whose geometry it shares, but for filter and scaled
+    size_t first_blob;           // its blobs in the ByteBatch: first_blob + sample
     size_t geometry_first_blob;  // those of the field whose geometry it shares; its own first_blob otherwise
     std::shared_ptr<const PixelWriter> writer;
-    uint8_t *out;               // [samples] of writer->sample_bytes()
+    uint8_t *out;  // [samples] of writer->sample_bytes()
 };
 
 // What became of one image. Sizes are upright, in pixels; of the image that decides the geometry.
@@ -37,7 +45,7 @@ struct ImageRequest {
     std::vector<ImageField> fields;
     std::vector<int64_t> positions;  // one per sample
     uint64_t seed;
-    uint64_t max_pixels;             // checked from the header before anything is decoded
+    uint64_t max_pixels;  // checked from the header before anything is decoded
 };
 
 class ImageBatch : public Work {

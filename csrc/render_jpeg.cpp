@@ -13,6 +13,8 @@ namespace {
 
 using Status = JpegDecoder::Status;
 
+constexpr size_t MOST_KEPT_BYTES = size_t{32} << 20;
+
 // What a thread keeps from image to image.
 struct Scratch {
     JpegDecoder decoder;
@@ -20,8 +22,15 @@ struct Scratch {
     const PixelKernels *kernels = nullptr;
     std::vector<uint8_t> strip, pixels, upright;
 
+    // One huge image must not hold its memory for the life of the thread.
+    void let_go_of_much() {
+        for (std::vector<uint8_t> *memory : {&strip, &pixels, &upright})
+            if (memory->capacity() > MOST_KEPT_BYTES) std::vector<uint8_t>().swap(*memory);
+        if (resizer && resizer->held_bytes() > MOST_KEPT_BYTES) kernels = nullptr;
+    }
+
     Resizer &resizer_for(const PixelKernels &wanted) {
-        if (kernels != &wanted) resizer = std::make_unique<Resizer>(&wanted);
+        if (kernels != &wanted) resizer = std::make_unique<Resizer>(&wanted);  // what the last one held is freed
         kernels = &wanted;
         return *resizer;
     }
@@ -115,6 +124,11 @@ ResizeRequest request_for(const JpegDecoder &decoder, int orientation, const Geo
                          filter};
 }
 
+std::string contradiction(uint32_t width, uint32_t height, uint32_t expected_width, uint32_t expected_height) {
+    return "its headers contradict each other: " + std::to_string(width) + " x " + std::to_string(height) +
+           " pixels, or " + std::to_string(expected_width) + " x " + std::to_string(expected_height);
+}
+
 RenderStatus outcome(Status status, const JpegDecoder &decoder, std::string *message) {
     if (status == Status::damaged) *message = decoder.message();
     return status == Status::ok        ? RenderStatus::ok
@@ -124,15 +138,25 @@ RenderStatus outcome(Status status, const JpegDecoder &decoder, std::string *mes
 
 }  // namespace
 
-RenderStatus render_jpeg(const uint8_t *bytes, size_t size, int orientation, const Geometry &geometry, int scaled,
-                         int filter, const PixelWriter &writer, uint8_t *sample, std::string *message) {
+RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &header, const Geometry &geometry,
+                         int scaled, int filter, const PixelWriter &writer, uint8_t *sample, std::string *message) {
     static thread_local Scratch scratch;
     const PixelKernels &kernels = pixel_kernels_in_use();
     JpegDecoder &decoder = scratch.decoder;
-    int d = denominator(scaled, geometry);
+    int d = denominator(scaled, geometry), orientation = header.orientation;
     Status status = decoder.open(bytes, size);
+    if (status == Status::ok && (decoder.stored_width() != header.width || decoder.stored_height() != header.height)) {
+        *message = contradiction(decoder.stored_width(), decoder.stored_height(), header.width, header.height);
+        return RenderStatus::damaged;
+    }
     if (status == Status::ok) status = decoder.start(d);
     if (status != Status::ok) return outcome(status, decoder, message);
+    uint32_t scaled_width = (header.width - 1) / static_cast<uint32_t>(d) + 1,
+             scaled_height = (header.height - 1) / static_cast<uint32_t>(d) + 1;
+    if (decoder.width() != scaled_width || decoder.height() != scaled_height) {  // a libjpeg that scales in another way
+        *message = contradiction(decoder.width(), decoder.height(), scaled_width, scaled_height);
+        return RenderStatus::damaged;
+    }
     Resizer &resizer = scratch.resizer_for(kernels);
     ResizeRequest request = request_for(decoder, orientation, geometry, d, filter);
     resizer.begin(request);
@@ -148,6 +172,7 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, int orientation, con
     }
     RenderStatus result = outcome(status, decoder, message);
     decoder.finish();
+    scratch.let_go_of_much();
     return result;
 }
 

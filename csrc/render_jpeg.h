@@ -5,15 +5,17 @@
 #include <string>
 
 #include "geometry.h"
+#include "image_header.h"
 #include "pixel_writer.h"
 
 namespace fastload {
 
 enum class RenderStatus { ok, unsupported, damaged };
 
-// `geometry` is in pixels of the upright image; `orientation` is EXIF's, 1 to 8. Uses memory and a decoder of the
+// `header` is what the image says of itself, and what `geometry` was made from: where libjpeg reads another size, the
+// image is damaged. `geometry` is in pixels of the upright image. Uses memory and a decoder of the
 // calling thread. A load_jpeg_library must have succeeded before.
-RenderStatus render_jpeg(const uint8_t *bytes, size_t size, int orientation, const Geometry &geometry, int scaled,
-                         int filter, const PixelWriter &writer, uint8_t *sample, std::string *message);
+RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &header, const Geometry &geometry,
+                         int scaled, int filter, const PixelWriter &writer, uint8_t *sample, std::string *message);
 
 }  // namespace fastload

@@ -57,10 +57,11 @@ Taps filtered_taps(const AxisRequest &request, int index) {
 std::vector<Taps> nearest_taps(const AxisRequest &request) {
     double step = static_cast<double>(request.box_stop - request.box_start) / request.out;
     double position = request.box_start + step * 0.5;
-    std::vector<Taps> all;
-    for (int i = 0; i < request.out; i++, position += step)
-        all.push_back({std::clamp(static_cast<int>(position), 0, request.in - 1), 1, {1 << WEIGHT_BITS}});
-    return all;
+    std::vector<Taps> taps;
+    for (int i = 0; i < request.first + request.count; i++, position += step)
+        if (i >= request.first)
+            taps.push_back({std::clamp(static_cast<int>(position), 0, request.in - 1), 1, {1 << WEIGHT_BITS}});
+    return taps;
 }
 
 std::vector<Taps> all_taps(const AxisRequest &request) {
@@ -69,7 +70,6 @@ std::vector<Taps> all_taps(const AxisRequest &request) {
         for (int i = request.first; i < request.first + request.count; i++) all.push_back({i, 1, {1 << WEIGHT_BITS}});
     } else if (request.filter == FILTER_NEAREST) {
         all = nearest_taps(request);
-        all = {all.begin() + request.first, all.begin() + request.first + request.count};
     } else {
         for (int i = request.first; i < request.first + request.count; i++) all.push_back(filtered_taps(request, i));
     }
@@ -131,6 +131,20 @@ std::shared_ptr<const AxisPlan> AxisPlanCache::get(const AxisRequest &request) {
         next_ = (next_ + 1) % CACHED_PLANS;
     }
     return plan;
+}
+
+size_t AxisPlanCache::held_bytes() const {
+    size_t entries = 0;
+    for (const auto &plan : plans_)
+        entries += plan->high.size() + plan->low.size() + plan->first_pair.size() + plan->pairs.size();
+    return entries * sizeof(int32_t);
+}
+
+size_t Resizer::held_bytes() const {
+    size_t bytes = cache_.held_bytes();
+    for (const std::vector<uint8_t> *memory : {&strip_, &columns_, &outputs_, &pairs_, &planes_, &tall_})
+        bytes += memory->capacity();
+    return bytes;
 }
 
 void Resizer::begin(const ResizeRequest &request) {

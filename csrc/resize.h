@@ -46,6 +46,7 @@ AxisPlan make_axis_plan(const AxisRequest &request);
 class AxisPlanCache {
    public:
     std::shared_ptr<const AxisPlan> get(const AxisRequest &request);
+    size_t held_bytes() const;
 
    private:
     std::vector<std::shared_ptr<const AxisPlan>> plans_;
@@ -75,6 +76,9 @@ class Resizer {
 
     // or, where can_stream(), rows [first_row(), last_row()) and columns [first_column_needed(),
     // last_column_needed()) in strips of STRIP_ROWS; row_bytes() must be readable from each row.
+    // Bytes kept for the next image, plans included.
+    size_t held_bytes() const;
+
     bool can_stream() const { return !vertical_first_; }
     int first_row() const { return vertical_->source_start; }
     int last_row() const { return vertical_->source_stop; }

@@ -21,7 +21,9 @@ constexpr uint64_t CLOSE_BYTES = 8192;
 constexpr uint64_t MOST_RANGE_BYTES = uint64_t{8} << 20;
 constexpr size_t BLOB_ALIGNMENT = 64;
 
-size_t aligned(uint64_t size) { return static_cast<size_t>((size + BLOB_ALIGNMENT - 1) / BLOB_ALIGNMENT * BLOB_ALIGNMENT); }
+size_t aligned(uint64_t size) {
+    return static_cast<size_t>((size + BLOB_ALIGNMENT - 1) / BLOB_ALIGNMENT * BLOB_ALIGNMENT);
+}
 
 }  // namespace
 
@@ -73,7 +75,8 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
     std::vector<size_t> order(blobs.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-        return blobs[a].file_id != blobs[b].file_id ? blobs[a].file_id < blobs[b].file_id : blobs[a].offset_bytes < blobs[b].offset_bytes;
+        return blobs[a].file_id != blobs[b].file_id ? blobs[a].file_id < blobs[b].file_id
+                                                    : blobs[a].offset_bytes < blobs[b].offset_bytes;
     });
     std::vector<Range> ranges;
     for (size_t i : order) {
@@ -82,7 +85,8 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
         uint64_t stop = blob.offset_bytes + blob.size_bytes;
         if (!ranges.empty() && blob.file_id >= 0) {
             Range &last = ranges.back();
-            bool joins = blobs[last.blobs[0]].file_id == blob.file_id && blob.offset_bytes <= last.stop + CLOSE_BYTES && stop - last.start <= MOST_RANGE_BYTES;
+            bool joins = blobs[last.blobs[0]].file_id == blob.file_id && blob.offset_bytes <= last.stop + CLOSE_BYTES &&
+                         stop - last.start <= MOST_RANGE_BYTES;
             if (joins) {
                 last.stop = std::max(last.stop, stop);
                 last.blobs.push_back(i);
@@ -97,16 +101,24 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
     return ranges;
 }
 
-ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges, int64_t delay_nanoseconds)
-    : Work(ranges.size()), files_(std::move(files)), blobs_(std::move(blobs)), ranges_(std::move(ranges)), places_(blobs_.size(), nullptr),
-      errors_(blobs_.size(), ECANCELED), delay_nanoseconds_(delay_nanoseconds) {
+ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges,
+                     int64_t delay_nanoseconds)
+    : Work(ranges.size()),
+      files_(std::move(files)),
+      blobs_(std::move(blobs)),
+      ranges_(std::move(ranges)),
+      places_(blobs_.size(), nullptr),
+      errors_(blobs_.size(), ECANCELED),
+      delay_nanoseconds_(delay_nanoseconds) {
     for (size_t i = 0; i < blobs_.size(); i++)
         if (blobs_[i].missing) errors_[i] = 0;
 }
 
-std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, BufferPool &memory, int64_t delay_nanoseconds) {
+std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs,
+                                           BufferPool &memory, int64_t delay_nanoseconds) {
     std::vector<Range> ranges = plan(blobs);
-    std::shared_ptr<ByteBatch> batch(new ByteBatch(std::move(files), std::move(blobs), std::move(ranges), delay_nanoseconds));
+    std::shared_ptr<ByteBatch> batch(
+        new ByteBatch(std::move(files), std::move(blobs), std::move(ranges), delay_nanoseconds));
     size_t total = 0;
     for (const Range &range : batch->ranges_) {
         if (range.stop - range.start > std::numeric_limits<size_t>::max() / 2 - total) throw std::bad_alloc();
@@ -133,7 +145,8 @@ void ByteBatch::run(size_t part) noexcept {
     if (file) error = file->read(range.start, range.stop - range.start, range.to);
     if (file && error && range.blobs.size() > 1) {
         // One bad stretch must not cost its neighbours.
-        for (size_t blob : range.blobs) errors_[blob] = file->read(blobs_[blob].offset_bytes, blobs_[blob].size_bytes, places_[blob]);
+        for (size_t blob : range.blobs)
+            errors_[blob] = file->read(blobs_[blob].offset_bytes, blobs_[blob].size_bytes, places_[blob]);
     } else {
         for (size_t blob : range.blobs) errors_[blob] = error;
     }
@@ -171,8 +184,9 @@ class ShardReader {
    public:
     explicit ShardReader(int threads) : pool_(threads) {}
 
-    std::shared_ptr<ByteBatch> submit(std::shared_ptr<FileTable> files, Array<int32_t> file_ids, Array<int64_t> offsets, Array<int64_t> sizes,
-                                      const std::unordered_map<size_t, std::string> &paths, BufferPool &memory) {
+    std::shared_ptr<ByteBatch> submit(std::shared_ptr<FileTable> files, Array<int32_t> file_ids, Array<int64_t> offsets,
+                                      Array<int64_t> sizes, const std::unordered_map<size_t, std::string> &paths,
+                                      BufferPool &memory) {
         size_t count = static_cast<size_t>(file_ids.size());
         if (static_cast<size_t>(offsets.size()) != count || static_cast<size_t>(sizes.size()) != count)
             throw std::invalid_argument("file_ids, offsets and sizes must have one length");
@@ -187,9 +201,11 @@ class ShardReader {
             blob.offset_bytes = static_cast<uint64_t>(offsets.data()[i]);
             blob.size_bytes = static_cast<uint64_t>(sizes.data()[i]);
             auto path = paths.find(i);
-            if (blob.file_id < 0 && path == paths.end()) throw std::invalid_argument("a blob without a file number needs a path");
+            if (blob.file_id < 0 && path == paths.end())
+                throw std::invalid_argument("a blob without a file number needs a path");
             if (blob.file_id < 0) blob.path = path->second;
-            if (blob.file_id >= 0 && static_cast<size_t>(blob.file_id) >= files->size()) throw std::invalid_argument("no such file number");
+            if (blob.file_id >= 0 && static_cast<size_t>(blob.file_id) >= files->size())
+                throw std::invalid_argument("no such file number");
         }
         auto batch = ByteBatch::make(std::move(files), std::move(blobs), memory, delay_nanoseconds_);
         pool_.submit(batch);
@@ -223,26 +239,46 @@ void bind_shard_reader(py::module_ &module) {
         .def(py::init<std::vector<std::string>, size_t>(), py::arg("paths"), py::arg("max_open"));
     py::class_<Blob>(module, "Blob", py::buffer_protocol()).def_buffer([](Blob &blob) {
         const uint8_t *bytes = blob.batch->bytes(blob.index);
-        return py::buffer_info(const_cast<uint8_t *>(bytes), 1, py::format_descriptor<uint8_t>::format(), 1, {blob.batch->size(blob.index)}, {size_t{1}}, true);
+        return py::buffer_info(const_cast<uint8_t *>(bytes), 1, py::format_descriptor<uint8_t>::format(), 1,
+                               {blob.batch->size(blob.index)}, {size_t{1}}, true);
     });
     py::class_<ByteBatch, std::shared_ptr<ByteBatch>>(module, "ByteBatch")
         .def("wait", &ByteBatch::wait, py::arg("timeout_seconds"), py::call_guard<py::gil_scoped_release>())
-        .def("blob", [](std::shared_ptr<ByteBatch> batch, size_t blob) { checked(*batch, blob); return Blob{std::move(batch), blob}; }, py::arg("blob"))
-        .def("bytes", [](const ByteBatch &batch, size_t blob) { checked(batch, blob); return py::bytes(reinterpret_cast<const char *>(batch.bytes(blob)), batch.size(blob)); }, py::arg("blob"))
-        .def("error", [](const ByteBatch &batch, size_t blob) { return batch.error(checked(batch, blob)); }, py::arg("blob"), "0, an errno, or -1 for a file that is too short.")
-        .def("missing", [](const ByteBatch &batch, size_t blob) { return batch.missing(checked(batch, blob)); }, py::arg("blob"))
+        .def(
+            "blob",
+            [](std::shared_ptr<ByteBatch> batch, size_t blob) {
+                checked(*batch, blob);
+                return Blob{std::move(batch), blob};
+            },
+            py::arg("blob"))
+        .def(
+            "bytes",
+            [](const ByteBatch &batch, size_t blob) {
+                checked(batch, blob);
+                return py::bytes(reinterpret_cast<const char *>(batch.bytes(blob)), batch.size(blob));
+            },
+            py::arg("blob"))
+        .def(
+            "error", [](const ByteBatch &batch, size_t blob) { return batch.error(checked(batch, blob)); },
+            py::arg("blob"), "0, an errno, or -1 for a file that is too short.")
+        .def(
+            "missing", [](const ByteBatch &batch, size_t blob) { return batch.missing(checked(batch, blob)); },
+            py::arg("blob"))
         .def("cancel", &ByteBatch::cancel)
-        .def_property_readonly("first_error", [](const ByteBatch &batch) -> py::object {
-            for (size_t i = 0; i < batch.blobs(); i++)
-                if (batch.error(i)) return py::int_(i);
-            return py::none();
-        })
+        .def_property_readonly("first_error",
+                               [](const ByteBatch &batch) -> py::object {
+                                   for (size_t i = 0; i < batch.blobs(); i++)
+                                       if (batch.error(i)) return py::int_(i);
+                                   return py::none();
+                               })
         .def_property_readonly("bytes_read", &ByteBatch::bytes_read)
         .def_property_readonly("busy_seconds", &ByteBatch::busy_seconds);
     py::class_<ShardReader, std::shared_ptr<ShardReader>>(module, "ShardReader", "Reader threads of fastload's own.")
         .def(py::init<int>(), py::arg("threads"))
-        .def("submit", &ShardReader::submit, py::arg("files"), py::arg("file_ids"), py::arg("offsets_bytes"), py::arg("sizes_bytes"), py::arg("paths"), py::arg("memory"))
-        .def("set_delay_seconds", &ShardReader::set_delay_seconds, py::arg("seconds"), "Sleeps so long before each read: a slow disk, for tests.")
+        .def("submit", &ShardReader::submit, py::arg("files"), py::arg("file_ids"), py::arg("offsets_bytes"),
+             py::arg("sizes_bytes"), py::arg("paths"), py::arg("memory"))
+        .def("set_delay_seconds", &ShardReader::set_delay_seconds, py::arg("seconds"),
+             "Sleeps so long before each read: a slow disk, for tests.")
         .def_property_readonly("threads", &ShardReader::threads)
         .def_property_readonly("alive", &ShardReader::alive);
 }

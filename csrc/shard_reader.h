@@ -53,16 +53,16 @@ class FileTable {
 std::shared_ptr<const OpenFile> open_path(const std::string &path, int *error);
 
 struct BlobRequest {
-    int32_t file_id;   // or -1: `path` is a file of its own
+    int32_t file_id;  // or -1: `path` is a file of its own
     uint64_t offset_bytes, size_bytes;
-    bool missing;      // the sample has no such field: nothing is read
+    bool missing;  // the sample has no such field: nothing is read
     std::string path;
 };
 
 class ByteBatch : public Work {
    public:
-    static std::shared_ptr<ByteBatch> make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, BufferPool &memory,
-                                           int64_t delay_nanoseconds);
+    static std::shared_ptr<ByteBatch> make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs,
+                                           BufferPool &memory, int64_t delay_nanoseconds);
     void run(size_t part) noexcept override;
     void finished() noexcept override;
 
@@ -85,7 +85,8 @@ class ByteBatch : public Work {
         std::vector<size_t> blobs;
         uint8_t *to = nullptr;
     };
-    ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges, int64_t delay_nanoseconds);
+    ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges,
+              int64_t delay_nanoseconds);
     static std::vector<Range> plan(const std::vector<BlobRequest> &blobs);
 
     std::shared_ptr<FileTable> files_;

@@ -8,7 +8,8 @@
 namespace fastload {
 
 int64_t now_nanoseconds() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
 }
 
 ThreadPool::ThreadPool(int threads) {
@@ -17,7 +18,8 @@ ThreadPool::ThreadPool(int threads) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-        for (int i = 0; i < threads; i++) state_->threads.emplace_back([state = state_.operator->()] { serve(*state); });
+        for (int i = 0; i < threads; i++)
+            state_->threads.emplace_back([state = state_.operator->()] { serve(*state); });
     } catch (...) {
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
         stop();
@@ -53,7 +55,8 @@ void ThreadPool::serve(State &state) {
     std::unique_lock<std::mutex> lock(state.mutex);
     for (;;) {
         state.ready.wait(lock, [&state] { return state.stopping || !state.queue.empty(); });
-        if (state.queue.empty()) return;  // what was queued before the stop is finished first (cancelled parts are quick)
+        if (state.queue.empty())
+            return;  // what was queued before the stop is finished first (cancelled parts are quick)
         std::shared_ptr<Work> work = state.queue.front();
         size_t part = work->next_++;
         if (work->next_ == work->count_) state.queue.pop_front();

@@ -79,9 +79,8 @@ def _environment_pair() -> tuple[int, int] | None:
 
 
 def _local_pair() -> tuple[int, int]:
-    # Some launchers set LOCAL_RANK alone. Without the size the ranks of a host cannot divide work, so
-    # each one
-    # is taken to be alone: the same for all of them, and never wrong, at worst too many threads.
+    # Some launchers set LOCAL_RANK alone. Without the size the ranks of a host cannot divide work, so each
+    # one is taken to be alone: the same for all of them, and never wrong, at worst too many threads.
     local_rank, local_world_size = _integer("LOCAL_RANK"), _integer("LOCAL_WORLD_SIZE")
     if local_rank is None or local_world_size is None:
         return 0, 1

@@ -1,5 +1,4 @@
-"""Where every pixel of an image field comes from: sizes, crop and flip, computed once and given to every
-backend.
+"""Where every pixel of an image field comes from: sizes, crop and flip, computed once for every backend.
 
 In come an `ImageSpec` (one per image field), the size of the upright image (after EXIF orientation) and, for
 the dice, seed and position; out comes a `Geometry`: resize the source box to `resized`, cut `crop` out of
@@ -9,15 +8,13 @@ order, so that the two are equal bit for bit.
 
 The rules:
 - resize="short": scale = max(width / w, height / h) of target over source; the side that governs becomes
-exactly
-  the target, the other round_half_even(side * scale), at least the target. The box is the whole image. Crop
-  "center": left = (resized_w - width) // 2, top alike; "random": floor(u * (range + 1)) with the first two
-  uniforms of block 0; (left, top): as given, and it must lie inside.
+  exactly the target, the other round_half_even(side * scale), at least the target. The box is the whole
+  image. Crop "center": left = (resized_w - width) // 2, top alike; "random": floor(u * (range + 1)) with the
+  first two uniforms of block 0; (left, top): as given, and it must lie inside.
 - resize="exact": the whole image becomes the target; nothing is cropped.
 - resize="random": torchvision's RandomResizedCrop: ten tries (area in `scale`, log aspect in `ratio`,
-corner),
-  try t taking the four uniforms of block t, then the largest centred box whose aspect is in `ratio`. The box
-  has integer corners and is resized to the target.
+  corner), try t taking the four uniforms of block t, then the largest centred box whose aspect is in
+  `ratio`. The box has integer corners and is resized to the target.
 - Pixels that lie outside the box but inside the image are read by the filter's taps at the box's edges, as
   Pillow's `resize(box=)` does; cropping first and resizing then would differ there.
 """

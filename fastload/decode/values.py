@@ -45,8 +45,7 @@ def collate(name: str, field: Field, values: Sequence, where: Callable[[int], st
     """The values of a batch as one: a tensor, a dict of tensors, or a list.
 
     name: of the field; where(i): names sample i. Both are for the message of the FieldError that is raised
-        where the
-    arrays of a Tensor field differ in shape, dtype or keys. Values may be the field's default.
+    where the arrays of a Tensor field differ in shape, dtype or keys. Values may be the field's default.
     """
     if isinstance(field, Int):
         import torch

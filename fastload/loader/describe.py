@@ -13,7 +13,7 @@ from typing import Any
 
 from fastload.decode.backend import choose_backend
 from fastload.errors import FastloadError
-from fastload.fields import REQUIRED, Field
+from fastload.fields import REQUIRED, Field, Image
 from fastload.loader.config import LoaderConfig
 
 _SHORT = reprlib.Repr()
@@ -70,7 +70,7 @@ def _field(one: Field) -> str:
             usual = value is REQUIRED
         else:
             usual = argument.default is not dataclasses.MISSING and value == argument.default
-        if usual:
+        if usual and (argument.name != "ext" or isinstance(one, Image)):
             continue
         if argument.name == "size" and value[0] == value[1]:
             value = value[0]

@@ -41,7 +41,7 @@ class Loader:
     augment: fl.Augment, the random changes of all image fields.
     normalize: "gan" and "diffusion" [-1, 1], "vae" [0, 1], "imagenet", or (mean, std) of values in [0, 1].
     dtype, layout: of image tensors: "float32", "float16", "bfloat16" or "uint8" (not normalized); "nchw" or
-        "channels_last". The shape is [N, 3, height, width] either way.
+        "channels_last" (also "nhwc"). The shape is [N, 3, height, width] either way.
     shuffle, window, seed: the order, a pure function of these and the epoch; window=None shuffles all
         samples, a number shuffles within so many neighbours, for media that dislike random reads.
     epochs: an iteration ends when this many epochs are over, counted from epoch 0 in blocks; None never ends.

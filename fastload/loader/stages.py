@@ -114,8 +114,11 @@ class Stages:
                 n, sizes = len(trip.positions), self._images.bytes_of
                 buffers = {name: self._acquire(n * size) for name, size in sizes.items()}
                 trip.images = self._images.submit(trip.bytes, trip.first_blob, buffers, trip.positions)
-        except MemoryError as error:
-            trip.error = error
+        except MemoryError:
+            trip.error = ConfigError(
+                f"no memory for a batch of {trip.held_bytes:,} bytes ({len(trip.positions)} samples): use a "
+                "smaller batch_size, size or dtype."
+            )
             return
         if self._on_workers or self._expect_others:
             self._launch_work(trip)

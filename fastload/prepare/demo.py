@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastload.errors import ConfigError
+from fastload.fields import Image
 
 SHEET_SAMPLES = 24
 BATCH_SIZE = 64
@@ -73,6 +74,7 @@ def demo(
     if not seconds > 0:
         raise ConfigError(f"seconds is {seconds}: give a time above 0.")
     _check_target(Path(out))
+    Image(size=size)  # raises for a size that cannot be, before anything is drawn
     from fastload.prepare import pipeline
     from fastload.prepare.stored import open_source
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fastload.backends import usable_cpus
 from fastload.errors import ConfigError
 
 
@@ -55,12 +56,13 @@ def index(
     *,
     beside: bool = False,
     cache_dir=None,
-    threads: int = 1,
+    threads: int | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> IndexReport:
     """Builds or refreshes the indexes of a source; `beside` writes all of them beside their containers.
 
-    cache_dir: a folder for the indexes, instead of the user's cache. threads: containers indexed at a time.
+    cache_dir: a folder for the indexes, instead of the user's cache. threads: containers indexed at a time;
+    None: the usable CPUs.
     progress: called with the share that is done (0..1) and a note. Raises FastloadError.
     """
     from fastload.prepare.stored import index_folder
@@ -68,6 +70,7 @@ def index(
     from fastload.shards.index import find_valid
     from fastload.shards.source import find_containers
 
+    threads = usable_cpus() if threads is None else threads
     if threads < 1:
         raise ConfigError(f"threads is {threads}: indexing needs at least one thread.")
     start = time.perf_counter()
@@ -119,7 +122,7 @@ def add_options(parser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="shards, a pattern or a folder")
     parser.add_argument("--beside", action="store_true", help="write the indexes beside the shards")
     parser.add_argument("--cache-dir", metavar="FOLDER", help="write the indexes into this folder")
-    parser.add_argument("--threads", type=int, default=1, help="shards indexed at a time (default: 1)")
+    parser.add_argument("--threads", type=int, help="shards indexed at a time (default: the usable CPUs)")
 
 
 def from_command_line(options) -> IndexReport:

@@ -6,7 +6,7 @@ wide where the values allow.
 
 from collections.abc import Iterable, Sequence
 
-STAGES = ("read", "decode", "values", "training")
+from fastload.loader.stats import STAGES
 
 
 def render_stats(stats: dict) -> str:

@@ -1,7 +1,12 @@
 """Whole images through the native threads equal the reference, from the bytes to the training tensor."""
 
+import io
+import struct
+
 import numpy as np
+import PIL.Image
 import pytest
+import skimage.data
 import torch
 
 from fastload import _native
@@ -196,6 +201,35 @@ def test_more_than_max_pixels_is_refused(tmp_path, format, decode):
     decoded(tmp_path, [blob], {"image": Image(size=16)}, decode=decode, max_pixels=2000)
     with pytest.raises(SampleError, match="max_pixels=1999"):
         decoded(tmp_path, [blob], {"image": Image(size=16)}, decode=decode, max_pixels=1999)
+
+
+def header_of_another_size(size, real):
+    """A JPEG of size `real`; a parser that takes FF 00 for a segment finds a frame header of `size` first."""
+    body = corpus.encode(corpus.picture(*real), "JPEG")[2:]
+    frame = corpus.encode(corpus.picture(*size), "JPEG")
+    frame = frame[frame.index(b"\xff\xc0") :]
+    return b"\xff\xd8\xff\x00" + struct.pack(">H", len(body) + 2) + body + frame
+
+
+@pytest.mark.parametrize("size, real", [((16, 16), (150, 120)), ((150, 120), (16, 16))])
+def test_headers_that_contradict_each_other_are_damage(tmp_path, size, real):
+    blob = header_of_another_size(size, real)
+    with pytest.raises(SampleError, match="contradict"):
+        decoded(tmp_path, [blob], {"image": Image(size=16)}, decode="native")
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "camera"])
+def test_pictures_of_scikit_image_equal_pillow(tmp_path, name):
+    pixels = getattr(skimage.data, name)()
+    blob = corpus.encode(pixels, "JPEG", quality=90)
+    field = Image(size=(120, 200), filter="lanczos", scaled=None)
+    _, tensors = decoded(tmp_path, [blob], {"image": field}, dtype="uint8")
+    whole = PIL.Image.open(io.BytesIO(blob)).convert("RGB")
+    scale = max(200 / whole.width, 120 / whole.height)
+    resized = max(200, round(whole.width * scale)), max(120, round(whole.height * scale))
+    left, top = (resized[0] - 200) // 2, (resized[1] - 120) // 2
+    expected = whole.resize(resized, PIL.Image.Resampling.LANCZOS).crop((left, top, left + 200, top + 120))
+    assert np.array_equal(tensors["image"][0].permute(1, 2, 0), np.asarray(expected))
 
 
 def test_a_given_crop_that_does_not_fit_is_refused(tmp_path):

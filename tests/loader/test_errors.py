@@ -70,6 +70,12 @@ def test_a_batch_larger_than_the_data_is_refused_with_the_ways_out(shards):
         one_line(caught)
 
 
+def test_a_batch_that_no_memory_holds_is_refused_with_the_ways_out(shards):
+    loader = fl.Loader(shards, 8, {"image": fl.Image("png", size=65535, filter="nearest")}, threads=1)
+    with pytest.raises(ConfigError, match=r"no memory for a batch of .* bytes \(8 samples\): use a smaller"):
+        next(iter(loader))
+
+
 def test_a_missing_field_is_raised_by_its_own_batch_after_those_before_it(tmp_path):
     samples = [sample(i) for i in range(12)]
     del samples[9]["txt"]

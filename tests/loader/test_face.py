@@ -54,7 +54,7 @@ def test_repr_shows_what_differs_from_the_defaults_and_who_decodes(shards):
     assert image == "  image: Image(size=256)"
     assert wide == "  wide: Image('png', size=(64, 128), scaled='full')"
     assert mask == "  mask: Image('mask.png', filter='nearest', like='image', default=(0, 0, 0))"
-    assert label == "  label: Int()"
+    assert label == "  label: Int('cls')"
     assert length == "  length: Custom('txt', len, default=None)"
     assert pixels == "  pixels: float32, nchw, normalize=gan, Augment(xflip=0.5)"
     assert decode.startswith("  decode: native (JPEG: libjpeg") and decode.endswith("3 threads")
