@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -71,9 +73,19 @@ def test_a_batch_larger_than_the_data_is_refused_with_the_ways_out(shards):
 
 
 def test_a_batch_that_no_memory_holds_is_refused_with_the_ways_out(shards):
-    loader = fl.Loader(shards, 8, {"image": fl.Image("png", size=65535, filter="nearest")}, threads=1)
-    with pytest.raises(ConfigError, match=r"no memory for a batch of .* bytes \(8 samples\): use a smaller"):
-        next(iter(loader))
+    script = f"""
+import resource, fastload as fl, torch
+resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+loader = fl.Loader({shards!r}, 8, {{"image": fl.Image("jpg", size=65535)}}, threads=1)
+try:
+    next(iter(loader))
+except fl.ConfigError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert re.match(r"no memory for a batch of [\d,]+ bytes \(8 samples\): use a smaller", run.stdout), (
+        run.stderr
+    )
 
 
 def test_a_missing_field_is_raised_by_its_own_batch_after_those_before_it(tmp_path):
