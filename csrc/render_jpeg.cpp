@@ -88,7 +88,6 @@ Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
         resizer.push_strip(scratch.strip.data() + skipped_bytes, stride, sink);
         row += count;
     }
-    if (status == Status::ok) resizer.finish(sink);
     return status;
 }
 

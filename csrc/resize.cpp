@@ -167,7 +167,7 @@ void Resizer::begin(const ResizeRequest &request) {
 }
 
 void Resizer::begin_strips(int rows) {
-    strips_pushed_ = 0;
+    strips_pushed_ = rows_out_ = 0;
     planes_.resize(static_cast<size_t>(out_columns_) * 3 + LANE_PADDING);
     if (copy_) return;
     plane_stride_bytes_ = static_cast<size_t>(round_up(rows, STRIP_ROWS) / 2) * pair_stride_bytes_;
@@ -190,18 +190,20 @@ void Resizer::push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink
     if (copy_) return copy_strip(rows, stride_bytes, sink);
     size_t pairs = static_cast<size_t>(strips_pushed_++) * (STRIP_ROWS / 2);
     horizontal_strip(rows, stride_bytes, pairs_.data() + pairs * pair_stride_bytes_);
+    if (!vertical_first_) vertical_rows(strips_pushed_ * (STRIP_ROWS / 2), sink);
 }
 
-void Resizer::finish(const RowSink &sink) {
-    if (copy_) return;
+// All rows that need no more than the first `pairs` row pairs: while those are still in the cache.
+void Resizer::vertical_rows(int pairs, const RowSink &sink) {
     const AxisPlan &plan = *vertical_;
-    for (int y = 0; y < plan.request.count; y++) {
-        size_t row = static_cast<size_t>(y), entry = row * static_cast<size_t>(plan.pair_stride);
+    for (; rows_out_ < plan.request.count; rows_out_++) {
+        size_t row = static_cast<size_t>(rows_out_), entry = row * static_cast<size_t>(plan.pair_stride);
+        if (plan.first_pair[row] + plan.pairs[row] > pairs) return;
         const uint8_t *first = pairs_.data() + static_cast<size_t>(plan.first_pair[row]) * pair_stride_bytes_;
         for (size_t channel = 0; channel < 3; channel++)
             kernels_->fir(first + channel * plane_stride_bytes_, pair_stride_bytes_, plan.pairs[row], &plan.high[entry],
                           &plan.low[entry], planes_.data() + channel * static_cast<size_t>(out_columns_), out_columns_);
-        sink(y, planes_.data(), static_cast<size_t>(out_columns_));
+        sink(rows_out_, planes_.data(), static_cast<size_t>(out_columns_));
     }
 }
 
@@ -218,7 +220,6 @@ void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) 
                 wanted);
         push_strip(strip_.data(), strip_stride, sink);
     }
-    finish(sink);
 }
 
 // Nothing is resized: the rows of the crop go to the sink as they come.

@@ -86,11 +86,11 @@ class Resizer {
     int last_column_needed() const { return horizontal_->source_stop; }
     size_t row_bytes() const { return static_cast<size_t>(gathered_columns_) * 3; }
     void push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);  // from first_column_needed() on
-    void finish(const RowSink &sink);
 
    private:
     void run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
     void copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);
+    void vertical_rows(int pairs, const RowSink &sink);
     void horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_pairs);
     void begin_strips(int rows);
 
@@ -101,7 +101,7 @@ class Resizer {
     bool vertical_first_ = false, copy_ = false;
     int gathered_columns_ = 0;  // of a strip, a multiple of 16
     int out_columns_ = 0;       // of the result, a multiple of 16
-    int strips_pushed_ = 0;
+    int strips_pushed_ = 0, rows_out_ = 0;
     size_t pair_stride_bytes_ = 0, plane_stride_bytes_ = 0;
     std::vector<uint8_t> strip_, columns_, outputs_, pairs_, planes_, tall_;
 };

@@ -164,6 +164,35 @@ void ByteBatch::finished() noexcept {
     for (auto &call : next) call();
 }
 
+namespace {
+
+bool is_space(uint8_t byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r'); }
+
+bool parse_integer(const uint8_t *byte, const uint8_t *end, int64_t *out) {
+    constexpr int MOST_DIGITS = 18;  // no overflow so far
+    while (byte < end && is_space(*byte)) byte++;
+    while (byte < end && is_space(end[-1])) end--;
+    bool negative = byte < end && *byte == '-';
+    if (byte < end && (*byte == '-' || *byte == '+')) byte++;
+    if (byte == end || end - byte > MOST_DIGITS) return false;
+    int64_t value = 0;
+    for (; byte < end; byte++) {
+        if (*byte < '0' || *byte > '9') return false;
+        value = value * 10 + (*byte - '0');
+    }
+    *out = negative ? -value : value;
+    return true;
+}
+
+}  // namespace
+
+bool ByteBatch::integers(size_t first, size_t count, int64_t *out) const {
+    for (size_t i = 0; i < count; i++)
+        if (missing(first + i) || !parse_integer(bytes(first + i), bytes(first + i) + size(first + i), out + i))
+            return false;
+    return true;
+}
+
 void ByteBatch::then(std::function<void()> next) {
     {
         std::lock_guard<std::mutex> lock(mutex_);
@@ -264,6 +293,14 @@ void bind_shard_reader(py::module_ &module) {
         .def(
             "missing", [](const ByteBatch &batch, size_t blob) { return batch.missing(checked(batch, blob)); },
             py::arg("blob"))
+        .def(
+            "integers",
+            [](const ByteBatch &batch, size_t first, size_t count) -> py::object {
+                if (count > batch.blobs() || first > batch.blobs() - count) throw py::index_error("no such blobs");
+                py::array_t<int64_t> out(static_cast<py::ssize_t>(count));
+                return batch.integers(first, count, out.mutable_data()) ? py::object(std::move(out)) : py::none();
+            },
+            py::arg("first"), py::arg("count"), "int64 [count], or None where a blob is not a plain decimal integer.")
         .def("cancel", &ByteBatch::cancel)
         .def_property_readonly("first_error",
                                [](const ByteBatch &batch) -> py::object {

@@ -76,6 +76,9 @@ class ByteBatch : public Work {
     size_t size(size_t blob) const { return static_cast<size_t>(blobs_[blob].size_bytes); }
     bool missing(size_t blob) const { return blobs_[blob].missing; }
     int error(size_t blob) const { return errors_[blob]; }
+    // The decimal integers that `count` blobs from `first` hold, white space around them allowed; false where one of
+    // them is missing or holds anything else, or more than 18 digits.
+    bool integers(size_t first, size_t count, int64_t *out) const;
     uint64_t bytes_read() const { return bytes_read_; }
     double busy_seconds() const { return static_cast<double>(busy_nanoseconds_.load()) * 1e-9; }
 

@@ -194,6 +194,11 @@ class Stages:
 
     def _make_values(self, trip: Trip, names: list[str], samples: range) -> None:
         for name in names:
+            if isinstance(self._config.fields[name], Int):
+                labels = trip.bytes.integers(trip.first_blob[name], len(trip.positions))
+                if labels is not None:  # else one is missing or odd, and is found below
+                    trip.values[name] = labels
+                    continue
             made = trip.values.setdefault(name, [None] * len(trip.positions))
             for i in samples:
                 if trip.cancelled:
