@@ -167,10 +167,14 @@ void Resizer::begin(const ResizeRequest &request) {
 }
 
 void Resizer::begin_strips(int rows) {
-    strips_pushed_ = rows_out_ = 0;
+    strips_copied_ = rows_out_ = first_pair_held_ = strip_pairs_ = 0;
     planes_.resize(static_cast<size_t>(out_columns_) * 3 + LANE_PADDING);
     if (copy_) return;
-    plane_stride_bytes_ = static_cast<size_t>(round_up(rows, STRIP_ROWS) / 2) * pair_stride_bytes_;
+    int all_pairs = round_up(rows, STRIP_ROWS) / 2;
+    // What one output needs, one strip more, and room so that what is kept is seldom moved.
+    int enough_pairs = vertical_->pair_stride + 4 * STRIP_ROWS;
+    pair_capacity_ = vertical_first_ ? all_pairs : std::min(all_pairs, enough_pairs);
+    plane_stride_bytes_ = static_cast<size_t>(pair_capacity_) * pair_stride_bytes_;
     pairs_.resize(plane_stride_bytes_ * 3 + LANE_PADDING);
     columns_.resize(static_cast<size_t>(gathered_columns_) * 3 * STRIP_ROWS + LANE_PADDING);
     outputs_.resize(static_cast<size_t>(out_columns_) * 3 * STRIP_ROWS + LANE_PADDING);
@@ -187,19 +191,33 @@ void Resizer::horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t
 }
 
 void Resizer::push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink) {
-    if (copy_) return copy_strip(rows, stride_bytes, sink);
-    size_t pairs = static_cast<size_t>(strips_pushed_++) * (STRIP_ROWS / 2);
-    horizontal_strip(rows, stride_bytes, pairs_.data() + pairs * pair_stride_bytes_);
-    if (!vertical_first_) vertical_rows(strips_pushed_ * (STRIP_ROWS / 2), sink);
+    if (strip_pairs_ + STRIP_ROWS / 2 > pair_capacity_) drop_used_pairs();
+    horizontal_strip(rows, stride_bytes, pairs_.data() + static_cast<size_t>(strip_pairs_) * pair_stride_bytes_);
+    strip_pairs_ += STRIP_ROWS / 2;
+    if (!vertical_first_) vertical_rows(sink);
 }
 
-// All rows that need no more than the first `pairs` row pairs: while those are still in the cache.
-void Resizer::vertical_rows(int pairs, const RowSink &sink) {
+// Moves the row pairs that are still needed to the front: the intermediate stays small enough for the cache.
+void Resizer::drop_used_pairs() {
+    // The next row may begin behind all that is held: nearest takes few rows of many.
+    int used = std::min(vertical_->first_pair[static_cast<size_t>(rows_out_)] - first_pair_held_, strip_pairs_);
+    size_t kept_bytes = static_cast<size_t>(strip_pairs_ - used) * pair_stride_bytes_;
+    for (size_t channel = 0; channel < 3; channel++) {
+        uint8_t *plane = pairs_.data() + channel * plane_stride_bytes_;
+        std::memmove(plane, plane + static_cast<size_t>(used) * pair_stride_bytes_, kept_bytes);
+    }
+    first_pair_held_ += used;
+    strip_pairs_ -= used;
+}
+
+// All rows whose row pairs are there.
+void Resizer::vertical_rows(const RowSink &sink) {
     const AxisPlan &plan = *vertical_;
     for (; rows_out_ < plan.request.count; rows_out_++) {
         size_t row = static_cast<size_t>(rows_out_), entry = row * static_cast<size_t>(plan.pair_stride);
-        if (plan.first_pair[row] + plan.pairs[row] > pairs) return;
-        const uint8_t *first = pairs_.data() + static_cast<size_t>(plan.first_pair[row]) * pair_stride_bytes_;
+        int first_pair = plan.first_pair[row] - first_pair_held_;
+        if (first_pair + plan.pairs[row] > strip_pairs_) return;
+        const uint8_t *first = pairs_.data() + static_cast<size_t>(first_pair) * pair_stride_bytes_;
         for (size_t channel = 0; channel < 3; channel++)
             kernels_->fir(first + channel * plane_stride_bytes_, pair_stride_bytes_, plan.pairs[row], &plan.high[entry],
                           &plan.low[entry], planes_.data() + channel * static_cast<size_t>(out_columns_), out_columns_);
@@ -213,11 +231,15 @@ void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) 
     strip_.resize(strip_stride * STRIP_ROWS + LANE_PADDING);
     size_t wanted = static_cast<size_t>(last_column_needed() - first_column_needed()) * 3;
     for (int row = first_row(); row < last_row(); row += STRIP_ROWS) {
+        const uint8_t *from =
+            rgb + static_cast<size_t>(row) * stride_bytes + static_cast<size_t>(first_column_needed()) * 3;
+        if (copy_) {
+            copy_strip(from, stride_bytes, sink);
+            continue;
+        }
         for (int i = 0; i < std::min(STRIP_ROWS, last_row() - row); i++)
-            std::memcpy(
-                &strip_[static_cast<size_t>(i) * strip_stride],
-                rgb + static_cast<size_t>(row + i) * stride_bytes + static_cast<size_t>(first_column_needed()) * 3,
-                wanted);
+            std::memcpy(&strip_[static_cast<size_t>(i) * strip_stride], from + static_cast<size_t>(i) * stride_bytes,
+                        wanted);
         push_strip(strip_.data(), strip_stride, sink);
     }
 }
@@ -226,13 +248,13 @@ void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) 
 void Resizer::copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink) {
     rows += static_cast<size_t>(request_.left - first_column_needed()) * 3;
     for (int i = 0; i < STRIP_ROWS; i++) {
-        int y = first_row() + strips_pushed_ * STRIP_ROWS + i - request_.top;
+        int y = first_row() + strips_copied_ * STRIP_ROWS + i - request_.top;
         if (y < 0 || y >= request_.height) continue;
         kernels_->split_channels(rows + static_cast<size_t>(i) * stride_bytes, request_.width, request_.flip,
                                  planes_.data(), static_cast<size_t>(out_columns_));
         sink(y, planes_.data(), static_cast<size_t>(out_columns_));
     }
-    strips_pushed_++;
+    strips_copied_++;
 }
 
 // Rare (tall images), so it is kept simple: the vertical pass makes whole rows, which then go through the horizontal

@@ -70,16 +70,16 @@ class Resizer {
    public:
     explicit Resizer(const PixelKernels *kernels) : kernels_(kernels) {}
 
+    // Bytes kept for the next image, plans included.
+    size_t held_bytes() const;
+
     // Plans the resize; then either all rows at once:
     void begin(const ResizeRequest &request);
     void run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
 
     // or, where can_stream(), rows [first_row(), last_row()) and columns [first_column_needed(),
     // last_column_needed()) in strips of STRIP_ROWS; row_bytes() must be readable from each row.
-    // Bytes kept for the next image, plans included.
-    size_t held_bytes() const;
-
-    bool can_stream() const { return !vertical_first_; }
+    bool can_stream() const { return !vertical_first_ && !copy_; }
     int first_row() const { return vertical_->source_start; }
     int last_row() const { return vertical_->source_stop; }
     int first_column_needed() const { return horizontal_->source_start; }
@@ -90,7 +90,8 @@ class Resizer {
    private:
     void run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
     void copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);
-    void vertical_rows(int pairs, const RowSink &sink);
+    void drop_used_pairs();
+    void vertical_rows(const RowSink &sink);
     void horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_pairs);
     void begin_strips(int rows);
 
@@ -101,7 +102,8 @@ class Resizer {
     bool vertical_first_ = false, copy_ = false;
     int gathered_columns_ = 0;  // of a strip, a multiple of 16
     int out_columns_ = 0;       // of the result, a multiple of 16
-    int strips_pushed_ = 0, rows_out_ = 0;
+    int strips_copied_ = 0, rows_out_ = 0;
+    int first_pair_held_ = 0, strip_pairs_ = 0, pair_capacity_ = 0;  // of the row pairs in pairs_
     size_t pair_stride_bytes_ = 0, plane_stride_bytes_ = 0;
     std::vector<uint8_t> strip_, columns_, outputs_, pairs_, planes_, tall_;
 };
