@@ -55,6 +55,9 @@ struct PixelKernels {
 
     // out = (float(in) / divisor - mean) / std, each step rounded to float32.
     void (*normalize)(const uint8_t *in, int count, const NormalizeRule &rule, float *out);
+
+    // To be called after the last `normalize` of an image, by the same thread: what it wrote becomes visible to others.
+    void (*finish_writes)();
 };
 
 // The widest set that this machine runs, or the named one; nullptr where that name is unknown or cannot run here.

@@ -42,6 +42,7 @@ struct Vector {
         return _mm256_fmadd_ps(remainder, _mm256_set1_ps(reciprocal), first);
     }
     static void store_floats(float *p, Float value) { _mm256_storeu_ps(p, value); }
+    static void stream_floats(float *p, Float value) { _mm256_stream_ps(p, value); }
 
     static Int unpack_low_words(Int a, Int b) { return _mm256_unpacklo_epi16(a, b); }
     static Int unpack_high_words(Int a, Int b) { return _mm256_unpackhi_epi16(a, b); }

@@ -60,9 +60,11 @@ void normalize(const uint8_t *in, int count, const NormalizeRule &rule, float *o
     for (int i = 0; i < count; i++) out[i] = (static_cast<float>(in[i]) / rule.divisor - rule.mean) / rule.std;
 }
 
+void finish_writes() {}
+
 }  // namespace
 
-const PixelKernels PIXEL_KERNELS_PORTABLE = {"portable",   gather_columns, fir,      fir_strip,
-                                             scatter_rows, split_channels, normalize};
+const PixelKernels PIXEL_KERNELS_PORTABLE = {"portable",   gather_columns, fir,       fir_strip,
+                                             scatter_rows, split_channels, normalize, finish_writes};
 
 }  // namespace fastload

@@ -40,6 +40,7 @@ struct Vector {
     static Float divide(Float value, float by) { return _mm_div_ps(value, _mm_set1_ps(by)); }
     static Float minus(Float value, float mean) { return _mm_sub_ps(value, _mm_set1_ps(mean)); }
     static void store_floats(float *p, Float value) { _mm_storeu_ps(p, value); }
+    static void stream_floats(float *p, Float value) { _mm_stream_ps(p, value); }
 };
 
 #include "pixel_kernels_x86.inc"

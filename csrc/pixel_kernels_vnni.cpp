@@ -41,6 +41,7 @@ struct Vector {
         return _mm512_fmadd_ps(remainder, _mm512_set1_ps(reciprocal), first);
     }
     static void store_floats(float *p, Float value) { _mm512_storeu_ps(p, value); }
+    static void stream_floats(float *p, Float value) { _mm512_stream_ps(p, value); }
 
     static Int unpack_low_words(Int a, Int b) { return _mm512_unpacklo_epi16(a, b); }
     static Int unpack_high_words(Int a, Int b) { return _mm512_unpackhi_epi16(a, b); }

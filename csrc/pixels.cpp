@@ -71,6 +71,7 @@ void resize_to(const ResizeRequest &request, const uint8_t *rgb, size_t stride_b
     resizer.run(rgb, stride_bytes, [&](int y, const uint8_t *planes, size_t plane_stride) {
         writer.write_row(kernels, y, planes, plane_stride, sample);
     });
+    kernels.finish_writes();
 }
 
 void bind_pixels(py::module_ &module) {

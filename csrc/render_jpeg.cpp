@@ -169,6 +169,7 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
         status = decode_all(scratch, orientation, &pixels);
         if (status == Status::ok) resizer.run(pixels, static_cast<size_t>(request.in_width) * 3, sink);
     }
+    kernels.finish_writes();
     RenderStatus result = outcome(status, decoder, message);
     decoder.finish();
     scratch.let_go_of_much();
