@@ -1,9 +1,10 @@
 // The inner loops of the pixel path, once for each instruction set, chosen when the program runs.
 //
 // A resize is two passes of one primitive, `fir`: a weighted sum of taps over `lanes` independent samples that share
-// their weights. Taps come in pairs whose bytes lie side by side, so that a pair is one 32-bit multiply-add lane.
-// Weights have 22 fractional bits, as Pillow's: w = high * 2^11 + low with 0 <= low < 2^11, both in 16 bits, so that
-// two 16-bit multiply-adds make the exact 32-bit sum on every instruction set.
+// their weights. Taps come in fours whose bytes lie side by side, so that a four is one 32-bit lane.
+// Weights have 22 fractional bits, as Pillow's. 16 of a weight's bits are enough for most outputs: the kernels sum with
+// those, add what the rest can amount to at the least and at the most, and take up the rest only where the two would
+// round differently. So every instruction set gives Pillow's bits, at little more than the cost of 16-bit weights.
 //
 // This header is included by files that are compiled for wide instruction sets: it must not bring inline code (the
 // linker may keep the wide copy of a shared inline function, which then fails on other machines).
@@ -13,10 +14,30 @@
 
 namespace fastload {
 
-constexpr int STRIP_ROWS = 16;    // rows that the horizontal pass handles at once
-constexpr int WEIGHT_BITS = 22;   // fractional bits of a weight
-constexpr int LOW_BITS = 11;      // of these, in the low half
-constexpr int LANE_PADDING = 64;  // bytes that a kernel may read or write past the last lane
+constexpr int STRIP_ROWS = 16;     // rows that the horizontal pass handles at once
+constexpr int FOUR = 4;            // taps that lie side by side
+constexpr int WEIGHT_BITS = 22;    // fractional bits of a weight
+constexpr int FRONT_PADDING = 64;  // bytes that gather_columns may read before a row
+constexpr int LANE_PADDING = 64;   // bytes that a kernel may read or write past the last lane
+
+// A weight is high * 2^shift + low, both signed. How the four weights of a four lie in 32-bit entries, in planes:
+enum class WeightFormat {
+    bytes,  // high / 256 rounded, what is left of high, low: a byte each; 3 planes
+    words,  // high of taps 0 and 2, of 1 and 3, low of taps 0 and 2, of 1 and 3; 4 planes
+};
+constexpr int weight_planes(WeightFormat format) { return format == WeightFormat::bytes ? 3 : 4; }
+
+// The weights of one axis. Output i takes fours[i] fours of taps from first_four[i]; its weights are
+// entries[(i * planes + plane) * most_fours + four].
+struct AxisWeights {
+    int count, most_fours;
+    int shift;  // bits of `low`
+    const int32_t *first_four, *fours, *entries;
+    // Whether the rest is taken up seldom enough to be worth a test, which the processor cannot predict; else always.
+    bool rest_is_rare;
+    // In units of 2^shift: half of the last place plus the least that `low` can amount to; how much more at the most.
+    const int32_t *least, *spread;
+};
 
 // One channel's normalization. A division takes four times as long as the product with a reciprocal corrected by its
 // own remainder (two fused multiply-adds), which nearly always gives the same bits; `exact_reciprocals` says that it
@@ -30,25 +51,25 @@ struct NormalizeRule {
 struct PixelKernels {
     const char *name;
 
-    // STRIP_ROWS rows of interleaved RGB -> pairs of columns: out[columns / 2][3 channels][STRIP_ROWS][2] bytes.
-    // `columns` is rounded up to a multiple of 16 by the caller, and so much can be read from each row.
+    // Which weights `fir` and `fir_strip` take.
+    WeightFormat weights;
+
+    // STRIP_ROWS rows of interleaved RGB -> fours of columns: out[columns / 4][3 channels][STRIP_ROWS][4] bytes.
+    // `columns` is a multiple of 16; LANE_PADDING bytes more can be read from each row.
     void (*gather_columns)(const uint8_t *rows, size_t stride_bytes, int columns, uint8_t *out);
 
-    // out[lane] = clamp((sum over pairs of weights * bytes + half) >> WEIGHT_BITS), lanes a multiple of 16.
-    // Pair p of lane l is the two bytes at first_pair + p * pair_stride_bytes + 2 * l; a weight entry holds the
-    // 16-bit weights of both taps.
-    void (*fir)(const uint8_t *first_pair, size_t pair_stride_bytes, int pairs, const int32_t *high, const int32_t *low,
-                uint8_t *out, int lanes);
+    // out[lane] = clamp((sum of weights * bytes + half) >> WEIGHT_BITS) for output i of `axis`, lanes a multiple of 16.
+    // Four f of lane l is the bytes at first_four + f * four_stride_bytes + 4 * l.
+    void (*fir)(const uint8_t *first_four, size_t four_stride_bytes, const AxisWeights &axis, int i, uint8_t *out,
+                int lanes);
 
-    // `fir` for the `count` outputs of a strip, 3 * STRIP_ROWS lanes each: output i takes pairs[i] pairs from pair
-    // first_pair[i] of `columns` (as gather_columns made them), with the weights at i * weight_stride.
-    void (*fir_strip)(const uint8_t *columns, int count, const int32_t *first_pair, const int32_t *pairs,
-                      const int32_t *high, const int32_t *low, int weight_stride, uint8_t *out);
+    // `fir` for all outputs of a strip, 3 * STRIP_ROWS lanes each, from columns as gather_columns made them.
+    void (*fir_strip)(const uint8_t *columns, const AxisWeights &axis, uint8_t *out);
 
-    // The horizontal result in[columns][3][STRIP_ROWS] -> row pairs: plane c, pair p at
-    // out + c * plane_stride_bytes + p * pair_stride_bytes, [columns][2] bytes. `columns` is a multiple of 8.
+    // The horizontal result in[columns][3][STRIP_ROWS] -> fours of rows: plane c, four f at
+    // out + c * plane_stride_bytes + f * four_stride_bytes, [columns][4] bytes. `columns` is a multiple of 4.
     void (*scatter_rows)(const uint8_t *in, int columns, uint8_t *out, size_t plane_stride_bytes,
-                         size_t pair_stride_bytes);
+                         size_t four_stride_bytes);
 
     // One row of interleaved RGB -> three planes, reversed where asked.
     void (*split_channels)(const uint8_t *rgb, int columns, bool reverse, uint8_t *out, size_t plane_stride_bytes);

@@ -6,6 +6,7 @@
 
 #define KERNEL_NAME "avx2"
 #define KERNEL_TABLE PIXEL_KERNELS_AVX2
+#define KERNEL_WEIGHTS WeightFormat::words
 
 namespace fastload {
 namespace {
@@ -17,18 +18,21 @@ struct Vector {
 
     static Int zero() { return _mm256_setzero_si256(); }
     static Int set1(int32_t value) { return _mm256_set1_epi32(value); }
-    static Int widen(const uint8_t *p) {
-        return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-    }
+    static Int load(const uint8_t *p) { return _mm256_loadu_si256(reinterpret_cast<const Int *>(p)); }
+    static Int even_bytes(Int bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi16(0xff)); }
+    static Int odd_bytes(Int bytes) { return _mm256_srli_epi16(bytes, 8); }
     static Int dot(Int sum, Int words, Int weights) { return _mm256_add_epi32(sum, _mm256_madd_epi16(words, weights)); }
-    template <int LOW, int ALL>
-    static Int join(Int high, Int low) {
-        return _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(high, LOW), low), ALL);
+    static Int plus(Int a, Int b) { return _mm256_add_epi32(a, b); }
+    static Int shift_left(Int a, int bits) { return _mm256_sllv_epi32(a, _mm256_set1_epi32(bits)); }
+    static Int shift_right(Int a, int bits) { return _mm256_srav_epi32(a, _mm256_set1_epi32(bits)); }
+    static Int or_difference(Int sum, Int a, Int b) { return _mm256_or_si256(sum, _mm256_xor_si256(a, b)); }
+    static bool any(Int a, Int bits) { return !_mm256_testz_si256(a, bits); }
+    // The values of all four, clamped, lane after lane.
+    static Int pack(Int a, Int b, Int c, Int d) {
+        Int bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     }
-    static void store_bytes(uint8_t *p, Int words) {
-        __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-        _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(halves, halves));
-    }
+    static void store(uint8_t *p, Int a) { _mm256_storeu_si256(reinterpret_cast<Int *>(p), a); }
 
     using Float = __m256;
     static Float floats(const uint8_t *p) {
@@ -44,19 +48,18 @@ struct Vector {
     static void store_floats(float *p, Float value) { _mm256_storeu_ps(p, value); }
     static void stream_floats(float *p, Float value) { _mm256_stream_ps(p, value); }
 
-    static Int unpack_low_words(Int a, Int b) { return _mm256_unpacklo_epi16(a, b); }
-    static Int unpack_high_words(Int a, Int b) { return _mm256_unpackhi_epi16(a, b); }
-    static Int pair_words(const uint8_t *p) {
-        Int bytes = _mm256_loadu_si256(reinterpret_cast<const Int *>(p));  // 8 pixels are 24 of these
-        bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5));
-        const __m128i order = _mm_setr_epi8(0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11, -1, -1, -1, -1);
+    // 16 bytes of each of two rows.
+    static Int load_lanes(const uint8_t *p, size_t stride_bytes) {
+        Int first = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+        return _mm256_inserti128_si256(first, _mm_loadu_si128(reinterpret_cast<const __m128i *>(p + stride_bytes)), 1);
+    }
+    static Int shuffle_bytes(Int bytes, __m128i order) {
         return _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(order));
     }
-    // Lane l of both, 32 bytes, to p + l * stride.
-    static void store_lanes(uint8_t *p, int stride, Int upper, Int lower) {
-        _mm256_storeu_si256(reinterpret_cast<Int *>(p), _mm256_permute2x128_si256(upper, lower, 0x20));
-        _mm256_storeu_si256(reinterpret_cast<Int *>(p + stride), _mm256_permute2x128_si256(upper, lower, 0x31));
-    }
+    static Int low_dwords(Int a, Int b) { return _mm256_unpacklo_epi32(a, b); }
+    static Int high_dwords(Int a, Int b) { return _mm256_unpackhi_epi32(a, b); }
+    static Int low_qwords(Int a, Int b) { return _mm256_unpacklo_epi64(a, b); }
+    static Int high_qwords(Int a, Int b) { return _mm256_unpackhi_epi64(a, b); }
 };
 
 #include "pixel_kernels_x86.inc"

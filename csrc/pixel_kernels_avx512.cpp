@@ -6,6 +6,7 @@
 
 #define KERNEL_NAME "avx512"
 #define KERNEL_TABLE PIXEL_KERNELS_AVX512
+#define KERNEL_WEIGHTS WeightFormat::words
 
 namespace fastload {
 namespace {

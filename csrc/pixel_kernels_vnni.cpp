@@ -6,12 +6,13 @@
 
 #define KERNEL_NAME "vnni"
 #define KERNEL_TABLE PIXEL_KERNELS_VNNI
+#define KERNEL_WEIGHTS WeightFormat::bytes
 
 namespace fastload {
 namespace {
 
-inline __m512i multiply_add(__m512i sum, __m512i words, __m512i weights) {
-    return _mm512_dpwssd_epi32(sum, words, weights);
+inline __m512i multiply_add(__m512i sum, __m512i bytes, __m512i weights) {
+    return _mm512_dpbusd_epi32(sum, bytes, weights);
 }
 
 #include "pixel_kernels_512.inc"

@@ -68,6 +68,16 @@ size_t spread_stride(size_t size) {
     return (lines | 1) * LINE_BYTES;
 }
 
+// At least FRONT_PADDING into `memory`, and at no multiple of 16: libjpeg-turbo writes rows that are aligned to its
+// vectors past the cache, from where the resize would have to fetch them again (a quarter of the time at 500x375).
+uint8_t *unaligned_strip(std::vector<uint8_t> *memory, size_t size) {
+    constexpr size_t LINE_BYTES = 64, OFFSET = 8;
+    memory->resize(FRONT_PADDING + LINE_BYTES + size);
+    uint8_t *begin = memory->data() + FRONT_PADDING;
+    size_t past_line = reinterpret_cast<uintptr_t>(begin) % LINE_BYTES;
+    return begin + (LINE_BYTES + OFFSET - past_line) % LINE_BYTES;
+}
+
 // Decodes rows and columns that the resize reads, a strip at a time, and resizes each while it is in the cache.
 Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
     JpegDecoder &decoder = scratch.decoder;
@@ -78,15 +88,17 @@ Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
     if (status != Status::ok) return status;
     size_t skipped_bytes = static_cast<size_t>(wanted_left - left) * 3;
     size_t stride = spread_stride(std::max(static_cast<size_t>(columns) * 3, skipped_bytes + resizer.row_bytes()));
-    scratch.strip.resize(stride * STRIP_ROWS + LANE_PADDING);
+    uint8_t *strip = unaligned_strip(&scratch.strip, stride * STRIP_ROWS);
+    uint32_t blank = static_cast<uint32_t>(resizer.blank_rows());
     uint32_t row = static_cast<uint32_t>(resizer.first_row()), stop = static_cast<uint32_t>(resizer.last_row());
     status = decoder.skip(row);
     while (status == Status::ok && row < stop) {
-        uint32_t count = std::min<uint32_t>(STRIP_ROWS, stop - row);
-        status = decoder.read(scratch.strip.data(), stride, count);
+        uint32_t count = std::min<uint32_t>(STRIP_ROWS - blank, stop - row);
+        status = decoder.read(strip + blank * stride, stride, count);
         if (status != Status::ok) break;
-        resizer.push_strip(scratch.strip.data() + skipped_bytes, stride, sink);
+        resizer.push_strip(strip + skipped_bytes, stride, sink);
         row += count;
+        blank = 0;
     }
     return status;
 }

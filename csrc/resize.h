@@ -30,25 +30,30 @@ struct AxisRequest {
     bool operator==(const AxisRequest &other) const;
 };
 
-// The weights of one axis, in pairs of taps. Tap t of output i is input start[i] + t; starts are even relative to
-// `source_start`, the first input that any output reads, which is itself even.
+// The weights of one axis, in fours of taps counted from `origin`.
 struct AxisPlan {
     AxisRequest request;
-    int source_start, source_stop;           // inputs that are read
-    int pair_stride;                         // entries of `high` and `low` per output
-    std::vector<int32_t> first_pair, pairs;  // relative to source_start / 2, and how many
-    std::vector<int32_t> high, low;          // [count][pair_stride], two 16-bit weights an entry
+    int source_start, source_stop;  // inputs that are read
+    int origin;                     // up to 3 before source_start, so that the taps fall into as few fours as can be
+    int most_fours, shift;          // these and the rest are as AxisWeights has them
+    bool rest_is_rare;
+    std::vector<int32_t> first_four, fours, least, spread, entries;
+
+    AxisWeights weights() const;
+    size_t held_bytes() const;
 };
 
-AxisPlan make_axis_plan(const AxisRequest &request);
+AxisPlan make_axis_plan(const AxisRequest &request, WeightFormat format);
 
 // Plans that were made lately; image sizes repeat. Not shared between threads.
 class AxisPlanCache {
    public:
+    explicit AxisPlanCache(WeightFormat format) : format_(format) {}
     std::shared_ptr<const AxisPlan> get(const AxisRequest &request);
     size_t held_bytes() const;
 
    private:
+    WeightFormat format_;
     std::vector<std::shared_ptr<const AxisPlan>> plans_;
     size_t next_ = 0;
 };
@@ -68,7 +73,7 @@ using RowSink = std::function<void(int y, const uint8_t *planes, size_t plane_st
 
 class Resizer {
    public:
-    explicit Resizer(const PixelKernels *kernels) : kernels_(kernels) {}
+    explicit Resizer(const PixelKernels *kernels) : kernels_(kernels), cache_(kernels->weights) {}
 
     // Bytes kept for the next image, plans included.
     size_t held_bytes() const;
@@ -78,21 +83,23 @@ class Resizer {
     void run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
 
     // or, where can_stream(), rows [first_row(), last_row()) and columns [first_column_needed(),
-    // last_column_needed()) in strips of STRIP_ROWS; row_bytes() must be readable from each row.
+    // last_column_needed()) in strips of STRIP_ROWS. The first blank_rows() rows of the first strip count for nothing;
+    // row_bytes() must be readable from each row, and FRONT_PADDING before it.
     bool can_stream() const { return !vertical_first_ && !copy_; }
     int first_row() const { return vertical_->source_start; }
     int last_row() const { return vertical_->source_stop; }
+    int blank_rows() const { return vertical_->source_start - vertical_->origin; }
     int first_column_needed() const { return horizontal_->source_start; }
     int last_column_needed() const { return horizontal_->source_stop; }
-    size_t row_bytes() const { return static_cast<size_t>(gathered_columns_) * 3; }
+    size_t row_bytes() const { return static_cast<size_t>(gathered_columns_) * 3 + LANE_PADDING; }
     void push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);  // from first_column_needed() on
 
    private:
     void run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
     void copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);
-    void drop_used_pairs();
+    void drop_used_fours();
     void vertical_rows(const RowSink &sink);
-    void horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_pairs);
+    void horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_fours);
     void begin_strips(int rows);
 
     const PixelKernels *kernels_;
@@ -103,9 +110,9 @@ class Resizer {
     int gathered_columns_ = 0;  // of a strip, a multiple of 16
     int out_columns_ = 0;       // of the result, a multiple of 16
     int strips_copied_ = 0, rows_out_ = 0;
-    int first_pair_held_ = 0, strip_pairs_ = 0, pair_capacity_ = 0;  // of the row pairs in pairs_
-    size_t pair_stride_bytes_ = 0, plane_stride_bytes_ = 0;
-    std::vector<uint8_t> strip_, columns_, outputs_, pairs_, planes_, tall_;
+    int first_four_held_ = 0, fours_held_ = 0, four_capacity_ = 0;  // of the fours of rows in fours_
+    size_t four_stride_bytes_ = 0, plane_stride_bytes_ = 0;
+    std::vector<uint8_t> strip_, columns_, outputs_, fours_, planes_, tall_;
 };
 
 }  // namespace fastload
