@@ -66,9 +66,27 @@ struct Decompress {
     int out_color_components, output_components, rec_outbuf_height, actual_number_of_colors;
     void *colormap;
     unsigned output_scanline;
+    int input_scan_number;
+    unsigned input_imcu_row;
+    int output_scan_number;
+    unsigned output_imcu_row;
+    void *coef_bits, *quantization_tables[4], *dc_tables[4], *ac_tables[4];
+    int data_precision;
+    struct Component *components;
     unsigned char rest[STRUCT_SIZE_ABI_80];
 };
-static_assert(offsetof(Decompress, output_gamma) == 80 && offsetof(Decompress, output_scanline) == 168, "ABI layout");
+static_assert(offsetof(Decompress, output_gamma) == 80 && offsetof(Decompress, output_scanline) == 168 &&
+                  offsetof(Decompress, components) == 304,
+              "ABI layout");
+
+struct Component {
+    int id, index, h_samp_factor, v_samp_factor;
+    int tables[3];
+    unsigned width_in_blocks, height_in_blocks;
+    int scaled_size;  // ABI 80 has two of these, and what follows 4 bytes later
+    unsigned char rest[96 - 40];
+};
+static_assert(sizeof(Component) == 96, "ABI layout");
 static_assert(sizeof(ErrorManager) <= 256 && offsetof(ErrorManager, num_warnings) == 128, "ABI layout");
 
 struct Functions {
@@ -79,6 +97,7 @@ struct Functions {
     int (*read_header)(Decompress *, int);
     int (*start)(Decompress *);
     unsigned (*read_scanlines)(Decompress *, uint8_t **, unsigned);
+    unsigned (*read_raw_data)(Decompress *, uint8_t **const *, unsigned);
     int (*resync_to_restart)(void *, int);
     void (*crop_scanline)(Decompress *, unsigned *, unsigned *);
     unsigned (*skip_scanlines)(Decompress *, unsigned);
@@ -170,6 +189,7 @@ std::string try_library(const std::string &path) {
           find(handle, "jpeg_abort_decompress", &found.abort) && find(handle, "jpeg_read_header", &found.read_header) &&
           find(handle, "jpeg_start_decompress", &found.start) &&
           find(handle, "jpeg_read_scanlines", &found.read_scanlines) &&
+          find(handle, "jpeg_read_raw_data", &found.read_raw_data) &&
           find(handle, "jpeg_resync_to_restart", &found.resync_to_restart))) {
         dlclose(handle);
         return "a function of libjpeg is missing";
@@ -245,9 +265,12 @@ uint32_t JpegDecoder::height() const { return state_->decompress.output_height; 
 bool JpegDecoder::can_crop() { return library.can_crop; }
 const char *JpegDecoder::message() const { return state_->message; }
 
-JpegDecoder::Status JpegDecoder::start(int denominator) {
+JpegDecoder::Status JpegDecoder::start(int denominator) { return begin(denominator, false); }
+
+JpegDecoder::Status JpegDecoder::begin(int denominator, bool planes) {
     if (setjmp(state_->escape)) return Status::damaged;
-    state_->decompress.out_color_space = COLOR_RGB;
+    state_->decompress.out_color_space = planes ? COLOR_YCBCR : COLOR_RGB;
+    state_->decompress.raw_data_out = planes;
     state_->decompress.scale_num = 1;
     state_->decompress.scale_denom = static_cast<unsigned>(denominator);
     if (!functions.start(&state_->decompress)) {  // a progressive file is read to its end here
@@ -255,6 +278,54 @@ JpegDecoder::Status JpegDecoder::start(int denominator) {
         return Status::damaged;
     }
     return Status::ok;
+}
+
+bool JpegDecoder::can_read_planes(int denominator) const {
+    const Decompress &decompress = state_->decompress;
+    // What the original libjpeg does with chroma is another matter: it lacks these functions.
+    if (!library.can_crop || decompress.jpeg_color_space != COLOR_YCBCR || decompress.num_components != 3) return false;
+    const Component *parts = decompress.components;
+    for (int i = 0; i < 3; i++) {
+        int samples = i == 0 ? parts[0].h_samp_factor : 1;
+        if (parts[i].index != i || parts[i].h_samp_factor != samples || parts[i].v_samp_factor != samples) return false;
+    }
+    if (parts[0].h_samp_factor == 1) return true;
+    // Scaled, chroma is decoded at twice the scale of luma. libjpeg interpolates chroma of more than 2 columns.
+    return parts[0].h_samp_factor == 2 && (denominator > 1 || decompress.image_width > 4);
+}
+
+JpegDecoder::Status JpegDecoder::start_planes(int denominator, JpegPlanes *planes) {
+    Status status = begin(denominator, true);
+    if (status != Status::ok) return status;
+    const Component *parts = state_->decompress.components;
+    uint32_t samples = static_cast<uint32_t>(parts[0].h_samp_factor),
+             luma_size = 8u / static_cast<uint32_t>(denominator);
+    planes->halved = samples == 2 && denominator == 1;
+    uint32_t chroma_size = samples == 2 && denominator > 1 ? luma_size * 2 : luma_size;
+    if (static_cast<uint32_t>(parts[0].scaled_size) != luma_size ||
+        static_cast<uint32_t>(parts[1].scaled_size) != chroma_size ||
+        static_cast<uint32_t>(parts[2].scaled_size) != chroma_size) {
+        std::snprintf(state_->message, MESSAGE_SIZE, "this libjpeg scales in another way");
+        return Status::unsupported;
+    }
+    planes->chroma_width = planes->halved ? (width() + 1) / 2 : width();
+    planes->chroma_height = planes->halved ? (height() + 1) / 2 : height();
+    planes->luma_rows = samples * luma_size;
+    planes->chroma_rows = chroma_size;
+    planes->luma_row_bytes = static_cast<size_t>(parts[0].width_in_blocks) * luma_size;
+    planes->chroma_row_bytes =
+        static_cast<size_t>(std::max(parts[1].width_in_blocks, parts[2].width_in_blocks)) * chroma_size;
+    return Status::ok;
+}
+
+JpegDecoder::Status JpegDecoder::read_planes(uint8_t **const rows[3]) {
+    if (setjmp(state_->escape)) return Status::damaged;
+    uint32_t wanted = static_cast<uint32_t>(state_->decompress.components[0].v_samp_factor *
+                                            state_->decompress.components[0].scaled_size);
+    if (functions.read_raw_data(&state_->decompress, rows, wanted) == wanted) return Status::ok;
+    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline,
+                  height());
+    return Status::damaged;
 }
 
 JpegDecoder::Status JpegDecoder::crop(uint32_t *left, uint32_t *columns) {

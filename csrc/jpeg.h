@@ -1,6 +1,7 @@
 // JPEG decoding through a libjpeg-turbo that is loaded at run time.
 //
-// In: one JPEG in memory. Out: rows of interleaved RGB bytes, a few at a time, of all or some columns.
+// In: one JPEG in memory. Out: rows of interleaved RGB bytes, a few at a time, of all or some columns; or the planes of
+// luma and chroma as they are stored.
 // Promises: nothing is linked at build time; a library whose own size check refuses our structures is not used;
 // damage is reported, never papered over (a file that ends early is damaged, as Pillow has it); pixels equal those
 // that Pillow gets from the same library (slow integer DCT, fancy upsampling).
@@ -22,6 +23,14 @@ struct JpegLibrary {
 // Loads the first of `paths` that has what is needed; the first success holds for the process.
 // Returns nullptr and the reason of each refusal in `reasons` where none will do.
 const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std::string *reasons);
+
+// Luma and chroma as `read_planes` delivers them, at the scale that was asked for.
+struct JpegPlanes {
+    bool halved;  // chroma has half the rows and columns, rounded up; else as many
+    uint32_t chroma_width, chroma_height;
+    uint32_t luma_rows, chroma_rows;          // of one call
+    size_t luma_row_bytes, chroma_row_bytes;  // that a call may write: whole blocks
+};
 
 struct JpegState;  // libjpeg's structures and ours, kept out of the header
 
@@ -53,11 +62,19 @@ class JpegDecoder {
     Status skip(uint32_t rows);
     // Reads `count` rows of RGB bytes to `rows`, `stride_bytes` apart.
     Status read(uint8_t *rows, size_t stride_bytes, uint32_t count);
+
+    // Luma and chroma in place of RGB. False, and nothing happens, for what is not YCbCr with chroma of half the size
+    // or, scaled, of the same: then `start` is the way. To be called in place of `start`, after `open`.
+    bool can_read_planes(int denominator) const;
+    Status start_planes(int denominator, JpegPlanes *planes);
+    // The next luma_rows and chroma_rows; rows[c] points to as many pointers. Rows past the end are not written.
+    Status read_planes(uint8_t **const rows[3]);
     void finish();
 
     const char *message() const;  // of the last damage
 
    private:
+    Status begin(int denominator, bool planes);
     Status read_some(uint8_t **rows, uint32_t count, uint32_t *done);
 
     JpegState *state_;

@@ -58,6 +58,10 @@ struct PixelKernels {
     // `columns` is a multiple of 16; LANE_PADDING bytes more can be read from each row.
     void (*gather_columns)(const uint8_t *rows, size_t stride_bytes, int columns, uint8_t *out);
 
+    // The same from three planes of bytes, plane_stride_bytes apart.
+    void (*gather_planes)(const uint8_t *planes, size_t plane_stride_bytes, size_t stride_bytes, int columns,
+                          uint8_t *out);
+
     // out[lane] = clamp((sum of weights * bytes + half) >> WEIGHT_BITS) for output i of `axis`, lanes a multiple of 16.
     // Four f of lane l is the bytes at first_four + f * four_stride_bytes + 4 * l.
     void (*fir)(const uint8_t *first_four, size_t four_stride_bytes, const AxisWeights &axis, int i, uint8_t *out,
@@ -73,6 +77,17 @@ struct PixelKernels {
 
     // One row of interleaved RGB -> three planes, reversed where asked.
     void (*split_channels)(const uint8_t *rgb, int columns, bool reverse, uint8_t *out, size_t plane_stride_bytes);
+
+    // One row of luma and chroma -> three planes of RGB, with the bits of libjpeg's conversion. All three may be read,
+    // and the planes written, LANE_PADDING past `columns`. nullptr where the set has no such kernel.
+    void (*ycc_to_rgb)(const uint8_t *luma, const uint8_t *const chroma[2], int columns, uint8_t *out,
+                       size_t plane_stride_bytes);
+
+    // The same with chroma of half the size, interpolated as libjpeg does ("fancy upsampling"): near[c] and far[c] are
+    // rows of chroma that begin at the column of the first luma, which is even; one sample before it and
+    // LANE_PADDING past columns / 2 are read too. `sums` has room for 2 * (columns / 2 + 2 * LANE_PADDING) words.
+    void (*halved_ycc_to_rgb)(const uint8_t *luma, const uint8_t *const near[2], const uint8_t *const far[2],
+                              int columns, uint16_t *sums, uint8_t *out, size_t plane_stride_bytes);
 
     // out = (float(in) / divisor - mean) / std, each step rounded to float32.
     void (*normalize)(const uint8_t *in, int count, const NormalizeRule &rule, float *out);

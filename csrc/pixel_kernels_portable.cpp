@@ -64,7 +64,8 @@ void finish_writes() {}
 
 }  // namespace
 
-const PixelKernels PIXEL_KERNELS_PORTABLE = {"portable",   WeightFormat::words, gather_columns, fir,          fir_strip,
-                                             scatter_rows, split_channels,      normalize,      finish_writes};
+const PixelKernels PIXEL_KERNELS_PORTABLE = {"portable", WeightFormat::words, gather_columns, nullptr, fir,
+                                             fir_strip,  scatter_rows,        split_channels, nullptr, nullptr,
+                                             normalize,  finish_writes};
 
 }  // namespace fastload

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "jpeg.h"
+#include "jpeg_planes.h"
 #include "pixels.h"
 #include "resize.h"
 
@@ -18,6 +19,7 @@ constexpr size_t MOST_KEPT_BYTES = size_t{32} << 20;
 // What a thread keeps from image to image.
 struct Scratch {
     JpegDecoder decoder;
+    PlaneReader planes;
     std::unique_ptr<Resizer> resizer;
     const PixelKernels *kernels = nullptr;
     std::vector<uint8_t> strip, pixels, upright;
@@ -60,14 +62,6 @@ void make_upright(const uint8_t *stored, int stored_width, int stored_height, in
         }
 }
 
-// At least `size` bytes, an odd number of cache lines: rows that lie a power of two apart share the cache's sets, and
-// a 1024 pixel wide strip took four times as long to gather.
-size_t spread_stride(size_t size) {
-    constexpr size_t LINE_BYTES = 64;
-    size_t lines = (size + LINE_BYTES - 1) / LINE_BYTES;
-    return (lines | 1) * LINE_BYTES;
-}
-
 // At least FRONT_PADDING into `memory`, and at no multiple of 16: libjpeg-turbo writes rows that are aligned to its
 // vectors past the cache, from where the resize would have to fetch them again (a quarter of the time at 500x375).
 uint8_t *unaligned_strip(std::vector<uint8_t> *memory, size_t size) {
@@ -87,7 +81,8 @@ Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
     Status status = decoder.crop(&left, &columns);
     if (status != Status::ok) return status;
     size_t skipped_bytes = static_cast<size_t>(wanted_left - left) * 3;
-    size_t stride = spread_stride(std::max(static_cast<size_t>(columns) * 3, skipped_bytes + resizer.row_bytes()));
+    size_t stride = spread_stride(
+        std::max(static_cast<size_t>(columns) * 3, skipped_bytes + resizer.columns_read() * 3 + LANE_PADDING));
     uint8_t *strip = unaligned_strip(&scratch.strip, stride * STRIP_ROWS);
     uint32_t blank = static_cast<uint32_t>(resizer.blank_rows());
     uint32_t row = static_cast<uint32_t>(resizer.first_row()), stop = static_cast<uint32_t>(resizer.last_row());
@@ -96,11 +91,44 @@ Status stream(Scratch &scratch, Resizer &resizer, const RowSink &sink) {
         uint32_t count = std::min<uint32_t>(STRIP_ROWS - blank, stop - row);
         status = decoder.read(strip + blank * stride, stride, count);
         if (status != Status::ok) break;
-        resizer.push_strip(strip + skipped_bytes, stride, sink);
+        resizer.push_strip({strip + skipped_bytes, stride, 0}, sink);
         row += count;
         blank = 0;
     }
     return status;
+}
+
+// The same from planes of luma and chroma.
+Status stream_planes(Scratch &scratch, const JpegPlanes &planes, Resizer &resizer, const RowSink &sink) {
+    uint32_t wanted_left = static_cast<uint32_t>(resizer.first_column_needed());
+    uint32_t columns = static_cast<uint32_t>(resizer.last_column_needed()) - wanted_left;
+    uint32_t left = scratch.planes.begin(&scratch.decoder, planes, scratch.kernels, wanted_left, &columns);
+    size_t skipped = wanted_left - left;
+    size_t stride = spread_stride(std::max<size_t>(columns, skipped + resizer.columns_read()) + LANE_PADDING);
+    size_t plane_stride = stride * STRIP_ROWS;
+    scratch.strip.resize(FRONT_PADDING + 3 * plane_stride);
+    uint8_t *strip = scratch.strip.data() + FRONT_PADDING;
+    uint32_t blank = static_cast<uint32_t>(resizer.blank_rows());
+    uint32_t row = static_cast<uint32_t>(resizer.first_row()), stop = static_cast<uint32_t>(resizer.last_row());
+    scratch.planes.skip(row);
+    Status status = Status::ok;
+    while (row < stop) {
+        uint32_t count = std::min<uint32_t>(STRIP_ROWS - blank, stop - row);
+        status = scratch.planes.read(strip + blank * stride, plane_stride, stride, count);
+        if (status != Status::ok) break;
+        resizer.push_strip({strip + skipped, stride, plane_stride}, sink);
+        row += count;
+        blank = 0;
+    }
+    return status;
+}
+
+// Whether planes are the faster way: libjpeg then decodes what it could have skipped, columns that the crop leaves out
+// and rows above it, which costs more than the conversion where that is about half of the image.
+bool mostly_needed(const Resizer &resizer, const ResizeRequest &request) {
+    double columns = resizer.last_column_needed() - resizer.first_column_needed();
+    double rows = resizer.last_row() - resizer.first_row();
+    return columns * rows > 0.6 * request.in_width * resizer.last_row();
 }
 
 Status decode_all(Scratch &scratch, int orientation, const uint8_t **pixels) {
@@ -160,7 +188,14 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
         *message = contradiction(decoder.stored_width(), decoder.stored_height(), header.width, header.height);
         return RenderStatus::damaged;
     }
-    if (status == Status::ok) status = decoder.start(d);
+    if (status != Status::ok) return outcome(status, decoder, message);
+    Resizer &resizer = scratch.resizer_for(kernels);
+    ResizeRequest request = request_for(decoder, orientation, geometry, d, filter);
+    resizer.begin(request);
+    bool streams = orientation == 1 && resizer.can_stream() && JpegDecoder::can_crop();
+    bool by_planes = streams && kernels.gather_planes && decoder.can_read_planes(d) && mostly_needed(resizer, request);
+    JpegPlanes planes{};
+    status = by_planes ? decoder.start_planes(d, &planes) : decoder.start(d);
     if (status != Status::ok) return outcome(status, decoder, message);
     uint32_t scaled_width = (header.width - 1) / static_cast<uint32_t>(d) + 1,
              scaled_height = (header.height - 1) / static_cast<uint32_t>(d) + 1;
@@ -168,13 +203,12 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
         *message = contradiction(decoder.width(), decoder.height(), scaled_width, scaled_height);
         return RenderStatus::damaged;
     }
-    Resizer &resizer = scratch.resizer_for(kernels);
-    ResizeRequest request = request_for(decoder, orientation, geometry, d, filter);
-    resizer.begin(request);
-    RowSink sink = [&](int y, const uint8_t *planes, size_t plane_stride) {
-        writer.write_row(kernels, y, planes, plane_stride, sample);
+    RowSink sink = [&](int y, const uint8_t *rows, size_t plane_stride) {
+        writer.write_row(kernels, y, rows, plane_stride, sample);
     };
-    if (orientation == 1 && resizer.can_stream() && JpegDecoder::can_crop()) {
+    if (by_planes) {
+        status = stream_planes(scratch, planes, resizer, sink);
+    } else if (streams) {
         status = stream(scratch, resizer, sink);
     } else {
         const uint8_t *pixels = nullptr;

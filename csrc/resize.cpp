@@ -255,18 +255,23 @@ void Resizer::begin_strips(int rows) {
 }
 
 // One strip through the horizontal pass, to fours of rows.
-void Resizer::horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_fours) {
+void Resizer::horizontal_strip(const Strip &strip, uint8_t *out_fours) {
     const AxisPlan &plan = *horizontal_;
-    kernels_->gather_columns(rows - (plan.source_start - plan.origin) * 3, stride_bytes, gathered_columns_,
-                             columns_.data());
+    int before = plan.source_start - plan.origin;
+    if (strip.plane_stride_bytes) {
+        kernels_->gather_planes(strip.rows - before, strip.plane_stride_bytes, strip.stride_bytes, gathered_columns_,
+                                columns_.data());
+    } else {
+        kernels_->gather_columns(strip.rows - before * 3, strip.stride_bytes, gathered_columns_, columns_.data());
+    }
     kernels_->fir_strip(columns_.data(), plan.weights(), outputs_.data());
     kernels_->scatter_rows(outputs_.data(), round_up(plan.request.count, 4), out_fours, plane_stride_bytes_,
                            four_stride_bytes_);
 }
 
-void Resizer::push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink) {
+void Resizer::push_strip(const Strip &strip, const RowSink &sink) {
     if (fours_held_ + STRIP_ROWS / FOUR > four_capacity_) drop_used_fours();
-    horizontal_strip(rows, stride_bytes, fours_.data() + static_cast<size_t>(fours_held_) * four_stride_bytes_);
+    horizontal_strip(strip, fours_.data() + static_cast<size_t>(fours_held_) * four_stride_bytes_);
     fours_held_ += STRIP_ROWS / FOUR;
     if (!vertical_first_) vertical_rows(sink);
 }
@@ -315,7 +320,7 @@ void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) 
         for (int y = std::max(row, first_row()); y < std::min(row + STRIP_ROWS, last_row()); y++)
             std::memcpy(strip + static_cast<size_t>(y - row) * strip_stride,
                         columns + static_cast<size_t>(y) * stride_bytes, wanted);
-        push_strip(strip, strip_stride, sink);
+        push_strip({strip, strip_stride, 0}, sink);
     }
 }
 
@@ -359,7 +364,7 @@ void Resizer::run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const 
     }
     begin_strips(height);
     for (int row = 0; row < height; row += STRIP_ROWS)
-        push_strip(tall + static_cast<size_t>(row) * tall_stride, tall_stride, sink);
+        push_strip({tall + static_cast<size_t>(row) * tall_stride, tall_stride, 0}, sink);
     for (int y = 0; y < height; y++) {
         for (size_t channel = 0; channel < 3; channel++) {
             const uint8_t *from =

@@ -68,6 +68,13 @@ struct ResizeRequest {
     int filter;
 };
 
+// STRIP_ROWS rows of RGB: interleaved, or, where plane_stride_bytes is not 0, in three planes.
+struct Strip {
+    const uint8_t *rows;  // at first_column_needed()
+    size_t stride_bytes;
+    size_t plane_stride_bytes;
+};
+
 // Receives row `y` of the result: three planes of `width` bytes.
 using RowSink = std::function<void(int y, const uint8_t *planes, size_t plane_stride_bytes)>;
 
@@ -84,22 +91,23 @@ class Resizer {
 
     // or, where can_stream(), rows [first_row(), last_row()) and columns [first_column_needed(),
     // last_column_needed()) in strips of STRIP_ROWS. The first blank_rows() rows of the first strip count for nothing;
-    // row_bytes() must be readable from each row, and FRONT_PADDING before it.
+    // columns_read() pixels and LANE_PADDING must be readable from each row, and FRONT_PADDING before it.
     bool can_stream() const { return !vertical_first_ && !copy_; }
     int first_row() const { return vertical_->source_start; }
     int last_row() const { return vertical_->source_stop; }
     int blank_rows() const { return vertical_->source_start - vertical_->origin; }
     int first_column_needed() const { return horizontal_->source_start; }
     int last_column_needed() const { return horizontal_->source_stop; }
-    size_t row_bytes() const { return static_cast<size_t>(gathered_columns_) * 3 + LANE_PADDING; }
-    void push_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);  // from first_column_needed() on
+    size_t columns_read() const { return static_cast<size_t>(gathered_columns_); }
+    void push_strip(const Strip &strip, const RowSink &sink);
 
    private:
     void run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
     void copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);
     void drop_used_fours();
     void vertical_rows(const RowSink &sink);
-    void horizontal_strip(const uint8_t *rows, size_t stride_bytes, uint8_t *out_fours);
+    void horizontal_strip(const Strip &strip, uint8_t *out_fours);
+    size_t row_bytes() const { return columns_read() * 3 + LANE_PADDING; }
     void begin_strips(int rows);
 
     const PixelKernels *kernels_;
