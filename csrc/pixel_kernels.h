@@ -78,6 +78,9 @@ struct PixelKernels {
     // One row of interleaved RGB -> three planes, reversed where asked.
     void (*split_channels)(const uint8_t *rgb, int columns, bool reverse, uint8_t *out, size_t plane_stride_bytes);
 
+    // One row of a plane, reversed. nullptr where gather_planes is.
+    void (*reverse_row)(const uint8_t *in, int columns, uint8_t *out);
+
     // One row of luma and chroma -> three planes of RGB, with the bits of libjpeg's conversion. All three may be read,
     // and the planes written, LANE_PADDING past `columns`. nullptr where the set has no such kernel.
     void (*ycc_to_rgb)(const uint8_t *luma, const uint8_t *const chroma[2], int columns, uint8_t *out,

@@ -66,6 +66,6 @@ void finish_writes() {}
 
 const PixelKernels PIXEL_KERNELS_PORTABLE = {"portable", WeightFormat::words, gather_columns, nullptr, fir,
                                              fir_strip,  scatter_rows,        split_channels, nullptr, nullptr,
-                                             normalize,  finish_writes};
+                                             nullptr,    normalize,           finish_writes};
 
 }  // namespace fastload

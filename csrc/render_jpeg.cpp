@@ -192,8 +192,9 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
     Resizer &resizer = scratch.resizer_for(kernels);
     ResizeRequest request = request_for(decoder, orientation, geometry, d, filter);
     resizer.begin(request);
-    bool streams = orientation == 1 && resizer.can_stream() && JpegDecoder::can_crop();
-    bool by_planes = streams && kernels.gather_planes && decoder.can_read_planes(d) && mostly_needed(resizer, request);
+    bool upright = orientation == 1 && JpegDecoder::can_crop();
+    bool by_planes = upright && resizer.can_stream(true) && kernels.gather_planes && decoder.can_read_planes(d) &&
+                     mostly_needed(resizer, request);
     JpegPlanes planes{};
     status = by_planes ? decoder.start_planes(d, &planes) : decoder.start(d);
     if (status != Status::ok) return outcome(status, decoder, message);
@@ -208,7 +209,7 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
     };
     if (by_planes) {
         status = stream_planes(scratch, planes, resizer, sink);
-    } else if (streams) {
+    } else if (upright && resizer.can_stream(false)) {
         status = stream(scratch, resizer, sink);
     } else {
         const uint8_t *pixels = nullptr;

@@ -270,6 +270,7 @@ void Resizer::horizontal_strip(const Strip &strip, uint8_t *out_fours) {
 }
 
 void Resizer::push_strip(const Strip &strip, const RowSink &sink) {
+    if (copy_) return copy_strip(strip, sink);
     if (fours_held_ + STRIP_ROWS / FOUR > four_capacity_) drop_used_fours();
     horizontal_strip(strip, fours_.data() + static_cast<size_t>(fours_held_) * four_stride_bytes_);
     fours_held_ += STRIP_ROWS / FOUR;
@@ -314,7 +315,7 @@ void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) 
     const uint8_t *columns = rgb + static_cast<size_t>(first_column_needed()) * 3;
     for (int row = first_row() - blank_rows(); row < last_row(); row += STRIP_ROWS) {
         if (copy_) {
-            copy_strip(columns + static_cast<size_t>(row) * stride_bytes, stride_bytes, sink);
+            copy_strip({columns + static_cast<size_t>(row) * stride_bytes, stride_bytes, 0}, sink);
             continue;
         }
         for (int y = std::max(row, first_row()); y < std::min(row + STRIP_ROWS, last_row()); y++)
@@ -325,13 +326,24 @@ void Resizer::run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink) 
 }
 
 // Nothing is resized: the rows of the crop go to the sink as they come.
-void Resizer::copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink) {
-    rows += static_cast<size_t>(request_.left - first_column_needed()) * 3;
+void Resizer::copy_strip(const Strip &strip, const RowSink &sink) {
+    size_t skipped = static_cast<size_t>(request_.left - first_column_needed());
     for (int i = 0; i < STRIP_ROWS; i++) {
         int y = first_row() + strips_copied_ * STRIP_ROWS + i - request_.top;
         if (y < 0 || y >= request_.height) continue;
-        kernels_->split_channels(rows + static_cast<size_t>(i) * stride_bytes, request_.width, request_.flip,
-                                 planes_.data(), static_cast<size_t>(out_columns_));
+        const uint8_t *row = strip.rows + static_cast<size_t>(i) * strip.stride_bytes;
+        if (strip.plane_stride_bytes && !request_.flip) {
+            sink(y, row + skipped, strip.plane_stride_bytes);
+            continue;
+        }
+        if (strip.plane_stride_bytes) {
+            for (size_t channel = 0; channel < 3; channel++)
+                kernels_->reverse_row(row + skipped + channel * strip.plane_stride_bytes, request_.width,
+                                      planes_.data() + channel * static_cast<size_t>(out_columns_));
+        } else {
+            kernels_->split_channels(row + skipped * 3, request_.width, request_.flip, planes_.data(),
+                                     static_cast<size_t>(out_columns_));
+        }
         sink(y, planes_.data(), static_cast<size_t>(out_columns_));
     }
     strips_copied_++;

@@ -89,10 +89,11 @@ class Resizer {
     void begin(const ResizeRequest &request);
     void run(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
 
-    // or, where can_stream(), rows [first_row(), last_row()) and columns [first_column_needed(),
-    // last_column_needed()) in strips of STRIP_ROWS. The first blank_rows() rows of the first strip count for nothing;
-    // columns_read() pixels and LANE_PADDING must be readable from each row, and FRONT_PADDING before it.
-    bool can_stream() const { return !vertical_first_ && !copy_; }
+    // or, where can_stream(whether strips come in planes), rows [first_row(), last_row()) and columns
+    // [first_column_needed(), last_column_needed()) in strips of STRIP_ROWS. The first blank_rows() rows of the first
+    // strip count for nothing; columns_read() pixels and LANE_PADDING must be readable from each row, and FRONT_PADDING
+    // before it.
+    bool can_stream(bool planes) const { return !vertical_first_ && (planes || !copy_); }
     int first_row() const { return vertical_->source_start; }
     int last_row() const { return vertical_->source_stop; }
     int blank_rows() const { return vertical_->source_start - vertical_->origin; }
@@ -103,7 +104,7 @@ class Resizer {
 
    private:
     void run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const RowSink &sink);
-    void copy_strip(const uint8_t *rows, size_t stride_bytes, const RowSink &sink);
+    void copy_strip(const Strip &strip, const RowSink &sink);
     void drop_used_fours();
     void vertical_rows(const RowSink &sink);
     void horizontal_strip(const Strip &strip, uint8_t *out_fours);
