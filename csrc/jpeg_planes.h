@@ -25,7 +25,6 @@ class PlaneReader {
     void skip(uint32_t rows) { row_ += rows; }
     // The next `count` rows to `out`; LANE_PADDING past `columns` may be written.
     JpegDecoder::Status read(uint8_t *out, size_t plane_stride_bytes, size_t stride_bytes, uint32_t count);
-    size_t held_bytes() const { return luma_.capacity() + chroma_[0].capacity() + chroma_[1].capacity(); }
 
    private:
     JpegDecoder::Status have(uint32_t part);
