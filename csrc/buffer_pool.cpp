@@ -46,6 +46,7 @@ void BufferPool::trim() {
     std::lock_guard<std::mutex> lock(state_->mutex);
     for (const Idle &idle : state_->idle) munmap(idle.bytes, idle.capacity);
     state_->idle.clear();
+    state_->keeps = false;
     idle_bytes_ = 0;
 }
 
@@ -63,6 +64,7 @@ std::shared_ptr<Buffer> BufferPool::acquire(size_t size) {
 // An idle buffer of at least this capacity and at most twice of it, or else room for a fresh one.
 uint8_t *BufferPool::take_idle(size_t *capacity) {
     std::lock_guard<std::mutex> lock(state_->mutex);
+    state_->keeps = true;
     auto best = state_->idle.end();
     for (auto idle = state_->idle.begin(); idle != state_->idle.end(); ++idle) {
         bool fits = idle->capacity >= *capacity && idle->capacity / 2 <= *capacity;
@@ -84,7 +86,7 @@ void BufferPool::give_back(uint8_t *bytes, size_t capacity) {
     used_bytes_ -= capacity;
     if (state_.is_ours()) {
         std::lock_guard<std::mutex> lock(state_->mutex);
-        if (used_bytes_ + capacity <= max_bytes_) {
+        if (state_->keeps && used_bytes_ + capacity <= max_bytes_) {
             make_room(capacity);
             state_->idle.push_back({bytes, capacity});
             idle_bytes_ += capacity;

@@ -41,7 +41,7 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
 
     // At least `size` bytes on a page boundary. Throws std::bad_alloc.
     std::shared_ptr<Buffer> acquire(size_t size);
-    void trim();  // gives all idle memory back to the system
+    void trim();  // gives idle memory back to the system; what is handed out too, as it returns, until the next acquire
 
     size_t idle_bytes() const { return idle_bytes_; }
     size_t used_bytes() const { return used_bytes_; }  // handed out and not yet returned
@@ -57,6 +57,7 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
     struct State {
         std::mutex mutex;
         std::deque<Idle> idle;  // front: given back first
+        bool keeps = true;
     };
     uint8_t *take_idle(size_t *capacity);
     void give_back(uint8_t *bytes, size_t capacity);

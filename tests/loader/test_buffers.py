@@ -143,6 +143,16 @@ def test_a_forgotten_iteration_gives_all_memory_back(many):
     assert pool_at_rest(loader)["used_bytes"] == 0
 
 
+def test_a_trimmed_pool_keeps_nothing_until_it_is_used_again():
+    pool = _native.BufferPool(1 << 20)
+    late = pool.acquire(4096)
+    pool.trim()
+    del late
+    assert pool.idle_bytes == 0
+    del [pool.acquire(4096)][0]
+    assert pool.idle_bytes == 4096
+
+
 def test_the_pool_prefers_the_smallest_buffer_that_fits():
     pool = _native.BufferPool(1 << 20)
     small, large = pool.acquire(4096), pool.acquire(16384)
