@@ -60,32 +60,6 @@ struct Vector {
     static Int high_dwords(Int a, Int b) { return _mm256_unpackhi_epi32(a, b); }
     static Int low_qwords(Int a, Int b) { return _mm256_unpacklo_epi64(a, b); }
     static Int high_qwords(Int a, Int b) { return _mm256_unpackhi_epi64(a, b); }
-
-    // 16-bit words, two to a lane.
-    static Int set1_words(int16_t value) { return _mm256_set1_epi16(value); }
-    static Int widen(const uint8_t *p) {
-        return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-    }
-    static Int plus_words(Int a, Int b) { return _mm256_add_epi16(a, b); }
-    static Int minus_words(Int a, Int b) { return _mm256_sub_epi16(a, b); }
-    template <int BITS>
-    static Int shift_right_words(Int a) {
-        return _mm256_srli_epi16(a, BITS);
-    }
-    static Int times_rounded(Int a, Int b) { return _mm256_mulhrs_epi16(a, b); }  // (a * b + 2^14) >> 15
-    // (a * by's even words + b * by's odd words + half) >> BITS
-    template <int BITS>
-    static Int products(Int a, Int b, Int by) {
-        Int half = set1(1 << (BITS - 1));
-        Int low = plus(_mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), by), half);
-        Int high = plus(_mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), by), half);
-        return _mm256_packs_epi32(_mm256_srai_epi32(low, BITS), _mm256_srai_epi32(high, BITS));
-    }
-    // Clamped to bytes: even, odd, even, odd ...
-    static Int interleave(Int even, Int odd) {
-        return shuffle_bytes(_mm256_packus_epi16(even, odd),
-                             _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
-    }
 };
 
 #include "pixel_kernels_x86.inc"
