@@ -196,7 +196,11 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
     bool by_planes = upright && resizer.can_stream(true) && kernels.gather_planes && decoder.can_read_planes(d) &&
                      mostly_needed(resizer, request);
     JpegPlanes planes{};
-    status = by_planes ? decoder.start_planes(d, &planes) : decoder.start(d);
+    if (by_planes && decoder.start_planes(d, &planes) != Status::ok) {
+        by_planes = false;  // a lossless JPEG, say: libjpeg has its RGB only
+        status = decoder.open(bytes, size);
+    }
+    if (status == Status::ok && !by_planes) status = decoder.start(d);
     if (status != Status::ok) return outcome(status, decoder, message);
     uint32_t scaled_width = (header.width - 1) / static_cast<uint32_t>(d) + 1,
              scaled_height = (header.height - 1) / static_cast<uint32_t>(d) + 1;
