@@ -26,12 +26,11 @@ def many(tmp_path_factory):
 
 def pool_at_rest(loader) -> dict:
     """The pool's numbers; a native thread may be about to let go of the bytes that it read last."""
-    pool = loader.stats()["pool"]
-    for _ in range(1000):
+    pool, quiet_ms = loader.stats()["pool"], 0
+    while quiet_ms < 30:
         time.sleep(0.001)
         before, pool = pool, loader.stats()["pool"]
-        if pool == before:
-            break
+        quiet_ms = quiet_ms + 1 if pool == before else 0
     return pool
 
 
