@@ -1,8 +1,8 @@
 // Rows of RGB from the planes of luma and chroma that libjpeg stores, converted by our own kernels.
 //
 // In: a JpegDecoder after start_planes. Out: rows of some columns, as three planes of bytes.
-// Promises: the bits that libjpeg-turbo's own interpolation and conversion give (which the tests compare); libjpeg's
-// two passes over RGB were a sixth of a decode, and the resize had to take the RGB apart again.
+// Promises: the bits that libjpeg-turbo's own interpolation and conversion give (which the tests compare). libjpeg
+// makes interleaved RGB, which the resize has to take apart again; here the planes stay planes.
 #pragma once
 #include <cstddef>
 #include <cstdint>

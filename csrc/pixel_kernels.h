@@ -58,7 +58,7 @@ struct PixelKernels {
     // `columns` is a multiple of 16; LANE_PADDING bytes more can be read from each row.
     void (*gather_columns)(const uint8_t *rows, size_t stride_bytes, int columns, uint8_t *out);
 
-    // The same from three planes of bytes, plane_stride_bytes apart.
+    // The same from three planes of bytes, plane_stride_bytes apart. nullptr where the set has no such kernel.
     void (*gather_planes)(const uint8_t *planes, size_t plane_stride_bytes, size_t stride_bytes, int columns,
                           uint8_t *out);
 
