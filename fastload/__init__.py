@@ -18,7 +18,7 @@ _HOME_OF = {
     "Tensor": "fastload.fields",
     "Bytes": "fastload.fields",
     "Custom": "fastload.fields",
-    "denormalize": "fastload.decode.normalize",
+    "denormalize": "fastload.normalize",
     "FastloadError": "fastload.errors",
     "ConfigError": "fastload.errors",
     "SourceError": "fastload.errors",

@@ -66,6 +66,11 @@ def has(module_name: str) -> bool:
     return spec is not None
 
 
+def triton_interprets() -> bool:
+    """Whether Triton runs kernels on the CPU, step by step: TRITON_INTERPRET=1."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
 def cache_dir() -> Path:
     """The folder for what can be made again: FASTLOAD_CACHE, else fastload/ in XDG_CACHE_HOME or ~/.cache.
 

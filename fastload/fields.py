@@ -264,7 +264,7 @@ def _range(name: str, value: Any, lowest: float, highest: float) -> tuple[float,
 
 
 def _normalize(normalize: Any) -> str | tuple | None:
-    """Lists become tuples, so that the field can be hashed; decode/normalize.py judges the numbers."""
+    """Lists become tuples, so that the field can be hashed; normalize.py judges the numbers."""
     if normalize is None or isinstance(normalize, str):
         return normalize
     pair = _pair(normalize)

@@ -22,6 +22,15 @@ class Purpose(IntEnum):
     ORDER = 3
     SHARD_ORDER = 4
     WINDOW_ORDER = 5
+    YFLIP = 6
+    ROTATE = 7
+    SCALE = 8
+    TRANSLATE = 9
+    COLOR_JITTER = 10
+    BRIGHTNESS = 11
+    HSV = 12
+    CUTOUT = 13
+    MIX = 14
 
 
 def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto") -> np.ndarray:

@@ -21,7 +21,7 @@ FLOORS = [
     {"augment", "read"},
     {"ops", "shards", "decode", "order"},
     {"backends", "world"},
-    {"fields", "rng"},
+    {"fields", "rng", "normalize"},
     {"errors", "_native"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

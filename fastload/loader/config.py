@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastload.decode.normalize import Normalization, normalization
+from fastload.normalize import Normalization, normalization
 from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
 from fastload.fields import Field, Image

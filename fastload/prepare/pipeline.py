@@ -8,7 +8,7 @@ from `cls`, `caption` from `txt`, where samples have them.
 import numpy as np
 
 from fastload import fields as fl
-from fastload.decode.normalize import denormalize
+from fastload.normalize import denormalize
 from fastload.errors import FieldError
 from fastload.loader.config import Augment
 from fastload.loader.loader import Loader

@@ -12,7 +12,7 @@ import torch
 from fastload import _native
 from fastload.decode import backend as backends
 from fastload.decode.images import ImageStage
-from fastload.decode.normalize import PRESETS, normalize
+from fastload.normalize import PRESETS, normalize
 from fastload.decode.pillow import decode_image
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError, SampleError

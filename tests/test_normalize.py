@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastload.decode.normalize import PRESETS, Normalization, denormalize, normalization, normalize
+from fastload.normalize import PRESETS, Normalization, denormalize, normalization, normalize
 from fastload.errors import ConfigError
 
 ALL_LEVELS = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16), (2, 3, 16, 16))
@@ -106,7 +106,7 @@ def test_images_of_another_shape_or_type_are_refused(wrong):
 
 def test_arrays_need_no_torch():
     code = (
-        "import sys, numpy as np; from fastload.decode.normalize import normalize, denormalize;"
+        "import sys, numpy as np; from fastload.normalize import normalize, denormalize;"
         "denormalize(normalize(np.zeros((3, 1, 1), np.uint8), 'gan'), 'gan'); print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
