@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastload.normalize import PRESETS, Normalization, denormalize, normalization, normalize
 from fastload.errors import ConfigError
+from fastload.normalize import PRESETS, Normalization, denormalize, normalization, normalize
 
 ALL_LEVELS = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16), (2, 3, 16, 16))
 RULES = [*PRESETS, (0.5, 0.25), ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]), Normalization(1.0, 128.0, 64.0)]

@@ -18,10 +18,10 @@ from fastload import _native, backends
 from fastload.decode import crop_report, pillow, simple
 from fastload.decode.backend import choose_backend
 from fastload.decode.image_header import image_header
-from fastload.normalize import normalization, normalize
 from fastload.decode.spec import ImageSpec, geometry
 from fastload.errors import SampleError
 from fastload.fields import Image
+from fastload.normalize import normalization, normalize
 
 _OK = int(_native.ImageStatus.OK)
 _UNSUPPORTED = int(_native.ImageStatus.UNSUPPORTED)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastload.normalize import Normalization, normalization
 from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
 from fastload.fields import Field, Image
+from fastload.normalize import Normalization, normalization
 from fastload.world import World
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8")

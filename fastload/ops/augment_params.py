@@ -1,9 +1,9 @@
 """What is to be done to each image of a batch, as numbers: the parameters of `fused_augment`.
 
 In: tensors that a user fills, or the rows that `draw_params` drew. Out: rows, [N, 32] float32, one for each
-image, as the kernels read them. Promised: a stage that is None is absent, and costs nothing; the columns below
-are the only place that says where a number lies (csrc/augment.h and the Triton kernels repeat them, and a test
-compares).
+image, as the kernels read them. Promised: a stage that is None is absent, and costs nothing; the columns
+below are the only place that says where a number lies (csrc/augment.h and the Triton kernels repeat them, and
+a test compares).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -32,14 +32,14 @@ class Stage(IntFlag):
 class AugmentParams:
     """Parameters of N images, float tensors on one device; None: the stage is absent.
 
-    G_inv: [N, 3, 3], maps a pixel of the output to the place in the input that it shows; both are (x, y, 1) in
-        centred pixel coordinates: x = column - (W - 1) / 2, y = row - (H - 1) / 2. Affine: the last row is
+    G_inv: [N, 3, 3], maps a pixel of the output to the place in the input that it shows; both are (x, y, 1)
+        in centred pixel coordinates: x = column - (W - 1) / 2, y = row - (H - 1) / 2. Affine: the last row is
         (0, 0, 1) and is not read.
     jitter: [N, 4], ColorJitter's factors of brightness, contrast, saturation (1 changes nothing) and its hue
         shift in turns (0 changes nothing).
     order: [N, 4], which step comes first, second, third, fourth: a permutation of 0 brightness, 1 contrast,
         2 saturation, 3 hue. None: as numbered.
-    C: [N, 4, 4], applied to (red, green, blue, 1) in [0, 1], then clamped to [0, 1]; the last row is not read.
+    C: [N, 4, 4], applied to (red, green, blue, 1) in [0, 1], then clamped there; the last row is not read.
     hsv: [N, 2], a hue shift in turns, then a factor of HSV's saturation.
     cut_size: [N], the side of a square that is cut out, as a share of either side of the image; 0: nothing.
     cut_center: [N, 2], its centre (x, y) as shares of width and height.

@@ -1,8 +1,9 @@
 """ColorJitter with explicit factors: brightness, contrast, saturation and hue, in any order.
 
-images: [N, 3, H, W] or [N, H, W, 3] (also with one channel), uint8 levels or floats in [0, 1]. Each step is that of
-`fused_augment`, clamped to [0, 1] after it, and means what torchvision.transforms.v2.functional's adjust_brightness,
-adjust_contrast, adjust_saturation and adjust_hue mean on floats; uint8 is rounded once, at the end. No gradients.
+images: [N, 3, H, W] or [N, H, W, 3] (also with one channel), uint8 levels or floats in [0, 1]. Each step is
+that of `fused_augment`, clamped to [0, 1] after it, and means what torchvision.transforms.v2.functional's
+adjust_brightness, adjust_contrast, adjust_saturation and adjust_hue mean on floats; uint8 is rounded once, at
+the end. No gradients.
 """
 
 from typing import Any
@@ -24,8 +25,9 @@ def color_jitter(
     """The images with each image's factors applied; shape, memory layout and dtype as they came.
 
     images: [N, C, H, W], or [N, H, W, C] where the second axis is neither 1 nor 3 long and the last one is.
-    brightness, contrast, saturation: a factor, or one for each image ([N]); 1 changes nothing. hue: a shift in turns,
-    -0.5 to 0.5. order: a permutation of "bcsh", or one for each image. impl: as `fused_augment` has it.
+    brightness, contrast, saturation: a factor, or one for each image ([N]); 1 changes nothing. hue: a shift
+    in turns, -0.5 to 0.5. order: a permutation of "bcsh", or one for each image. impl: as `fused_augment` has
+    it.
 
     Raises ConfigError for what does not fit.
     """

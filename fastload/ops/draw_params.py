@@ -1,22 +1,22 @@
 """The dice of the augmentations: (seed, position) in, the rows of `fused_augment` out, on any device.
 
 A `DrawPlan` says what is random. Its linear part is a list of `LinearDraw`, each a random matrix: with
-probability p the sum over `terms` of a number times a constant matrix, else the identity; the numbers are made of
-two uniforms v0 and v1, so that a rotation is cos v0 * M1 + sin v0 * M2 + M3. They are multiplied up in the order
-of the list, so that a new linear augmentation is a new list entry and no new kernel. What is no matrix (ColorJitter,
-HSV, cutout) has its own columns.
+probability p the sum over `terms` of a number times a constant matrix, else the identity; the numbers are
+made of two uniforms v0 and v1, so that a rotation is cos v0 * M1 + sin v0 * M2 + M3. They are multiplied up
+in the order of the list, so that a new linear augmentation is a new list entry and no new kernel. What is no
+matrix (ColorJitter, HSV, cutout) has its own columns.
 
 Where each number comes from, word by word of Philox (see rng.py; u is a word's uniform in [0, 1)):
-- linear: purpose of the draw, block 0: word 0 is the gate (drawn where u < p, exactly), words 1 and 2 are v0 and
-  v1: low + u (high - low).
-- jitter: COLOR_JITTER, block 0: the factors of brightness, contrast, saturation and hue; block 1, word 0: which of
-  the 24 orders, in lexicographic order.
+- linear: purpose of the draw, block 0: word 0 is the gate (drawn where u < p, exactly), words 1 and 2 are v0
+  and v1: low + u (high - low).
+- jitter: COLOR_JITTER, block 0: the factors of brightness, contrast, saturation and hue; block 1, word 0:
+  which of the 24 orders, in lexicographic order.
 - hsv: HSV, block 0: words 0 and 1, hue shift and saturation factor.
 - cutout: CUTOUT, block 0: word 0 the gate, words 1 and 2 the centre as shares of width and height.
 
-Promised: gates and orders are equal on all twins, the numbers within 4 units in the last place, matrices within
-2e-6 of their largest entry. `reference` is NumPy, float32; `triton` is one launch for the whole batch, and writes
-the rows on the device.
+Promised: gates and orders are equal on all twins, the numbers within 4 units in the last place, matrices
+within 2e-6 of their largest entry. `reference` is NumPy, float32; `triton` is one launch for the whole batch,
+and writes the rows on the device.
 """
 
 import itertools
@@ -29,18 +29,18 @@ from typing import Any
 import numpy as np
 
 from fastload.errors import ConfigError
-from fastload.ops.augment_params import C, COLUMNS, CUT_CENTER, CUT_SIZE, G_INV, HSV, JITTER, ORDER, Stage
+from fastload.ops.augment_params import COLUMNS, CUT_CENTER, CUT_SIZE, G_INV, HSV, JITTER, ORDER, C, Stage
 from fastload.rng import Purpose, bits, check_seed
 
 # The numbers that a LinearDraw may use as factors of its matrices.
 TERMS = ("1", "v0", "v1", "1/v0", "cos v0", "sin v0")
 ORDERS = tuple(itertools.permutations(range(4)))
-# A LinearDraw as a row of float32: color (1) or geometry (0), purpose, gate, low and span of v0 and v1, a gap, then
-# 12 entries for each of TERMS: a geometry's 2 x 3 (and 6 zeros), a colour's 3 x 4.
+# A LinearDraw as a row of float32: color (1) or geometry (0), purpose, gate, low and span of v0 and v1, a
+# gap, then 12 entries for each of TERMS: a geometry's 2 x 3 (and 6 zeros), a colour's 3 x 4.
 LINEAR_HEADER, TERM_ENTRIES = 8, 12
 LINEAR_COLUMNS = LINEAR_HEADER + len(TERMS) * TERM_ENTRIES
-# The rest as one vector: low and span of the four jitter factors, of hue and saturation, gate and size of cutout, a
-# gap of two, then ORDERS.
+# The rest as one vector: low and span of the four jitter factors, of hue and saturation, gate and size of
+# cutout, a gap of two, then ORDERS.
 JITTER_RANGES, HSV_RANGES, CUTOUT_GATE, CUTOUT_SIZE, ORDER_TABLE = 0, 8, 12, 13, 16
 CONSTANTS = ORDER_TABLE + 4 * len(ORDERS)
 
@@ -49,8 +49,8 @@ CONSTANTS = ORDER_TABLE + 4 * len(ORDERS)
 class LinearDraw:
     """A random matrix: with `probability` the sum of terms[name] * name, else the identity.
 
-    color: False: a 3 x 3 that maps places of the output to places of the input (so the inverse of what the image
-    does), in centred pixels; True: a 4 x 4 on (r, g, b, 1). first, second: (low, high) of v0 and v1.
+    color: False: a 3 x 3 that maps places of the output to places of the input (so the inverse of what the
+    image does), in centred pixels; True: a 4 x 4 on (r, g, b, 1). first, second: (low, high) of v0 and v1.
     """
 
     purpose: int

@@ -1,14 +1,15 @@
 """From resized pixels to the training tensor in one pass: warp, colour, cutout, normalize, cast, lay out.
 
-images: [N, H, W, C] uint8 levels, or floats in [0, 1]; C is 1 or 3; any strides. What happens to an image, with
-v its values in [0, 1] (levels / 255) and each stage only where `AugmentParams` has it:
+images: [N, H, W, C] uint8 levels, or floats in [0, 1]; C is 1 or 3; any strides. What happens to an image,
+with v its values in [0, 1] (levels / 255) and each stage only where `AugmentParams` has it:
 
 1. warp: pixel (x, y) of the result is the input at G_inv (x, y, 1), in centred pixel coordinates, bilinear
-   between pixel centres (or the nearest one); outside the image it goes on as its mirror image without repeating
-   the edge (reflect-101).
-2. jitter: four steps in the order given, clamped to [0, 1] after each: brightness f v; contrast f v + (1 - f) m
-   with m the mean of gray over the image as it is then; saturation f v + (1 - f) gray; hue, a shift of HSV's hue
-   by that many turns. gray = 0.2989 r + 0.587 g + 0.114 b. These are torchvision's ColorJitter on floats.
+   between pixel centres (or the nearest one); outside the image it goes on as its mirror image without
+   repeating the edge (reflect-101).
+2. jitter: four steps in the order given, clamped to [0, 1] after each: brightness f v; contrast f v + (1 - f)
+   m with m the mean of gray over the image as it is then; saturation f v + (1 - f) gray; hue, a shift of
+   HSV's hue by that many turns. gray = 0.2989 r + 0.587 g + 0.114 b. These are torchvision's ColorJitter on
+   floats.
 3. C: (r, g, b) = C (r, g, b, 1), clamped to [0, 1].
 4. hsv: the hue shifted as above; then with V = max and k = min(factor, V / (V - min)), v = V - k (V - v).
 5. normalize: (255 v / divisor - mean) / std. None: v stays in [0, 1], and uint8 is floor(255 v + 1/2).
@@ -18,18 +19,19 @@ v its values in [0, 1] (levels / 255) and each stage only where `AugmentParams` 
 A gray image (C = 1) is one whose three channels are equal: C's three results are averaged, saturation and hue
 leave it alone, gray is v. No stage has gradients.
 
-Twins. `reference` computes in float32, or in float64 where that is the dtype asked for, and is what the others
-are held against: with float64 they agree to 2e-6 of the range [0, 1] without a warp. Coordinates are float32, so
-a warp adds up to 2^-22 of the longer side in pixels, times the slope of the image there: 3e-4 of the range for
-noise at 1024 pixels. uint8 results differ by at most one level, float16 and bfloat16 by their own rounding.
+Twins. `reference` computes in float32, or in float64 where that is the dtype asked for, and is what the
+others are held against: with float64 they agree to 2e-6 of the range [0, 1] without a warp. Coordinates are
+float32, so a warp adds up to 2^-22 of the longer side in pixels, times the slope of the image there: 3e-4 of
+the range for noise at 1024 pixels. uint8 results differ by at most one level, float16 and bfloat16 by their
+own rounding.
 """
 
 from typing import Any
 
 from fastload.errors import BackendError, ConfigError
 from fastload.normalize import Normalization, normalization
-from fastload.ops.augment_params import C as C_COLUMN
 from fastload.ops.augment_params import AugmentParams, Stage
+from fastload.ops.augment_params import C as C_COLUMN
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8", "float64")
 LAYOUTS = ("nchw", "channels_last")
@@ -54,9 +56,9 @@ def fused_augment(
     params: None changes nothing. normalize: a preset, (mean, std), or None: results stay in [0, 1].
     dtype: "float32", "float16", "bfloat16", "uint8" (needs normalize=None), or for the reference "float64";
         None: float32, and with normalize=None that of the images. layout: "nchw" or "channels_last", of the
-        memory. filter: of the warp, "bilinear" or "nearest". out: a tensor to write to, as the result would be.
-    impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native on
-        the CPU, triton on CUDA, which never turns into something slower.
+        memory. filter: of the warp, "bilinear" or "nearest". out: a tensor to write to, as the result would
+    be. impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto":
+        native on the CPU, triton on CUDA, which never turns into something slower.
 
     Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
     """
@@ -339,7 +341,7 @@ def _saturated(values: Any, factor: Any) -> Any:
 def _cut(values: Any, size: Any, center: Any) -> Any:
     import torch
 
-    n, _, height, width = values.shape
+    height, width = values.shape[2:]
     x = torch.arange(width, dtype=values.dtype, device=values.device) + 0.5
     y = torch.arange(height, dtype=values.dtype, device=values.device)[:, None] + 0.5
     size, (cx, cy) = size[:, None, None], center[:, :, None, None].unbind(1)

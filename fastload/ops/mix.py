@@ -1,8 +1,8 @@
 """Mixup and CutMix: every image of a batch with the one before it, by a share that is each image's own.
 
-images: [N, C, H, W] floats. partner: row n is mixed with row n - 1, row 0 with the last one (`roll`). Both ops return
-new images [N, C, H, W] of the same dtype and layout, and are differentiable with respect to the images, as torch
-makes them.
+images: [N, C, H, W] floats. partner: row n is mixed with row n - 1, row 0 with the last one (`roll`). Both
+ops return new images [N, C, H, W] of the same dtype and layout, and are differentiable with respect to the
+images, as torch makes them.
 """
 
 from typing import Any
@@ -22,8 +22,8 @@ def mixup(images: Any, share: Any) -> Any:
 
 
 def cutmix(images: Any, boxes: Any) -> Any:
-    """images with the box of each one filled from the image before; boxes: [N, 4] integers, half-open: left, top,
-    right, bottom in pixels.
+    """images with the box of each one filled from the image before; boxes: [N, 4] integers, half-open: left,
+    top, right, bottom in pixels.
 
     Raises ConfigError where shapes do not fit.
     """

@@ -12,12 +12,12 @@ import torch
 from fastload import _native
 from fastload.decode import backend as backends
 from fastload.decode.images import ImageStage
-from fastload.normalize import PRESETS, normalize
 from fastload.decode.pillow import decode_image
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError, SampleError
 from fastload.fields import Image
 from fastload.loader.config import Augment, LoaderConfig
+from fastload.normalize import PRESETS, normalize
 from tests import corpus
 
 SEED = 11
