@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Loader": "fastload.loader.loader",
-    "Augment": "fastload.loader.config",
+    "Augment": "fastload.augment.pipe",
     "World": "fastload.world",
     "Image": "fastload.fields",
     "Int": "fastload.fields",
@@ -29,10 +29,14 @@ _HOME_OF = {
     "CursorError": "fastload.errors",
 }
 
-__all__ = [*_HOME_OF, "__version__"]
+_ROOMS = ("augment", "ops")
+
+__all__ = [*_HOME_OF, *_ROOMS, "__version__"]
 
 
 def __getattr__(name):
+    if name in _ROOMS:
+        return import_module(f"fastload.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'fastload' has no attribute {name!r}")
     value = getattr(import_module(_HOME_OF[name]), name)

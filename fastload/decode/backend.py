@@ -1,8 +1,8 @@
 """Who decodes images on this machine, and why.
 
-In: what the loader was asked for, "auto", "native" or "pillow". Out: a `Backend` that says what it is.
-Promised: the choice is made once, by what the machine has and never by load; nothing slower is taken without
-being named.
+In: what the loader was asked for, "auto", "native", "pillow" or "dali", and the kind of device that batches
+are made for. Out: a `Backend` that says what it is. Promised: the choice is made once, by what the machine
+has and never by load; nothing slower is taken without being named.
 """
 
 from dataclasses import dataclass
@@ -14,25 +14,33 @@ from fastload.errors import BackendError, ConfigError
 
 @dataclass(frozen=True)
 class Backend:
-    """name: "native", "simplejpeg" or "pillow". jpeg: who decodes JPEGs, and with what."""
+    """name: "native", "simplejpeg", "pillow" or "dali". jpeg: who decodes JPEGs, and with what."""
 
     name: str
     jpeg: str
 
     def describe(self) -> str:
-        return f"{self.name} (JPEG: {self.jpeg}; other formats: Pillow)"
+        return f"{self.name} (JPEG: {self.jpeg}; other formats: {self.others})"
+
+    @property
+    def others(self) -> str:
+        """Who decodes what is no JPEG."""
+        return "DALI; GIF, AVIF and HEIC: Pillow" if self.name == "dali" else "Pillow"
 
 
-def choose_backend(decode: str) -> Backend:
-    """The backend that `decode` means on this machine; "auto" is native.
+def choose_backend(decode: str, device_type: str = "cpu") -> Backend:
+    """The backend that `decode` means on this machine for batches on "cpu" or "cuda".
 
-    Where no libjpeg can be loaded, JPEGs go through the simplejpeg package, on Python's threads. Raises
-    BackendError where that is missing too, with the reason of each refusal.
+    "auto" is DALI for a GPU and native for the CPU. Where no libjpeg can be loaded, native leaves JPEGs to
+    the simplejpeg package, on Python's threads. Raises BackendError where what is asked for is missing, with
+    the reason.
     """
     if decode == "pillow":
         return Backend("pillow", "Pillow, the reference")
+    if decode == "dali" or (decode == "auto" and device_type == "cuda"):
+        return _dali(decode, device_type)
     if decode not in ("auto", "native"):
-        raise ConfigError(f'decode={decode!r}: give "auto", "native" or "pillow".')
+        raise ConfigError(f'decode={decode!r}: give "auto", "native", "dali" or "pillow".')
     path, abi, reasons = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
     if path is not None:
         return Backend("native", f"{Path(path).name}, ABI {abi}, {_native.pixel_kernels()}")
@@ -42,3 +50,12 @@ def choose_backend(decode: str) -> Backend:
         f'decode="{decode}": no libjpeg could be loaded ({reasons}), and simplejpeg is not installed. '
         'Install simplejpeg, or use decode="pillow".'
     )
+
+
+def _dali(decode: str, device_type: str) -> Backend:
+    if not backends.has("nvidia.dali"):
+        raise BackendError(
+            f'decode="{decode}" for device="{device_type}" needs NVIDIA DALI, which is not installed: '
+            'pip install "fastload[cu13]" (or "fastload[cu12]"), or use decode="native".'
+        )
+    return Backend("dali", "nvJPEG on the GPU" if device_type == "cuda" else "DALI on the CPU")

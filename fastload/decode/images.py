@@ -36,12 +36,15 @@ class ImageStage:
 
     config: what the loader was asked for (`image_fields`, `augment`, `normalize`, `dtype`, `layout`,
     `decode`, `seed`, `max_pixels`). threads: native decoder threads, shared by all loaders that ask for the
-    same number.
+    same number. levels: leave the images as levels, uint8 and channels last, for a GPU to finish; else they
+    are normalized and in the config's dtype and layout.
     """
 
-    def __init__(self, config, threads: int):
+    def __init__(self, config, threads: int, levels: bool = False):
         self.config = config
-        self.backend = choose_backend(config.decode)
+        self.backend = choose_backend("native" if config.decode == "auto" else config.decode)
+        self.by_batch = levels  # images are finished by whole batches, not by decoder threads
+        self.dtype, self.layout = ("uint8", "channels_last") if levels else (config.dtype, config.layout)
         self.fields: dict[str, Image] = config.image_fields
         self.specs = {name: _spec(self.fields, name, config.augment.xflip) for name in self.fields}
         self.normalizations = {
@@ -57,15 +60,28 @@ class ImageStage:
                 ("decoder", threads), lambda: _native.ImageDecoder(threads)
             )
 
+    def close(self) -> None:
+        """The decoder threads are the process's, and stay."""
+
     @property
     def sample_bytes(self) -> int:
         """Bytes of all images of one sample."""
         return sum(self.bytes_of.values())
 
     def submit(
-        self, content: "_native.ByteBatch", first_blob: dict[str, int], buffers: dict, positions: np.ndarray
+        self,
+        content: "_native.ByteBatch",
+        first_blob: dict[str, int],
+        buffers: dict,
+        positions: np.ndarray,
+        augments: dict | None = None,
     ) -> "BatchImages":
-        """Begins to decode, as soon as `content` is read; `buffers` hold [N] samples of each field."""
+        """Begins to decode, as soon as `content` is read; `buffers` hold [N] samples of each field.
+
+        augments: field -> what is drawn for it, with `native` (an Augmenter of this batch) and
+        `reference(levels, i, out)`; fields without are normalized only.
+        """
+        augments = augments or {}
         pending = None
         if self._decoder is not None:
             requests = [
@@ -75,19 +91,20 @@ class ImageStage:
                     first_blob[one.like or name],
                     self.writers[name],
                     buffers[name],
+                    augments[name].native if name in augments else None,
                 )
                 for name, one in self.fields.items()
             ]
             pending = self._decoder.submit(
                 content, requests, self.config.seed, positions, self.config.max_pixels
             )
-        return BatchImages(self, content, first_blob, buffers, positions, pending)
+        return BatchImages(self, content, first_blob, buffers, positions, pending, augments)
 
     def _writer(self, name: str) -> "_native.PixelWriter":
-        spec, preset, config = self.specs[name], self.normalizations[name], self.config
+        spec, preset = self.specs[name], self.normalizations[name]
         return _native.PixelWriter(
-            getattr(_native.Dtype, config.dtype),
-            config.layout == "channels_last",
+            getattr(_native.Dtype, self.dtype),
+            self.layout == "channels_last",
             spec.height,
             spec.width,
             preset.divisor,
@@ -99,9 +116,9 @@ class ImageStage:
 class BatchImages:
     """The images of one batch, on their way or done."""
 
-    def __init__(self, stage: ImageStage, content, first_blob, buffers, positions, pending):
+    def __init__(self, stage: ImageStage, content, first_blob, buffers, positions, pending, augments):
         self._stage, self._content, self._first_blob, self._buffers = stage, content, first_blob, buffers
-        self._positions, self._pending = positions, pending
+        self._positions, self._pending, self._augments = positions, pending, augments
         self._names = list(stage.fields)
         self._status: np.ndarray | None = None
         self._rows: dict[str, dict[str, np.ndarray]] = {}  # field -> rows of crop_report.py
@@ -157,14 +174,18 @@ class BatchImages:
         """
         import torch
 
-        n, spec, dtype = len(self._positions), self._stage.specs[name], self._stage.config.dtype
-        channels_last = self._stage.config.layout == "channels_last"
+        n, spec, dtype = len(self._positions), self._stage.specs[name], self._stage.dtype
+        channels_last = self._stage.layout == "channels_last"
         shape = (n, spec.height, spec.width, 3) if channels_last else (n, 3, spec.height, spec.width)
         array = np.frombuffer(self._buffers[name], _NUMPY_DTYPE[dtype], math.prod(shape)).reshape(shape)
         tensor = torch.from_numpy(array)
         if dtype == "bfloat16":
             tensor = tensor.view(torch.bfloat16)
         return tensor.permute(0, 3, 1, 2) if channels_last else tensor
+
+    def held(self) -> tuple:
+        """What must live until the copies of the images are done, beyond the tensors themselves."""
+        return ()
 
     def report(self, name: str) -> dict:
         """The entries of `report=True` for a field; see crop_report.py."""
@@ -211,13 +232,23 @@ class BatchImages:
         spec, position = stage.specs[name], int(self._positions[i])
         image = decode_image(content, spec, stage.config.seed, position, max_pixels=limit, guide=guide)
         crop_report.enter(self._rows_of(name), i, image)
-        self._write(name, i, image.pixels)
+        if name in self._augments:
+            self._augment(name, i, image.pixels)
+        else:
+            self._write(name, i, image.pixels)
+
+    def _augment(self, name: str, i: int, levels: np.ndarray) -> None:
+        if self._stage.backend.name == "pillow":
+            self._augments[name].reference(levels, i, self.tensor(name)[i])
+        else:
+            out = np.frombuffer(self._buffers[name], np.uint8)
+            self._augments[name].native.write(np.ascontiguousarray(levels), i, out)
 
     def _bytes(self, name: str, i: int) -> memoryview:
         return memoryview(self._content.blob(self._first_blob[name] + i))
 
     def _fill(self, name: str, i: int) -> None:
-        """The default colour of a field where a sample has no image."""
+        """The default colour of a field where a sample has no image; nothing random happens to it."""
         spec, colour = self._stage.specs[name], self._stage.fields[name].default
         self._write(name, i, np.broadcast_to(np.array(colour, np.uint8), (spec.height, spec.width, 3)))
 

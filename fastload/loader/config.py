@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastload.augment.pipe import Augment
 from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
 from fastload.fields import Field, Image
@@ -19,26 +20,12 @@ from fastload.world import World
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
 LAYOUTS = ("nchw", "channels_last")
 LASTS = ("drop", "partial", "pad", "straddle")
-DECODERS = ("auto", "native", "pillow")
+DECODERS = ("auto", "native", "pillow", "dali")
 DEFAULT_MAX_BYTES = 2 << 30  # of batches on their way and of memory that waits for the next ones
 DEFAULT_PREFETCH = 4  # batches; enough to hide a read and a change of threads, few enough for the cache
 MOST_THREADS = 1024  # far beyond any machine's use, and a thread has a stack: a slip must not take them all
 MAX_EPOCH = 2**31  # a position (epoch * n + i) must fit int64
-RESERVED = ("__key__", "__position__", "__mask__", "__source__")
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Random changes of the images of a batch, drawn from (seed, position, purpose) and from nothing else.
-
-    xflip: probability of a horizontal flip, 0 to 1.
-    """
-
-    xflip: float = 0.0
-
-    def __post_init__(self):
-        if not isinstance(self.xflip, (int, float)) or not 0.0 <= self.xflip <= 1.0:
-            raise ConfigError(f"Augment(xflip={self.xflip!r}): give a probability, 0 to 1.")
+RESERVED = ("__key__", "__position__", "__mask__", "__source__", "__lambda__")
 
 
 @dataclass(frozen=True)
@@ -67,6 +54,8 @@ class LoaderConfig:
     max_pixels: int = DEFAULT_MAX_PIXELS
     rank: int | None = None
     world_size: int | None = None
+    deterministic: bool = True
+    hw_decoder_load: float | None = None
 
     def __post_init__(self):
         self._keep("batch_size", count("batch_size", self.batch_size, 1))
@@ -89,6 +78,8 @@ class LoaderConfig:
             raise ConfigError(f"augment={self.augment!r}: give fl.Augment(...).")
         if self.map_batch is not None and not callable(self.map_batch):
             raise ConfigError(f"map_batch={self.map_batch!r}: give a function of the batch.")
+        self._check_mixing()
+        self._check_decoder_load()
         normalization(self.normalize)
         for name in self.image_fields:
             self.normalization_of(name)
@@ -112,6 +103,36 @@ class LoaderConfig:
             )
         if self.rank is not None or self.world_size is not None:
             World.current(self.rank, self.world_size)
+
+    def _check_mixing(self):
+        if not self.augment.mixes:
+            return
+        if self.dtype == "uint8":
+            raise ConfigError('mixup and cutmix need floats: dtype="uint8" holds whole levels.')
+        masks = [name for name, one in self.image_fields.items() if one.like or one.filter == "nearest"]
+        if masks or not self.image_fields:
+            what = (
+                f"fields[{masks[0]!r}] is a mask, which"
+                if masks
+                else "there is no image field, and nothing else"
+            )
+            raise ConfigError(
+                f"mixup and cutmix: {what} cannot be mixed; leave them out, and mix in map_batch."
+            )
+
+    def _check_decoder_load(self):
+        if not isinstance(self.deterministic, bool):
+            raise ConfigError(f"deterministic={self.deterministic!r}: give True or False.")
+        load = self.hw_decoder_load
+        if load is None:
+            return
+        if isinstance(load, bool) or not isinstance(load, (int, float)) or not 0.0 <= load <= 1.0:
+            raise ConfigError(f"hw_decoder_load={load!r}: give a share of the images, 0 to 1.")
+        if self.deterministic and load not in (0, 1):
+            raise ConfigError(
+                f"hw_decoder_load={load!r} lets the load choose who decodes an image: use 0 or 1, or "
+                "deterministic=False."
+            )
 
     def _keep(self, name: str, value: Any):
         object.__setattr__(self, name, value)

@@ -11,10 +11,11 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-from fastload.decode.backend import choose_backend
+from fastload.decode.backend import Backend, choose_backend
 from fastload.errors import FastloadError
 from fastload.fields import REQUIRED, Field, Image
 from fastload.loader.config import LoaderConfig
+from fastload.loader.device import resolve_device
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
@@ -42,7 +43,12 @@ def pixel_fingerprint(config: LoaderConfig) -> str:
         (name, dataclasses.replace(one, normalize=None, report=False), _rule(config, name))
         for name, one in sorted(config.image_fields.items())
     ]
-    return fingerprint(made, config.augment, config.dtype, config.seed, choose_backend(config.decode).name)
+    return fingerprint(made, config.augment, config.dtype, config.seed, backend_of(config).name)
+
+
+def backend_of(config: LoaderConfig) -> Backend:
+    """Who decodes for this config on this machine. Raises BackendError where nobody can."""
+    return choose_backend(config.decode, resolve_device(config.device).type)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -56,7 +62,7 @@ def _rule(config: LoaderConfig, name: str):
 
 def _decoder(config: LoaderConfig, threads: Callable[[], int]) -> str:
     try:
-        return f"{choose_backend(config.decode).describe()}, {threads()} threads"
+        return f"{backend_of(config).describe()}, {threads()} threads"
     except FastloadError as error:
         return f"impossible here: {error}"
 

@@ -1,10 +1,14 @@
-"""Batches on a GPU: copied from pinned memory on a stream of the loader's own.
+"""Batches on a device: copied and finished on a stream of the loader's own, handed over by an event.
 
-In: a finished batch on the CPU. Out: the same batch with its tensors on the device. Promised: neither the
-host nor the training's stream is synchronized; the tensors are safe to use on the stream that is current when
-the batch is handed over; pinned memory is not given back before the copy from it is done. On a CPU a batch
-passes untouched.
+In: a batch on the CPU, and a function that finishes it (levels to tensors, mixing). Out: the batch with its
+tensors on the device. Promised: neither the host nor the training's stream is synchronized; the tensors are
+safe to use on the stream that is current when the batch is handed over, and may be freed at any time; what is
+read on the way (pinned memory, DALI's buffers) is held until the event after the read. On a CPU a batch is
+only finished.
 """
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from fastload.errors import BackendError
 
@@ -32,23 +36,36 @@ def resolve_device(device):
     return resolved
 
 
-def device_copy(device):
-    """What brings batches to `device`: a function of a batch."""
-    resolved = resolve_device(device)
-    return CudaCopy(resolved) if resolved.type == "cuda" else StayOnCpu()
+def delivery(device):
+    """What brings batches to a torch.device."""
+    return CudaDelivery(device) if device.type == "cuda" else CpuDelivery()
 
 
-class StayOnCpu:
-    """Hands batches on as they are."""
+class Delivered(NamedTuple):
+    """A batch on its device, complete when `done` has passed (None: now)."""
+
+    batch: dict
+    done: Any
+
+
+class CpuDelivery:
+    """Finishes batches where they are."""
 
     pins = False
+    stream = None
 
-    def __call__(self, batch: dict) -> dict:
-        return batch
+    def deliver(self, batch: dict, finish: Callable[[dict], dict], held: tuple = ()) -> Delivered:
+        return Delivered(finish(batch), None)
+
+    def hand_over(self, delivered: Delivered) -> dict:
+        return delivered.batch
+
+    def counters(self) -> dict:
+        return {}
 
 
-class CudaCopy:
-    """Copies the tensors of a batch to one CUDA device."""
+class CudaDelivery:
+    """Copies the tensors of a batch to one CUDA device, and finishes it there."""
 
     pins = True
 
@@ -56,35 +73,63 @@ class CudaCopy:
         import torch
 
         self._torch, self._device = torch, device
-        self._stream = torch.cuda.Stream(device)
-        self._in_flight = []  # (event, pinned tensors that are being read until the event)
+        self.stream = torch.cuda.Stream(device)
+        self._in_flight = []  # (begun, copied, done, what is being read until done)
+        self._counters = {"batches": 0, "copied_bytes": 0, "copy_seconds": 0.0, "augment_seconds": 0.0}
 
     def pinned(self, size_bytes: int):
         """Pinned memory that native threads can fill, as a NumPy array of bytes; torch keeps it for reuse."""
         return self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True).numpy()
 
-    def __call__(self, batch: dict) -> dict:
+    def deliver(self, batch: dict, finish: Callable[[dict], dict], held: tuple = ()) -> Delivered:
+        """Launches the copies and `finish` on the own stream. held: is kept until they are done."""
         torch = self._torch
-        self._in_flight = [entry for entry in self._in_flight if not entry[0].query()]
-        sources, tensors = [], []
-        with torch.cuda.stream(self._stream):
-            copied = self._copied(batch, sources, tensors)
-            done = torch.cuda.Event()
-            done.record(self._stream)
-        self._in_flight.append((done, sources))
-        current = torch.cuda.current_stream(self._device)
-        current.wait_event(done)
-        for tensor in tensors:
-            tensor.record_stream(current)  # or the allocator would reuse it while the training still reads
-        return copied
+        self._forget_done()
+        sources: list = [*held]
+        with torch.cuda.stream(self.stream):
+            begun, copied, done = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+            begun.record(self.stream)
+            moved = self._copied(batch, sources)
+            copied.record(self.stream)
+            finished = finish(moved)
+            done.record(self.stream)
+        self._in_flight.append((begun, copied, done, sources))
+        return Delivered(finished, done)
 
-    def _copied(self, value, sources: list, tensors: list):
+    def hand_over(self, delivered: Delivered) -> dict:
+        """The batch, for the stream that is current now; it waits on the device, not the host."""
+        current = self._torch.cuda.current_stream(self._device)
+        current.wait_event(delivered.done)
+        for tensor in self._tensors(delivered.batch):
+            tensor.record_stream(current)  # or the allocator would reuse it while the training still reads
+        return delivered.batch
+
+    def counters(self) -> dict:
+        """Of the batches whose work on the device is done: how many, bytes copied, seconds of the stream."""
+        self._forget_done()
+        return dict(self._counters)
+
+    def _forget_done(self) -> None:
+        while self._in_flight and self._in_flight[0][2].query():
+            begun, copied, done, _ = self._in_flight.pop(0)
+            self._counters["batches"] += 1
+            self._counters["copy_seconds"] += begun.elapsed_time(copied) / 1000
+            self._counters["augment_seconds"] += copied.elapsed_time(done) / 1000
+
+    def _copied(self, value, sources: list):
         """`value` with its tensors on the device, those in dicts too (npz and pth fields)."""
         if isinstance(value, dict):
-            return {name: self._copied(one, sources, tensors) for name, one in value.items()}
-        if not isinstance(value, self._torch.Tensor):
+            return {name: self._copied(one, sources) for name, one in value.items()}
+        if not isinstance(value, self._torch.Tensor) or value.device == self._device:
             return value
         source = value if value.is_pinned() else value.pin_memory()
         sources.append(source)
-        tensors.append(source.to(self._device, non_blocking=True))
-        return tensors[-1]
+        self._counters["copied_bytes"] += source.numel() * source.element_size()
+        return source.to(self._device, non_blocking=True)
+
+    def _tensors(self, value) -> Iterator:
+        if isinstance(value, dict):
+            for one in value.values():
+                yield from self._tensors(one)
+        elif isinstance(value, self._torch.Tensor):
+            yield value

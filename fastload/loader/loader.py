@@ -15,9 +15,10 @@ from functools import cached_property
 from typing import Any
 
 from fastload import _native, backends
+from fastload.augment.pipe import Augment
 from fastload.errors import CursorError
 from fastload.fields import Field
-from fastload.loader.config import MAX_EPOCH, Augment, LoaderConfig, count
+from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
 from fastload.loader.describe import describe, fingerprint, pixel_fingerprint
 from fastload.loader.run import Course, Run
 from fastload.loader.stages import Stages
@@ -50,16 +51,23 @@ class Loader:
     select: ids to keep, keys to leave out, or a function of an index row.
     map_batch: a function of the finished batch, which returns it; it runs in the thread that iterates.
     device: "cpu", "cuda", or "auto": a GPU where torch sees one.
-    decode: "native", "pillow", or "auto".
+    decode: "native" (C++ threads), "dali" (NVIDIA DALI), "pillow" (the reference), or "auto": on a GPU DALI,
+        on a CPU native.
     threads: decoding threads, shared by all loaders of the process; None: the usable CPUs over
         LOCAL_WORLD_SIZE.
     prefetch: batches ahead of need; max_bytes: of memory for them, with which fewer may be ahead.
     max_pixels: an image with more is refused before a byte of it is decoded.
     rank, world_size: of this process; None: torch.distributed's, else RANK and WORLD_SIZE, else one process.
 
+    deterministic: True: nothing that load or timing decides has a say in pixels. hw_decoder_load: of DALI on
+        a GPU, the share of JPEGs that the hardware engine decodes: 0 or 1 (the default), or, where
+        deterministic=False, anything between (0.65 is DALI's default).
+
     A batch is a dict: the fields, "__key__" (list of str), "__position__" ([N] int64, the place in the global
     order); with last="pad" also "__mask__" ([N] bool, False for what repeats the start of the epoch); with
-    report=True "NAME.original_size" and the others of fastload/decode/images.py.
+    report=True "NAME.original_size" and the others of fastload/decode/images.py; with mixup or cutmix
+    "__lambda__" ([N] float32, how much of an image is its own; the rest is that of the sample before it in
+    the batch) and "NAME.mixed" for every fl.Int, the label of that other sample.
 
     Raises ConfigError here for what is wrong in itself; SourceError, ShardError and FieldError when the first
     batch, or `len`, needs the source. A batch raises what is wrong with its own samples: FieldError for a
@@ -92,6 +100,8 @@ class Loader:
         max_pixels: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        deterministic: bool = True,
+        hw_decoder_load: float | None = None,
     ):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._config = LoaderConfig(**arguments)
@@ -165,8 +175,9 @@ class Loader:
         {"images", "samples", "batches", "seconds", "images_per_second" (after the first batch),
         "first_batch_seconds", "cpu_seconds" (of this process), "bytes_read", "stages": {name:
         {"busy_seconds", "waiting_seconds", "threads"}}, "limited_by", "pool": {"idle_bytes", "used_bytes",
-        "reused", "allocated"}, "bad_samples"}; the stages are read, decode, values (Python's worker threads),
-        batch (stacking and map_batch, in the training's thread) and training.
+        "reused", "allocated"}, "device": {"batches", "copied_bytes", "copy_seconds", "augment_seconds"} (of
+        the stream on a GPU; {} on a CPU), "bad_samples"}; the stages are read, decode, values (Python's
+        worker threads), batch (stacking and map_batch, in the training's thread) and training.
         """
         self._notice_fork()
         return self._stats.snapshot({name: getattr(self._memory, name, 0) for name in _POOL_COUNTERS})
@@ -251,7 +262,7 @@ class Loader:
             )
         if restored.pixel_fingerprint != self._pixel_fingerprint:
             warnings.warn(
-                "image fields, augment, normalize, dtype or decode differ from when the checkpoint was "
+                "image fields, augment, normalize, dtype or decoder differ from when the checkpoint was "
                 "saved: the order goes on exactly, the pixels are made differently",
                 stacklevel=5,
             )

@@ -9,18 +9,22 @@ not read.
 """
 
 import copy
+import threading
 import time
 from concurrent import futures
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from fastload import _native
 from fastload.decode import values
-from fastload.decode.images import BatchImages, ImageStage
+from fastload.decode.images import ImageStage
 from fastload.errors import ConfigError, FastloadError, SampleError
 from fastload.fields import Bytes, Image, Int, Json, Text
-from fastload.loader.device import device_copy
+from fastload.loader.describe import backend_of
+from fastload.loader.device import Delivered, delivery, resolve_device
+from fastload.loader.pixels import Pixels
 from fastload.loader.presence import check_fields, label_fields, missing_error
 from fastload.loader.stats import Stats
 from fastload.order.steps import Step
@@ -29,7 +33,7 @@ from fastload.read.shard_reader import ShardReader
 # Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
 WAIT_SECONDS = 0.2
 LEAST_READERS, MOST_READERS = 4, 16  # reads at once: a disk wants several, a page cache does not mind
-WORKER_NAME = "fastload-values"
+WORKER_NAME = "fastload-"  # what the names of all of Python's worker threads begin with
 _IN_PLACE = (Int, Text, Bytes)  # microseconds a sample: a change of threads would cost more
 
 
@@ -45,7 +49,8 @@ class Trip:
     first_blob: dict[str, int] = field(default_factory=dict)  # field -> its first blob in `bytes`
     held_bytes: int = 0  # what it holds from its launch on
     bytes: "_native.ByteBatch | None" = None
-    images: BatchImages | None = None
+    images: Any = None  # BatchImages or DaliImages
+    delivered: "futures.Future[Delivered] | None" = None
     work: list[futures.Future] = field(default_factory=list)
     values: dict[str, list] = field(default_factory=dict)  # field -> [N], for all but images and labels
     wrong: dict[int, SampleError] = field(default_factory=dict)  # sample -> what is wrong with its values
@@ -55,8 +60,9 @@ class Trip:
     def cancel(self) -> None:
         """Stops what has not begun."""
         self.cancelled = True
-        for future in self.work:
-            future.cancel()
+        for future in (*self.work, self.delivered):
+            if future is not None:
+                future.cancel()
         for native in (self.bytes, self.images):
             if native is not None:
                 native.cancel()
@@ -82,12 +88,27 @@ class Stages:
         self._in_place = [name for name in valued if isinstance(fields[name], _IN_PLACE)]
         self._on_workers = [name for name in valued if not isinstance(fields[name], _IN_PLACE)]
         self._reader = ShardReader(dataset, threads=min(MOST_READERS, max(LEAST_READERS, threads)))
-        self._images = ImageStage(config, threads) if config.image_fields else None
-        self._copy = device_copy(config.device)
+        self._pixels = Pixels(config)
+        device = resolve_device(config.device)
+        self._delivery = delivery(device)
+        self._images = self._image_stage(device) if config.image_fields else None
+        # Where images are finished by the batch, or on a GPU, a thread does so ahead of need.
+        self._delivers_ahead = self._delivery.pins or (self._images is not None and self._images.by_batch)
+        self._deliverer: futures.ThreadPoolExecutor | None = None
         self._workers: futures.ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
         self._expect_others = False  # images for Python were among the last ones
         own = {"batch": 1, "training": 1}
+        stats.device = self._delivery.counters
         stats.threads = {"read": self._reader.threads, "decode": threads, "values": threads, **own}
+
+    def _image_stage(self, device):
+        if backend_of(self._config).name == "dali":
+            from fastload.decode.dali_images import DaliImageStage
+
+            ahead = self._config.prefetch + 1
+            return DaliImageStage(self._config, self._threads, device, self._delivery.stream, in_flight=ahead)
+        return ImageStage(self._config, self._threads, levels=device.type == "cuda")
 
     def plan(self, step: Step) -> Trip:
         """The trip of a step: which samples, where they lie, how much memory it will hold. Nothing waits."""
@@ -113,7 +134,10 @@ class Stages:
             if self._images is not None:
                 n, sizes = len(trip.positions), self._images.bytes_of
                 buffers = {name: self._acquire(n * size) for name, size in sizes.items()}
-                trip.images = self._images.submit(trip.bytes, trip.first_blob, buffers, trip.positions)
+                augments = {} if self._images.by_batch else self._pixels.augments(trip.positions)
+                trip.images = self._images.submit(
+                    trip.bytes, trip.first_blob, buffers, trip.positions, augments
+                )
         except MemoryError:
             trip.error = ConfigError(
                 f"no memory for a batch of {trip.held_bytes:,} bytes ({len(trip.positions)} samples): use a "
@@ -122,21 +146,21 @@ class Stages:
             return
         if self._on_workers or self._expect_others:
             self._launch_work(trip)
+        if self._delivers_ahead:
+            if self._deliverer is None:
+                self._deliverer = futures.ThreadPoolExecutor(1, thread_name_prefix=f"{WORKER_NAME}delivery")
+            trip.delivered = self._deliverer.submit(self._deliver, trip)
 
     def finish(self, trip: Trip) -> dict:
-        """Waits for a batch and makes it: field -> tensor [N, ...] or list of N, "__key__", "__position__".
+        """Waits for a batch: field -> tensor [N, ...] or list of N, "__key__", "__position__".
 
         Raises what went wrong with it.
         """
         if trip.error is not None:
             raise trip.error
-        if trip.bytes is not None:
-            self._wait_for(trip)
+        delivered = self._result_of(trip.delivered) if trip.delivered else self._deliver(trip)
         begun = time.perf_counter()
-        self._make_values(trip, self._in_place, range(len(trip.positions)))
-        if trip.wrong:
-            raise trip.wrong[min(trip.wrong)]
-        batch = self._copy(self._assemble(trip))
+        batch = self._delivery.hand_over(delivered)
         if self._config.map_batch is not None:
             batch = self._config.map_batch(batch)
             if batch is None:
@@ -146,11 +170,45 @@ class Stages:
         self._count(trip, time.perf_counter() - begun)
         return batch
 
+    def _deliver(self, trip: Trip) -> Delivered:
+        """Waits for the parts of a batch and makes it, on its device."""
+        if trip.bytes is not None:
+            self._wait_for(trip)
+        begun = time.perf_counter()
+        self._make_values(trip, self._in_place, range(len(trip.positions)))
+        if trip.wrong:
+            raise trip.wrong[min(trip.wrong)]
+        held = trip.images.held() if trip.images is not None and self._images.by_batch else ()
+        delivered = self._delivery.deliver(
+            self._assemble(trip), lambda batch: self._finished(batch, trip), held
+        )
+        self._stats.add("batch", time.perf_counter() - begun)
+        return delivered
+
+    def _finished(self, batch: dict, trip: Trip) -> dict:
+        """Levels to tensors where that was left to whole batches; mixup and CutMix."""
+        if self._images is not None and self._images.by_batch:
+            for name in self._pixels.fields:
+                batch[name] = self._pixels.finished(name, batch[name], trip.positions)
+        return self._pixels.mixed(batch, trip.positions) if self._config.augment.mixes else batch
+
+    def _result_of(self, future: futures.Future):
+        """The future's result; Ctrl-C is seen between two waits."""
+        while True:
+            try:
+                return future.result(WAIT_SECONDS)
+            except futures.TimeoutError:
+                if future.done():  # the error is the future's own
+                    return future.result()
+
     def close(self, wait: bool) -> None:
         """Ends the worker threads; native threads are the process's."""
-        if self._workers is not None:
-            self._workers.shutdown(wait=wait, cancel_futures=True)
-            self._workers = None
+        for executor in (self._deliverer, self._workers):  # in this order: the first gives work to the second
+            if executor is not None:
+                executor.shutdown(wait=wait, cancel_futures=True)
+        self._workers = self._deliverer = None
+        if self._images is not None:
+            self._images.close()
 
     def _locate(self, trip: Trip, place: int, name: str) -> None:
         one = self._config.fields[name]
@@ -164,12 +222,15 @@ class Stages:
         trip.first_blob[name] = place * len(trip.positions)
 
     def _acquire(self, size_bytes: int):
-        return self._copy.pinned(size_bytes) if self._copy.pins else self._memory.acquire(size_bytes)
+        delivery = self._delivery
+        return delivery.pinned(size_bytes) if delivery.pins else self._memory.acquire(size_bytes)
 
     def _launch_work(self, trip: Trip) -> None:
         """Hands the batch's Python work to the worker threads, in as many parts as there are threads."""
-        if self._workers is None:
-            self._workers = futures.ThreadPoolExecutor(self._threads, thread_name_prefix=WORKER_NAME)
+        with self._lock:  # the training's thread launches, and the one that delivers
+            if self._workers is None:
+                name = f"{WORKER_NAME}values"
+                self._workers = futures.ThreadPoolExecutor(self._threads, thread_name_prefix=name)
         parts = min(self._threads, len(trip.positions))
         trip.work = [self._workers.submit(self._work, trip, part, parts) for part in range(parts)]
 

@@ -1,7 +1,7 @@
 """Who waits for whom: where the time of a run went, stage by stage, and which stage limits it.
 
 In: what the stages report with every batch. Out: `snapshot`, plain numbers. Promised: a stage's busy time is
-summed over its threads; "batch" is what is done in the training's own thread; "training" is what happens
+summed over its threads; "batch" is what is done once a batch, in one thread; "training" is what happens
 between two batches, outside the loader; time after the end of an iteration is nobody's. So `seconds` is
 exactly the first batch, the waiting for the others and the training. A run whose training hardly ever waits
 for a batch is limited by the training, any other by the stage whose threads are busiest.
@@ -9,6 +9,7 @@ for a batch is limited by the training, any other by the stage whose threads are
 
 import threading
 import time
+from collections.abc import Callable
 
 # Below this share of waiting the loader keeps up: a step that takes 50 ms and waits 2.5 ms is the step's own
 # doing.
@@ -22,6 +23,7 @@ class Stats:
     def __init__(self):
         self.threads: dict[str, int] = {}
         self.bytes_read = 0
+        self.device: Callable[[], dict] = dict  # counters of what happened on a GPU
         self._busy_seconds = dict.fromkeys(STAGES, 0.0)
         self._waiting_seconds = 0.0  # of the training, for all batches but the first
         self._first_batch_seconds: float | None = None
@@ -90,6 +92,7 @@ class Stats:
             "stages": stages,
             "limited_by": self._limited_by(busy, steady),
             "pool": pool,
+            "device": self.device(),
             "bad_samples": 0,
         }
 

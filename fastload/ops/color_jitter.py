@@ -10,7 +10,7 @@ from typing import Any
 
 from fastload.errors import ConfigError
 from fastload.ops.augment_params import STEPS, AugmentParams
-from fastload.ops.fused_augment import fused_augment
+from fastload.ops.fused_augment import fused_augment, pixels_last
 
 
 def color_jitter(
@@ -33,16 +33,12 @@ def color_jitter(
     """
     import torch
 
-    if not isinstance(images, torch.Tensor) or images.dim() != 4:
-        raise ConfigError(f"images are {type(images).__name__}: give a tensor [N, C, H, W] or [N, H, W, C].")
-    n, channels_first = images.shape[0], images.shape[1] in (1, 3)
+    pixels, layout, restore = pixels_last(images)
+    n = images.shape[0]
     columns = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
     factors = torch.stack([_column(name, value, n, images) for name, value in columns.items()], 1)
     params = AugmentParams(jitter=factors, order=_order(order, n).to(images.device))
-    pixels = images.permute(0, 2, 3, 1) if channels_first else images
-    last = not channels_first or images.is_contiguous(memory_format=torch.channels_last)
-    result = fused_augment(pixels, params, layout="channels_last" if last else "nchw", impl=impl)
-    return result if channels_first else result.permute(0, 2, 3, 1)
+    return restore(fused_augment(pixels, params, layout=layout, impl=impl))
 
 
 def _column(name: str, value: Any, n: int, images: Any) -> Any:

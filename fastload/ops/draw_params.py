@@ -152,6 +152,8 @@ def draw_params(plan: DrawPlan, positions: Any, seed: int, *, device: Any = "cpu
         raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "triton".')
     device = torch.device(device)
     if impl == "reference" or (impl == "auto" and device.type != "cuda"):
+        if isinstance(positions, torch.Tensor):
+            positions = positions.cpu()
         return torch.from_numpy(_reference(plan, np.asarray(positions, np.int64), seed)).to(device)
     require_triton(device)
     from fastload.ops import draw_params_triton

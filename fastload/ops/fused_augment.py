@@ -16,8 +16,8 @@ with v its values in [0, 1] (levels / 255) and each stage only where `AugmentPar
 6. cutout: pixel (column, row) becomes 0 in the result where |column + 1/2 - W cx| < size W / 2 and
    |row + 1/2 - H cy| < size H / 2.
 
-A gray image (C = 1) is one whose three channels are equal: C's three results are averaged, saturation and hue
-leave it alone, gray is v. No stage has gradients.
+A gray image (C = 1) is one whose three channels are equal: C's three results are averaged before the clamp,
+saturation and hue leave it alone, gray is v. No stage has gradients.
 
 Twins. `reference` computes in float32, or in float64 where that is the dtype asked for, and is what the
 others are held against: with float64 they agree to 2e-6 of the range [0, 1] without a warp. Coordinates are
@@ -62,7 +62,7 @@ def fused_augment(
 
     Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
     """
-    params = params or AugmentParams()
+    params = AugmentParams() if params is None else params
     _check(images, params)
     rule = IDENTITY if normalize is None else normalization(normalize)
     dtype = _result_dtype(images, normalize, dtype)
@@ -79,6 +79,23 @@ def fused_augment(
         return out.copy_(_reference(images, params, rule, out.dtype, filter))
     rows = params.rows(images.shape[0], images.device)
     return augment_rows(images, rows, params.stages, rule, out, filter=filter, impl=impl)
+
+
+def pixels_last(images: Any) -> tuple:
+    """The images as [N, H, W, C], the `layout` that results should have, and what gives a result their shape.
+
+    images: [N, C, H, W], or [N, H, W, C] where the second axis is neither 1 nor 3 long and the last one is.
+    """
+    import torch
+
+    if not isinstance(images, torch.Tensor) or images.dim() != 4:
+        found = list(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
+        raise ConfigError(f"images are {found}: give a tensor [N, C, H, W] or [N, H, W, C].")
+    if images.shape[1] not in (1, 3):
+        return images, "channels_last", lambda result: result.permute(0, 2, 3, 1)
+    pixels = images.permute(0, 2, 3, 1)
+    is_last = pixels.is_contiguous() and not images.is_contiguous()
+    return pixels, "channels_last" if is_last else "nchw", lambda result: result
 
 
 def augment_rows(

@@ -1,8 +1,7 @@
 """Mixup and CutMix: every image of a batch with the one before it, by a share that is each image's own.
 
-images: [N, C, H, W] floats. partner: row n is mixed with row n - 1, row 0 with the last one (`roll`). Both
-ops return new images [N, C, H, W] of the same dtype and layout, and are differentiable with respect to the
-images, as torch makes them.
+images: [N, C, H, W] floats. Row n is mixed with row n - 1, row 0 with the last one (`roll`). The results are
+new images [N, C, H, W] of the same dtype, differentiable with respect to the images, as torch makes them.
 """
 
 from typing import Any
@@ -22,25 +21,42 @@ def mixup(images: Any, share: Any) -> Any:
 
 
 def cutmix(images: Any, boxes: Any) -> Any:
-    """images with the box of each one filled from the image before; boxes: [N, 4] integers, half-open: left,
-    top, right, bottom in pixels.
+    """The images with the box of each filled from the image before it.
 
+    boxes: [N, 4] integers: left, top, right, bottom in pixels, half-open; an empty box changes nothing.
     Raises ConfigError where shapes do not fit.
     """
     import torch
 
     _check(images, boxes, 4)
+    return torch.where(_inside(boxes, images), images.roll(1, 0), images)
+
+
+def mix(images: Any, share: Any, boxes: Any) -> Any:
+    """Both at once: `mixup` by `share`, and in the boxes nothing but the image before."""
+    import torch
+
+    _check(images, share)
+    _check(images, boxes, 4)
+    others = images.roll(1, 0)
+    blended = torch.lerp(others, images, share.to(images.dtype)[:, None, None, None])
+    return torch.where(_inside(boxes, images), others, blended)
+
+
+def _inside(boxes: Any, images: Any) -> Any:
+    """[N, 1, H, W] bool."""
+    import torch
+
     height, width = images.shape[2:]
     left, top, right, bottom = boxes.to(images.device)[:, :, None, None].unbind(1)
     x = torch.arange(width, device=images.device)
     y = torch.arange(height, device=images.device)[:, None]
-    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
-    return torch.where(inside[:, None], images.roll(1, 0), images)
+    return ((x >= left) & (x < right) & (y >= top) & (y < bottom))[:, None]
 
 
 def _check(images: Any, numbers: Any, *columns: int) -> None:
     if getattr(images, "ndim", 0) != 4 or not images.is_floating_point():
-        raise ConfigError("images to be mixed: give floats [N, C, H, W].")
-    if tuple(numbers.shape) != (images.shape[0], *columns):
-        expected = [images.shape[0], *columns]
-        raise ConfigError(f"numbers of {list(numbers.shape)} for {images.shape[0]} images: give {expected}.")
+        raise ConfigError("images that are mixed must be floats [N, C, H, W].")
+    expected = [images.shape[0], *columns]
+    if list(numbers.shape) != expected:
+        raise ConfigError(f"{images.shape[0]} images are mixed: give {expected}, not {list(numbers.shape)}.")

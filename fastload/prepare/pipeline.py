@@ -8,8 +8,8 @@ from `cls`, `caption` from `txt`, where samples have them.
 import numpy as np
 
 from fastload import fields as fl
+from fastload.augment.pipe import Augment
 from fastload.errors import FieldError
-from fastload.loader.config import Augment
 from fastload.loader.loader import Loader
 from fastload.normalize import denormalize
 from fastload.order.plan import make_plan

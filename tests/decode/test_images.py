@@ -10,13 +10,14 @@ import skimage.data
 import torch
 
 from fastload import _native
+from fastload.augment.pipe import Augment
 from fastload.decode import backend as backends
 from fastload.decode.images import ImageStage
 from fastload.decode.pillow import decode_image
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError, SampleError
 from fastload.fields import Image
-from fastload.loader.config import Augment, LoaderConfig
+from fastload.loader.config import LoaderConfig
 from fastload.normalize import PRESETS, normalize
 from tests import corpus
 

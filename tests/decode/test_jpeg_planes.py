@@ -11,9 +11,9 @@ import PIL.Image
 import pytest
 
 from fastload import _native
+from fastload.augment.pipe import Augment
 from fastload.errors import SampleError
 from fastload.fields import Image
-from fastload.loader.config import Augment
 from tests.decode.test_images import decoded
 
 SUBSAMPLING = {"444": 0, "422": 1, "420": 2}

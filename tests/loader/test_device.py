@@ -4,6 +4,7 @@ Without a GPU the copies run against a stand-in for torch.cuda that records what
 """
 
 import contextlib
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -11,16 +12,18 @@ import torch
 
 import fastload as fl
 from fastload.errors import BackendError
-from fastload.loader.device import CudaCopy, StayOnCpu, device_copy, resolve_device
+from fastload.loader.device import CpuDelivery, CudaDelivery, delivery, resolve_device
 from tests.loader.samples import labels
 
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
 def test_on_a_cpu_a_batch_stays_what_it_is(shards, device):
     batch = {"image": torch.zeros(3)}
-    copy = device_copy(device)
-    assert isinstance(copy, StayOnCpu)
-    assert copy(batch) is batch
+    there = delivery(resolve_device(device))
+    assert isinstance(there, CpuDelivery)
+    delivered = there.deliver(batch, lambda batch: batch)
+    assert there.hand_over(delivered) is batch
+    assert there.counters() == {}
     assert next(iter(labels(shards, device=device)))["label"].device.type == "cpu"
 
 
@@ -49,6 +52,8 @@ def test_a_gpu_that_torch_does_not_see_is_refused(shards):
 class FakeTensor(torch.Tensor):
     """A tensor that says it is pinned, and where it went."""
 
+    place = None
+
     def is_pinned(self):
         return True
 
@@ -62,6 +67,23 @@ class FakeTensor(torch.Tensor):
         self.streams.append(stream)
 
 
+class FakeEvent:
+    """An event that is passed when the test says so; between two of them lie 3 ms."""
+
+    def __init__(self, state):
+        self._state, self.recorded_on = state, None
+
+    def record(self, stream):
+        assert self._state.inside == stream
+        self.recorded_on = stream
+
+    def query(self):
+        return self._state.done
+
+    def elapsed_time(self, _):
+        return 3.0
+
+
 @pytest.fixture
 def cuda(monkeypatch):
     """torch.cuda with events that complete when the test says so."""
@@ -73,40 +95,67 @@ def cuda(monkeypatch):
         yield
         state.inside = False
 
-    def record(stream):
-        assert state.inside == stream
-
-    def event():
-        return SimpleNamespace(record=record, query=lambda: state.done)
-
     current = SimpleNamespace(wait_event=state.waited.append)
     state.current = current
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "own stream")
     monkeypatch.setattr(torch.cuda, "stream", on)
-    monkeypatch.setattr(torch.cuda, "Event", event)
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: FakeEvent(state))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
     return state
 
 
+def fake(*numbers):
+    return torch.tensor(numbers).as_subclass(FakeTensor)
+
+
 def test_a_gpu_gets_all_tensors_of_a_batch_and_the_training_stream_waits_for_them(cuda):
-    copy = CudaCopy("cuda:0")
-    image, latent = (torch.arange(3).as_subclass(FakeTensor) for _ in range(2))
-    batch = {"image": image, "arrays": {"latent": latent}, "text": ["a"], "__key__": ["k"]}
-    moved = copy(batch)
+    there = CudaDelivery("cuda:0")
+    batch = {"image": fake(1, 2), "arrays": {"latent": fake(3)}, "text": ["a"], "__key__": ["k"]}
+    delivered = there.deliver(batch, lambda batch: batch)
+    assert cuda.waited == []
+    moved = there.hand_over(delivered)
     assert (moved["image"].place, moved["arrays"]["latent"].place) == ("cuda:0", "cuda:0")
     assert (moved["text"], moved["__key__"]) == (["a"], ["k"])
-    assert len(cuda.waited) == 1
+    assert cuda.waited == [delivered.done]
+    assert delivered.done.recorded_on == "own stream"
     assert moved["image"].streams == moved["arrays"]["latent"].streams == [cuda.current]
 
 
-def test_pinned_memory_is_kept_until_its_copy_is_done(cuda):
-    copy = CudaCopy("cuda:0")
-    copy({"image": torch.arange(3).as_subclass(FakeTensor)})
-    copy({})
-    assert len(copy._in_flight) == 2
+def test_a_batch_is_finished_on_the_device_and_the_own_stream(cuda):
+    there = CudaDelivery("cuda:0")
+    seen = []
+
+    def finish(batch):
+        seen.append((cuda.inside, batch["image"].place))
+        return {"image": batch["image"].to("there", non_blocking=True)}
+
+    delivered = there.deliver({"image": fake(1)}, finish)
+    assert seen == [("own stream", "cuda:0")]
+    assert there.hand_over(delivered)["image"].place == "there"
+
+
+def test_what_is_read_on_the_way_is_kept_until_its_event(cuda):
+    there = CudaDelivery("cuda:0")
+    source, held = fake(1), object()
+    gone = [weakref.ref(source)]
+    there.deliver({"image": source}, lambda batch: batch, (held,))
+    del source
+    there.deliver({}, lambda batch: batch)
+    assert gone[0]() is not None
+    assert len(there._in_flight) == 2
     cuda.done = True
-    copy({})
-    assert len(copy._in_flight) == 1
+    there.deliver({}, lambda batch: batch)
+    assert gone[0]() is None
+    assert len(there._in_flight) == 1
+
+
+def test_the_counters_are_of_what_is_done(cuda):
+    there = CudaDelivery("cuda:0")
+    there.deliver({"image": fake(1, 2)}, lambda batch: batch)
+    assert there.counters()["batches"] == 0
+    cuda.done = True
+    counters = there.counters()
+    assert counters == {"batches": 1, "copied_bytes": 16, "copy_seconds": 0.003, "augment_seconds": 0.003}
 
 
 def test_auto_is_a_device_that_torch_can_use(shards):

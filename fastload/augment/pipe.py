@@ -1,0 +1,259 @@
+"""`Augment`: every random change of an image, in one fixed order, drawn from (seed, position) and nothing
+else.
+
+In: strengths, a plain dataclass. Out: the `DrawPlan` that a loader draws from, or changed images for a user's
+own tensors. Promised: a sample at a position gets the same draws on any device, rank, batch or backend; what
+is a matrix is multiplied into one, and the pixels are touched once (see `fastload.ops.fused_augment`, which
+says exactly what each stage does). The order:
+
+xflip, yflip, rotate, scale, translate (one warp, reflected at the borders); color_jitter; brightness; hsv;
+then the image is normalized; cutout; mixup or cutmix.
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip
+from fastload.augment.mixing import Mix, draw_mix
+from fastload.errors import ConfigError
+from fastload.ops.augment_params import AugmentParams
+from fastload.ops.draw_params import DrawPlan, draw_params
+
+
+class Mixed(NamedTuple):
+    """What mixup and CutMix make of a batch."""
+
+    images: Any  # [N, C, H, W]
+    labels: Any  # [N, ...], of the images themselves
+    other_labels: Any  # [N, ...], of the images that were mixed in
+    share: Any  # [N] float32: how much of each image is its own; loss = share * own + (1 - share) * other
+
+
+@dataclass(frozen=True, repr=False)
+class Augment:
+    """Random changes of the images of a batch. The defaults change nothing.
+
+    xflip, yflip: probability of mirroring left and right, top and bottom.
+    rotate: most degrees; the angle is uniform in [-rotate, rotate].
+    scale: (low, high) of a factor by which the image is enlarged about its centre.
+    translate: most of the width and height by which it is moved, a number or (x, y).
+    color_jitter: (brightness, contrast, saturation, hue) as torchvision's ColorJitter: factors uniform in
+        [max(0, 1 - b), 1 + b], hue shift in [-hue, hue] turns, or (low, high) pairs; the four in random
+    order. brightness: most added to all channels, as a share of the full range: uniform in [-brightness,
+    brightness]. hsv: (hue shift, saturation range): a shift in turns, at most this, and a factor of HSV's
+        saturation uniform in [max(0, 1 - r), 1 + r], or in (low, high).
+    cutout: (probability, side): a square of that share of the image's sides becomes 0 in the result, anywhere
+        with its centre in the image.
+    mixup, cutmix: alpha of Beta(alpha, alpha), 0 for never; with both, each image gets one of them, evenly.
+    """
+
+    xflip: float = 0.0
+    yflip: float = 0.0
+    rotate: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    translate: float | tuple[float, float] = 0.0
+    color_jitter: tuple | None = None
+    brightness: float = 0.0
+    hsv: tuple | None = None
+    cutout: tuple[float, float] | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self):
+        for name in ("xflip", "yflip"):
+            self._number(name, 0.0, 1.0, "a probability, 0 to 1")
+        self._number("rotate", 0.0, 180.0, "the most degrees, 0 to 180")
+        self._number("brightness", 0.0, 1.0, "a share of the full range, 0 to 1")
+        for name in ("mixup", "cutmix"):
+            self._number(name, 0.0, math.inf, "alpha of a Beta distribution, such as 0.2, or 0")
+        self._keep("scale", _numbers(self.scale, 2))
+        if self.scale is None or not 0.0 < self.scale[0] <= self.scale[1] < math.inf:
+            raise ConfigError(f"Augment(scale={self.scale!r}): give (low, high), such as (0.9, 1.1).")
+        self._check_translate()
+        if self.color_jitter is not None:
+            self._keep("color_jitter", self._jitter_ranges())
+        if self.hsv is not None:
+            self._keep("hsv", self._hsv_ranges())
+        if self.cutout is not None:
+            cutout = _numbers(self.cutout, 2)
+            if cutout is None or not (0.0 <= cutout[0] <= 1.0 and 0.0 <= cutout[1] <= 2.0):
+                raise ConfigError(f"Augment(cutout={self.cutout!r}): give (probability, side).")
+            self._keep("cutout", cutout)
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults: a field that a later version adds changes no fingerprint."""
+        given = (one for one in fields(self) if getattr(self, one.name) != one.default)
+        return f"Augment({', '.join(f'{one.name}={getattr(self, one.name)!r}' for one in given)})"
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed with each other."""
+        return bool(self.mixup or self.cutmix)
+
+    def plan(self, height: int, width: int, *, xflip: bool = True, colors: bool = True) -> DrawPlan:
+        """What is random in images of this size, mixing aside.
+
+        xflip: False where the decoder has flipped already. colors: False for masks, which keep their values:
+        no colour and no cutout.
+        """
+        return _plan(self, height, width, xflip, colors)
+
+    def draw(self, positions: Any, seed: int, height: int, width: int, *, device: Any = "cpu"):
+        """The parameters that samples at `positions` [N] get, for images of height x width pixels."""
+        plan = self.plan(height, width)
+        return AugmentParams.from_rows(draw_params(plan, positions, seed, device=device), plan.stages)
+
+    def draw_mix(self, positions: Any, seed: int, height: int, width: int) -> Mix:
+        """The shares and boxes of mixup and CutMix for the samples at `positions` [N]; see mixing.py."""
+        return draw_mix(self.mixup, self.cutmix, positions, seed, height, width)
+
+    def __call__(
+        self,
+        images: Any,
+        positions: Any,
+        seed: int,
+        *,
+        normalize: Any = None,
+        dtype: Any = None,
+        impl: str = "auto",
+    ) -> Any:
+        """The images changed as a loader would change them, mixing aside (`mix` does that).
+
+        images: [N, C, H, W], or [N, H, W, C] where the second axis is neither 1 nor 3 long; uint8 levels or
+        floats in [0, 1]. positions: [N] integers. normalize, dtype, impl: as `fl.ops.fused_augment` has them.
+        The result has the shape and memory layout of the images, and without normalize their dtype.
+        """
+        from fastload.ops.fused_augment import fused_augment, pixels_last
+
+        pixels, layout, restore = pixels_last(images)
+        params = self.draw(positions, seed, *pixels.shape[1:3], device=pixels.device)
+        settings = {"normalize": normalize, "dtype": dtype, "layout": layout, "impl": impl}
+        return restore(fused_augment(pixels, params, **settings))
+
+    def mix(self, images: Any, labels: Any, positions: Any, seed: int) -> Mixed:
+        """Mixup or CutMix of a batch: image n with image n - 1, image 0 with the last.
+
+        images: [N, C, H, W] floats. labels: a tensor [N, ...]. positions: [N] integers.
+        """
+        import torch
+
+        from fastload.ops.mix import mix
+
+        drawn = self.draw_mix(positions, seed, *images.shape[2:])
+        blend, boxes = torch.from_numpy(drawn.blend), torch.from_numpy(drawn.boxes)
+        mixed = mix(images, blend.to(images.device), boxes.to(images.device))
+        share = torch.from_numpy(drawn.share).to(images.device)
+        return Mixed(mixed, labels, labels.roll(1, 0), share)
+
+    def _keep(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _number(self, name: str, lowest: float, highest: float, what: str) -> None:
+        number = _number(getattr(self, name))
+        if number is None or not lowest <= number <= highest:
+            raise ConfigError(f"Augment({name}={getattr(self, name)!r}): give {what}.")
+        self._keep(name, number)
+
+    def _check_translate(self) -> None:
+        one = _number(self.translate)
+        both = (one, one) if one is not None else _numbers(self.translate, 2)
+        if both is None or not all(0.0 <= share <= 1.0 for share in both):
+            raise ConfigError(f"Augment(translate={self.translate!r}): give a share of the sides or (x, y).")
+        self._keep("translate", one if one is not None else both)
+
+    def _jitter_ranges(self) -> tuple:
+        """(low, high) of the four, or the numbers as they were given."""
+        strengths = tuple(self.color_jitter) if isinstance(self.color_jitter, Sequence) else ()
+        ranges = [_around(1.0, one, 0.0, math.inf) for one in strengths[:3]]
+        ranges += [_around(0.0, one, -0.5, 0.5) for one in strengths[3:]]
+        if len(strengths) != 4 or None in ranges:
+            raise ConfigError(
+                f"Augment(color_jitter={self.color_jitter!r}): give (brightness, contrast, saturation, "
+                "hue), such as (0.4, 0.4, 0.4, 0.1); the hue is at most 0.5."
+            )
+        return tuple(_number(one) if _number(one) is not None else _numbers(one, 2) for one in strengths)
+
+    def _hsv_ranges(self) -> tuple:
+        pair = tuple(self.hsv) if isinstance(self.hsv, Sequence) and len(self.hsv) == 2 else (None, None)
+        if _around(0.0, pair[0], -0.5, 0.5) is None or _around(1.0, pair[1], 0.0, math.inf) is None:
+            raise ConfigError(
+                f"Augment(hsv={self.hsv!r}): give (hue shift, saturation range), such as (0.05, 0.3); the "
+                "hue is at most 0.5."
+            )
+        return tuple(_number(one) if _number(one) is not None else _numbers(one, 2) for one in pair)
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(augment: Augment, height: int, width: int, xflip: bool, colors: bool) -> DrawPlan:
+    x, y = augment.translate if isinstance(augment.translate, tuple) else (augment.translate,) * 2
+    linear: list[Any] = []
+    if augment.xflip and xflip:
+        linear.append(XFlip(augment.xflip))
+    if augment.yflip:
+        linear.append(YFlip(augment.yflip))
+    if augment.rotate:
+        linear.append(Rotate(augment.rotate))
+    if augment.scale != (1.0, 1.0):
+        linear.append(Scale(*augment.scale))
+    if x or y:
+        linear.append(Translate(x, y))
+    if augment.brightness and colors:
+        linear.append(Brightness(augment.brightness))
+    draws = tuple(one.draw(height, width) for one in linear)
+    if not colors:
+        return DrawPlan(draws)
+    return DrawPlan(draws, _jitter(augment.color_jitter), _hsv(augment.hsv), augment.cutout)
+
+
+def _jitter(strengths: tuple | None) -> tuple | None:
+    if strengths is None:
+        return None
+    factors = (_around(1.0, one, 0.0, math.inf) for one in strengths[:3])
+    ranges = (*factors, _around(0.0, strengths[3], -0.5, 0.5))
+    return None if ranges == ((1.0, 1.0),) * 3 + ((0.0, 0.0),) else ranges
+
+
+def _hsv(strengths: tuple | None) -> tuple | None:
+    if strengths is None:
+        return None
+    return _around(0.0, strengths[0], -0.5, 0.5), _around(1.0, strengths[1], 0.0, math.inf)
+
+
+def _around(centre: float, strength: Any, lowest: float, highest: float) -> tuple[float, float] | None:
+    """(low, high) within [lowest, highest]: `strength` on either side of the centre, or a pair as it is.
+
+    None where it is neither; only a lower end below 0 is cut off, as torchvision does.
+    """
+    number = _number(strength)
+    if number is not None and number >= 0.0:
+        low, high = max(centre - number, lowest) if centre else -number, centre + number
+    elif number is None and _numbers(strength, 2) is not None:
+        low, high = _numbers(strength, 2)
+    else:
+        return None
+    return (low, high) if lowest <= low <= high <= highest and high < math.inf else None
+
+
+def _number(value: Any) -> float | None:
+    """`value` as a finite float where it is a number, else None."""
+    if isinstance(value, (bool, str)):
+        return None
+    try:
+        number = float(value) if isinstance(value, float) else float(operator.index(value))
+    except TypeError:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != count:
+        return None
+    numbers = tuple(_number(one) for one in value)
+    return None if None in numbers else numbers

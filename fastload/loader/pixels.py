@@ -1,0 +1,139 @@
+"""Levels to training tensors: which field is augmented how, with which dice, and where.
+
+In: a config, then for each batch its positions. Out: either one `FieldAugment` for each image field, with
+which decoder threads write finished pixels image by image, or finished tensors [N, 3, height, width] of whole
+batches of levels. Promised: both draw the same for the same position; masks (filter="nearest", or like=
+another field) are warped with their picture, by the nearest pixel where they are to keep their values, and
+neither recoloured nor cut; a field for which nothing is random but the horizontal flip, which decoding does,
+is not touched here.
+"""
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastload import _native
+from fastload.fields import Int
+from fastload.normalize import Normalization
+from fastload.ops.augment_params import Stage
+from fastload.ops.draw_params import DrawPlan, draw_params
+from fastload.ops.fused_augment import IDENTITY, augment_rows, require_triton
+from fastload.ops.mix import mix
+
+
+class FieldPlan(NamedTuple):
+    """How the levels of one image field become its tensor."""
+
+    plan: DrawPlan
+    rule: Normalization
+    height: int
+    width: int
+    nearest: bool
+
+    @property
+    def filter(self) -> str:
+        return "nearest" if self.nearest else "bilinear"
+
+
+class FieldAugment:
+    """What is drawn for one field of one batch; `native` and `reference` write one image each."""
+
+    def __init__(self, field: FieldPlan, rows: Any, dtype: str, layout: str):
+        self._field, self._rows, self._dtype, self._layout = field, rows, dtype, layout
+
+    @cached_property
+    def native(self) -> "_native.Augmenter":
+        """For decoder threads, and for images that Pillow decoded."""
+        rule = self._field.rule
+        return _native.Augmenter(
+            self._rows.numpy(),
+            int(self._field.plan.stages),
+            rule.divisor,
+            rule.mean,
+            rule.std,
+            self._field.nearest,
+            getattr(_native.Dtype, self._dtype),
+            self._layout == "channels_last",
+            self._field.height,
+            self._field.width,
+        )
+
+    def reference(self, levels: np.ndarray, i: int, out: Any) -> None:
+        """Sample i of the batch, `levels` [height, width, 3] uint8, into `out` [3, height, width]."""
+        import torch
+
+        images = torch.from_numpy(np.ascontiguousarray(levels))[None]
+        rows, field = self._rows[i : i + 1], self._field
+        how = {"filter": field.filter, "impl": "reference"}
+        augment_rows(images, rows, field.plan.stages, field.rule, out[None], **how)
+
+
+class Pixels:
+    """The image fields of a config, from levels on."""
+
+    def __init__(self, config):
+        self._config = config
+        fields = config.image_fields
+        self.fields = {
+            name: self._field(one, fields.get(one.like, one), name) for name, one in fields.items()
+        }
+
+    def _field(self, one, sized, name: str) -> FieldPlan:
+        height, width = sized.size
+        nearest = one.filter == "nearest"
+        colors = not nearest and one.like is None
+        plan = self._config.augment.plan(height, width, xflip=False, colors=colors)
+        rule = IDENTITY if self._config.dtype == "uint8" else self._config.normalization_of(name)
+        return FieldPlan(plan, rule, height, width, nearest)
+
+    def augments(self, positions: np.ndarray) -> dict[str, FieldAugment]:
+        """field -> what is drawn for it, for the fields of which anything is."""
+        drawn = {}
+        for name, field in self.fields.items():
+            if field.plan.stages:
+                rows = draw_params(field.plan, positions, self._config.seed)
+                drawn[name] = FieldAugment(field, rows, self._config.dtype, self._config.layout)
+        return drawn
+
+    def finished(self, name: str, levels: Any, positions: np.ndarray) -> Any:
+        """[N, 3, height, width] in the loader's dtype and layout, of levels of that shape, uint8 and channels
+        last.
+
+        On a GPU everything is launched on the current stream, and nothing waits.
+        """
+        import torch
+
+        field, config = self.fields[name], self._config
+        impl = "triton" if levels.device.type == "cuda" else "native"
+        if impl == "triton":
+            require_triton(levels.device)
+        last = config.layout == "channels_last"
+        if config.dtype == "uint8" and not field.plan.stages:
+            return levels if last else levels.contiguous()
+        form = torch.channels_last if last else torch.contiguous_format
+        shape = (len(positions), 3, field.height, field.width)
+        out = torch.empty(shape, dtype=getattr(torch, config.dtype), device=levels.device, memory_format=form)
+        rows = draw_params(field.plan, positions, config.seed, device=levels.device)
+        stages: Stage = field.plan.stages
+        pixels = levels.permute(0, 2, 3, 1)
+        return augment_rows(pixels, rows, stages, field.rule, out, filter=field.filter, impl=impl)
+
+    def mixed(self, batch: dict, positions: np.ndarray) -> dict:
+        """The batch after mixup or CutMix: images, "NAME.mixed" for every tensor of labels, "__lambda__"."""
+        import torch
+
+        augment, seed = self._config.augment, self._config.seed
+        share = None
+        for name, field in self.fields.items():
+            drawn = augment.draw_mix(positions, seed, field.height, field.width)
+            images = batch[name]
+            blend, boxes = (torch.from_numpy(one).to(images.device) for one in (drawn.blend, drawn.boxes))
+            batch[name] = mix(images, blend, boxes)
+            share = drawn.share if share is None else share
+        device = next(iter(batch[name] for name in self.fields)).device
+        for name, one in self._config.fields.items():
+            if isinstance(one, Int):
+                batch[f"{name}.mixed"] = batch[name].roll(1, 0)
+        batch["__lambda__"] = torch.from_numpy(share).to(device)
+        return batch
