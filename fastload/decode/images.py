@@ -183,9 +183,8 @@ class BatchImages:
             tensor = tensor.view(torch.bfloat16)
         return tensor.permute(0, 3, 1, 2) if channels_last else tensor
 
-    def held(self) -> tuple:
-        """What must live until the copies of the images are done, beyond the tensors themselves."""
-        return ()
+    def release(self, done) -> None:
+        """The levels have been used; their memory is held by the tensors over it."""
 
     def report(self, name: str) -> dict:
         """The entries of `report=True` for a field; see crop_report.py."""
@@ -232,25 +231,25 @@ class BatchImages:
         spec, position = stage.specs[name], int(self._positions[i])
         image = decode_image(content, spec, stage.config.seed, position, max_pixels=limit, guide=guide)
         crop_report.enter(self._rows_of(name), i, image)
-        if name in self._augments:
-            self._augment(name, i, image.pixels)
-        else:
-            self._write(name, i, image.pixels)
-
-    def _augment(self, name: str, i: int, levels: np.ndarray) -> None:
-        if self._stage.backend.name == "pillow":
-            self._augments[name].reference(levels, i, self.tensor(name)[i])
-        else:
-            out = np.frombuffer(self._buffers[name], np.uint8)
-            self._augments[name].native.write(np.ascontiguousarray(levels), i, out)
+        self._place(name, i, image.pixels)
 
     def _bytes(self, name: str, i: int) -> memoryview:
         return memoryview(self._content.blob(self._first_blob[name] + i))
 
     def _fill(self, name: str, i: int) -> None:
-        """The default colour of a field where a sample has no image; nothing random happens to it."""
+        """The default colour of a field where a sample has no image."""
         spec, colour = self._stage.specs[name], self._stage.fields[name].default
-        self._write(name, i, np.broadcast_to(np.array(colour, np.uint8), (spec.height, spec.width, 3)))
+        self._place(name, i, np.broadcast_to(np.array(colour, np.uint8), (spec.height, spec.width, 3)))
+
+    def _place(self, name: str, i: int, levels: np.ndarray) -> None:
+        """`levels` [height, width, 3] uint8 into sample i of the batch, with what was drawn for it."""
+        if name not in self._augments:
+            self._write(name, i, levels)
+        elif self._stage.backend.name == "pillow":
+            self._augments[name].reference(levels, i, self.tensor(name)[i])
+        else:
+            out = np.frombuffer(self._buffers[name], np.uint8)
+            self._augments[name].native.write(np.ascontiguousarray(levels), i, out)
 
     def _write(self, name: str, i: int, levels: np.ndarray) -> None:
         """`levels` [height, width, 3] uint8 into sample i of the batch, normalized and laid out."""

@@ -54,7 +54,7 @@ class CpuDelivery:
     pins = False
     stream = None
 
-    def deliver(self, batch: dict, finish: Callable[[dict], dict], held: tuple = ()) -> Delivered:
+    def deliver(self, batch: dict, finish: Callable[[dict], dict]) -> Delivered:
         return Delivered(finish(batch), None)
 
     def hand_over(self, delivered: Delivered) -> dict:
@@ -81,11 +81,11 @@ class CudaDelivery:
         """Pinned memory that native threads can fill, as a NumPy array of bytes; torch keeps it for reuse."""
         return self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True).numpy()
 
-    def deliver(self, batch: dict, finish: Callable[[dict], dict], held: tuple = ()) -> Delivered:
-        """Launches the copies and `finish` on the own stream. held: is kept until they are done."""
+    def deliver(self, batch: dict, finish: Callable[[dict], dict]) -> Delivered:
+        """Launches the copies and `finish` on the own stream."""
         torch = self._torch
         self._forget_done()
-        sources: list = [*held]
+        sources: list = []
         with torch.cuda.stream(self.stream):
             begun, copied, done = (torch.cuda.Event(enable_timing=True) for _ in range(3))
             begun.record(self.stream)

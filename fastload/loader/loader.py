@@ -187,6 +187,9 @@ class Loader:
         self._end_run()
         if self._memory is not None:
             self._memory.trim()
+        for one in self._kept.values():
+            one.close()
+        self._kept = {}
 
     def __enter__(self) -> "Loader":
         return self
@@ -225,7 +228,8 @@ class Loader:
         if self._memory is None:
             self._memory = _native.BufferPool(self._config.max_bytes)
         rank, threads, epochs = self._world.rank, self._threads(), self._config.epochs
-        stages = Stages(self._config, self.dataset, self._plan, rank, threads, self._memory, self._stats)
+        resources = self._memory, self._stats, self._kept
+        stages = Stages(self._config, self.dataset, self._plan, rank, threads, *resources)
         stop = self.dataset.n * (self._epoch // epochs + 1) * epochs if epochs else math.inf
         return Course(stages, self._steps(), self._start(), stop)
 
@@ -298,6 +302,7 @@ class Loader:
         self._run: weakref.ref[Run] | None = None  # weak: an iteration that nobody holds ends by itself
         self._stats = Stats()
         self._memory: _native.BufferPool | None = None
+        self._kept: dict[str, Any] = {}  # what is dear to make and serves all iterations: DALI's pipelines
 
     def _notice_fork(self) -> None:
         # The parent's threads do not exist in a child, and its locks may be held by them for ever.

@@ -77,9 +77,10 @@ class Trip:
 class Stages:
     """Everything between the order and the batch, for one dataset and one config."""
 
-    def __init__(self, config, dataset, plan, rank: int, threads: int, memory, stats: Stats):
+    def __init__(self, config, dataset, plan, rank: int, threads: int, memory, stats: Stats, kept: dict):
         self._config, self._dataset, self._plan, self._rank = config, dataset, plan, rank
         self._memory, self._stats, self._threads = memory, stats, threads
+        self._kept = kept  # what serves the iterations to come, too
         fields = config.fields
         check_fields(fields, dataset)
         self._from_labels = label_fields(fields, dataset)
@@ -104,10 +105,12 @@ class Stages:
 
     def _image_stage(self, device):
         if backend_of(self._config).name == "dali":
-            from fastload.decode.dali_images import DaliImageStage
+            from fastload.decode.dali_images import DaliImageStage, make_stage
 
-            ahead = self._config.prefetch + 1
-            return DaliImageStage(self._config, self._threads, device, self._delivery.stream, in_flight=ahead)
+            if "dali" not in self._kept:
+                ahead = self._config.prefetch + 2  # with those of an iteration before, which were given up
+                self._kept["dali"] = make_stage(self._config, self._threads, device, ahead)
+            return DaliImageStage(self._config, self._kept["dali"], self._delivery.stream)
         return ImageStage(self._config, self._threads, levels=device.type == "cuda")
 
     def plan(self, step: Step) -> Trip:
@@ -178,10 +181,10 @@ class Stages:
         self._make_values(trip, self._in_place, range(len(trip.positions)))
         if trip.wrong:
             raise trip.wrong[min(trip.wrong)]
-        held = trip.images.held() if trip.images is not None and self._images.by_batch else ()
-        delivered = self._delivery.deliver(
-            self._assemble(trip), lambda batch: self._finished(batch, trip), held
-        )
+        assembled = self._assemble(trip)
+        delivered = self._delivery.deliver(assembled, lambda batch: self._finished(batch, trip))
+        if trip.images is not None:
+            trip.images.release(delivered.done)
         self._stats.add("batch", time.perf_counter() - begun)
         return delivered
 

@@ -134,11 +134,11 @@ def test_a_batch_is_finished_on_the_device_and_the_own_stream(cuda):
     assert there.hand_over(delivered)["image"].place == "there"
 
 
-def test_what_is_read_on_the_way_is_kept_until_its_event(cuda):
+def test_pinned_memory_is_kept_until_its_copy_is_done(cuda):
     there = CudaDelivery("cuda:0")
-    source, held = fake(1), object()
+    source = fake(1)
     gone = [weakref.ref(source)]
-    there.deliver({"image": source}, lambda batch: batch, (held,))
+    there.deliver({"image": source}, lambda batch: batch)
     del source
     there.deliver({}, lambda batch: batch)
     assert gone[0]() is not None

@@ -1,0 +1,197 @@
+"""The images of a loader's batches through DALI: the same questions as to `images.ImageStage`, other hands.
+
+In: a `ByteBatch`, the image fields, positions. Out: levels, uint8 and channels last, on the loader's device,
+for whole batches to be finished there, and the crop report. Promised: bytes are handed to DALI as soon as
+they are read, by a thread of its own, in order; at most `in_flight` batches are with DALI; a bad sample is
+named by `settle` and costs no other one.
+"""
+
+from collections.abc import Callable
+from concurrent import futures
+from contextlib import nullcontext
+
+import numpy as np
+
+from fastload.decode import crop_report
+from fastload.decode.dali import DaliBatch, DaliStage
+from fastload.decode.image_header import image_header
+from fastload.decode.spec import ImageSpec
+from fastload.errors import SampleError
+from fastload.fields import Image
+
+_FEEDER = "fastload-dali-feeder"
+
+
+class DaliImageStage:
+    """Sends batches of images to a `DaliStage`.
+
+    stage: made by `make_stage`; it outlives this one. stream: on which the images are used, None on a CPU.
+    """
+
+    by_batch = True  # images are finished by whole batches
+
+    def __init__(self, config, stage: DaliStage, stream):
+        self.fields: dict[str, Image] = config.image_fields
+        self.stage, self.stream = stage, stream
+        self.bytes_of: dict[str, int] = {}  # DALI has buffers of its own
+        self.sample_bytes = sum(3 * spec.height * spec.width for spec in stage.specs.values())
+        self._feeder = futures.ThreadPoolExecutor(1, thread_name_prefix=_FEEDER)
+        self._counted_seconds = stage.stats.busy_seconds
+
+    def submit(
+        self, content, first_blob: dict[str, int], buffers: dict, positions: np.ndarray, augments: dict
+    ):
+        """Begins to decode as soon as `content` is read."""
+        assert not buffers and not augments
+        images = DaliImages(self, content, first_blob, positions)
+        images.begin(self._feeder)
+        return images
+
+    def new_busy_seconds(self) -> float:
+        """How long DALI and Pillow were busy since this was asked last."""
+        before, self._counted_seconds = self._counted_seconds, self.stage.stats.busy_seconds
+        return self._counted_seconds - before
+
+    def close(self) -> None:
+        """Ends the feeding thread."""
+        self._feeder.shutdown(wait=True, cancel_futures=True)
+
+
+def make_stage(config, threads: int, device, in_flight: int) -> DaliStage:
+    """The DaliStage of a loader: pipelines are dear, so that one serves all of its iterations."""
+    fields = config.image_fields
+    specs = {}
+    for name, one in fields.items():
+        like = None if one.like is None else fields[one.like]
+        specs[name] = ImageSpec.of(one, xflip=config.augment.xflip, like=like)
+    return DaliStage(
+        specs,
+        device=device,
+        threads=threads,
+        max_batch=config.batch_size,
+        seed=config.seed,
+        max_pixels=config.max_pixels,
+        in_flight=in_flight,
+        hw_decoder_load=config.hw_decoder_load,
+        deterministic=config.deterministic,
+    )
+
+
+class DaliImages:
+    """The images of one batch, on their way or done; the questions are those of `images.BatchImages`."""
+
+    def __init__(self, stage: DaliImageStage, content, first_blob: dict[str, int], positions: np.ndarray):
+        self._stage, self._content, self._first_blob = stage, content, first_blob
+        self._positions = positions
+        self.busy_seconds = 0.0  # of DALI and Pillow since the batch before
+        self._fed: futures.Future[DaliBatch | None] | None = None
+        self._cancelled = False
+        self._decoded: dict = {}
+
+    def begin(self, feeder: futures.Executor) -> None:
+        self._fed = feeder.submit(self._feed)
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """True when nothing works on this batch any more."""
+        try:
+            batch = self._fed.result(timeout_seconds)
+        except futures.CancelledError:
+            return True
+        except futures.TimeoutError:
+            return False
+        return batch is None or batch.wait(timeout_seconds)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if not self._fed.cancel() and self._fed.done() and self._fed.result() is not None:
+            self._fed.result().cancel()
+
+    def others(self) -> list:
+        """None: DALI's stage has Pillow threads of its own."""
+        return []
+
+    def settle(self, where: Callable[[int], str]) -> None:
+        """Fills in the defaults of missing images, and raises SampleError for the first bad one.
+
+        `where(i)` names sample i of the batch.
+        """
+        batch = self._fed.result()
+        if batch is None or self._cancelled:
+            raise futures.CancelledError
+        with self._on_stream():
+            self._decoded = batch.finish()
+            errors = self._fill_missing()
+        self.busy_seconds = self._stage.new_busy_seconds()
+        for name, one in self._decoded.items():
+            errors |= {(i, name): reason for i, reason in one.errors.items()}
+        if errors:
+            names = list(self._stage.fields)
+            i, name = min(errors, key=lambda place: (place[0], names.index(place[1])))
+            self.release(None)
+            raise SampleError(f"{where(i)}: field {name!r}: {errors[i, name]}")
+
+    def tensor(self, name: str):
+        """The levels of a field: uint8 [N, 3, height, width], channels last, on the device."""
+        return self._decoded[name].pixels.permute(0, 3, 1, 2)
+
+    def report(self, name: str) -> dict:
+        """The entries of `report=True` for a field; see crop_report.py."""
+        return crop_report.crop_report(name, self._stage.stage.specs[name], self._decoded[name].rows)
+
+    def release(self, done) -> None:
+        """The levels have been used once `done`, an event (None on a CPU), has passed."""
+        import torch
+
+        if done is None and self._stage.stream is not None:
+            done = torch.cuda.Event()
+            done.record(self._stage.stream)
+        self._fed.result().release(done)
+
+    def _feed(self) -> DaliBatch | None:
+        while not self._content.wait(0.2):
+            pass
+        if self._cancelled or self._content.first_error is not None:  # the reader's error is raised by others
+            return None
+        content = {name: self._images(name) for name in self._stage.fields}
+        guides = {}
+        for name, one in self._stage.fields.items():
+            if one.like is not None:
+                guides[name] = [None if image is None else _upright(image) for image in content[one.like]]
+                content[name] = [
+                    image if guide is not None else None
+                    for image, guide in zip(content[name], content[one.like], strict=True)
+                ]
+        return self._stage.stage.submit(content, self._positions, guides)
+
+    def _images(self, name: str) -> list:
+        first = self._first_blob[name]
+        blobs = range(first, first + len(self._positions))
+        missing = self._content.missing
+        return [None if missing(blob) else memoryview(self._content.blob(blob)) for blob in blobs]
+
+    def _fill_missing(self) -> dict[tuple[int, str], str]:
+        """Writes the default colours; returns what has none."""
+        import torch
+
+        errors = {}
+        for name, one in self._stage.fields.items():
+            images = self._images(name)
+            guides = images if one.like is None else self._images(one.like)
+            for i in range(len(images)):
+                if images[i] is not None and guides[i] is not None:
+                    continue
+                if one.required:
+                    errors[i, name] = f"the image that like={one.like!r} names is missing"
+                else:
+                    pixels = self._decoded[name].pixels
+                    pixels[i] = torch.tensor(one.default, dtype=torch.uint8).to(pixels.device)
+        return errors
+
+    def _on_stream(self):
+        import torch
+
+        return nullcontext() if self._stage.stream is None else torch.cuda.stream(self._stage.stream)
+
+
+def _upright(content) -> tuple[int, int]:
+    return image_header(content).upright
