@@ -63,7 +63,7 @@ class FieldAugment:
         """Sample i of the batch, `levels` [height, width, 3] uint8, into `out` [3, height, width]."""
         import torch
 
-        images = torch.from_numpy(np.ascontiguousarray(levels))[None]
+        images = torch.from_numpy(np.array(levels))[None]  # a copy: torch wants it writable
         rows, field = self._rows[i : i + 1], self._field
         how = {"filter": field.filter, "impl": "reference"}
         augment_rows(images, rows, field.plan.stages, field.rule, out[None], **how)
