@@ -1,8 +1,9 @@
 """Builds fastload._native from csrc/; all other metadata is in pyproject.toml.
 
-Every file of csrc/ is compiled once with the baseline instruction set. `pixel_kernels_x86.inc` is compiled
-once more for each wider instruction set by a small file of its own (`pixel_kernels_avx2.cpp` and so on) with
-the flags below; which one runs is decided on the machine that runs it, so one build serves every x86-64.
+Every file of csrc/ is compiled once with the baseline instruction set. `pixel_kernels_x86.inc` and
+`augment_kernels.inc` are compiled once more for each wider instruction set by a small file of its own
+(`pixel_kernels_avx2.cpp` and so on) with the flags below; which one runs is decided on the machine that runs
+it, so one build serves every x86-64.
 """
 
 import platform
@@ -16,11 +17,19 @@ X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 AVX512 = ["-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
 # GCC 12 warns about its own AVX-512 intrinsics, which leave a register undefined on purpose.
 AVX512 += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
-FLAGS_BY_FILE = {
+# The augmentation's contract is a tolerance, not bits: its kernels, and they alone, may fuse multiply-adds.
+FUSED = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+X86_FLAGS_BY_FILE = {
     "pixel_kernels_avx2.cpp": ["-mavx2", "-mfma"],
     "pixel_kernels_avx512.cpp": AVX512,
     "pixel_kernels_vnni.cpp": [*AVX512, "-mavx512vnni"],
+    "augment_kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
+    "augment_kernels_avx512.cpp": AVX512,
 }
+FLAGS_BY_FILE = {f"augment_kernels_{name}.cpp": FUSED for name in ("baseline", "avx2", "avx512")}
+if X86_64:
+    for name, flags in X86_FLAGS_BY_FILE.items():
+        FLAGS_BY_FILE[name] = [*FLAGS_BY_FILE.get(name, []), *flags]
 
 
 class BuildNative(build_ext):
@@ -30,7 +39,7 @@ class BuildNative(build_ext):
         compile_one = self.compiler._compile
 
         def compile_with_flags(obj, src, ext, cc_args, extra_postargs, pp_opts):
-            flags = FLAGS_BY_FILE.get(Path(src).name, []) if X86_64 else []
+            flags = FLAGS_BY_FILE.get(Path(src).name, [])
             compile_one(obj, src, ext, cc_args, [*extra_postargs, *flags], pp_opts)
 
         self.compiler._compile = compile_with_flags

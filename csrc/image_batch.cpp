@@ -79,10 +79,13 @@ ImageStatus ImageBatch::render(const ImageField &field, size_t sample, size_t in
     report.geometry = geometry(field.spec, guiding.width, guiding.height, request_.seed,
                                static_cast<uint64_t>(request_.positions[sample]));
     if (report.geometry.status != GEOMETRY_OK) return IMAGE_BAD_GEOMETRY;
+    const Augmenter *augmenter = field.augmenter.get();
+    uint8_t *out = field.out + sample * field.sample_bytes();
     switch (render_jpeg(bytes_->bytes(blob), bytes_->size(blob), header, stretched(report.geometry, guiding, own),
-                        field.spec.scaled, field.spec.filter, *field.writer,
-                        field.out + sample * field.writer->sample_bytes(), &messages_[index])) {
+                        field.spec.scaled, field.spec.filter, augmenter ? augmenter->levels_writer() : *field.writer,
+                        augmenter ? augmenter->scratch() : out, &messages_[index])) {
         case RenderStatus::ok:
+            if (augmenter) augmenter->run_scratch(sample, out);
             return IMAGE_OK;
         case RenderStatus::unsupported:
             return IMAGE_UNSUPPORTED;
@@ -101,6 +104,7 @@ struct FieldRequest {
     size_t first_blob, geometry_first_blob;
     std::shared_ptr<const PixelWriter> writer;
     py::buffer out;
+    std::shared_ptr<const Augmenter> augmenter;
 };
 
 class ImageDecoder {
@@ -138,13 +142,20 @@ class PendingImages {
 
 ImageField checked_field(const FieldRequest &field, size_t samples, size_t blobs) {
     py::buffer_info out = field.out.request(true);
-    if (static_cast<size_t>(out.size) * static_cast<size_t>(out.itemsize) < samples * field.writer->sample_bytes())
+    ImageField checked{field.spec,   field.first_blob, field.geometry_first_blob,
+                       field.writer, field.augmenter,  static_cast<uint8_t *>(out.ptr)};
+    if (static_cast<size_t>(out.size) * static_cast<size_t>(out.itemsize) < samples * checked.sample_bytes())
         throw std::invalid_argument("the buffer is too small for the batch");
+    if (field.augmenter && field.augmenter->samples() != samples)
+        throw std::invalid_argument("the augmenter must have a row for each sample");
+    if (field.augmenter &&
+        (field.spec.width != field.augmenter->width() || field.spec.height != field.augmenter->height()))
+        throw std::invalid_argument("spec and augmenter must have one size");
     if (field.spec.width != field.writer->width() || field.spec.height != field.writer->height())
         throw std::invalid_argument("spec and writer must have one size");
     if (field.first_blob + samples > blobs || field.geometry_first_blob + samples > blobs)
         throw std::invalid_argument("the batch of bytes is too short");
-    return {field.spec, field.first_blob, field.geometry_first_blob, field.writer, static_cast<uint8_t *>(out.ptr)};
+    return checked;
 }
 
 std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<ByteBatch> bytes,
@@ -216,10 +227,13 @@ void bind_image_batch(py::module_ &module) {
         .value("BAD_GEOMETRY", IMAGE_BAD_GEOMETRY);
     py::class_<FieldRequest>(module, "ImageFieldRequest")
         .def(py::init([](const ImageSpec &spec, size_t first_blob, size_t geometry_first_blob,
-                         std::shared_ptr<PixelWriter> writer, py::buffer out) {
-                 return FieldRequest{spec, first_blob, geometry_first_blob, std::move(writer), std::move(out)};
+                         std::shared_ptr<PixelWriter> writer, py::buffer out, std::shared_ptr<Augmenter> augmenter) {
+                 return FieldRequest{spec,           first_blob,          geometry_first_blob, std::move(writer),
+                                     std::move(out), std::move(augmenter)};
              }),
-             py::arg("spec"), py::arg("first_blob"), py::arg("geometry_first_blob"), py::arg("writer"), py::arg("out"));
+             py::arg("spec"), py::arg("first_blob"), py::arg("geometry_first_blob"), py::arg("writer"), py::arg("out"),
+             py::arg("augmenter") = py::none(),
+             "augmenter: an Augmenter with a row for each sample, which writes in place of `writer`.");
     py::class_<PendingImages>(module, "PendingImages",
                               "Images on their way; letting go of it stops and waits for them.")
         .def("wait", &PendingImages::wait, py::arg("timeout_seconds"), py::call_guard<py::gil_scoped_release>())

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "augment.h"
 #include "geometry.h"
 #include "pixel_writer.h"
 #include "shard_reader.h"
@@ -32,7 +33,10 @@ struct ImageField {
     size_t first_blob;           // its blobs in the ByteBatch: first_blob + sample
     size_t geometry_first_blob;  // those of the field whose geometry it shares; its own first_blob otherwise
     std::shared_ptr<const PixelWriter> writer;
-    uint8_t *out;  // [samples] of writer->sample_bytes()
+    std::shared_ptr<const Augmenter> augmenter;  // writes in place of the writer; nullptr: none
+    uint8_t *out;                                // [samples] of sample_bytes()
+
+    size_t sample_bytes() const { return augmenter ? augmenter->sample_bytes() : writer->sample_bytes(); }
 };
 
 // What became of one image. Sizes are upright, in pixels; of the image that decides the geometry.

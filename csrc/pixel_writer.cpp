@@ -59,7 +59,6 @@ PixelWriter::PixelWriter(Dtype dtype, bool channels_last, int height, int width,
         rules_[channel] = make_rule(divisor, mean[channel], std[channel]);
         for (int v = 0; v < 256; v++) {
             float value = (static_cast<float>(v) / divisor - mean[channel]) / std[channel];
-            bytes_.push_back(static_cast<uint8_t>(v));
             floats_.push_back(value);
             halves_.push_back(dtype == Dtype::float16 ? float16_bits(value) : bfloat16_bits(value));
         }
@@ -83,6 +82,18 @@ void PixelWriter::write_from_table(const std::vector<Item> &table, int y, const 
     }
 }
 
+void PixelWriter::copy_row(int y, const uint8_t *planes, size_t plane_stride_bytes, uint8_t *sample) const {
+    size_t width = static_cast<size_t>(width_), height = static_cast<size_t>(height_), row = static_cast<size_t>(y);
+    for (size_t channel = 0; channel < 3; channel++) {
+        const uint8_t *in = planes + channel * plane_stride_bytes;
+        if (channels_last_) {
+            for (size_t x = 0; x < width; x++) sample[(row * width + x) * 3 + channel] = in[x];
+        } else {
+            std::memcpy(sample + (channel * height + row) * width, in, width);
+        }
+    }
+}
+
 void PixelWriter::write_row(const PixelKernels &kernels, int y, const uint8_t *planes, size_t plane_stride_bytes,
                             uint8_t *sample) const {
     if (dtype_ == Dtype::float32 && !channels_last_) {
@@ -94,7 +105,7 @@ void PixelWriter::write_row(const PixelKernels &kernels, int y, const uint8_t *p
     } else if (dtype_ == Dtype::float32) {
         write_from_table(floats_, y, planes, plane_stride_bytes, sample);
     } else if (dtype_ == Dtype::uint8) {
-        write_from_table(bytes_, y, planes, plane_stride_bytes, sample);
+        copy_row(y, planes, plane_stride_bytes, sample);
     } else {
         write_from_table(halves_, y, planes, plane_stride_bytes, sample);
     }

@@ -9,11 +9,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "dtype.h"
 #include "pixel_kernels.h"
 
 namespace fastload {
-
-enum class Dtype { uint8 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
 
 class PixelWriter {
    public:
@@ -29,6 +28,7 @@ class PixelWriter {
                    uint8_t *sample) const;
 
    private:
+    void copy_row(int y, const uint8_t *planes, size_t plane_stride_bytes, uint8_t *sample) const;
     template <class Item>
     void write_from_table(const std::vector<Item> &table, int y, const uint8_t *planes, size_t plane_stride_bytes,
                           uint8_t *sample) const;
@@ -39,7 +39,6 @@ class PixelWriter {
     std::array<NormalizeRule, 3> rules_;
     size_t item_bytes_;
     // A byte has 256 values: all of them, per channel, computed once.
-    std::vector<uint8_t> bytes_;
     std::vector<float> floats_;
     std::vector<uint16_t> halves_;
 };

@@ -206,7 +206,30 @@ def _gray_rows(rows: Any) -> Any:
 
 
 def _launch_native(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, nearest: bool) -> Any:
-    raise NotImplementedError
+    import torch
+
+    from fastload import _native, backends
+
+    threads = torch.get_num_threads()
+    name = str(out.dtype).removeprefix("torch.")
+    planar = out.is_contiguous()
+    result = out if planar else out.permute(0, 2, 3, 1)
+    if name == "bfloat16":  # which NumPy has not: its bits travel as uint16
+        result = result.view(torch.uint16)
+    _native.augment(
+        images.detach().numpy(),
+        rows.detach().to(torch.float32).contiguous().numpy(),
+        stages,
+        rule.divisor,
+        rule.mean,
+        rule.std,
+        nearest,
+        result.numpy(),
+        getattr(_native.Dtype, name),
+        not planar,
+        backends.once_per_process(("augment", threads), lambda: _native.AugmentThreads(threads)),
+    )
+    return out
 
 
 def _reference(images: Any, params: AugmentParams, rule: Normalization, dtype: Any, filter: str) -> Any:

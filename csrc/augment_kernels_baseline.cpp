@@ -1,0 +1,91 @@
+// The augmentation on vectors of four, as GCC and Clang have them on any machine (SSE2, NEON).
+#include "augment_kernels.h"
+
+#define KERNEL_NAME "baseline"
+#define KERNEL_TABLE AUGMENT_KERNELS_BASELINE
+
+namespace fastload {
+namespace {
+
+struct Vector {
+    static constexpr int LANES = 4;
+    using Float [[gnu::vector_size(16)]] = float;
+    using Int [[gnu::vector_size(16)]] = int32_t;
+
+    static Float load(const float *p) {
+        Float v;
+        __builtin_memcpy(&v, p, sizeof v);
+        return v;
+    }
+    static Float load(const uint8_t *p) {
+        return Float{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+                     static_cast<float>(p[3])};
+    }
+    static void store(float *p, Float v) { __builtin_memcpy(p, &v, sizeof v); }
+    static void store_ints(int32_t *p, Int v) { __builtin_memcpy(p, &v, sizeof v); }
+    static void stream(float *p, Float v) { store(p, v); }
+    static void finish_streams() {}
+
+    static Float least(Float a, Float b) { return a < b ? a : b; }
+    static Float most(Float a, Float b) { return a > b ? a : b; }
+    static Float magnitude(Float v) { return (Float)((Int)v & 0x7fffffff); }
+    static Float where_equal(Float a, Float b, Float then, Float other) { return a == b ? then : other; }
+    // Where |v| is above `half`, v - turn or v + turn, whichever is nearer to 0.
+    static Float wrapped(Float v, Float half, Float turn) {
+        Float signed_turn = (Float)((Int)turn | ((Int)v & (int32_t)0x80000000));
+        return magnitude(v) > half ? v - signed_turn : v;
+    }
+    static Float kept(Float v, const int32_t *keep) {
+        Int mask;
+        __builtin_memcpy(&mask, keep, sizeof mask);
+        return (Float)((Int)v & mask);
+    }
+    static Float counting() { return Float{0, 1, 2, 3}; }
+    static Float floats(Int v) { return __builtin_convertvector(v, Float); }
+    // Towards zero. What no int32 holds becomes 0: such a place is no place of an image.
+    static Int truncated(Float v) {
+        Float small = magnitude(v) < 2147483648.0f ? v : Float{};
+        return __builtin_convertvector(small, Int);
+    }
+    static Float whole(Float v) {  // nearest
+        Float half = (Float)(((Int)v & (int32_t)0x80000000) | (Int)(Float{} + 0.5f));
+        return floats(truncated(v + half));
+    }
+
+    static void store_float16(uint16_t *p, Float v) {
+        Int bits = (Int)v, sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+        Int normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+        // Below 2^-14 a unit in the last place is 2^-24: that of a float32 from 1/2 to 1, whose sum rounds.
+        Int subnormal = (Int)((Float)magnitude + 0.5f) - 0x3f000000;
+        Int result = magnitude < 0x38800000 ? subnormal : magnitude < 0x47800000 ? normal : (Int{} + 0x7c00);
+        result |= sign;
+        for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint16_t>(result[lane]);
+    }
+    static void store_bfloat16(uint16_t *p, Float v) {
+        Int bits = (Int)v;
+        bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint16_t>(bits[lane]);
+    }
+    static void store_levels(uint8_t *p, Float v) {
+        Int levels = truncated(most(least(v + 0.5f, Float{} + 255.0f), Float{}));
+        for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint8_t>(levels[lane]);
+    }
+
+    // The pixels at `pixels`, their neighbours to the right and below, blended by how far the place is from the first.
+    template <class Value>
+    static void blend(const Value *packed, size_t row_pixels, const int32_t *pixels, Float past_x, Float past_y,
+                      Float *v) {
+        Float blended[LANES];
+        for (int lane = 0; lane < LANES; lane++) {
+            const Value *above = packed + 4 * static_cast<size_t>(pixels[lane]), *below = above + 4 * row_pixels;
+            Float left = load(above), right = load(above + 4);
+            left += (load(below) - left) * past_y[lane];
+            right += (load(below + 4) - right) * past_y[lane];
+            blended[lane] = left + (right - left) * past_x[lane];
+        }
+        for (int channel = 0; channel < 3; channel++)
+            v[channel] = Float{blended[0][channel], blended[1][channel], blended[2][channel], blended[3][channel]};
+    }
+};
+
+#include "augment_kernels.inc"
