@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.end_to_end.corpora import Corpus, pillow_pixels
-from benchmarks.end_to_end.peers import Decoded
+from benchmarks.end_to_end.peers import Augmented, Decoded
 
 BLOCK = 16
 FLIP_SHARE = (0.3, 0.7)  # of 128 fair flips, fewer or more happen in about 1 of 150,000 checks
@@ -18,6 +18,8 @@ FLIP_SHARE = (0.3, 0.7)  # of 128 fair flips, fewer or more happen in about 1 of
 
 def compare(batches: list, corpus: Corpus, bound_levels: float, batch_size: int) -> dict:
     """What was found, with `faults`, a list of sentences, empty if the output is as promised."""
+    if isinstance(batches[0], Augmented):
+        return _compare_augmented(batches, bound_levels)
     if isinstance(batches[0], Decoded):
         resized = [pillow_pixels(Image.fromarray(batch.sample), corpus.target) for batch in batches]
         images, faults, decodes_only = np.stack(resized).astype(np.float32), [], True
@@ -44,6 +46,21 @@ def compare(batches: list, corpus: Corpus, bound_levels: float, batch_size: int)
         if found["different_images"] < min(len(images), corpus.count) / 2:
             faults.append(f"only {found['different_images']} different images among {len(images)}")
     return found | {"faults": faults}
+
+
+def _compare_augmented(batches: list[Augmented], bound_levels: float) -> dict:
+    """Every image against the repetition of its own draws."""
+    differences = [(batch.images - batch.expected()).abs().mean((1, 2, 3)) * 127.5 for batch in batches]
+    worst = max(float(one.max()) for one in differences)
+    mean = sum(float(one.mean()) for one in differences) / len(differences)
+    found = {
+        "images": sum(len(batch) for batch in batches),
+        "mean_difference_levels": round(mean, 4),
+        "worst_image_levels": round(worst, 4),
+        "bound_levels": bound_levels,
+    }
+    off = f"mean difference {mean:.4f} levels, above the bound of {bound_levels}"
+    return found | {"faults": [off] if mean > bound_levels else []}
 
 
 def match(images: np.ndarray, reference: np.ndarray) -> tuple[list[int], list[bool], list[float]]:

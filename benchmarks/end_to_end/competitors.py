@@ -76,6 +76,15 @@ COMPETITORS = (
     _ours("fastload scaled=full", "bicubic; decode at 1/4", FULL, options={"scaled": "full"}, **SCALED),
     # What a CPU without AVX-512 would do; libjpeg-turbo itself never uses more than AVX2.
     _ours("fastload avx2", "bicubic", EXACT, options={"kernels": "avx2"}, corpora=("in500",)),
+    # Flip, ColorJitter(.4, .4, .4, .1) and cutout, held against the reference of its own draws.
+    _ours("fastload jitter", "bicubic", EXACT, options={"augment": "jitter"}, corpora=("in500",)),
+    _ours(
+        "fastload jitter avx2",
+        "bicubic",
+        EXACT,
+        options={"augment": "jitter", "kernels": "avx2"},
+        corpora=("in500",),
+    ),
     Competitor("pillow_dataloader", "pillow_dataloader", ("torch", "PIL"), "bicubic (the reference)", EXACT),
     Competitor("pillow_draft", "pillow_draft", ("torch", "PIL"), "bicubic; decode at 1/4", FULL, **SCALED),
     # Its antialiased bicubic on uint8 differs by at most 2 levels in 0.3 % of the values.

@@ -44,6 +44,8 @@ def _quiet(result: dict) -> list[Target]:
     return [
         *first,
         _over("in500", "fastload avx2", "decode_limit", 0.75),
+        _over("in500", "fastload jitter", "fastload", 0.75),
+        _over("in500", "fastload jitter avx2", "fastload avx2", 0.75),
         Target("in500", "fastload / best peer", 2.5, best),
         Target("in500", "fastload / best bicubic peer", None, best_bicubic),
         _over("sq1024", none, "decode_limit", 0.90),

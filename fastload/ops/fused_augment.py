@@ -355,7 +355,7 @@ def _hue_shifted(values: Any, turns: Any) -> Any:
     for n in (5, 3, 1):
         k = (n + hue).remainder(6)
         channels.append(largest - span * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, 1)
+    return torch.where(turns == 0, values, torch.stack(channels, 1))  # no shift changes no bit
 
 
 def _recoloured(values: Any, C: Any) -> Any:
