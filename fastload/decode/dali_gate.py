@@ -1,0 +1,123 @@
+"""Which images DALI may have, and what it is told of each: the region to decode, the box to resize, the flip.
+
+In come the bytes of a batch's images with their geometry (spec.py); out come the samples that DALI takes, and
+their arguments as columns. Promised: nothing that DALI's parser refuses comes near it, because a bad header
+in a batch of 32 or more kills the process (a throw while other threads still work on the batch); every region
+is inside its image; what a sample is told depends on the sample alone, but for `aligned`, where a batch that
+needs no resizing gets none (to equal pixels: a filter at scale 1 on whole pixels is the identity).
+
+What stays with Pillow, although DALI could decode most of it:
+- GIF, AVIF and HEIC, which DALI lacks; JPEG 2000, whose decoder crashed under fuzzing;
+- TIFF: Lab, gray with alpha, YCbCr and palettes come out other than Pillow's, by up to 195 levels; and PNM,
+  which nobody trains on;
+- more than 8 bits: DALI scales by 255/65535 and rounds, the reference shifts, and they differ by a level;
+- JPEGs with four channels or with RGB inside: on a GPU the colour conversion is nvJPEG's own;
+- JPEG and WebP files that end early, as broken downloads do: found here, they cost no second run.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastload.decode.image_header import ImageHeader
+from fastload.decode.spec import Geometries, ImageSpec
+
+FORMATS = ("jpeg", "png", "webp", "bmp")
+# Pixels that a filter reads to either side of a sample, at scale 1; when shrinking they grow with the scale.
+_SUPPORT = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
+# On top of what the filter reads: upsampled chroma at the edge of a region would miss its neighbours wherever
+# a decoder does not look outside the region (libjpeg-turbo does; nobody says so of nvJPEG).
+_MARGIN = 4
+_TAIL_BYTES = 64  # cameras pad the end of a JPEG with a few bytes
+
+
+class Arguments(NamedTuple):
+    """What DALI is told of n samples; all (y, x), pixels of the upright image."""
+
+    start: np.ndarray  # [n, 2] int32: the region to decode
+    shape: np.ndarray  # [n, 2] int32
+    roi_start: (
+        np.ndarray
+    )  # [n, 2] float32: the box to resize, in pixels of the region; reversed in x: flipped
+    roi_end: np.ndarray  # [n, 2] float32
+    flip: np.ndarray  # [n] int32, where nothing is resized
+
+    def of(self, samples: np.ndarray) -> "Arguments":
+        """Those of some of the samples."""
+        return Arguments(*(column[samples] for column in self))
+
+
+def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -> bool:
+    """Whether DALI may have this image; 4 us.
+
+    content: [bytes] uint8. library: of `dali_pipeline.load`; its parser is the one that DALI uses.
+    """
+    if header.format not in FORMATS or not header.complete or header.width * header.height > max_pixels:
+        return False
+    if header.bits > 8 or not _ends_well(header, content):
+        return False
+    if header.format == "jpeg" and (header.channels not in (1, 3) or header.adobe_transform == 0):
+        return False
+    try:
+        stream = library.nvimgcodec.CodeStream(content)
+        # The type, too: some damaged files have a size and no valid sample type, and DALI throws at them.
+        return stream.dtype == np.uint8 and (stream.width, stream.height) == (header.width, header.height)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+
+
+def arguments(
+    spec: ImageSpec, chosen: Geometries, sizes: np.ndarray, own_sizes: np.ndarray
+) -> tuple[Arguments, bool]:
+    """What DALI is told of n samples, and whether none of them needs resizing.
+
+    chosen: their geometry in images of `sizes` [n, 2] (width, height), which is stretched to `own_sizes` as
+    `spec.stretched` does.
+    """
+    sizes, own = np.tile(sizes, 2), np.tile(own_sizes, 2)
+    box = np.where(sizes == own, chosen.box, chosen.box * own / sizes)
+    step = (box[:, 2:] - box[:, :2]) / chosen.resized  # pixels of the image to one of the output, (x, y)
+    begin = box[:, :2] + chosen.crop[:, :2] * step
+    end = box[:, :2] + (chosen.crop[:, :2] + chosen.crop[:, 2:]) * step
+    aligned = bool((step == 1.0).all() and (begin == np.floor(begin)).all())
+    reach = 0.0 if aligned else _SUPPORT[spec.filter] * np.maximum(step, 1.0) + _MARGIN
+    start = np.maximum(np.floor(begin - reach), 0)
+    stop = np.minimum(np.ceil(end + reach), own[:, :2])
+    # A throw while DALI sets a batch up kills the process, so that what cannot be is checked all the same.
+    assert ((start >= 0) & (start < stop) & (stop <= own[:, :2])).all(), "a region outside its image"
+    roi_start, roi_end = begin - start, end - start
+    if spec.filter == "nearest" and not aligned:
+        nudge = _nudges(box, chosen)
+        roi_start, roi_end = roi_start + nudge, roi_end + nudge
+    flip = np.asarray(chosen.flip, bool)
+    roi_start[flip, 0], roi_end[flip, 0] = roi_end[flip, 0], roi_start[flip, 0]
+    columns = (start, np.int32), (stop - start, np.int32), (roi_start, np.float32), (roi_end, np.float32)
+    rows_first = (np.ascontiguousarray(pairs[:, ::-1], kind) for pairs, kind in columns)
+    return Arguments(*rows_first, flip.astype(np.int32)), aligned
+
+
+def _nudges(box: np.ndarray, chosen: Geometries) -> np.ndarray:
+    """By how much to move a box for "nearest", [n, 2] pixels, so that it takes the pixels that Pillow takes.
+
+    A centre that falls between two pixels goes to one or the other by the last bit, and Pillow sums steps in
+    float64 where DALI multiplies in float32. Pillow's choices leave room for a move; its middle is taken.
+    """
+    nudges = np.zeros((len(box), 2))
+    for i, axis in np.ndindex(nudges.shape):
+        low, high = box[i, axis], box[i, axis + 2]
+        first, count = int(chosen.crop[i, axis]), int(chosen.crop[i, axis + 2])
+        step = (high - low) / int(chosen.resized[i, axis])
+        summed = np.add.accumulate(np.concatenate([[low + step * 0.5], np.full(first + count - 1, step)]))
+        centres = low + (np.arange(first, first + count) + 0.5) * step
+        offsets = centres - np.floor(summed[first:])  # from the left edge of the pixel that Pillow takes
+        nudges[i, axis] = (0.0 - offsets.min() + 1.0 - offsets.max()) / 2
+    return nudges
+
+
+def _ends_well(header: ImageHeader, content: np.ndarray) -> bool:
+    """False where a JPEG or WebP file is cut: the end-of-image marker, or the bytes that RIFF counts."""
+    if header.format == "jpeg":
+        return b"\xff\xd9" in content[-_TAIL_BYTES:].tobytes()
+    if header.format == "webp":
+        return int.from_bytes(content[4:8].tobytes(), "little") + 8 <= len(content)
+    return True
