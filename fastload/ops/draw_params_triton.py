@@ -124,7 +124,7 @@ def _kernel(
 
 @triton.jit
 def _linear(position, table_ptr, draws, seed_low, seed_high, at, there, BLOCK: tl.constexpr):
-    """The products of the table's random matrices: a geometry multiplied from the right, a colour from the left."""
+    """The products of the table's random matrices: geometry grows to the right, colour to the left."""
     zero = tl.zeros([BLOCK], tl.float32)
     g0, g1, g2, g3, g4, g5 = zero + 1, zero, zero, zero, zero + 1, zero
     c0, c1, c2, c3 = zero + 1, zero, zero, zero
@@ -176,7 +176,7 @@ def _entry(terms_ptr, v0, v1, inverse, cosine, sine):
     entry = tl.load(terms_ptr) + v0 * tl.load(terms_ptr + _TERM_ENTRIES)
     entry += v1 * tl.load(terms_ptr + 2 * _TERM_ENTRIES)
     # v0 may be 0 where nobody asks for 1 / v0, and infinity times 0 is no number.
-    entry += tl.where(of_inverse != 0, inverse * of_inverse, 0.0)
+    entry += tl.where(of_inverse != 0, inverse, 0.0) * of_inverse
     entry += cosine * tl.load(terms_ptr + 4 * _TERM_ENTRIES)
     return entry + sine * tl.load(terms_ptr + 5 * _TERM_ENTRIES)
 

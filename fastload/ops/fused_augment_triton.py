@@ -2,9 +2,9 @@
 
 In: images [N, H, W, C] uint8 or float32 of any strides, rows [N, 32] float32 (augment_params.py says which
 column is what), and which stages there are: those are compiled in, the others cost nothing. Out: `out`
-[N, C, H, W], float32, float16, bfloat16 or uint8, of any strides. Only a jitter with a contrast costs a second
-pass, before the other: each image's mean of gray as partial sums, which are added up in a fixed order, so
-that equal input gives equal bits. What the stages mean is said in fused_augment.py and nowhere else.
+[N, C, H, W], float32, float16, bfloat16 or uint8, of any strides. Only a jitter with a contrast costs a
+second pass, before the other: each image's mean of gray as partial sums, which are added up in a fixed order,
+so that equal input gives equal bits. What the stages mean is said in fused_augment.py and nowhere else.
 
 A program makes a tile of one image. What differs between images (mirrored or warped, the order of the jitter)
 is a branch that all lanes of a program take together.
@@ -21,9 +21,9 @@ from fastload.ops import augment_params as columns
 from fastload.ops.augment_params import Stage
 from fastload.ops.fused_augment import GRAY
 
-# Pixels of a tile, and the warps that share them: 4 pixels for each lane, so that a lane's 12 bytes of an image
-# are three words, and its results one store of 8 bytes (two-byte floats) or 16 (float32) per channel. As Triton
-# 3.6 and 3.9 compile it for sm_90, nothing then goes through shared memory between load and store.
+# Pixels of a tile, and the warps that share them: 4 pixels for each lane, so that a lane's 12 bytes of an
+# image are three words, and its results one store of 8 bytes (two-byte floats) or 16 (float32) per channel.
+# As Triton 3.6 and 3.9 compile it for sm_90, nothing goes through shared memory between load and store.
 BLOCK, NUM_WARPS = 1024, 8
 # The longest row of a tile: 256 pixels are 768 bytes of input.
 LONGEST_ROW = 256
