@@ -3,11 +3,12 @@
     python -m benchmarks.bench_dali --out bad_samples.json
 
 A batch of 64 JPEGs, alone in flight, from `submit` to the end of `finish`, with and without two bad samples
-in it: broken Huffman tables (DALI fails: the bad ones are found, the others run again), cut in half and cut in
-the header (found before DALI sees them). Geometries: `resized` is photos to 256x256, bicubic, short side and
-centre crop; `cropped` is photos of 256x256 that need no resizing, where decoding is all there is and the
+in it: broken Huffman tables (DALI fails: the bad ones are found, the others run again), cut in half and cut
+in the header (found before DALI sees them). Geometries: `resized` is photos to 256x256, bicubic, short side
+and centre crop; `cropped` is photos of 256x256 that need no resizing, where decoding is all there is and the
 second run weighs most. The kinds take turns round by round; the medians of the rounds and their ratios are
-written. Checked along the way: the good samples are the same in every kind, exactly the bad ones are reported.
+written. Checked along the way: the good samples are the same in every kind, and exactly the bad ones are
+reported.
 """
 
 import argparse

@@ -35,9 +35,9 @@ PHOTOS = list(corpus.photos().values())
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 on_each_device = pytest.mark.parametrize("device", ["cpu", GPU])
 # How far DALI's filters are from Pillow's on photos: mean levels of the worst photo, (all of it, without
-# BORDER). At the border of an image DALI repeats its pixels where Pillow leaves out what lies outside: a corner
-# of 32 x 32 is off by 2 levels in the mean. Elsewhere they differ by rounding: DALI keeps floats between its two
-# passes. nvJPEG's inverse DCT may be off by a level more.
+# BORDER). At the border of an image DALI repeats its pixels where Pillow leaves out what lies outside: a
+# corner of 32 x 32 is off by 2 levels in the mean. Elsewhere they differ by rounding: DALI keeps floats
+# between its two passes. nvJPEG's inverse DCT may be off by a level more.
 BORDER = 4
 MEAN_LEVELS = {"cpu": (2.5, 0.35), "cuda": (3.5, 1.35)}
 EXACT_LEVELS = {"cpu": 0, "cuda": 6}  # where nothing is resized
