@@ -126,7 +126,7 @@ VIEWS = {
     "channels first": lambda images: images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
     "transposed": lambda images: images.transpose(1, 2),
     "one image expanded": lambda images: images[:1].expand(3, -1, -1, -1),
-    "channels reversed in memory": lambda images: images.flip(3).permute(3, 0, 1, 2).permute(1, 2, 3, 0),
+    "batch innermost": lambda images: images.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0),
 }
 
 
