@@ -7,6 +7,7 @@ import torch
 import fastload as fl
 from fastload.augment.mixing import beta_quantile, draw_mix
 from fastload.errors import ConfigError
+from fastload.rng import Purpose, uniforms
 
 U = np.linspace(0, 1, 999)
 
@@ -37,6 +38,9 @@ def test_the_box_of_cutmix_holds_what_the_share_leaves():
     whole = (left > 0) & (right < 50) & (top > 0) & (bottom < 30)  # not cut off at an edge
     sides = np.stack([(right - left) / 50, (bottom - top) / 30], 1)[whole]
     assert np.abs(sides[:, 0] - sides[:, 1]).max() < 1 / 30
+    u = uniforms(5, np.arange(3000), Purpose.MIX)[whole]
+    centres = np.stack([(left + right) / 2, (top + bottom) / 2], 1)[whole]
+    assert np.abs(centres - u[:, 2:] * [50, 30]).max() <= 1  # both are whole pixels
 
 
 def test_with_both_each_image_gets_one_of_them_evenly():
