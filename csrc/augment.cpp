@@ -34,38 +34,37 @@ const AugmentKernels *const WIDEST_FIRST[] = {
     &AUGMENT_KERNELS_BASELINE,
 };
 
-// Steps of an image as they are found in its row; those that change nothing are left out.
+// Steps of an image as they are found in its row. Levels are in their range as they come: a step that changes nothing
+// is left out, and one that mixes them with their own mean or gray by a share below 1 need not clamp. Floats are
+// trusted with neither.
 class Steps {
    public:
-    Steps(const AugmentSource &source, AugmentProgram *program) : source_(source), program_(program) {}
+    Steps(const AugmentSource &source, AugmentProgram *program)
+        : colour_(source.channels == 3), trusted_(!source.floats), program_(program) {}
 
     void jitter(const float *factors, const float *order) {
         for (int place = 0; place < 4; place++) {
             int step = static_cast<int>(order[place]);
             float factor = factors[step];
-            bool colour = source_.channels == 3;
-            if (step == 0) clamp_to(factor, 0);
+            if (step == 0) brightness(factor);
             if (step == 1) contrast(factor);
-            if (step == 2) colour ? saturation(factor) : clamp_to(1, 0);
+            if (step == 2) saturation(factor);
             if (step == 3) {
-                if (colour) hue(factor);
-                clamp_to(1, 0);
+                if (colour_) hue(factor);
+                if (!trusted_) affine(1, 0);
             }
         }
     }
 
     void matrix(const float *C) {
-        if (source_.channels == 1) {
-            clamp_to(C[0], C[3] * program_->top, true);
-            return;
-        }
+        if (!colour_) return affine(C[0], C[3] * program_->top);
         AugmentStep &step = add(AugmentStepKind::matrix);
         std::copy(C, C + 12, step.numbers);
         for (int row = 0; row < 3; row++) step.numbers[4 * row + 3] *= program_->top;
     }
 
     void hsv(float turns, float factor) {
-        if (source_.channels == 1) return;
+        if (!colour_) return;
         hue(turns);
         if (factor != 1) add(AugmentStepKind::hsv).numbers[0] = factor;
     }
@@ -77,22 +76,33 @@ class Steps {
         return step;
     }
 
-    // Levels are in their range as they come, so that a step without effect need not clamp them.
-    void clamp_to(float factor, float offset, bool always = false) {
-        if (factor == 1 && offset == 0 && !source_.floats && !always) return;
-        AugmentStep &step = add(AugmentStepKind::affine);
+    void affine(float factor, float offset, AugmentStepKind kind = AugmentStepKind::affine_clamped) {
+        AugmentStep &step = add(kind);
         step.numbers[0] = factor;
         step.numbers[1] = offset;
     }
 
+    // Gray is at most 0.9999: so much below 1 no sum is rounded to more than 1.
+    bool mixes(float factor) const { return trusted_ && factor >= 0 && factor < 0.99f; }
+
+    void brightness(float factor) {
+        if (factor == 1 && trusted_) return;
+        affine(factor, 0,
+               trusted_ && factor >= 0 && factor <= 1 ? AugmentStepKind::affine
+               : trusted_ && factor > 1               ? AugmentStepKind::affine_capped
+                                                      : AugmentStepKind::affine_clamped);
+    }
+
     void contrast(float factor) {
-        if (factor != 1) program_->mean_step = program_->step_count;
-        clamp_to(factor, static_cast<float>(1.0 - static_cast<double>(factor)));
+        if (factor == 1) return trusted_ ? void() : affine(1, 0);
+        program_->mean_step = program_->step_count;
+        affine(factor, static_cast<float>(1.0 - static_cast<double>(factor)),
+               mixes(factor) ? AugmentStepKind::affine : AugmentStepKind::affine_clamped);
     }
 
     void saturation(float factor) {
-        if (factor == 1) return clamp_to(1, 0);
-        AugmentStep &step = add(AugmentStepKind::saturation);
+        if (factor == 1 || !colour_) return trusted_ ? void() : affine(1, 0);
+        AugmentStep &step = add(mixes(factor) ? AugmentStepKind::saturation : AugmentStepKind::saturation_clamped);
         step.numbers[0] = factor;
         for (int channel = 0; channel < 3; channel++)
             step.numbers[1 + channel] = static_cast<float>(AUGMENT_GRAY[channel] * (1.0 - static_cast<double>(factor)));
@@ -100,14 +110,18 @@ class Steps {
 
     void hue(float turns) {
         if (turns == 0) return;
-        AugmentStep &step = add(AugmentStepKind::hue);
-        for (int channel = 0; channel < 3; channel++)
-            step.numbers[channel] =
-                static_cast<float>(std::remainder(6.0 * static_cast<double>(turns) + 2 * channel, 6.0));
+        constexpr AugmentStepKind KINDS[3][2] = {{AugmentStepKind::hue_rgb, AugmentStepKind::hue_rbg},
+                                                 {AugmentStepKind::hue_brg, AugmentStepKind::hue_bgr},
+                                                 {AugmentStepKind::hue_gbr, AugmentStepKind::hue_grb}};
+        double sixths = std::remainder(6.0 * static_cast<double>(turns), 6.0), thirds = std::round(sixths / 2);
+        double rest = sixths - 2 * thirds;
+        AugmentStep &step = add(KINDS[(static_cast<int>(thirds) + 3) % 3][rest < 0]);
+        step.numbers[0] = static_cast<float>(std::fabs(rest));
+        step.numbers[1] = static_cast<float>(1 - std::fabs(rest));
     }
 
-    const AugmentSource &source_;
-    AugmentProgram *program_;
+    const bool colour_, trusted_;
+    AugmentProgram *const program_;
 };
 
 // From centred coordinates to those of columns and rows.

@@ -25,11 +25,21 @@ constexpr int MOST_AUGMENT_STEPS = 8;  // four of the jitter and a clamp, C, hue
 // Values are on the scale of the source: [0, top] with top = 255 for levels and 1 for floats. Nothing but C's offset
 // and the normalization depends on it, so levels need no division.
 enum class AugmentStepKind : int32_t {
-    affine,      // v = clamp(numbers[0] v + numbers[1])
-    saturation,  // v = clamp(numbers[0] v + numbers[1] r + numbers[2] g + numbers[3] b)
-    hue,         // red, green and blue become hues of numbers[0], [1] and [2] sixths of a turn, in [-3, 3]
-    matrix,      // (r, g, b) = clamp(numbers (r, g, b, 1)), 3 rows of 4
-    hsv,         // V = max, v = V - min(numbers[0], V / (V - min)) (V - v)
+    affine,              // v = numbers[0] v + numbers[1], which is in the range as it is
+    affine_capped,       // the same, at most top
+    affine_clamped,      // the same, clamped
+    saturation,          // v = numbers[0] v + numbers[1] r + numbers[2] g + numbers[3] b, in the range as it is
+    saturation_clamped,  // the same, clamped
+    // A hue shift by two sixths of a turn renames the channels, and one to the left is one to the right of the mirrored
+    // hue, in which two of them are swapped: so any shift is one by numbers[0], in [0, 1], of renamed channels.
+    hue_rgb,
+    hue_rbg,
+    hue_brg,
+    hue_bgr,
+    hue_gbr,
+    hue_grb,
+    matrix,  // (r, g, b) = clamp(numbers (r, g, b, 1)), 3 rows of 4
+    hsv,     // V = max, v = V - min(numbers[0], V / (V - min)) (V - v)
 };
 
 struct AugmentStep {

@@ -31,11 +31,6 @@ struct Vector {
     static Float where_equal(Float a, Float b, Float then, Float other) {
         return _mm256_blendv_ps(other, then, _mm256_cmp_ps(a, b, _CMP_EQ_OQ));
     }
-    // Where |v| is above `half`, v - turn or v + turn, whichever is nearer to 0.
-    static Float wrapped(Float v, Float half, Float turn) {
-        Float signed_turn = _mm256_or_ps(turn, _mm256_and_ps(_mm256_set1_ps(-0.0f), v));
-        return v - _mm256_and_ps(signed_turn, _mm256_cmp_ps(magnitude(v), half, _CMP_GT_OQ));
-    }
     static Float kept(Float v, const int32_t *keep) {
         return _mm256_and_ps(v, _mm256_loadu_ps(reinterpret_cast<const float *>(keep)));
     }

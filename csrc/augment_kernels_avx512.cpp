@@ -31,13 +31,6 @@ struct Vector {
     static Float where_equal(Float a, Float b, Float then, Float other) {
         return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), other, then);
     }
-    // Where |v| is above `half`, v - turn or v + turn, whichever is nearer to 0.
-    static Float wrapped(Float v, Float half, Float turn) {
-        constexpr int A_OR_B_AND_C = 0xf8;
-        Float signed_turn =
-            (Float)_mm512_ternarylogic_epi32((__m512i)turn, (__m512i)v, _mm512_set1_epi32(INT32_MIN), A_OR_B_AND_C);
-        return _mm512_mask_sub_ps(v, _mm512_cmp_ps_mask(magnitude(v), half, _CMP_GT_OQ), v, signed_turn);
-    }
     static Float kept(Float v, const int32_t *keep) {
         return _mm512_and_ps(v, _mm512_loadu_ps(reinterpret_cast<const float *>(keep)));
     }

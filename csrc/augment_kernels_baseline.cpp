@@ -30,11 +30,6 @@ struct Vector {
     static Float most(Float a, Float b) { return a > b ? a : b; }
     static Float magnitude(Float v) { return (Float)((Int)v & 0x7fffffff); }
     static Float where_equal(Float a, Float b, Float then, Float other) { return a == b ? then : other; }
-    // Where |v| is above `half`, v - turn or v + turn, whichever is nearer to 0.
-    static Float wrapped(Float v, Float half, Float turn) {
-        Float signed_turn = (Float)((Int)turn | ((Int)v & (int32_t)0x80000000));
-        return magnitude(v) > half ? v - signed_turn : v;
-    }
     static Float kept(Float v, const int32_t *keep) {
         Int mask;
         __builtin_memcpy(&mask, keep, sizeof mask);

@@ -85,7 +85,7 @@ class FieldShare:
             self.failure = error
 
     def decoded(self) -> DecodedField:
-        """The whole field. Raises BackendError where the machine failed, CancelledError if it was cancelled."""
+        """The whole field. Raises BackendError where the machine failed, and not a sample."""
         if isinstance(self.failure, BackendError):
             raise self.failure
         parts = [(self.taken, self.output)] if self.failure is None and len(self.taken) else []

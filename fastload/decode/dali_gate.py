@@ -28,6 +28,7 @@ _SUPPORT = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 # On top of what the filter reads: upsampled chroma at the edge of a region would miss its neighbours wherever
 # a decoder does not look outside the region (libjpeg-turbo does; nobody says so of nvJPEG).
 _MARGIN = 4
+_EDGE = 1e-6  # pixels: more than float64 sums are off by, less than two centres on different edges differ by
 _TAIL_BYTES = 64  # cameras pad the end of a JPEG with a few bytes
 
 
@@ -99,8 +100,10 @@ def arguments(
 def _nudges(box: np.ndarray, chosen: Geometries) -> np.ndarray:
     """By how much to move a box for "nearest", [n, 2] pixels, so that it takes the pixels that Pillow takes.
 
-    A centre that falls between two pixels goes to one or the other by the last bit, and Pillow sums steps in
-    float64 where DALI multiplies in float32. Pillow's choices leave room for a move; its middle is taken.
+    A centre on the edge between two pixels goes to one or the other by the last bit, and Pillow sums steps in
+    float64 where DALI multiplies in float32. Pillow's choices leave room for a move, whose middle is taken.
+    Where they leave none, because its sums fall short at one edge and not at another, the right and lower
+    pixel is taken at all of them: the same on every device, and as near as the other.
     """
     nudges = np.zeros((len(box), 2))
     for i, axis in np.ndindex(nudges.shape):
@@ -110,7 +113,9 @@ def _nudges(box: np.ndarray, chosen: Geometries) -> np.ndarray:
         summed = np.add.accumulate(np.concatenate([[low + step * 0.5], np.full(first + count - 1, step)]))
         centres = low + (np.arange(first, first + count) + 0.5) * step
         offsets = centres - np.floor(summed[first:])  # from the left edge of the pixel that Pillow takes
-        nudges[i, axis] = (0.0 - offsets.min() + 1.0 - offsets.max()) / 2
+        if offsets.max() - offsets.min() > 1.0 - _EDGE:
+            offsets = centres - np.floor(centres + _EDGE)
+        nudges[i, axis] = (1.0 - offsets.max() - offsets.min()) / 2
     return nudges
 
 

@@ -180,5 +180,7 @@ def _pipeline(spec: ImageSpec, aligned: bool, device_id: int | None, threads: in
 def _keep_inherited() -> None:
     """In a forked child: the parent's pipelines stay for ever, as destroying one joins threads it lacks."""
     for pipe in list(_alive):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipe))
+        engine = pipe._pipeline._pipe
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+        pipe._pipeline._pipe = None  # what `__del__` and DALI's exit handler would shut down
         _alive.discard(pipe)

@@ -47,8 +47,12 @@ def pixel_fingerprint(config: LoaderConfig) -> str:
 
 
 def backend_of(config: LoaderConfig) -> Backend:
-    """Who decodes for this config on this machine. Raises BackendError where nobody can."""
-    return choose_backend(config.decode, resolve_device(config.device).type)
+    """Who decodes for this config on this machine; "auto" asks torch for a GPU.
+
+    Raises BackendError where nobody can.
+    """
+    kind = "cpu" if config.device == "cpu" else resolve_device(config.device).type
+    return choose_backend(config.decode, kind)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -40,7 +40,7 @@ FIELDS = {"image": fl.Image(size=8)}
         ({"epochs": 0}, "epochs=0: give a whole number, at least 1"),
         ({"last": "keep"}, "last='keep': give one of 'drop'"),
         ({"map_batch": 3}, "map_batch=3: give a function"),
-        ({"decode": "dali"}, "decode='dali': give one of 'auto'"),
+        ({"decode": "cv2"}, "decode='cv2': give one of 'auto'"),
         ({"threads": 0}, "threads=0: give a whole number, 1 to 1024"),
         ({"threads": 100_000}, "threads=100000: give a whole number, 1 to 1024"),
         ({"prefetch": 0}, "prefetch=0"),

@@ -13,7 +13,8 @@ from tests.loader.samples import labels, pictures
 IMPORTS = """
 import sys
 import fastload as fl
-loader = fl.Loader("/nowhere/{0..9}.tar", 4, {"image": fl.Image(size=8), "label": fl.Int()}, dtype="float16")
+fields = {"image": fl.Image(size=8), "label": fl.Int()}
+loader = fl.Loader("/nowhere/{0..9}.tar", 4, fields, dtype="float16", device="cpu")
 state = {"version": 1, "epoch": 0, "position": 0, "order_fingerprint": "", "pixel_fingerprint": ""}
 loader.load_state_dict(state)
 loader.set_epoch(3)
