@@ -69,22 +69,27 @@ def _watch(part: str, args: argparse.Namespace, scratch: str) -> None:
     deadline = time.time() + 60 * args.minutes
     command = [sys.executable, "-m", "benchmarks.gpu", *_repeated(args), "--part", part]
     command += ["--scratch", scratch, "--deadline", str(deadline)]
-    environment = dict(os.environ)
-    if args.device == "cpu":
-        environment["TRITON_INTERPRET"] = "1"
+    # Triton reads it when it is imported; without it kernels do not run on a CPU.
+    supervise(command, path, {"TRITON_INTERPRET": "1"} if args.device == "cpu" else {})
+    report.write(args.out)
+
+
+def supervise(command: list[str], path: Path, environment: dict[str, str]) -> None:
+    """Starts the command until the record in `path` is finished; where a process ends early, the case that it
+    was at has failed."""
     for _ in range(MOST_STARTS):
-        code, why = _wait(subprocess.Popen(command, env=environment, start_new_session=True), path)
+        process = subprocess.Popen(command, env=os.environ | environment, start_new_session=True)
+        code, why = _wait(process, path)
         record = Record(path)
         if record.result["finished"]:
-            break
+            return
         running = record.result["running"]
         if running is not None:
             record.end(running["name"], "failed", time.time() - running["since"], reason=why)
             print(f"{running['name']}: failed: {why}", file=sys.stderr)
         elif code != RESTART:
             record.end("start of the process", "failed", 0.0, reason=why)
-            break
-    report.write(args.out)
+            return
 
 
 def _repeated(args: argparse.Namespace) -> list[str]:
@@ -125,7 +130,13 @@ def _run_part(args: argparse.Namespace) -> int:
     context = Context(args.device, args.photos, Path(args.scratch), args.seed)
     os.environ["FASTLOAD_CACHE"] = str(context.scratch / "cache")  # no index of an earlier run
     record.result["gpu"] = gpu(args.device)
-    record.write()
+    if args.device == "cuda" and record.result["gpu"]["name"] is None:
+        record.end(
+            "start", "failed", 0.0, reason="torch sees no CUDA device; --device cpu only tries the code"
+        )
+        record.result["finished"] = True
+        record.write()
+        return 0
     cases = importlib.import_module(f"benchmarks.gpu.{args.part}").cases(context)
     begun = time.monotonic()
     say = lambda line: print(f"[{time.monotonic() - begun:5.0f} s] {line}", file=sys.stderr, flush=True)  # noqa: E731
@@ -144,9 +155,9 @@ def gpu(device: str) -> dict:
             packages[name] = importlib.import_module(module).__version__
         except Exception as error:  # whatever keeps it from loading; its cases say so in full
             packages[name] = f"not there ({type(error).__name__})"
-    if device == "cpu":
+    if device == "cpu" or not torch.cuda.is_available():
         return {"name": None, "packages": packages}
-    found = torch.cuda.get_device_properties(0)  # raises where there is none: then no case could run
+    found = torch.cuda.get_device_properties(0)
     return {
         "name": found.name,
         "memory_gib": round(found.total_memory / 2**30, 1),

@@ -8,6 +8,7 @@ ends with RESTART, and the next one goes on with the next case.
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -111,7 +112,7 @@ class Record:
 
     def write(self) -> None:
         draft = self.path.with_suffix(".tmp")
-        draft.write_text(json.dumps(self.result, indent=1) + "\n")
+        draft.write_text(json.dumps(_as_json(self.result), indent=1, allow_nan=False) + "\n")
         draft.replace(self.path)
 
 
@@ -137,6 +138,16 @@ def run_cases(cases: list[Case], context: Context, record: Record, deadline: flo
     record.result["finished"] = True
     record.write()
     return True
+
+
+def _as_json(value: Any) -> Any:
+    """With numbers of NumPy as Python's, and words for infinity and what is no number, which JSON lacks."""
+    if isinstance(value, dict):
+        return {str(name): _as_json(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(one) for one in value]
+    value = value.item() if hasattr(value, "item") else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _run(case: Case, context: Context) -> tuple[str, dict]:

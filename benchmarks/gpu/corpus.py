@@ -68,20 +68,19 @@ def _open_or_make(context: Context, name: str) -> Corpus:
         width, height, count = CORPORA[name]
         if not context.on_gpu:
             width, height, count = width // 4, height // 4, TINY_COUNT
-        made = _make(context, folder, width, height, count)
+        made = _make(context, folder, width, height, count, context.of(min(cpus(), 16), 1))
         manifest.write_text(
             json.dumps(made | {"name": name, "width": width, "height": height, "count": count})
         )
     return Corpus(folder=folder, **json.loads(manifest.read_text()))
 
 
-def _make(context: Context, folder: Path, width: int, height: int, count: int) -> dict:
+def _make(context: Context, folder: Path, width: int, height: int, count: int, workers: int) -> dict:
     begun = time.perf_counter()
     target = context.of(TARGET, TINY_TARGET)
     for sub in ("files", "shards"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     draw = functools.partial(_draw, context.photos, context.seed, width, height, target)
-    workers = min(cpus(), 16) if context.on_gpu else 1
     if workers == 1:
         drawn = list(map(draw, range(count)))
     else:

@@ -29,15 +29,15 @@ SAMPLES = (64, 256, 4096)  # of draw_params
 
 def cases(context: Context) -> list[Case]:
     shapes = KERNELS if context.on_gpu else KERNELS[1:2]
+    named = {f"kernels {shape.name}" if context.on_gpu else "kernels, tiny": shape for shape in shapes}
+    layouts = context.of(("nchw", "channels_last"), ("nchw",))
     return [
         Case("copy bandwidth", _bandwidth),
-        *(Case(f"kernels {shape.name}" if context.on_gpu else f"kernels, tiny, {shape.layout}", _of(shape))
-          for shape in shapes),
+        *(Case(name, _of(shape)) for name, shape in named.items()),
         Case("draw_params", _draws),
         Case("torch reference", _torch_reference),
-        Case("sweep nchw", _sweep("nchw"), 150),
-        Case("sweep channels_last", _sweep("channels_last"), 150),
-    ]  # fmt: skip
+        *(Case(f"sweep {layout}", _sweep(layout), 150) for layout in layouts),
+    ]
 
 
 class Buffers(NamedTuple):
@@ -162,7 +162,7 @@ def _check(
     from fastload.ops.augment_params import AugmentParams
     from fastload.ops.fused_augment import fused_augment
 
-    some = sorted({0, 1, shape.n // 2, shape.n - 1})
+    some = sorted({0, shape.n // 2, shape.n - 1})
     result = program(0)[some]
     images = buffers.of(0)[0][some].cpu()
     params = AugmentParams.from_rows(program.rows[some].cpu(), program.stages)
@@ -183,7 +183,7 @@ def _draws(context: Context) -> Outcome:
 
     plan = everything_plan(256, 256)
     programs = {}
-    for n in context.of(SAMPLES, (4,)):
+    for n in context.of(SAMPLES, (2,)):
         positions = torch.arange(n, device=context.device)
         programs[f"{n} samples"] = lambda _, positions=positions: draw_params(
             plan, positions, 3, device=context.device, impl="triton"
@@ -202,7 +202,7 @@ def _torch_reference(context: Context) -> Outcome:
         buffers = _buffers(context, small)
         programs = {}
         for impl in ("reference", "triton"):
-            for name in ("normalize", "linear", "jitter"):
+            for name in context.of(("normalize", "linear", "jitter"), ("normalize",)):
                 programs[f"{impl} {name}"] = _program(context, small, buffers, PROGRAMS[name], impl)
         times = timing.interleaved(programs, context.on_gpu, *context.of((5, 1), (1, 1)))
         for name, took in times.items():
@@ -232,7 +232,7 @@ def _sweep(layout: str):
         programs = {}
         try:
             for block, warps in SWEPT if context.on_gpu else (own, (512, 4)):
-                for name in ("linear", "jitter"):
+                for name in context.of(("linear", "jitter"), ("linear",)):
                     plain = _program(context, small, buffers, PROGRAMS[name])
                     programs[f"{block} {warps} {name}"] = _with_tiles(module, block, warps, plain)
             _drop_failing(programs, outcome)

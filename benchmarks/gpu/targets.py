@@ -110,7 +110,7 @@ def _measured(target: Target, result: dict | None) -> tuple[float | None, str]:
     if case is None:
         return None, "the run ended before it"
     if case["state"] == "wrong":
-        return case["targets"].get(target.key), "the case is wrong"
+        return case["targets"].get(target.key), "but the case is wrong, see below"
     if target.key in case["targets"]:
         return case["targets"][target.key], ""
     return None, case.get("reason", "the case did not measure it")
