@@ -52,9 +52,9 @@ class DaliImageStage:
         before, self._counted_seconds = self._counted_seconds, self.stage.stats.busy_seconds
         return self._counted_seconds - before
 
-    def close(self) -> None:
+    def close(self, wait: bool) -> None:
         """Ends the feeding thread."""
-        self._feeder.shutdown(wait=True, cancel_futures=True)
+        self._feeder.shutdown(wait=wait, cancel_futures=True)
 
 
 def make_stage(config, threads: int, device, in_flight: int) -> DaliStage:
@@ -161,7 +161,10 @@ class DaliImages:
                     image if guide is not None else None
                     for image, guide in zip(content[name], content[one.like], strict=True)
                 ]
-        return self._stage.stage.submit(content, self._positions, guides)
+        batch = self._stage.stage.submit(content, self._positions, guides)
+        if self._cancelled:  # meanwhile
+            batch.cancel()
+        return batch
 
     def _images(self, name: str) -> list:
         first = self._first_blob[name]

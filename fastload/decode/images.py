@@ -60,7 +60,7 @@ class ImageStage:
                 ("decoder", threads), lambda: _native.ImageDecoder(threads)
             )
 
-    def close(self) -> None:
+    def close(self, wait: bool) -> None:
         """The decoder threads are the process's, and stay."""
 
     @property

@@ -211,7 +211,7 @@ class Stages:
                 executor.shutdown(wait=wait, cancel_futures=True)
         self._workers = self._deliverer = None
         if self._images is not None:
-            self._images.close()
+            self._images.close(wait)
 
     def _locate(self, trip: Trip, place: int, name: str) -> None:
         one = self._config.fields[name]

@@ -157,6 +157,28 @@ def test_away_from_the_border_the_filters_are_the_same(make_stage, filter, devic
 
 
 @on_each_device
+@pytest.mark.parametrize("filter", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(16, 16), (200, 190)])
+def test_a_decoded_region_holds_all_that_the_filter_reads(make_stage, filter, size, device):
+    """Boxes inside the image: what lies around them counts, and the border agrees like everything else."""
+    spec = ImageSpec(*size, "random", filter=filter, scale=(0.1, 0.2), xflip=0.5)
+    stage = make_stage(spec, device)
+    pixels, _, _ = decoded(stage, PHOTOS)
+    inside = 0
+    for mine, image in zip(pixels, reference(PHOTOS, spec), strict=True):
+        left, top, right, bottom = image.geometry.box
+        reach = 3 * max((right - left) / size[1], (bottom - top) / size[0], 1) + 1
+        if min(left, top, image.size[0] - right, image.size[1] - bottom) < reach:
+            continue
+        inside += 1
+        off = levels_off(mine, image.pixels)
+        edge = np.concatenate([off[0], off[-1], off[:, 0], off[:, -1]])
+        assert edge.mean() <= MEAN_LEVELS[device][1]
+        assert off.max() <= {"bilinear": 1}.get(filter, 40) + EXACT_LEVELS[device]
+    assert inside >= 5
+
+
+@on_each_device
 def test_every_format_and_oddity_agrees_with_the_reference(make_stage, device):
     """Exactly, because none is resized; whoever decodes it."""
     pictures = corpus.pictures()
@@ -309,6 +331,16 @@ def test_a_broken_image_gets_the_reason_that_the_reference_gives(make_stage, nam
     assert decoded(stage, PHOTOS[:3])[1] == {}, "the next batch is fine"
 
 
+def test_files_that_end_early_are_found_before_dali_runs(make_stage):
+    """Broken downloads are the most common damage: the batch must not be decoded twice for them."""
+    stage = make_stage(ImageSpec(16, 16))
+    cut = [PHOTOS[0][: len(PHOTOS[0]) // 2], PHOTOS[1][:-200], corpus.broken()["webp cut"]]
+    cut += [corpus.broken()["jpeg without its last quarter"], corpus.broken()["png cut in the middle"]]
+    _, errors, _ = decoded(stage, [*cut, PHOTOS[2], PHOTOS[3] + bytes(30)])
+    assert sorted(errors) == [0, 1, 2, 3, 4]
+    assert (stage.stats.reruns, stage.stats.dali_samples) == (0, 2)
+
+
 def test_lying_sizes_and_too_many_pixels_are_refused(make_stage):
     jpeg = PHOTOS[0]
     place = re.search(rb"\xff[\xc0\xc2]", jpeg).start() + 5
@@ -401,7 +433,7 @@ def test_bad_samples_that_the_decoder_does_not_find_are_found_by_halves(make_sta
 
 def test_batches_of_64_with_bad_headers_do_not_end_the_process():
     """24 of 24 processes crashed within 12 such batches without the gate."""
-    script = """
+    script = r"""
         import numpy as np
         from tests import corpus
         from tests.decode.test_dali import FAILING, PHOTOS, a_stage, decoded
@@ -410,6 +442,8 @@ def test_batches_of_64_with_bad_headers_do_not_end_the_process():
         good = corpus.encode(corpus.picture(48, 48), "JPEG")
         kinds = [b"", b"x", b"<html>", bytes(900), good[:90], good[:300]]
         kinds += [*corpus.broken().values(), *FAILING.values()]
+        no_scan = good[: good.index(b"\xff\xda")] + b"\xff\xd9"
+        at_one = (b"<html>", corpus.broken()["gif cut"], no_scan, corpus.broken()["png cut in the middle"])
         stage = a_stage(ImageSpec(32, 32))
         rng = np.random.default_rng(0)
         for round in range(60):
@@ -417,8 +451,9 @@ def test_batches_of_64_with_bad_headers_do_not_end_the_process():
             places = rng.choice(64, 3, replace=False)
             for place in places:
                 blobs[place] = kinds[rng.integers(len(kinds))]
-            if round % 3 == 0:
-                blobs[1], places = b"<html>", {*places, 1}
+            if round % 2 == 0:
+                # Where a thread works on a later one while DALI unwinds.
+                blobs[1], places = at_one[round // 2 % 4], {*places, 1}
             assert set(decoded(stage, blobs)[1]) == set(places)
         stage.close()
         print("alive")

@@ -126,7 +126,7 @@ VIEWS = {
     "channels first": lambda images: images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
     "transposed": lambda images: images.transpose(1, 2),
     "one image expanded": lambda images: images[:1].expand(3, -1, -1, -1),
-    "channels reversed in memory": lambda images: images.flip(3).permute(3, 0, 1, 2).permute(1, 2, 3, 0),
+    "batch innermost": lambda images: images.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0),
 }
 
 
@@ -150,6 +150,28 @@ def test_views_are_as_their_copies(view, dtype, device):
 def test_floats_are_the_reference(channels, dtype, device):
     images = (random_images(2, *BYTES, channels) / 255).to(dtype)
     assert_is_the_reference(images, random_params(2), device)
+
+
+def test_only_aligned_rows_are_read_in_words(device):
+    """An unaligned word is an error on a GPU; the interpreter's CPU would read it."""
+    from fastload.ops.fused_augment_triton import _is_read_in_words
+
+    images = random_images(3, 12, 48, 3).to(device)
+    odd_rows, odd_images = random_images(3, 12, 47, 3).to(device), random_images(3, 5, 46, 3).to(device)
+    in_words = {
+        "whole": (images, True),
+        "from column 4": (images[:, :, 4:], True),
+        "a start at byte 3": (images[:, :, 1:41], False),
+        "41 columns": (images[:, :, :41], False),
+        "rows of 141 bytes": (odd_rows[:, :, :44], False),
+        "images of 690 bytes": (odd_images[:, ::2, :44], False),
+        "every second column": (images[:, :, ::2], False),
+        "floats": (images.float(), False),
+    }
+    for name, (view, expected) in in_words.items():
+        assert _is_read_in_words(view) == expected, name
+        result = fused_augment(view, dtype=view.dtype, impl="triton")
+        assert torch.equal(result, view.permute(0, 3, 1, 2)), name
 
 
 def test_offsets_beyond_31_bits_within_an_image_are_right(device):

@@ -1,0 +1,165 @@
+"""Batches that are finished ahead of need, whole: by DALI, or by native threads that leave levels.
+
+On a GPU every batch comes this way; here the same threads and the same code run for the CPU.
+"""
+
+import gc
+import os
+import warnings
+import weakref
+
+import pytest
+import torch
+
+import fastload as fl
+from fastload import backends
+from fastload.decode.images import ImageStage
+from fastload.errors import SampleError, ShardError
+from fastload.loader.stages import Stages
+from tests.loader.samples import flat, sample, write
+from tests.loader.test_augment import STRENGTHS, TOLERANCE, by_position, largest_difference, loader
+from tests.loader.test_life import workers, workers_after_a_while
+
+needs_dali = pytest.mark.skipif(not backends.has("nvidia.dali"), reason="DALI is not installed")
+KINDS = ["levels", pytest.param("dali", marks=needs_dali)]
+
+
+@pytest.fixture(params=KINDS)
+def decode(request, monkeypatch) -> str:
+    """What `decode` says for batches that are finished whole."""
+    if request.param == "dali":
+        return "dali"
+
+    def image_stage(self, device):
+        return ImageStage(self._config, self._threads, levels=True)
+
+    monkeypatch.setattr(Stages, "_image_stage", image_stage)
+    return "native"
+
+
+def test_levels_that_are_finished_whole_give_the_pixels_of_the_threads(shards, monkeypatch):
+    augment = fl.Augment(**STRENGTHS["all"])
+    how = {"augment": augment, "decode": "native"}
+    by_threads = by_position(loader(shards, **how))
+    raw = by_position(loader(shards, dtype="uint8", layout="channels_last"))
+    monkeypatch.setattr(
+        Stages, "_image_stage", lambda self, _: ImageStage(self._config, self._threads, levels=True)
+    )
+    assert largest_difference(by_position(loader(shards, **how)), by_threads) < TOLERANCE["flips"]
+    assert largest_difference(by_position(loader(shards, dtype="uint8", layout="channels_last")), raw) == 0
+
+
+def test_epochs_and_places_are_those_of_every_other_route(shards, decode):
+    made = loader(shards, 4, decode=decode)
+    first, second = [flat([batch for batch in made]) for _ in range(2)]
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert first != second
+    begun = iter(made)
+    for _ in range(3):
+        next(begun)
+    state = made.state_dict()
+    rest = flat(begun)
+    again = loader(shards, 4, decode=decode)
+    again.load_state_dict(state)
+    assert flat(again) == rest
+    assert len(rest) == 11
+
+
+@pytest.mark.parametrize("prefetch", [1, 7])
+def test_batches_in_hand_are_never_written_again(shards, decode, prefetch):
+    made = loader(shards, 4, decode=decode, prefetch=prefetch)
+    kept = [(batch, batch["image"].clone()) for _ in range(3) for batch in made]
+    assert all(torch.equal(batch["image"], then) for batch, then in kept)
+
+
+@pytest.mark.parametrize("bad", [b"", b"not an image", "cut"])
+def test_a_bad_image_is_named_by_its_own_batch(tmp_path, decode, bad):
+    samples = [sample(i) for i in range(12)]
+    samples[9]["jpg"] = samples[9]["jpg"][:300] if bad == "cut" else bad
+    made = iter(loader(write(tmp_path, samples), 4, decode=decode, shuffle=False))
+    assert flat([next(made), next(made)]) == list(range(8))
+    with pytest.raises(SampleError, match=r"000\.tar.*00009.*field 'image'"):
+        next(made)
+
+
+def test_a_missing_shard_is_named(tmp_path, decode):
+    paths = write(tmp_path, [sample(i) for i in range(8)], per_shard=4)
+    made = loader(paths, 4, decode=decode, shuffle=False)
+    len(made)
+    os.remove(paths[1])
+    run = iter(made)
+    with pytest.raises(ShardError, match=r"001\.tar"):
+        list(run)
+
+
+def test_after_an_error_the_loader_goes_on(tmp_path, decode):
+    samples = [sample(i) for i in range(12)]
+    samples[2]["jpg"] = b"\xff\xd8\xff"
+    made = loader(write(tmp_path, samples), 4, decode=decode, shuffle=False, prefetch=1)
+    for _ in range(6):  # more often than batches may be in flight
+        with pytest.raises(SampleError):
+            list(made)
+        made.set_epoch(made.state_dict()["epoch"] + 1)
+
+
+@pytest.mark.parametrize("end", ["exhausted", "closed", "broken off", "forgotten"])
+def test_no_thread_is_left_however_an_iteration_ends(shards, decode, end):
+    made = loader(shards, 3, decode=decode)
+    for _ in range(3):
+        run = iter(made)
+        if end == "exhausted":
+            list(run)
+        else:
+            next(run)
+        if end == "forgotten":
+            del run
+    made.close()
+    gc.collect()
+    assert workers() == []
+
+
+def test_an_abandoned_loader_is_collected_with_its_threads(shards, decode):
+    made = loader(shards, 3, decode=decode)
+    run = iter(made)
+    next(run)
+    gone = weakref.ref(made)
+    del made, run
+    gc.collect()
+    assert gone() is None
+    assert workers_after_a_while() == []
+
+
+def test_a_forked_child_iterates_anew_while_the_parent_goes_on(shards, decode):
+    made = loader(shards, 4, decode=decode)
+    run = iter(made)
+    first = flat([next(run)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of forking beside threads
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if len(flat(loader(shards, 4, decode=decode))) == 23 else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(first + flat(run)) == 23
+
+
+def test_reports_and_statistics_are_those_of_every_other_route(shards, decode):
+    fields = {"image": fl.Image(size=8, crop="random", report=True, scaled=None)}
+    made = loader(shards, 23, decode=decode, fields=fields)
+    (batch,) = list(made)
+    (expected,) = list(loader(shards, 23, decode="pillow", fields=fields))
+    for name in ("original_size", "crop_box", "crop_top_left", "target_size"):
+        assert torch.equal(batch[f"image.{name}"], expected[f"image.{name}"])
+    stats = made.stats()
+    assert (stats["images"], stats["device"]) == (23, {})
+    assert stats["stages"]["decode"]["busy_seconds"] > 0
+    assert stats["stages"]["batch"]["busy_seconds"] > 0
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path, decode):
+    source = write(tmp_path, [sample(i) for i in range(4)])
+    with pytest.raises(SampleError, match="more than max_pixels=100"):
+        list(loader(source, 4, decode=decode, max_pixels=100))
