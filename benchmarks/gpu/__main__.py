@@ -139,7 +139,10 @@ def _run_part(args: argparse.Namespace) -> int:
         return 0
     cases = importlib.import_module(f"benchmarks.gpu.{args.part}").cases(context)
     begun = time.monotonic()
-    say = lambda line: print(f"[{time.monotonic() - begun:5.0f} s] {line}", file=sys.stderr, flush=True)  # noqa: E731
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - begun:5.0f} s] {line}", file=sys.stderr, flush=True)
+
     lives = run_cases(cases, context, record, float(args.deadline), say)
     sys.stderr.flush()
     os._exit(0 if lives else RESTART)  # no destructors: the driver may not answer any more, workers linger
