@@ -68,7 +68,7 @@ def test_a_strength_above_1_ends_at_factor_0():
     jitter = fl.Augment(color_jitter=(1.5, 0, (0.2, 0.3), 0)).draw(np.arange(4000), SEED, 8, 8).jitter
     assert 0 <= jitter[:, 0].min() < 0.01 and 2.49 < jitter[:, 0].max() <= 2.5
     assert (jitter[:, 1] == 1).all() and (jitter[:, 3] == 0).all()
-    assert 0.2 <= jitter[:, 2].min() and jitter[:, 2].max() <= 0.3
+    assert jitter[:, 2].min() >= 0.2 and jitter[:, 2].max() <= 0.3
 
 
 def test_all_24_orders_come_equally_often(drawn):
