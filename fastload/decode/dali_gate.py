@@ -37,10 +37,8 @@ class Arguments(NamedTuple):
 
     start: np.ndarray  # [n, 2] int32: the region to decode
     shape: np.ndarray  # [n, 2] int32
-    roi_start: (
-        np.ndarray
-    )  # [n, 2] float32: the box to resize, in pixels of the region; reversed in x: flipped
-    roi_end: np.ndarray  # [n, 2] float32
+    roi_start: np.ndarray  # [n, 2] float32: the box to resize, in pixels of the region
+    roi_end: np.ndarray  # [n, 2] float32; flipped where it lies left of the start
     flip: np.ndarray  # [n] int32, where nothing is resized
 
     def of(self, samples: np.ndarray) -> "Arguments":
