@@ -52,7 +52,8 @@ class FieldShare:
         self.positions, self.guides = positions, guides or [None] * len(content)
         self.rows = {**crop_report.empty_rows(len(content)), "flips": np.zeros(len(content), bool)}
         self.by_pillow: dict[int, futures.Future] = {}
-        self.output: torch.Tensor | None = None
+        self.output: torch.Tensor | None = None  # DALI's, of those that it took
+        self.pixels: torch.Tensor | None = None  # of all, where some are written before the others are made
         # On a GPU: what its stream may still read once `decoded` has returned; torch knows its own memory.
         self.read_later: list = [self.content]
         self.failure: Exception | None = None
@@ -149,16 +150,32 @@ class FieldShare:
         return images, errors
 
     def _repaired(self) -> list[tuple[np.ndarray, torch.Tensor]]:
-        """The parts of a batch whose run failed: its bad samples go to Pillow, the rest runs again."""
+        """The parts of a batch whose run failed: its bad samples go to Pillow, the rest runs again.
+
+        Not where finding them has made all that DALI would: on the CPU, without a resize.
+        """
         if dali_pipeline.is_of_the_machine(self.failure):
             raise _machine_error(self.failure, self.stage.device)
         with self.stage.lock:
             self.stage.stats.reruns += 1
-        looked = self.stage.workers.map(dali_pipeline.decodes, [self.content[i] for i in self.taken])
-        good = np.fromiter(looked, bool, len(self.taken))
+        told: list = [[self.content[i] for i in self.taken]]
+        suffices = self.aligned and self.stage.device.type == "cpu"
+        if suffices:
+            self.pixels = self._empty()
+            rows = self.pixels.numpy()
+            told += [
+                [rows[i] for i in self.taken],
+                self.arguments.start.tolist(),
+                self.arguments.flip.tolist(),
+            ]
+        good = np.fromiter(self.stage.workers.map(dali_pipeline.decodes, *told), bool, len(self.taken))
         for i in self.taken[~good]:
             self._give_to_pillow(int(i))
-        return self._run_again(np.flatnonzero(good))
+        if not suffices:
+            return self._run_again(np.flatnonzero(good))
+        with self.stage.lock:
+            self.stage.stats.dali_samples += int(good.sum())
+        return []
 
     def _run_again(self, places: np.ndarray) -> list[tuple[np.ndarray, torch.Tensor]]:
         """Runs some of the taken again, in halves where that fails too: one that fails alone is bad."""
@@ -178,12 +195,16 @@ class FieldShare:
         middle = len(places) // 2
         return self._run_again(places[:middle]) + self._run_again(places[middle:])
 
+    def _empty(self) -> torch.Tensor:
+        shape = (len(self.content), self.spec.height, self.spec.width, 3)
+        return torch.empty(shape, dtype=torch.uint8, device=self.stage.device)
+
     def _composed(self, parts: list, images: dict[int, np.ndarray]) -> torch.Tensor:
         """One tensor of all samples: DALI's own where it has all of them, else a copy on the device."""
         n, device = len(self.content), self.stage.device
         if len(parts) == 1 and len(parts[0][0]) == n:
             return parts[0][1]
-        pixels = torch.empty((n, self.spec.height, self.spec.width, 3), dtype=torch.uint8, device=device)
+        pixels = self._empty() if self.pixels is None else self.pixels
         for samples, output in parts:
             self.read_later.append(output)
             for start, stop in _runs(samples):

@@ -100,12 +100,14 @@ def reason_of(error: Exception) -> str:
     return " ".join(said.split()) or type(error).__name__
 
 
-def decodes(content: np.ndarray) -> bool:
+def decodes(content: np.ndarray, out: np.ndarray | None = None, start=(0, 0), flip: bool = False) -> bool:
     """Whether DALI's decoder can decode one image, in this thread and on the CPU.
 
-    One image at a time, so that a batch of large photos is never held decoded; one decoder to a thread,
-    because one with two threads on two cores takes only one of them. On the CPU also where a GPU decodes:
-    there DALI falls back to the same decoder, so that what it fails on has failed in this one too.
+    out: [height, width, 3] uint8, where the region of that size goes that begins at `start` (y, x), in pixels
+    of the upright image, flipped horizontally where asked. One image at a time, so that a batch of large
+    photos is never held decoded; one decoder to a thread, because one with two threads on two cores takes
+    only one of them. On the CPU also where a GPU decodes: there DALI falls back to the same decoder, so that
+    what it fails on has failed in this one too.
     """
     library = load()
     decoder = getattr(_of_thread, "decoder", None)
@@ -116,7 +118,14 @@ def decodes(content: np.ndarray) -> bool:
             max_num_cpu_threads=1,
             backends=[codec.Backend(codec.BackendKind.CPU_ONLY)],
         )
-    return decoder.decode([content])[0] is not None
+    image = decoder.decode([content])[0]
+    if image is None:
+        return False
+    if out is not None:
+        (top, left), (height, width, _) = start, out.shape
+        region = np.asarray(image)[top : top + height, left : left + width]
+        out[...] = region[:, ::-1] if flip else region
+    return True
 
 
 def _inputs(spec: ImageSpec, aligned: bool) -> tuple[str, ...]:

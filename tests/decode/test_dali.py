@@ -412,7 +412,7 @@ def test_what_dali_cannot_decode_and_pillow_can_is_decoded(make_stage, monkeypat
     expected, _, _ = decoded(stage, PHOTOS[:4])
     real = dali_pipeline.decodes
     monkeypatch.setattr(
-        dali_pipeline, "decodes", lambda content: len(content) != len(PHOTOS[2]) and real(content)
+        dali_pipeline, "decodes", lambda content, *to: len(content) != len(PHOTOS[2]) and real(content, *to)
     )
     pixels, errors, _ = decoded(stage, [*PHOTOS[:3], FAILING["jpeg tables"]])
     assert list(errors) == [3] and stage.stats.pillow_samples == 2
@@ -420,8 +420,23 @@ def test_what_dali_cannot_decode_and_pillow_can_is_decoded(make_stage, monkeypat
     assert np.array_equal(pixels[2], reference([PHOTOS[2]], stage.specs["image"], [2])[0].pixels)
 
 
+@pytest.mark.parametrize("xflip", [0.0, 0.5])
+def test_without_a_resize_the_search_for_bad_samples_is_the_second_run(make_stage, xflip):
+    """On a CPU: what is found to be good is decoded by then, and must be what DALI's run would have given."""
+    jpegs = [corpus.encode(corpus.picture(48, 40, i), "JPEG", i % 8 + 1) for i in range(16)]
+    spec = ImageSpec(24, 20, crop="random", xflip=xflip)
+    upright = [i for i in range(16) if reference([jpegs[i]], spec, [i])[0].size == (48, 40)]
+    stage = make_stage(ImageSpec(40, 30, crop=(9, 0), xflip=xflip))
+    blobs = [jpegs[i] for i in upright]
+    expected, _, _ = decoded(stage, blobs)
+    pixels, errors, _ = decoded(stage, [*blobs, FAILING["jpeg tables"]])
+    assert list(errors) == [len(blobs)] and stage.stats.reruns == 1
+    assert np.array_equal(pixels[:-1], expected)
+    assert stage.stats.dali_samples == 2 * len(blobs)
+
+
 def test_bad_samples_that_the_decoder_does_not_find_are_found_by_halves(make_stage, monkeypatch):
-    monkeypatch.setattr(dali_pipeline, "decodes", lambda content: True)
+    monkeypatch.setattr(dali_pipeline, "decodes", lambda content, *to: True)
     stage = make_stage(ImageSpec(20, 20))
     blobs = [FAILING["jpeg tables"], *PHOTOS[:6], FAILING["png rows"], *PHOTOS[6:9]]
     pixels, errors, _ = decoded(stage, blobs)
