@@ -12,6 +12,7 @@ struct Vector {
     using Float [[gnu::vector_size(16)]] = float;
     using Int [[gnu::vector_size(16)]] = int32_t;
 
+    static Float splat(float value) { return Float{value, value, value, value}; }
     static Float load(const float *p) {
         Float v;
         __builtin_memcpy(&v, p, sizeof v);
@@ -45,6 +46,13 @@ struct Vector {
     static Float whole(Float v) {  // nearest
         Float half = (Float)(((Int)v & (int32_t)0x80000000) | (Int)(Float{} + 0.5f));
         return floats(truncated(v + half));
+    }
+
+    // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
+    static uint64_t sum_levels(const uint8_t *p, int count) {
+        uint64_t sum = 0;
+        for (int i = 0; i < count; i++) sum += p[i];
+        return sum;
     }
 
     static void store_float16(uint16_t *p, Float v) {
