@@ -11,7 +11,7 @@ namespace fastload {
 namespace {
 
 struct Vector {
-    static constexpr int LANES = 8;
+    static constexpr int LANES = 8, BLOCKS = 2;
     using Float = __m256;
     using Int [[gnu::vector_size(32)]] = int32_t;
 

@@ -11,7 +11,7 @@ namespace fastload {
 namespace {
 
 struct Vector {
-    static constexpr int LANES = 16;
+    static constexpr int LANES = 16, BLOCKS = 2;
     using Float = __m512;
     using Int [[gnu::vector_size(64)]] = int32_t;
 

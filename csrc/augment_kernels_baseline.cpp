@@ -8,7 +8,7 @@ namespace fastload {
 namespace {
 
 struct Vector {
-    static constexpr int LANES = 4;
+    static constexpr int LANES = 4, BLOCKS = 2;
     using Float [[gnu::vector_size(16)]] = float;
     using Int [[gnu::vector_size(16)]] = int32_t;
 
@@ -19,8 +19,10 @@ struct Vector {
         return v;
     }
     static Float load(const uint8_t *p) {
-        return Float{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
-                     static_cast<float>(p[3])};
+        using Bytes [[gnu::vector_size(4)]] = uint8_t;
+        Bytes bytes;
+        __builtin_memcpy(&bytes, p, sizeof bytes);
+        return floats(__builtin_convertvector(bytes, Int));
     }
     static void store(float *p, Float v) { __builtin_memcpy(p, &v, sizeof v); }
     static void store_ints(int32_t *p, Int v) { __builtin_memcpy(p, &v, sizeof v); }
