@@ -11,13 +11,14 @@ namespace fastload {
 namespace {
 
 struct Vector {
-    static constexpr int LANES = 8;
+    static constexpr int LANES = 8, BLOCKS = 2;
     using Float = __m256;
     using Int [[gnu::vector_size(32)]] = int32_t;
 
     static __m128i load_8(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
     static Float widened(__m128i bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)); }
 
+    static Float splat(float value) { return _mm256_set1_ps(value); }
     static Float load(const float *p) { return _mm256_loadu_ps(p); }
     static Float load(const uint8_t *p) { return widened(load_8(p)); }
     static void store(float *p, Float v) { _mm256_storeu_ps(p, v); }
@@ -38,6 +39,15 @@ struct Vector {
     static Float floats(Int v) { return _mm256_cvtepi32_ps((__m256i)v); }
     static Int truncated(Float v) { return (Int)_mm256_cvttps_epi32(v); }
     static Float whole(Float v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+    // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
+    static uint64_t sum_levels(const uint8_t *p, int count) {
+        __m256i sum = _mm256_setzero_si256();
+        for (int i = 0; i < count; i += 32)
+            sum = _mm256_add_epi64(sum, _mm256_sad_epu8(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p + i)),
+                                                        _mm256_setzero_si256()));
+        return static_cast<uint64_t>(sum[0] + sum[1] + sum[2] + sum[3]);
+    }
 
     static void store_float16(uint16_t *p, Float v) {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));

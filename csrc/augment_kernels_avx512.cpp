@@ -11,13 +11,14 @@ namespace fastload {
 namespace {
 
 struct Vector {
-    static constexpr int LANES = 16;
+    static constexpr int LANES = 16, BLOCKS = 2;
     using Float = __m512;
     using Int [[gnu::vector_size(64)]] = int32_t;
 
     static __m128i load_8(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
     static Float widened(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)); }
 
+    static Float splat(float value) { return _mm512_set1_ps(value); }
     static Float load(const float *p) { return _mm512_loadu_ps(p); }
     static Float load(const uint8_t *p) { return widened(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
     static void store(float *p, Float v) { _mm512_storeu_ps(p, v); }
@@ -38,6 +39,14 @@ struct Vector {
     static Float floats(Int v) { return _mm512_cvtepi32_ps((__m512i)v); }
     static Int truncated(Float v) { return (Int)_mm512_cvttps_epi32(v); }
     static Float whole(Float v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+    // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
+    static uint64_t sum_levels(const uint8_t *p, int count) {
+        __m512i sum = _mm512_setzero_si512();
+        for (int i = 0; i < count; i += 64)
+            sum = _mm512_add_epi64(sum, _mm512_sad_epu8(_mm512_loadu_si512(p + i), _mm512_setzero_si512()));
+        return static_cast<uint64_t>(_mm512_reduce_add_epi64(sum));
+    }
 
     static void store_float16(uint16_t *p, Float v) {
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));

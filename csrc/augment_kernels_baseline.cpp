@@ -8,18 +8,21 @@ namespace fastload {
 namespace {
 
 struct Vector {
-    static constexpr int LANES = 4;
+    static constexpr int LANES = 4, BLOCKS = 2;
     using Float [[gnu::vector_size(16)]] = float;
     using Int [[gnu::vector_size(16)]] = int32_t;
 
+    static Float splat(float value) { return Float{value, value, value, value}; }
     static Float load(const float *p) {
         Float v;
         __builtin_memcpy(&v, p, sizeof v);
         return v;
     }
     static Float load(const uint8_t *p) {
-        return Float{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
-                     static_cast<float>(p[3])};
+        using Bytes [[gnu::vector_size(4)]] = uint8_t;
+        Bytes bytes;
+        __builtin_memcpy(&bytes, p, sizeof bytes);
+        return floats(__builtin_convertvector(bytes, Int));
     }
     static void store(float *p, Float v) { __builtin_memcpy(p, &v, sizeof v); }
     static void store_ints(int32_t *p, Int v) { __builtin_memcpy(p, &v, sizeof v); }
@@ -45,6 +48,13 @@ struct Vector {
     static Float whole(Float v) {  // nearest
         Float half = (Float)(((Int)v & (int32_t)0x80000000) | (Int)(Float{} + 0.5f));
         return floats(truncated(v + half));
+    }
+
+    // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
+    static uint64_t sum_levels(const uint8_t *p, int count) {
+        uint64_t sum = 0;
+        for (int i = 0; i < count; i++) sum += p[i];
+        return sum;
     }
 
     static void store_float16(uint16_t *p, Float v) {
