@@ -42,10 +42,10 @@ class Augment:
     scale: (low, high) of a factor by which the image is enlarged about its centre.
     translate: most of the width and height by which it is moved, a number or (x, y).
     color_jitter: (brightness, contrast, saturation, hue) as torchvision's ColorJitter: factors uniform in
-        [max(0, 1 - b), 1 + b], hue shift in [-hue, hue] turns, or (low, high) pairs; the four in random
-    order. brightness: most added to all channels, as a share of the full range: uniform in [-brightness,
-    brightness]. hsv: (hue shift, saturation range): a shift in turns, at most this, and a factor of HSV's
-        saturation uniform in [max(0, 1 - r), 1 + r], or in (low, high).
+        [max(0, 1 - b), 1 + b], hue shift in [-hue, hue] turns, or (low, high) pairs; in random order.
+    brightness: most added to all channels, as a share of the full range, uniform in [-b, b].
+    hsv: (hue shift, saturation range): a shift in turns, at most this, and a factor of HSV's saturation
+        uniform in [max(0, 1 - r), 1 + r], or in (low, high).
     cutout: (probability, side): a square of that share of the image's sides becomes 0 in the result, anywhere
         with its centre in the image.
     mixup, cutmix: alpha of Beta(alpha, alpha), 0 for never; with both, each image gets one of them, evenly.

@@ -17,7 +17,7 @@ with v its values in [0, 1] (levels / 255) and each stage only where `AugmentPar
    |row + 1/2 - H cy| < size H / 2.
 
 A gray image (C = 1) is one whose three channels are equal: C's three results are averaged before the clamp,
-saturation and hue leave it alone, gray is v. No stage has gradients.
+saturation and hue leave it alone, gray is v. Results have no gradients.
 
 Twins. `reference` computes in float32, or in float64 where that is the dtype asked for, and is what the
 others are held against: with float64 they agree to 2e-6 of the range [0, 1] without a warp. Coordinates are
@@ -53,12 +53,15 @@ def fused_augment(
 ) -> Any:
     """The images [N, H, W, C] (uint8, or floats in [0, 1]) changed as `params` say: a tensor [N, C, H, W].
 
-    params: None changes nothing. normalize: a preset, (mean, std), or None: results stay in [0, 1].
+    params: None changes nothing.
+    normalize: a preset, (mean, std), or None: results stay in [0, 1].
     dtype: "float32", "float16", "bfloat16", "uint8" (needs normalize=None), or for the reference "float64";
-        None: float32, and with normalize=None that of the images. layout: "nchw" or "channels_last", of the
-        memory. filter: of the warp, "bilinear" or "nearest". out: a tensor to write to, as the result would
-    be. impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto":
-        native on the CPU, triton on CUDA, which never turns into something slower.
+        None: float32, and with normalize=None that of the images.
+    layout: "nchw" or "channels_last", of the memory.
+    filter: of the warp, "bilinear" or "nearest".
+    out: a tensor to write to, as the result would be.
+    impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
+        on the CPU, triton on CUDA, which never turns into something slower.
 
     Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
     """
