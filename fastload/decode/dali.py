@@ -34,6 +34,7 @@ import torch
 
 from fastload.decode import dali_pipeline
 from fastload.decode.dali_field import DecodedField, FieldShare
+from fastload.decode.dali_gate import MARGIN
 from fastload.decode.dali_pipeline import Pipe
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError
@@ -85,10 +86,13 @@ class DaliStage:
         self.seed, self.max_pixels = seed, max_pixels
         self.device, self.max_batch, self.in_flight = _device(device), max_batch, in_flight
         self.stats = DaliStats()
+        # libjpeg-turbo looks outside a region for the chroma at its edge; nobody says so of nvJPEG.
+        self.margin = MARGIN if self.device.type == "cuda" else 0
         self._settings = (self.device.index, threads, max_batch, _load(hw_decoder_load, deterministic))
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._pipes: dict[tuple, Pipe] = {}
-        self.lock = threading.Lock()
+        # Reentrant: whoever holds it may collect garbage, and with it an iteration that cancels its batches.
+        self.lock = threading.RLock()
         self._process = os.getpid()
         self._counted = 0  # of `in_flight`
         self.held: deque = deque()  # (event, memory that a stream may read until the event has passed)
@@ -102,9 +106,8 @@ class DaliStage:
         for name in self.specs:  # now, because making them is when DALI loads its libraries
             self.pipe(name, aligned=False)
         self._collector.start()
-        self._end = weakref.finalize(
-            self, _end, self._process, self._pending, self._collector, self.workers, self._pipes
-        )
+        threads_and_memory = self._pending, self._collector, self.workers, self._pipes, self.held
+        self._end = weakref.finalize(self, _end, self._process, *threads_and_memory)
 
     def submit(
         self, content: dict[str, list], positions, guides: dict[str, list] | None = None
@@ -133,7 +136,7 @@ class DaliStage:
             self._counted += 1
             batch = DaliBatch(self, shares)
             for share in shares:
-                share.begin()
+                share.begin()  # never raises: what has been scheduled must be taken, in this order
             self._pending.put(batch)
             self.stats.batches += 1
             self.stats.busy_seconds += time.perf_counter() - begun
@@ -148,8 +151,13 @@ class DaliStage:
         """The pipeline of a field, made on first use; repairs have their own, past the batches that queue."""
         key = name, aligned, repair
         if key not in self._pipes:
-            self._pipes[key] = Pipe(self.specs[name], aligned, *self._settings)
+            self._pipes[key] = Pipe(self.specs[name], aligned, self.margin > 0, *self._settings)
         return self._pipes[key]
+
+    def discard(self, pipe: Pipe) -> None:
+        """A pipeline that was fed in part would give every later batch the images of another one."""
+        for key in [key for key, one in self._pipes.items() if one is pipe]:
+            del self._pipes[key]
 
     def check_process(self) -> None:
         if self._process != os.getpid():
@@ -163,9 +171,11 @@ class DaliStage:
         while self.held and self.held[0][0].query():
             self.held.popleft()
 
-    def uncount(self) -> None:
+    def uncount(self, batch: "DaliBatch") -> None:
         with self.lock:
-            self._counted -= 1
+            self._counted -= batch.counts
+            batch.counts = False
+            self._let_go()
 
 
 class DaliBatch:
@@ -176,7 +186,7 @@ class DaliBatch:
         self._submitted_at = time.perf_counter()
         self._settled = threading.Event()
         self._cancelled = False
-        self._counts = True  # of the stage's `in_flight`
+        self.counts = True  # of the stage's `in_flight`
         self._error: BaseException | None = None
         self._fields: dict[str, DecodedField] = {}
         self._event: torch.cuda.Event | None = None
@@ -254,9 +264,7 @@ class DaliBatch:
 
     def _leave(self) -> None:
         """Counts no more."""
-        if self._counts:
-            self._counts = False
-            self._stage.uncount()
+        self._stage.uncount(self)
 
 
 def _collect(pending: queue.SimpleQueue) -> None:
@@ -265,7 +273,7 @@ def _collect(pending: queue.SimpleQueue) -> None:
         del batch  # else the last batch, and with it the stage, would live until the next one
 
 
-def _end(process: int, pending, collector: threading.Thread, workers, pipes: dict) -> None:
+def _end(process: int, pending, collector: threading.Thread, workers, pipes: dict, held: deque) -> None:
     if process != os.getpid():
         return
     pending.put(None)
@@ -274,6 +282,9 @@ def _end(process: int, pending, collector: threading.Thread, workers, pipes: dic
     if from_outside:
         collector.join()
     workers.shutdown(wait=from_outside, cancel_futures=True)
+    for event, _ in held:  # or DALI would give the memory to the next loader while a stream still reads it
+        event.synchronize()
+    held.clear()
     pipes.clear()
 
 

@@ -16,6 +16,7 @@ import torch
 
 from fastload.decode import crop_report, dali_pipeline
 from fastload.decode.dali_gate import Arguments, admits, arguments
+from fastload.decode.dali_pipeline import Pipe
 from fastload.decode.image_header import image_header
 from fastload.decode.pillow import DecodedImage, decode_image
 from fastload.decode.spec import ImageSpec, geometries
@@ -58,6 +59,7 @@ class FieldShare:
         self.read_later: list = [self.content]
         self.failure: Exception | None = None
         self.scheduled = False
+        self.pipe: Pipe | None = None
         self.taken, self.arguments, self.aligned = self._admit()
 
     def begin(self) -> None:
@@ -69,19 +71,25 @@ class FieldShare:
         if not taken:
             return
         try:
-            self.stage.pipe(self.name, self.aligned).schedule(
-                [self.content[i] for i in self.taken], self.arguments
-            )
+            self.pipe = self.stage.pipe(self.name, self.aligned)
+            self._schedule(self.pipe, self.taken, self.arguments)
             self.scheduled = True
-        except RuntimeError as error:  # no sample's fault: nothing was decoded yet
+        except Exception as error:  # no sample's fault: nothing was decoded yet
             self.failure = _machine_error(error, self.stage.device)
+
+    def _schedule(self, pipe: Pipe, samples: np.ndarray, arguments: Arguments) -> None:
+        try:
+            pipe.schedule([self.content[i] for i in samples], arguments)
+        except BaseException:
+            self.stage.discard(pipe)
+            raise
 
     def take_output(self) -> None:
         """Waits for DALI's run. Each scheduled run must come out exactly once, in order, failed ones too."""
         if not self.scheduled:
             return
         try:
-            self.output = self.stage.pipe(self.name, self.aligned).output(self.stage.stream)
+            self.output = self.pipe.output(self.stage.stream)
         except Exception as error:  # whatever it is, the outputs of the other fields must be taken, too
             self.failure = error
 
@@ -126,7 +134,7 @@ class FieldShare:
         }
         for part, values in {**rows, "boxes": chosen.box, "flips": chosen.flip}.items():
             self.rows[part][taken] = values
-        return taken, *arguments(self.spec, chosen, sizes[fits], own[fits])
+        return taken, *arguments(self.spec, chosen, sizes[fits], own[fits], stage.margin)
 
     def _give_to_pillow(self, i: int) -> None:
         stage = self.stage
@@ -163,11 +171,8 @@ class FieldShare:
         if suffices:
             self.pixels = self._empty()
             rows = self.pixels.numpy()
-            told += [
-                [rows[i] for i in self.taken],
-                self.arguments.start.tolist(),
-                self.arguments.flip.tolist(),
-            ]
+            begin = self.arguments.start + self.arguments.inner
+            told += [[rows[i] for i in self.taken], begin.tolist(), self.arguments.flip.tolist()]
         good = np.fromiter(self.stage.workers.map(dali_pipeline.decodes, *told), bool, len(self.taken))
         for i in self.taken[~good]:
             self._give_to_pillow(int(i))
@@ -184,7 +189,7 @@ class FieldShare:
         samples = self.taken[places]
         pipe = self.stage.pipe(self.name, self.aligned, repair=True)
         try:
-            pipe.schedule([self.content[i] for i in samples], self.arguments.of(places))
+            self._schedule(pipe, samples, self.arguments.of(places))
             return [(samples, pipe.output(self.stage.stream))]
         except (RuntimeError, MemoryError) as error:
             if dali_pipeline.is_of_the_machine(error):

@@ -27,9 +27,9 @@ FORMATS = ("jpeg", "png", "webp", "bmp")
 _SUPPORT = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 # On top of what the filter reads: upsampled chroma at the edge of a region would miss its neighbours wherever
 # a decoder does not look outside the region (libjpeg-turbo does; nobody says so of nvJPEG).
-_MARGIN = 4
+MARGIN = 4
 _EDGE = 1e-6  # pixels: more than float64 sums are off by, less than two centres on different edges differ by
-_TAIL_BYTES = 64  # cameras pad the end of a JPEG with a few bytes
+_TAIL_BYTES = 64  # where the end of a JPEG nearly always is; looking through all of it takes longer
 
 
 class Arguments(NamedTuple):
@@ -39,6 +39,7 @@ class Arguments(NamedTuple):
     shape: np.ndarray  # [n, 2] int32
     roi_start: np.ndarray  # [n, 2] float32: the box to resize, in pixels of the region
     roi_end: np.ndarray  # [n, 2] float32; flipped where it lies left of the start
+    inner: np.ndarray  # [n, 2] int32: where the output begins in the region, where nothing is resized
     flip: np.ndarray  # [n] int32, where nothing is resized
 
     def of(self, samples: np.ndarray) -> "Arguments":
@@ -47,7 +48,7 @@ class Arguments(NamedTuple):
 
 
 def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -> bool:
-    """Whether DALI may have this image; 4 us.
+    """Whether DALI may have this image.
 
     content: [bytes] uint8. library: of `dali_pipeline.load`; its parser is the one that DALI uses.
     """
@@ -66,10 +67,11 @@ def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -
 
 
 def arguments(
-    spec: ImageSpec, chosen: Geometries, sizes: np.ndarray, own_sizes: np.ndarray
+    spec: ImageSpec, chosen: Geometries, sizes: np.ndarray, own_sizes: np.ndarray, margin: int
 ) -> tuple[Arguments, bool]:
     """What DALI is told of n samples, and whether none of them needs resizing.
 
+    margin: pixels to decode around what is needed where nothing is resized; they are cut off again.
     chosen: their geometry in images of `sizes` [n, 2] (width, height), which is stretched to `own_sizes` as
     `spec.stretched` does.
     """
@@ -79,11 +81,12 @@ def arguments(
     begin = box[:, :2] + chosen.crop[:, :2] * step
     end = box[:, :2] + (chosen.crop[:, :2] + chosen.crop[:, 2:]) * step
     aligned = bool((step == 1.0).all() and (begin == np.floor(begin)).all())
-    reach = 0.0 if aligned else _SUPPORT[spec.filter] * np.maximum(step, 1.0) + _MARGIN
+    reach = margin if aligned else _SUPPORT[spec.filter] * np.maximum(step, 1.0) + MARGIN
     start = np.maximum(np.floor(begin - reach), 0)
     stop = np.minimum(np.ceil(end + reach), own[:, :2])
     # A throw while DALI sets a batch up kills the process, so that what cannot be is checked all the same.
     assert ((start >= 0) & (start < stop) & (stop <= own[:, :2])).all(), "a region outside its image"
+    inner = np.floor(begin) - start
     roi_start, roi_end = begin - start, end - start
     if spec.filter == "nearest" and not aligned:
         nudge = _nudges(box, chosen)
@@ -91,6 +94,7 @@ def arguments(
     flip = np.asarray(chosen.flip, bool)
     roi_start[flip, 0], roi_end[flip, 0] = roi_end[flip, 0], roi_start[flip, 0]
     columns = (start, np.int32), (stop - start, np.int32), (roi_start, np.float32), (roi_end, np.float32)
+    columns = *columns, (inner, np.int32)
     rows_first = (np.ascontiguousarray(pairs[:, ::-1], kind) for pairs, kind in columns)
     return Arguments(*rows_first, flip.astype(np.int32)), aligned
 
@@ -118,9 +122,13 @@ def _nudges(box: np.ndarray, chosen: Geometries) -> np.ndarray:
 
 
 def _ends_well(header: ImageHeader, content: np.ndarray) -> bool:
-    """False where a JPEG or WebP file is cut: the end-of-image marker, or the bytes that RIFF counts."""
+    """False where a JPEG or WebP file is cut: the end-of-image marker, or the bytes that RIFF counts.
+
+    A JPEG that holds another one, as a preview, may be cut and still have a marker: DALI's run finds it.
+    """
     if header.format == "jpeg":
-        return b"\xff\xd9" in content[-_TAIL_BYTES:].tobytes()
+        end = b"\xff\xd9"
+        return end in content[-_TAIL_BYTES:].tobytes() or end in content.tobytes()
     if header.format == "webp":
         return int.from_bytes(content[4:8].tobytes(), "little") + 8 <= len(content)
     return True

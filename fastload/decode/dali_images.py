@@ -93,18 +93,20 @@ class DaliImages:
 
     def wait(self, timeout_seconds: float) -> bool:
         """True when nothing works on this batch any more."""
-        try:
-            batch = self._fed.result(timeout_seconds)
-        except futures.CancelledError:
-            return True
-        except futures.TimeoutError:
+        if self._fed not in futures.wait([self._fed], timeout_seconds).done:
             return False
+        batch = self._batch()
         return batch is None or batch.wait(timeout_seconds)
 
     def cancel(self) -> None:
         self._cancelled = True
-        if not self._fed.cancel() and self._fed.done() and self._fed.result() is not None:
-            self._fed.result().cancel()
+        if not self._fed.cancel() and self._fed.done() and (batch := self._batch()) is not None:
+            batch.cancel()
+
+    def _batch(self) -> DaliBatch | None:
+        """What was sent to DALI; None where feeding it was cancelled or failed, which `settle` raises."""
+        failed = self._fed.cancelled() or self._fed.exception() is not None
+        return None if failed else self._fed.result()
 
     def others(self) -> list:
         """None: DALI's stage has Pillow threads of its own."""
@@ -145,7 +147,8 @@ class DaliImages:
         if done is None and self._stage.stream is not None:
             done = torch.cuda.Event()
             done.record(self._stage.stream)
-        self._fed.result().release(done)
+        if (batch := self._batch()) is not None:
+            batch.release(done)
 
     def _feed(self) -> DaliBatch | None:
         while not self._content.wait(0.2):
@@ -174,8 +177,6 @@ class DaliImages:
 
     def _fill_missing(self) -> dict[tuple[int, str], str]:
         """Writes the default colours; returns what has none."""
-        import torch
-
         errors = {}
         for name, one in self._stage.fields.items():
             images = self._images(name)
@@ -186,8 +187,8 @@ class DaliImages:
                 if one.required:
                     errors[i, name] = f"the image that like={one.like!r} names is missing"
                 else:
-                    pixels = self._decoded[name].pixels
-                    pixels[i] = torch.tensor(one.default, dtype=torch.uint8).to(pixels.device)
+                    for channel, level in enumerate(one.default):
+                        self._decoded[name].pixels[i, :, :, channel] = level
         return errors
 
     def _on_stream(self):

@@ -54,10 +54,20 @@ class Pipe:
     """One DALI pipeline of a field: decode a region, and resize a box of it unless `aligned`."""
 
     def __init__(
-        self, spec: ImageSpec, aligned: bool, device_id: int | None, threads: int, max_batch: int, load
+        self,
+        spec: ImageSpec,
+        aligned: bool,
+        has_margin: bool,
+        device_id: int | None,
+        threads: int,
+        max_batch: int,
+        load,
     ):
-        self._pipeline = _pipeline(spec, aligned, device_id, threads, max_batch, load)
-        self._inputs = _inputs(spec, aligned)
+        self._inputs = _inputs(spec, aligned, has_margin)
+        try:
+            self._pipeline = _pipeline(spec, self._inputs, device_id, threads, max_batch, load)
+        except RuntimeError as error:
+            raise BackendError(f"DALI cannot build its pipeline: {reason_of(error)}.") from error
         _alive.add(self)
 
     def schedule(self, content: list[np.ndarray], arguments: Arguments) -> None:
@@ -128,19 +138,20 @@ def decodes(content: np.ndarray, out: np.ndarray | None = None, start=(0, 0), fl
     return True
 
 
-def _inputs(spec: ImageSpec, aligned: bool) -> tuple[str, ...]:
+def _inputs(spec: ImageSpec, aligned: bool, has_margin: bool) -> tuple[str, ...]:
     """The columns of `Arguments` that the graph reads."""
     if not aligned:
         return "start", "shape", "roi_start", "roi_end"
-    return ("start", "shape", "flip") if spec.xflip > 0 else ("start", "shape")
+    return ("start", "shape", *["inner"] * has_margin, *["flip"] * (spec.xflip > 0))
 
 
-def _pipeline(spec: ImageSpec, aligned: bool, device_id: int | None, threads: int, max_batch: int, load_hint):
+def _pipeline(
+    spec: ImageSpec, inputs: tuple[str, ...], device_id: int | None, threads: int, max_batch: int, load_hint
+):
     fn, types = load().fn, load().types
-    kinds = {"start": types.INT32, "shape": types.INT32, "flip": types.INT32}
-    # A queue of one: the dynamic executor runs ahead of the consumer whatever this says (measured: three
-    # scheduled batches were done before the first was asked for), and the first schedule_run would launch as
-    # many runs as the queue is long.
+    kinds = dict.fromkeys(("start", "shape", "inner", "flip"), types.INT32)
+    # A queue of one: the dynamic executor runs ahead of the consumer whatever this says, and the first
+    # schedule_run would launch as many runs as the queue is long.
     pipeline = load().Pipeline(
         batch_size=max_batch,
         num_threads=threads,
@@ -155,7 +166,7 @@ def _pipeline(spec: ImageSpec, aligned: bool, device_id: int | None, threads: in
             name: fn.external_source(
                 name=name, dtype=kinds.get(name, types.FLOAT), ndim=0 if name == "flip" else 1
             )
-            for name in _inputs(spec, aligned)
+            for name in inputs
         }
         # RGB always: ANY_DATA on a gray JPEG ends the process. Fancy upsampling as libjpeg and Pillow have
         # it; nvJPEG's default is another.
@@ -169,7 +180,7 @@ def _pipeline(spec: ImageSpec, aligned: bool, device_id: int | None, threads: in
             jpeg_fancy_upsampling=True,
             **({} if device_id is None else {"hw_decoder_load": load_hint}),
         )
-        if not aligned:
+        if "roi_start" in given:
             images = fn.resize(
                 images,
                 size=[spec.height, spec.width],
@@ -179,7 +190,9 @@ def _pipeline(spec: ImageSpec, aligned: bool, device_id: int | None, threads: in
                 antialias=True,
                 subpixel_scale=False,
             )
-        elif "flip" in given:
+        if "inner" in given:
+            images = fn.slice(images, start=given["inner"], shape=[spec.height, spec.width], axes=[0, 1])
+        if "flip" in given:
             images = fn.flip(images, horizontal=given["flip"])
         pipeline.set_outputs(images)
     pipeline.build()

@@ -435,6 +435,52 @@ def test_without_a_resize_the_search_for_bad_samples_is_the_second_run(make_stag
     assert stage.stats.dali_samples == 2 * len(blobs)
 
 
+@pytest.mark.parametrize("xflip", [0.0, 0.5])
+def test_a_margin_around_a_region_is_cut_off_again(make_stage, xflip):
+    """As on a GPU, where a decoder may not look outside its region; and where a run fails, too."""
+    spec = ImageSpec(40, 30, crop="random", xflip=xflip)
+    blobs = [corpus.encode(corpus.picture(48, 40, i), "JPEG") for i in range(12)]
+    expected, _, _ = decoded(make_stage(spec), blobs)
+    stage = make_stage(spec)
+    stage.margin = 4
+    pixels, _, _ = decoded(stage, blobs)
+    assert np.array_equal(pixels, expected)
+    pixels, errors, _ = decoded(stage, [*blobs, FAILING["jpeg tables"]])
+    assert list(errors) == [12] and np.array_equal(pixels[:12], expected)
+
+
+@pytest.mark.parametrize("place", ["content", "start", "roi_end", "schedule_run"])
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+def test_a_batch_that_cannot_be_fed_shifts_no_later_one(make_stage, monkeypatch, place, error):
+    """Two fields, the second of which fails half fed; batches before it and after it get their own images."""
+    stage = make_stage({"one": ImageSpec(20, 20), "two": ImageSpec(24, 24)})
+
+    def submit(number):
+        images = PHOTOS[4 * number : 4 * number + 4]
+        content = {name: [np.frombuffer(one, np.uint8) for one in images] for name in stage.specs}
+        return stage.submit(content, range(4))
+
+    expected = [submit(number).finish() for number in range(3)]
+    before = submit(0)
+    pipeline = stage.pipe("two", aligned=False)._pipeline
+    what = "schedule_run" if place == "schedule_run" else "feed_input"
+    real = getattr(pipeline, what)
+
+    def fail(*arguments):
+        if not arguments or arguments[0] == place:
+            raise error("no room")
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, what, fail)
+    failing, after = submit(1), submit(2)
+    with pytest.raises(BackendError, match="no room"):
+        failing.finish()
+    for batch, whole in ((before, expected[0]), (after, expected[2])):
+        for name, field in batch.finish().items():
+            assert torch.equal(field.pixels, whole[name].pixels)
+    assert stage._counted == 0
+
+
 def test_bad_samples_that_the_decoder_does_not_find_are_found_by_halves(make_stage, monkeypatch):
     monkeypatch.setattr(dali_pipeline, "decodes", lambda content, *to: True)
     stage = make_stage(ImageSpec(20, 20))
