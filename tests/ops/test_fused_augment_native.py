@@ -319,6 +319,18 @@ def test_absurd_matrices_stay_inside_the_image(dice):
         assert result.shape == (4, 3, 31, 33)
 
 
+@pytest.mark.parametrize("names", [["G_inv"], ["G_inv", "jitter"], ["jitter"]], ids=str)
+def test_nothing_is_left_over_from_the_image_before(dice, names):
+    """A thread keeps its memory; what lies past an image's last row and column counts for nothing."""
+    params = drawn(names, dice, 1, (41, 47))
+    if params.G_inv is not None:  # by whole pixels, so that the last row and column are met exactly
+        params.G_inv[0] = torch.tensor([[1.0, 0.0, 3.0], [0.0, 1.0, 2.0], [0.0, 0.0, 1.0]])
+    before = torch.full((1, 41, 47, 3), math.nan)
+    for size in ((41, 46), (40, 47), (13, 33), (41, 1)):
+        fused_augment(before, params, dtype="float32", impl="native")
+        assert_equals_reference(pictures(dice, 1, size, floats=True), params)
+
+
 def test_cuts_end_at_the_same_pixels_at_all_sizes_and_places(dice):
     for side in (1, 2, 3, 31, 64, 100):
         n = 40
