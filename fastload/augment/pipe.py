@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip
-from fastload.augment.mixing import Mix, draw_mix
+from fastload.augment.mixing import MOST_ALPHA, Mix, draw_mix
 from fastload.errors import ConfigError
 from fastload.ops.augment_params import AugmentParams
 from fastload.ops.draw_params import DrawPlan, draw_params
@@ -69,7 +69,9 @@ class Augment:
         self._number("rotate", 0.0, 180.0, "the most degrees, 0 to 180")
         self._number("brightness", 0.0, 1.0, "a share of the full range, 0 to 1")
         for name in ("mixup", "cutmix"):
-            self._number(name, 0.0, math.inf, "alpha of a Beta distribution, such as 0.2, or 0")
+            self._number(
+                name, 0.0, MOST_ALPHA, f"alpha of a Beta distribution, such as 0.2; 0 to {MOST_ALPHA:g}"
+            )
         self._keep("scale", _numbers(self.scale, 2))
         if self.scale is None or not 0.0 < self.scale[0] <= self.scale[1] < math.inf:
             raise ConfigError(f"Augment(scale={self.scale!r}): give (low, high), such as (0.9, 1.1).")
@@ -139,15 +141,12 @@ class Augment:
 
         images: [N, C, H, W] floats. labels: a tensor [N, ...]. positions: [N] integers.
         """
-        import torch
-
         from fastload.ops.mix import mix
+        from fastload.ops.transfer import to_device
 
         drawn = self.draw_mix(positions, seed, *images.shape[2:])
-        blend, boxes = torch.from_numpy(drawn.blend), torch.from_numpy(drawn.boxes)
-        mixed = mix(images, blend.to(images.device), boxes.to(images.device))
-        share = torch.from_numpy(drawn.share).to(images.device)
-        return Mixed(mixed, labels, labels.roll(1, 0), share)
+        share, blend, boxes = (to_device(one, images.device) for one in drawn)
+        return Mixed(mix(images, blend, boxes), labels, labels.roll(1, 0), share)
 
     def _keep(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -25,7 +25,7 @@ class Backend:
     @property
     def others(self) -> str:
         """Who decodes what is no JPEG."""
-        return "DALI; GIF, AVIF and HEIC: Pillow" if self.name == "dali" else "Pillow"
+        return "PNG, WebP and BMP of 8 bits DALI, else Pillow" if self.name == "dali" else "Pillow"
 
 
 def choose_backend(decode: str, device_type: str = "cpu") -> Backend:
@@ -58,4 +58,5 @@ def _dali(decode: str, device_type: str) -> Backend:
             f'decode="{decode}" for device="{device_type}" needs NVIDIA DALI, which is not installed: '
             'pip install "fastload[cu13]" (or "fastload[cu12]"), or use decode="native".'
         )
-    return Backend("dali", "nvJPEG on the GPU" if device_type == "cuda" else "DALI on the CPU")
+    where = "nvJPEG on the GPU" if device_type == "cuda" else "DALI on the CPU"
+    return Backend("dali", f"{where}, at full size; CMYK: Pillow")

@@ -52,6 +52,12 @@ class DaliImageStage:
         before, self._counted_seconds = self._counted_seconds, self.stage.stats.busy_seconds
         return self._counted_seconds - before
 
+    def counters(self) -> dict:
+        """Whom the images went to, since the loader began, and how many runs bad samples cost."""
+        stats = self.stage.stats
+        names = ("dali_samples", "pillow_samples", "reruns")
+        return {name: getattr(stats, name) for name in names}
+
     def close(self, wait: bool) -> None:
         """Ends the feeding thread."""
         self._feeder.shutdown(wait=wait, cancel_futures=True)
@@ -93,7 +99,11 @@ class DaliImages:
 
     def wait(self, timeout_seconds: float) -> bool:
         """True when nothing works on this batch any more."""
-        if self._fed not in futures.wait([self._fed], timeout_seconds).done:
+        try:
+            self._fed.exception(timeout_seconds)
+        except futures.CancelledError:
+            return True
+        except futures.TimeoutError:
             return False
         batch = self._batch()
         return batch is None or batch.wait(timeout_seconds)

@@ -60,6 +60,10 @@ class ImageStage:
                 ("decoder", threads), lambda: _native.ImageDecoder(threads)
             )
 
+    def counters(self) -> dict:
+        """Nothing that `loader.stats()` does not count by itself."""
+        return {}
+
     def close(self, wait: bool) -> None:
         """The decoder threads are the process's, and stay."""
 

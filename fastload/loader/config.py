@@ -109,6 +109,11 @@ class LoaderConfig:
             return
         if self.dtype == "uint8":
             raise ConfigError('mixup and cutmix need floats: dtype="uint8" holds whole levels.')
+        taken = [name for name in self.fields if f"{name}.mixed" in self.fields]
+        if taken:
+            raise ConfigError(
+                f"fields: mixup and cutmix need the name {taken[0] + '.mixed'!r}; rename that field."
+            )
         masks = [name for name, one in self.image_fields.items() if one.like or one.filter == "nearest"]
         if masks or not self.image_fields:
             what = (
@@ -126,6 +131,8 @@ class LoaderConfig:
         load = self.hw_decoder_load
         if load is None:
             return
+        if self.decode in ("native", "pillow"):
+            raise ConfigError(f'hw_decoder_load={load!r} is for DALI, and decode="{self.decode}".')
         if isinstance(load, bool) or not isinstance(load, (int, float)) or not 0.0 <= load <= 1.0:
             raise ConfigError(f"hw_decoder_load={load!r}: give a share of the images, 0 to 1.")
         if self.deterministic and load not in (0, 1):

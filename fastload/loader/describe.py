@@ -43,7 +43,15 @@ def pixel_fingerprint(config: LoaderConfig) -> str:
         (name, dataclasses.replace(one, normalize=None, report=False), _rule(config, name))
         for name, one in sorted(config.image_fields.items())
     ]
-    return fingerprint(made, config.augment, config.dtype, config.seed, backend_of(config).name)
+    return fingerprint(made, config.augment, config.dtype, config.seed, *_decoded_by(config))
+
+
+def _decoded_by(config: LoaderConfig) -> tuple:
+    """What decides the pixels of a decoder: its name, and DALI's place and engine."""
+    backend = backend_of(config)
+    if backend.name != "dali":
+        return (backend.name,)
+    return backend.name, backend.jpeg, config.hw_decoder_load, config.deterministic
 
 
 def backend_of(config: LoaderConfig) -> Backend:

@@ -7,6 +7,8 @@ read on the way (pinned memory, DALI's buffers) is held until the event after th
 only finished.
 """
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -30,6 +32,10 @@ def resolve_device(device):
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise BackendError(
             f'device={device!r}: torch sees no CUDA device here. Use device="cpu", or a CUDA build of torch.'
+        )
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise BackendError(
+            f"device={device!r}: there are {torch.cuda.device_count()} CUDA devices here, from 0."
         )
     if resolved.type == "cuda" and resolved.index is None:
         resolved = torch.device("cuda", torch.cuda.current_device())
@@ -63,6 +69,9 @@ class CpuDelivery:
     def counters(self) -> dict:
         return {}
 
+    def close(self) -> None:
+        """There is nothing to end."""
+
 
 class CudaDelivery:
     """Copies the tensors of a batch to one CUDA device, and finishes it there."""
@@ -74,12 +83,16 @@ class CudaDelivery:
 
         self._torch, self._device = torch, device
         self.stream = torch.cuda.Stream(device)
-        self._in_flight = []  # (begun, copied, done, what is being read until done)
+        self._lock = threading.Lock()  # `counters` is asked for by the training's thread
+        self._in_flight = deque()  # (begun, copied, done, what is being read until done)
         self._counters = {"batches": 0, "copied_bytes": 0, "copy_seconds": 0.0, "augment_seconds": 0.0}
 
     def pinned(self, size_bytes: int):
         """Pinned memory that native threads can fill, as a NumPy array of bytes; torch keeps it for reuse."""
-        return self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True).numpy()
+        try:
+            return self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True).numpy()
+        except RuntimeError as error:  # torch's, of the CUDA runtime
+            raise MemoryError(f"{size_bytes:,} bytes of pinned memory: {error}") from error
 
     def deliver(self, batch: dict, finish: Callable[[dict], dict]) -> Delivered:
         """Launches the copies and `finish` on the own stream."""
@@ -93,7 +106,8 @@ class CudaDelivery:
             copied.record(self.stream)
             finished = finish(moved)
             done.record(self.stream)
-        self._in_flight.append((begun, copied, done, sources))
+        with self._lock:
+            self._in_flight.append((begun, copied, done, sources))
         return Delivered(finished, done)
 
     def hand_over(self, delivered: Delivered) -> dict:
@@ -107,14 +121,23 @@ class CudaDelivery:
     def counters(self) -> dict:
         """Of the batches whose work on the device is done: how many, bytes copied, seconds of the stream."""
         self._forget_done()
-        return dict(self._counters)
+        with self._lock:
+            return dict(self._counters)
+
+    def close(self) -> None:
+        """Waits until nothing is read any more."""
+        with self._lock:
+            for _, _, done, _ in self._in_flight:
+                done.synchronize()
+            self._in_flight.clear()
 
     def _forget_done(self) -> None:
-        while self._in_flight and self._in_flight[0][2].query():
-            begun, copied, done, _ = self._in_flight.pop(0)
-            self._counters["batches"] += 1
-            self._counters["copy_seconds"] += begun.elapsed_time(copied) / 1000
-            self._counters["augment_seconds"] += copied.elapsed_time(done) / 1000
+        with self._lock:
+            while self._in_flight and self._in_flight[0][2].query():
+                begun, copied, done, _ = self._in_flight.popleft()
+                self._counters["batches"] += 1
+                self._counters["copy_seconds"] += begun.elapsed_time(copied) / 1000
+                self._counters["augment_seconds"] += copied.elapsed_time(done) / 1000
 
     def _copied(self, value, sources: list):
         """`value` with its tensors on the device, those in dicts too (npz and pth fields)."""

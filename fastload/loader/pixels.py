@@ -20,6 +20,7 @@ from fastload.ops.augment_params import Stage
 from fastload.ops.draw_params import DrawPlan, draw_params
 from fastload.ops.fused_augment import IDENTITY, augment_rows, require_triton
 from fastload.ops.mix import mix
+from fastload.ops.transfer import to_device
 
 
 class FieldPlan(NamedTuple):
@@ -72,8 +73,8 @@ class FieldAugment:
 class Pixels:
     """The image fields of a config, from levels on."""
 
-    def __init__(self, config):
-        self._config = config
+    def __init__(self, config, threads: int):
+        self._config, self._threads = config, threads
         fields = config.image_fields
         self.fields = {
             name: self._field(one, fields.get(one.like, one), name) for name, one in fields.items()
@@ -86,6 +87,12 @@ class Pixels:
         plan = self._config.augment.plan(height, width, xflip=False, colors=colors)
         rule = IDENTITY if self._config.dtype == "uint8" else self._config.normalization_of(name)
         return FieldPlan(plan, rule, height, width, nearest)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the finished images of one sample."""
+        item = {"uint8": 1, "float32": 4}.get(self._config.dtype, 2)
+        return sum(3 * field.height * field.width * item for field in self.fields.values())
 
     def augments(self, positions: np.ndarray) -> dict[str, FieldAugment]:
         """field -> what is drawn for it, for the fields of which anything is."""
@@ -108,32 +115,32 @@ class Pixels:
         impl = "triton" if levels.device.type == "cuda" else "native"
         if impl == "triton":
             require_triton(levels.device)
-        last = config.layout == "channels_last"
+        form = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
         if config.dtype == "uint8" and not field.plan.stages:
-            return levels if last else levels.contiguous()
-        form = torch.channels_last if last else torch.contiguous_format
+            # DALI's memory must not leave the loader on a GPU: torch cannot hold it for the training's
+            # stream.
+            is_done = levels.device.type == "cpu" and form == torch.channels_last
+            return levels if is_done else levels.clone(memory_format=form)
         shape = (len(positions), 3, field.height, field.width)
         out = torch.empty(shape, dtype=getattr(torch, config.dtype), device=levels.device, memory_format=form)
         rows = draw_params(field.plan, positions, config.seed, device=levels.device)
         stages: Stage = field.plan.stages
         pixels = levels.permute(0, 2, 3, 1)
-        return augment_rows(pixels, rows, stages, field.rule, out, filter=field.filter, impl=impl)
+        how = {"filter": field.filter, "impl": impl, "threads": self._threads}
+        return augment_rows(pixels, rows, stages, field.rule, out, **how)
 
     def mixed(self, batch: dict, positions: np.ndarray) -> dict:
         """The batch after mixup or CutMix: images, "NAME.mixed" for every tensor of labels, "__lambda__"."""
-        import torch
-
         augment, seed = self._config.augment, self._config.seed
         share = None
         for name, field in self.fields.items():
             drawn = augment.draw_mix(positions, seed, field.height, field.width)
             images = batch[name]
-            blend, boxes = (torch.from_numpy(one).to(images.device) for one in (drawn.blend, drawn.boxes))
+            of_field, blend, boxes = (to_device(one, images.device) for one in drawn)
             batch[name] = mix(images, blend, boxes)
-            share = drawn.share if share is None else share
-        device = next(iter(batch[name] for name in self.fields)).device
+            share = of_field if share is None else share
         for name, one in self._config.fields.items():
             if isinstance(one, Int):
                 batch[f"{name}.mixed"] = batch[name].roll(1, 0)
-        batch["__lambda__"] = torch.from_numpy(share).to(device)
+        batch["__lambda__"] = share
         return batch

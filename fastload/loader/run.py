@@ -86,14 +86,15 @@ class Run:
         self._trips, self._course, self._planned = deque(), None, None
         if course is None or os.getpid() != self._process:
             return
+        # Python may collect a forgotten iteration on any thread, also on one that would then wait for itself.
+        if threading.current_thread().name.startswith(WORKER_NAME):
+            course.stages.forget(trips)
+            return
         for trip in trips:
             trip.cancel()
-        # Python may collect a forgotten iteration on any thread, also on one that would then wait for itself.
-        is_worker = threading.current_thread().name.startswith(WORKER_NAME)
-        course.stages.close(wait=not is_worker)
-        if not is_worker:
-            for trip in trips:
-                trip.wait()
+        course.stages.close(wait=True)
+        for trip in trips:
+            trip.wait()
 
     def __del__(self):
         self.close()

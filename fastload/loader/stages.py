@@ -11,6 +11,7 @@ not read.
 import copy
 import threading
 import time
+from collections import deque
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,9 +90,11 @@ class Stages:
         self._in_place = [name for name in valued if isinstance(fields[name], _IN_PLACE)]
         self._on_workers = [name for name in valued if not isinstance(fields[name], _IN_PLACE)]
         self._reader = ShardReader(dataset, threads=min(MOST_READERS, max(LEAST_READERS, threads)))
-        self._pixels = Pixels(config)
+        self._pixels = Pixels(config, threads)
         device = resolve_device(config.device)
-        self._delivery = delivery(device)
+        # Its stream, too: torch keeps freed memory for the stream that it was made on.
+        self._delivery = kept.setdefault("delivery", None) or delivery(device)
+        kept["delivery"] = self._delivery
         self._images = self._image_stage(device) if config.image_fields else None
         # Where images are finished by the batch, or on a GPU, a thread does so ahead of need.
         self._delivers_ahead = self._delivery.pins or (self._images is not None and self._images.by_batch)
@@ -100,7 +103,9 @@ class Stages:
         self._lock = threading.Lock()
         self._expect_others = False  # images for Python were among the last ones
         own = {"batch": 1, "training": 1}
-        stats.device = self._delivery.counters
+        counting = [one for one in (self._delivery, self._images) if one is not None]
+        # Not a method: the statistics outlive this object, and would keep its files open.
+        stats.device = lambda: {name: count for one in counting for name, count in one.counters().items()}
         stats.threads = {"read": self._reader.threads, "decode": threads, "values": threads, **own}
 
     def _image_stage(self, device):
@@ -125,7 +130,7 @@ class Stages:
             return trip
         trip.held_bytes = sum(int(one.size_bytes.clip(min=0).sum()) for one in trip.located)
         if self._images is not None:
-            trip.held_bytes += len(positions) * self._images.sample_bytes
+            trip.held_bytes += len(positions) * self._sample_bytes()
         return trip
 
     def launch(self, trip: Trip) -> None:
@@ -153,6 +158,7 @@ class Stages:
             if self._deliverer is None:
                 self._deliverer = futures.ThreadPoolExecutor(1, thread_name_prefix=f"{WORKER_NAME}delivery")
             trip.delivered = self._deliverer.submit(self._deliver, trip)
+            trip.delivered.add_done_callback(_end_forgotten)
 
     def finish(self, trip: Trip) -> dict:
         """Waits for a batch: field -> tensor [N, ...] or list of N, "__key__", "__position__".
@@ -204,6 +210,14 @@ class Stages:
                 if future.done():  # the error is the future's own
                     return future.result()
 
+    def forget(self, trips: "deque[Trip]") -> None:
+        """Ends a forgotten iteration, on whichever of the loader's own threads found it while collecting
+        garbage.
+
+        Its locks may be held by that very thread, so that this waits until a piece of work is done.
+        """
+        _FORGOTTEN.append((self, trips))
+
     def close(self, wait: bool) -> None:
         """Ends the worker threads; native threads are the process's."""
         for executor in (self._deliverer, self._workers):  # in this order: the first gives work to the second
@@ -212,6 +226,11 @@ class Stages:
         self._workers = self._deliverer = None
         if self._images is not None:
             self._images.close(wait)
+
+    def _sample_bytes(self) -> int:
+        """Bytes of one sample's images on their way: as levels too, where whole batches are finished."""
+        finished = self._pixels.sample_bytes if self._images.by_batch else 0
+        return self._images.sample_bytes + finished
 
     def _locate(self, trip: Trip, place: int, name: str) -> None:
         one = self._config.fields[name]
@@ -236,6 +255,8 @@ class Stages:
                 self._workers = futures.ThreadPoolExecutor(self._threads, thread_name_prefix=name)
         parts = min(self._threads, len(trip.positions))
         trip.work = [self._workers.submit(self._work, trip, part, parts) for part in range(parts)]
+        for future in trip.work:
+            future.add_done_callback(_end_forgotten)
 
     def _work(self, trip: Trip, part: int, parts: int) -> None:
         """Every `parts`-th sample from `part` on: its values, then its images that no native thread takes."""
@@ -325,6 +346,19 @@ class Stages:
             self._stats.bytes_read += trip.bytes.bytes_read
         if trip.images is not None:
             self._stats.add("decode", trip.images.busy_seconds)
+
+
+# Iterations that were found forgotten on a worker thread; a deque, because appending to it takes no lock.
+_FORGOTTEN: "deque[tuple[Stages, deque[Trip]]]" = deque()
+
+
+def _end_forgotten(_future=None) -> None:
+    """Ends what `forget` left, where no lock of an executor is held."""
+    while _FORGOTTEN:
+        stages, trips = _FORGOTTEN.popleft()
+        for trip in trips:
+            trip.cancel()
+        stages.close(wait=False)
 
 
 def _wait(native) -> None:

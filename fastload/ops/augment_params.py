@@ -111,10 +111,6 @@ class AugmentParams:
             rows[:, CUT_CENTER : CUT_CENTER + 2] = self.cut_center
         return rows
 
-    def geometry_only(self) -> "AugmentParams":
-        """Without what changes colours or cuts: for masks, which must keep their values."""
-        return AugmentParams(G_inv=self.G_inv)
-
     def to(self, *args: Any, **kwargs: Any) -> "AugmentParams":
         """Every tensor moved or cast, as `Tensor.to` does."""
         moved = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -122,7 +118,13 @@ class AugmentParams:
         return replace(self, **given)
 
     def check(self, n: int) -> None:
-        """Raises ConfigError unless every tensor has the shape above for n images and is on one device."""
+        """Raises ConfigError unless every tensor has the shape above for n images and is on one device.
+
+        On the CPU also for numbers that are not finite, and for an order that is no permutation; on a GPU
+        that would mean waiting for it.
+        """
+        import torch
+
         shapes = {"G_inv": (3, 3), "jitter": (4,), "order": (4,), "C": (4, 4), "hsv": (2,)}
         shapes |= {"cut_size": (), "cut_center": (2,)}
         devices = set()
@@ -130,16 +132,22 @@ class AugmentParams:
             tensor = getattr(self, name)
             if tensor is None:
                 continue
-            if tuple(getattr(tensor, "shape", ("?",))) != (n, *shape):
+            if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != (n, *shape):
                 found = list(getattr(tensor, "shape", ())) or type(tensor).__name__
                 raise ConfigError(f"AugmentParams.{name} is {found}: give a tensor {[n, *shape]}.")
             devices.add(str(tensor.device))
+            if tensor.device.type == "cpu" and not torch.isfinite(tensor).all():
+                raise ConfigError(f"AugmentParams.{name} holds numbers that are not finite.")
         if len(devices) > 1:
             raise ConfigError(f"AugmentParams lie on {' and '.join(sorted(devices))}: use one device.")
         if (self.cut_size is None) != (self.cut_center is None):
             raise ConfigError("AugmentParams: give cut_size and cut_center together.")
         if self.order is not None and self.jitter is None:
             raise ConfigError("AugmentParams.order has no meaning without jitter.")
+        if self.order is not None and self.order.device.type == "cpu":
+            steps = torch.arange(4, dtype=self.order.dtype)
+            if not (self.order.sort(1).values == steps).all():
+                raise ConfigError("AugmentParams.order: each row must be a permutation of 0, 1, 2, 3.")
 
     def _order_or_default(self, rows: Any) -> Any:
         import torch

@@ -6,6 +6,7 @@ adjust_brightness, adjust_contrast, adjust_saturation and adjust_hue mean on flo
 the end. No gradients.
 """
 
+import math
 from typing import Any
 
 from fastload.errors import ConfigError
@@ -35,17 +36,24 @@ def color_jitter(
 
     pixels, layout, restore = pixels_last(images)
     n = images.shape[0]
-    columns = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-    factors = torch.stack([_column(name, value, n, images) for name, value in columns.items()], 1)
+    columns = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    factors = [_column(name, value, n, images, 0.0, math.inf) for name, value in columns.items()]
+    factors = torch.stack([*factors, _column("hue", hue, n, images, -0.5, 0.5)], 1)
     params = AugmentParams(jitter=factors, order=_order(order, n).to(images.device))
     return restore(fused_augment(pixels, params, layout=layout, impl=impl))
 
 
-def _column(name: str, value: Any, n: int, images: Any) -> Any:
+def _column(name: str, value: Any, n: int, images: Any, lowest: float, highest: float) -> Any:
     import torch
 
     kind = torch.float64 if images.dtype == torch.float64 else torch.float32
-    column = torch.as_tensor(value, dtype=kind, device=images.device)
+    column = torch.as_tensor(value, dtype=kind)
+    if (
+        column.device.type == "cpu"
+        and not ((column >= lowest) & (column <= highest) & column.isfinite()).all()
+    ):
+        raise ConfigError(f"{name}={value!r}: give {lowest:g} to {highest:g}.")
+    column = column.to(images.device)
     if column.dim() > 1 or (column.dim() == 1 and len(column) != n):
         raise ConfigError(
             f"{name} is {list(column.shape)}: give a number, or one for each of the {n} images."

@@ -30,6 +30,7 @@ import numpy as np
 
 from fastload.errors import ConfigError
 from fastload.ops.augment_params import COLUMNS, CUT_CENTER, CUT_SIZE, G_INV, HSV, JITTER, ORDER, C, Stage
+from fastload.ops.transfer import as_positions, to_device
 from fastload.rng import Purpose, bits, check_seed
 
 # The numbers that a LinearDraw may use as factors of its matrices.
@@ -152,13 +153,14 @@ def draw_params(plan: DrawPlan, positions: Any, seed: int, *, device: Any = "cpu
         raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "triton".')
     device = torch.device(device)
     if impl == "reference" or (impl == "auto" and device.type != "cuda"):
-        if isinstance(positions, torch.Tensor):
-            positions = positions.cpu()
-        return torch.from_numpy(_reference(plan, np.asarray(positions, np.int64), seed)).to(device)
+        return to_device(_reference(plan, as_positions(positions), seed), device)
     require_triton(device)
     from fastload.ops import draw_params_triton
 
-    positions = torch.as_tensor(positions, dtype=torch.int64).to(device, non_blocking=True)
+    if not isinstance(positions, torch.Tensor) or positions.device != device:
+        positions = to_device(as_positions(positions), device)
+    elif positions.dtype != torch.int64 or positions.dim() != 1:
+        raise ConfigError(f"positions of {positions.dtype} {list(positions.shape)}: give int64 [N].")
     return draw_params_triton.launch(plan, positions, seed)
 
 

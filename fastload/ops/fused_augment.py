@@ -23,7 +23,8 @@ Twins. `reference` computes in float32, or in float64 where that is the dtype as
 others are held against: with float64 they agree to 2e-6 of the range [0, 1] without a warp. Coordinates are
 float32, so a warp adds up to 2^-22 of the longer side in pixels, times the slope of the image there: 3e-4 of
 the range for noise at 1024 pixels. uint8 results differ by at most one level, float16 and bfloat16 by their
-own rounding.
+own rounding. An edge of a cutout that lies within float32's rounding of a pixel's centre may take that pixel
+or leave it.
 """
 
 from typing import Any
@@ -102,26 +103,36 @@ def pixels_last(images: Any) -> tuple:
 
 
 def augment_rows(
-    images: Any, rows: Any, stages: int, rule: Normalization, out: Any, *, filter: str = "bilinear", impl: str
+    images: Any,
+    rows: Any,
+    stages: int,
+    rule: Normalization,
+    out: Any,
+    *,
+    impl: str,
+    filter: str = "bilinear",
+    threads: int | None = None,
 ) -> Any:
     """`fused_augment` for rows as `draw_params` made them; nothing is checked. Returns `out`.
 
     images: [N, H, W, C]. rows: [N, 32] float32 on the same device. stages: a `Stage`. out: [N, C, H, W].
+    threads: of the native twin; None: as many as torch uses.
     """
     import torch
 
-    if images.shape[3] == 1 and stages & Stage.COLOR:
-        rows = _gray_rows(rows)
     if impl == "reference":
         params = AugmentParams.from_rows(rows, stages)
         return out.copy_(_reference(images, params, rule, out.dtype, filter))
+    if images.shape[3] == 1 and stages & Stage.COLOR:
+        rows = _gray_rows(rows)
     if images.dtype not in (torch.uint8, torch.float32):
         images = images.to(torch.float32)
     if impl == "triton":
         from fastload.ops import fused_augment_triton
 
         return fused_augment_triton.launch(images, rows, int(stages), rule, out, filter == "nearest")
-    return _launch_native(images, rows, int(stages), rule, out, filter == "nearest")
+    threads = threads or torch.get_num_threads()
+    return _launch_native(images, rows, int(stages), rule, out, filter == "nearest", threads)
 
 
 def _check(images: Any, params: AugmentParams) -> None:
@@ -133,6 +144,8 @@ def _check(images: Any, params: AugmentParams) -> None:
             f"images are {found}: give a tensor [N, H, W, 3] or [N, H, W, 1]; for [N, C, H, W] pass "
             "images.permute(0, 2, 3, 1)."
         )
+    if images.requires_grad and torch.is_grad_enabled():
+        raise ConfigError("images require gradients, and fused_augment has none: use images.detach().")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ConfigError(f"images of {images.dtype}: give uint8 levels, or floats in [0, 1].")
     if not isinstance(params, AugmentParams):
@@ -174,7 +187,7 @@ def _choose(impl: str, images: Any, dtype: Any) -> str:
     if impl not in ("auto", "reference", "native", "triton"):
         raise ConfigError(f'impl={impl!r}: give "auto", "reference", "native" or "triton".')
     if impl == "auto":
-        impl = "triton" if on_cuda else "reference" if dtype == torch.float64 else "native"
+        impl = "triton" if on_cuda else "native"
     if impl == "reference":
         return impl
     if dtype == torch.float64:
@@ -208,12 +221,13 @@ def _gray_rows(rows: Any) -> Any:
     return rows
 
 
-def _launch_native(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, nearest: bool) -> Any:
+def _launch_native(
+    images: Any, rows: Any, stages: int, rule: Normalization, out: Any, nearest: bool, threads: int
+) -> Any:
     import torch
 
     from fastload import _native, backends
 
-    threads = torch.get_num_threads()
     name = str(out.dtype).removeprefix("torch.")
     planar = out.is_contiguous()
     result = out if planar else out.permute(0, 2, 3, 1)

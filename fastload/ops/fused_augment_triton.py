@@ -392,7 +392,7 @@ def _between(at, right, below, part_y, part_x):
 def _jittered(red, green, blue, row_ptr, mean, stop, CHANNELS: tl.constexpr):
     """The first `stop` steps of ColorJitter, clamped after each; mean: of gray when the contrast comes."""
     for place in range(stop):
-        step = tl.load(row_ptr + _ORDER + place).to(tl.int32)
+        step = tl.load(row_ptr + _ORDER + place).to(tl.int32) & 3  # whatever the row holds, a column of it
         factor = tl.load(row_ptr + _JITTER + step)
         if step == _BRIGHTNESS:
             red, green, blue = red * factor, green * factor, blue * factor

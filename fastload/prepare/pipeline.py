@@ -63,11 +63,17 @@ def open_loader(
     xflip: float = 0.5,
     **other,
 ) -> Loader:
-    """An endless, shuffled Loader with the default fields; `other` goes to the Loader as it is."""
+    """An endless, shuffled Loader with the default fields, on the CPU; `other` goes to the Loader as it
+    is."""
     chosen = choose_fields(dataset, size=size, scaled=scaled)
     if only_images:
         chosen = {"image": chosen["image"]}
-    settings = {"augment": Augment(xflip=xflip), "normalize": NORMALIZE, "epochs": None, **other}
+    settings = {
+        "augment": Augment(xflip=xflip),
+        "normalize": NORMALIZE,
+        "epochs": None,
+        "device": "cpu",
+    } | other
     return Loader(source, batch_size=batch_size, fields=chosen, threads=threads, **settings)
 
 

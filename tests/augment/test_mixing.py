@@ -16,7 +16,14 @@ def test_the_quantiles_of_the_known_distributions():
     np.testing.assert_allclose(beta_quantile(1.0, U), U, atol=1e-9)  # uniform
     np.testing.assert_allclose(beta_quantile(0.5, U), np.sin(np.pi * U / 2) ** 2, atol=1e-6)  # arcsine
     x = beta_quantile(2.0, U)
-    np.testing.assert_allclose(3 * x**2 - 2 * x**3, U, atol=2e-5)  # the table's first cell is the coarsest
+    np.testing.assert_allclose(3 * x**2 - 2 * x**3, U, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.7, 1.5, 3.0, 8.0, 20.0, 100.0, 1000.0])
+def test_the_quantiles_are_those_of_scipy(alpha):
+    beta = pytest.importorskip("scipy.stats").beta
+    inner = U[1:-1]  # of a large alpha, the quantile of 0 itself is where float64 begins to count
+    np.testing.assert_allclose(beta_quantile(alpha, inner), beta.ppf(inner, alpha, alpha), atol=2e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.4, 1.0, 2.0, 8.0])
@@ -89,6 +96,14 @@ def test_the_ops_alone_do_the_same():
 def test_what_is_no_batch_of_floats_is_refused(images):
     with pytest.raises(ConfigError, match=r"must be floats \[N, C, H, W\]"):
         fl.ops.mixup(images, torch.ones(2))
+
+
+@pytest.mark.parametrize("positions", [[0.5, 1.5], np.zeros((2, 2), int), torch.tensor([1.0, 2.0])])
+def test_positions_must_be_whole_numbers(positions):
+    with pytest.raises(ConfigError, match=r"positions of float|positions of int64 \[2, 2\]"):
+        fl.Augment(mixup=1).draw_mix(positions, 0, 8, 8)
+    with pytest.raises(ConfigError, match="give whole numbers"):
+        fl.Augment(rotate=5).draw(positions, 0, 8, 8)
 
 
 def test_numbers_that_do_not_fit_are_refused():

@@ -178,6 +178,7 @@ def test_its_repr_says_what_differs_from_the_defaults():
         ({"cutout": (0.5, -1)}, "cutout="),
         ({"mixup": -1}, "mixup=-1: give alpha|mixup=-1.*alpha"),
         ({"cutmix": math.inf}, "cutmix=inf"),
+        ({"mixup": 2000}, "mixup=2000.*0 to 1000"),
     ],
 )
 def test_what_has_no_meaning_is_refused(arguments, message):

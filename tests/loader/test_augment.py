@@ -8,6 +8,7 @@ import torch
 
 import fastload as fl
 from fastload import backends
+from fastload.decode.backend import choose_backend
 from fastload.errors import BackendError, ConfigError
 from tests import corpus
 from tests.loader.samples import jpeg, sample, write
@@ -177,6 +178,14 @@ def test_mixup_and_cutmix_give_both_labels_and_the_share(shards):
         ({"hw_decoder_load": 0.5}, "use 0 or 1, or deterministic=False"),
         ({"hw_decoder_load": 2, "deterministic": False}, "hw_decoder_load=2"),
         ({"decode": "cv2"}, "decode='cv2'"),
+        ({"hw_decoder_load": 1, "decode": "native"}, 'is for DALI, and decode="native"'),
+        (
+            {
+                "augment": fl.Augment(mixup=1),
+                "fields": {"image": fl.Image(size=8), "a": fl.Int(), "a.mixed": fl.Int("x")},
+            },
+            "mixup and cutmix need the name 'a.mixed'",
+        ),
     ],
 )
 def test_what_has_no_meaning_is_refused_at_once(shards, arguments, message):
@@ -191,6 +200,18 @@ def test_dali_that_is_missing_is_named_with_its_extra(shards, monkeypatch):
     ):
         next(iter(loader(shards, decode="dali")))
     assert "impossible here" in repr(loader(shards, decode="dali"))
+
+
+def test_auto_is_dali_for_a_gpu_and_native_for_a_cpu(monkeypatch):
+    monkeypatch.setattr("fastload.backends.has", lambda name: True)
+    assert choose_backend("auto", "cuda").name == "dali"
+    assert choose_backend("auto", "cpu").name == "native"
+    assert choose_backend("native", "cuda").name == "native"
+    monkeypatch.setattr("fastload.backends.has", lambda name: False)
+    with pytest.raises(
+        BackendError, match=r'decode="auto" for device="cuda" needs NVIDIA DALI.*fastload\[cu13\]'
+    ):
+        choose_backend("auto", "cuda")
 
 
 def test_an_augmentation_of_another_strength_is_told_when_a_checkpoint_is_resumed(shards):

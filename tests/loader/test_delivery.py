@@ -5,9 +5,11 @@ On a GPU every batch comes this way; here the same threads and the same code run
 
 import gc
 import os
+import threading
 import warnings
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +17,10 @@ import fastload as fl
 from fastload import backends
 from fastload.decode.images import ImageStage
 from fastload.errors import SampleError, ShardError
-from fastload.loader.stages import Stages
+from fastload.loader.pixels import Pixels
+from fastload.loader.stages import WORKER_NAME, Stages
 from tests.loader.samples import flat, sample, write
-from tests.loader.test_augment import STRENGTHS, TOLERANCE, by_position, largest_difference, loader
+from tests.loader.test_augment import SIZE, STRENGTHS, TOLERANCE, by_position, largest_difference, loader
 from tests.loader.test_life import workers, workers_after_a_while
 
 needs_dali = pytest.mark.skipif(not backends.has("nvidia.dali"), reason="DALI is not installed")
@@ -154,9 +157,54 @@ def test_reports_and_statistics_are_those_of_every_other_route(shards, decode):
     for name in ("original_size", "crop_box", "crop_top_left", "target_size"):
         assert torch.equal(batch[f"image.{name}"], expected[f"image.{name}"])
     stats = made.stats()
-    assert (stats["images"], stats["device"]) == (23, {})
+    by_dali = {"dali_samples": 23, "pillow_samples": 0, "reruns": 0} if decode == "dali" else {}
+    assert (stats["images"], stats["device"]) == (23, by_dali)
     assert stats["stages"]["decode"]["busy_seconds"] > 0
     assert stats["stages"]["batch"]["busy_seconds"] > 0
+
+
+def test_what_is_ahead_is_bounded_by_its_finished_size(shards, decode):
+    """4 x 3 x 64 x 64 floats are 196,608 bytes, four times the levels: two batches fit, the third waits."""
+    fields = {"image": fl.Image(size=64)}
+    made = loader(shards, 4, decode=decode, fields=fields, max_bytes=4 * 250_000, prefetch=5)
+    run = iter(made)
+    next(run)
+    assert len(run._trips) <= 3
+
+
+def test_what_leaves_the_loader_on_a_gpu_is_not_dalis_memory(shards, monkeypatch):
+    """uint8 and channels last is what DALI gives; here a tensor that says it is on a GPU."""
+    config = loader(shards, 2, dtype="uint8", layout="channels_last")._config
+    levels = torch.zeros(2, 3, *SIZE, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    pixels = Pixels(config, 1)
+    assert pixels.finished("image", levels, np.arange(2)) is levels
+
+    class OnGpu(torch.Tensor):
+        device = torch.device("cuda:0")
+
+    monkeypatch.setattr("fastload.loader.pixels.require_triton", lambda device: None)
+    there = pixels.finished("image", levels.as_subclass(OnGpu), np.arange(2))
+    assert there.data_ptr() != levels.data_ptr()
+    assert there.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_iteration_that_is_found_forgotten_on_a_worker_thread_ends_when_its_work_is_done(shards, decode):
+    """The collector may run where a lock of the loader is held, so that nothing may wait there."""
+    made = loader(shards, 2, decode=decode, prefetch=2)
+    run = iter(made)
+    next(run)
+    cycle = [run]
+    cycle.append(cycle)
+    found = threading.Thread(target=gc.collect, name=f"{WORKER_NAME}somebody")
+    gone = weakref.ref(run)
+    del run, cycle
+    found.start()
+    found.join()
+    assert gone() is None
+    made.close()
+    assert flat(made) != []
+    made.close()
+    assert workers_after_a_while() == []
 
 
 def test_an_image_of_too_many_pixels_is_refused(tmp_path, decode):

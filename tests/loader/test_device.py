@@ -4,6 +4,8 @@ Without a GPU the copies run against a stand-in for torch.cuda that records what
 """
 
 import contextlib
+import sys
+import threading
 import weakref
 from types import SimpleNamespace
 
@@ -81,7 +83,11 @@ class FakeEvent:
         return self._state.done
 
     def elapsed_time(self, _):
+        assert self.query(), "not ready"
         return 3.0
+
+    def synchronize(self):
+        self._state.done = True
 
 
 @pytest.fixture
@@ -156,6 +162,51 @@ def test_the_counters_are_of_what_is_done(cuda):
     cuda.done = True
     counters = there.counters()
     assert counters == {"batches": 1, "copied_bytes": 16, "copy_seconds": 0.003, "augment_seconds": 0.003}
+
+
+def test_counters_are_asked_for_while_batches_are_delivered(cuda):
+    """Two threads must not take the same batch for done; with no lock this fails within a few hundred
+    turns."""
+    cuda.done = True
+    there = CudaDelivery("cuda:0")
+    stop, errors = threading.Event(), []
+
+    def ask():
+        while not stop.is_set():
+            try:
+                there.counters()
+            except Exception as error:
+                errors.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for _ in range(3000):
+        there.deliver({}, lambda batch: batch)
+    stop.set()
+    asking.join()
+    sys.setswitchinterval(before)
+    assert errors == []
+    assert there.counters()["batches"] == 3000
+
+
+def test_closing_waits_for_what_is_still_read(cuda):
+    there = CudaDelivery("cuda:0")
+    there.deliver({"image": fake(1)}, lambda batch: batch)
+    there.close()
+    assert cuda.done
+    assert len(there._in_flight) == 0
+
+
+def test_pinned_memory_that_is_not_there_is_a_lack_of_memory(cuda, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    there = CudaDelivery("cuda:0")
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(MemoryError, match="7 bytes of pinned memory"):
+        there.pinned(7)
 
 
 def test_auto_is_a_device_that_torch_can_use(shards):
