@@ -163,6 +163,32 @@ def test_reports_and_statistics_are_those_of_every_other_route(shards, decode):
     assert stats["stages"]["batch"]["busy_seconds"] > 0
 
 
+@needs_dali
+def test_a_stage_that_cannot_take_a_batch_ends_the_iteration_and_nothing_else(shards, monkeypatch):
+    made = loader(shards, 4, decode="dali", prefetch=2)
+    good = flat(made)
+    stage = made._kept["dali"]
+    real = stage.submit
+
+    def fail_at_the_second(*arguments):
+        if stage.stats.batches % 6 == 1:
+            stage.stats.batches += 1
+            raise MemoryError("no room")
+        return real(*arguments)
+
+    monkeypatch.setattr(stage, "submit", fail_at_the_second)
+    for _ in range(6):  # more often than batches may be in flight
+        stage.stats.batches = 0
+        with pytest.raises(MemoryError, match="no room"):
+            list(made)
+        assert stage._counted == 0
+    monkeypatch.undo()
+    made.set_epoch(0)
+    assert flat(made) == good
+    made.close()
+    assert workers() == []
+
+
 def test_what_is_ahead_is_bounded_by_its_finished_size(shards, decode):
     """4 x 3 x 64 x 64 floats are 196,608 bytes, four times the levels: two batches fit, the third waits."""
     fields = {"image": fl.Image(size=64)}
