@@ -19,7 +19,15 @@ import triton.language as tl
 from fastload.normalize import Normalization
 from fastload.ops import augment_params as columns
 from fastload.ops.augment_params import Stage
-from fastload.ops.fused_augment import GRAY
+from fastload.ops.augment_stages_triton import (
+    gray,
+    hue_shifted,
+    is_kept,
+    jittered,
+    level,
+    recoloured,
+    saturated,
+)
 
 # Pixels of a tile, and the warps that share them: 4 pixels for each lane, so that a lane's 12 bytes of an
 # image are three words, and its results one store of 8 bytes (two-byte floats) or 16 (float32) per channel.
@@ -27,20 +35,18 @@ from fastload.ops.fused_augment import GRAY
 BLOCK, NUM_WARPS = 1024, 8
 # The longest row of a tile: 256 pixels are 768 bytes of input.
 LONGEST_ROW = 256
-# ptxas would take 64 for a lane that gathers bilinear pixels, and leave room for half of the warps that a
-# multiprocessor can hold, also where images are only mirrored. Not measured yet.
+# What a lane that gathers bilinear pixels would take more would leave room for fewer warps, also where images
+# are only mirrored. Not measured yet.
 MAX_REGISTERS = 40
 # Partial sums of an image at most: 64 images are 2048 programs, 15 for each multiprocessor of an H200.
 SPLITS = 32  # a power of two
 # CUDA's limit on the second axis of a grid.
 MOST_IMAGES = 65535
 
-_G_INV, _C, _JITTER = tl.constexpr(columns.G_INV), tl.constexpr(columns.C), tl.constexpr(columns.JITTER)
+_G_INV, _JITTER = tl.constexpr(columns.G_INV), tl.constexpr(columns.JITTER)
 _ORDER, _HSV = tl.constexpr(columns.ORDER), tl.constexpr(columns.HSV)
-_CUT_SIZE, _CUT_CENTER = tl.constexpr(columns.CUT_SIZE), tl.constexpr(columns.CUT_CENTER)
 _COLUMNS, _SPLITS = tl.constexpr(columns.COLUMNS), tl.constexpr(SPLITS)
-_BRIGHTNESS, _CONTRAST, _SATURATION = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-_GRAY_RED, _GRAY_GREEN, _GRAY_BLUE = (tl.constexpr(weight) for weight in GRAY)
+_CONTRAST = tl.constexpr(1)
 
 
 def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, nearest: bool) -> Any:
@@ -179,24 +185,24 @@ def _kernel(
             sums_ptr = partial_sums_ptr + image.to(tl.int64) * splits
             sums = tl.load(sums_ptr + split, mask=split < splits, other=0.0)
             mean = tl.sum(sums) / (height * 1.0 * width)
-        red, green, blue = _jittered(red, green, blue, row_ptr, mean, 4, CHANNELS)
+        red, green, blue = jittered(red, green, blue, row_ptr, mean, 4, CHANNELS)
     if COLOR:
-        red, green, blue = _recoloured(red, green, blue, row_ptr, unit, CHANNELS)
+        red, green, blue = recoloured(red, green, blue, row_ptr, unit, CHANNELS)
         unit = 1.0
     if HSV and CHANNELS == 3:
         red, green, blue = red * unit, green * unit, blue * unit
         unit = 1.0
         hue = tl.load(row_ptr + _HSV)
         if hue != 0:
-            red, green, blue = _hue_shifted(red, green, blue, hue, CHANNELS)
-        red, green, blue = _saturated(red, green, blue, tl.load(row_ptr + _HSV + 1))
+            red, green, blue = hue_shifted(red, green, blue, hue, CHANNELS)
+        red, green, blue = saturated(red, green, blue, tl.load(row_ptr + _HSV + 1))
     red = red * (scale_red * unit) + shift_red
     green = green * (scale_green * unit) + shift_green
     blue = blue * (scale_blue * unit) + shift_blue
     if out_ptr.dtype.element_ty == tl.uint8:
-        red, green, blue = _level(red), _level(green), _level(blue)
+        red, green, blue = level(red), level(green), level(blue)
     if CUTOUT:
-        kept = _kept(row_ptr, y, x, height, width)
+        kept = is_kept(row_ptr, y, x, height, width)
         red, green, blue = tl.where(kept, red, 0.0), tl.where(kept, green, 0.0), tl.where(kept, blue, 0.0)
 
     inside = (y < height) & (x < width)
@@ -246,10 +252,10 @@ def _gray_sums_kernel(
             WARP, CHANNELS, WORDS, NEAREST, INDEX, BLOCK, TILE_WIDTH, TILES_X,
         )  # fmt: skip
         red, green, blue = red * UNIT, green * UNIT, blue * UNIT
-        red, green, blue = _jittered(red, green, blue, row_ptr, 0.0, place, CHANNELS)
+        red, green, blue = jittered(red, green, blue, row_ptr, 0.0, place, CHANNELS)
         y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
         inside = (y < height) & (x < width)
-        total += tl.where(inside, _gray(red, green, blue, CHANNELS), 0.0)
+        total += tl.where(inside, gray(red, green, blue, CHANNELS), 0.0)
     tl.store(partial_sums_ptr + image.to(tl.int64) * splits + split, tl.sum(total))
 
 
@@ -386,104 +392,3 @@ def _between(at, right, below, part_y, part_x):
     at += below
     under = tl.load(at).to(tl.float32) * (1 - part_x) + tl.load(at + right).to(tl.float32) * part_x
     return above * (1 - part_y) + under * part_y
-
-
-@triton.jit
-def _jittered(red, green, blue, row_ptr, mean, stop, CHANNELS: tl.constexpr):
-    """The first `stop` steps of ColorJitter, clamped after each; mean: of gray when the contrast comes."""
-    for place in range(stop):
-        step = tl.load(row_ptr + _ORDER + place).to(tl.int32) & 3  # whatever the row holds, a column of it
-        factor = tl.load(row_ptr + _JITTER + step)
-        if step == _BRIGHTNESS:
-            red, green, blue = red * factor, green * factor, blue * factor
-        elif step == _CONTRAST:
-            offset = mean * (1 - factor)
-            red, green, blue = red * factor + offset, green * factor + offset, blue * factor + offset
-        elif step == _SATURATION:
-            if CHANNELS == 3:
-                offset = _gray(red, green, blue, CHANNELS) * (1 - factor)
-                red, green, blue = red * factor + offset, green * factor + offset, blue * factor + offset
-        elif factor != 0:
-            red, green, blue = _hue_shifted(red, green, blue, factor, CHANNELS)
-        red, green, blue = _clamped(red), _clamped(green), _clamped(blue)
-    return red, green, blue
-
-
-@triton.jit
-def _gray(red, green, blue, CHANNELS: tl.constexpr):
-    gray = red
-    if CHANNELS == 3:
-        gray = red * _GRAY_RED + green * _GRAY_GREEN + blue * _GRAY_BLUE
-    return gray
-
-
-@triton.jit
-def _hue_shifted(red, green, blue, turns, CHANNELS: tl.constexpr):
-    """The contract's channels in their other form: smallest + span clamp(|h - 3| - 1, 0, 1) for red, and with
-    2 - |h - 2| and 2 - |h - 4| for green and blue, h in [0, 6): one remainder for three."""
-    if CHANNELS == 3:
-        largest = tl.maximum(red, tl.maximum(green, blue))
-        smallest = tl.minimum(red, tl.minimum(green, blue))
-        span = largest - smallest
-        safe = tl.where(span > 0, span, 1.0)
-        of_green = tl.where(largest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
-        # Whole turns are taken off first, so that what is rounded stays small.
-        hue = tl.where(largest == red, (green - blue) / safe, of_green) + 6 * (turns - tl.floor(turns))
-        hue -= 6 * tl.floor(hue * (1 / 6))
-        red = smallest + span * _clamped(tl.abs(hue - 3) - 1)
-        green = smallest + span * _clamped(2 - tl.abs(hue - 2))
-        blue = smallest + span * _clamped(2 - tl.abs(hue - 4))
-    return red, green, blue
-
-
-@triton.jit
-def _recoloured(red, green, blue, row_ptr, unit, CHANNELS: tl.constexpr):
-    """C applied to channels of which a one is worth `unit`, clamped to [0, 1]."""
-    at = row_ptr + _C
-    c00, c03 = tl.load(at) * unit, tl.load(at + 3)
-    if CHANNELS == 1:
-        red = _clamped(c00 * red + c03)
-        green, blue = red, red
-    else:
-        c01, c02 = tl.load(at + 1) * unit, tl.load(at + 2) * unit
-        c10, c11, c12 = tl.load(at + 4) * unit, tl.load(at + 5) * unit, tl.load(at + 6) * unit
-        c20, c21, c22 = tl.load(at + 8) * unit, tl.load(at + 9) * unit, tl.load(at + 10) * unit
-        new_red = c00 * red + (c01 * green + (c02 * blue + c03))
-        new_green = c10 * red + (c11 * green + (c12 * blue + tl.load(at + 7)))
-        new_blue = c20 * red + (c21 * green + (c22 * blue + tl.load(at + 11)))
-        red, green, blue = _clamped(new_red), _clamped(new_green), _clamped(new_blue)
-    return red, green, blue
-
-
-@triton.jit
-def _saturated(red, green, blue, factor):
-    """HSV's saturation times a factor, at most 1; greys stay."""
-    largest = tl.maximum(red, tl.maximum(green, blue))
-    span = largest - tl.minimum(red, tl.minimum(green, blue))
-    factor = tl.minimum(factor, largest / tl.where(span > 0, span, 1.0))
-    red = largest - factor * (largest - red)
-    green = largest - factor * (largest - green)
-    blue = largest - factor * (largest - blue)
-    return red, green, blue
-
-
-@triton.jit
-def _kept(row_ptr, y, x, height, width):
-    """Where a pixel is not cut out."""
-    size = tl.load(row_ptr + _CUT_SIZE)
-    far_x = tl.abs(x.to(tl.float32) + 0.5 - width * tl.load(row_ptr + _CUT_CENTER)) >= size * width * 0.5
-    far_y = (
-        tl.abs(y.to(tl.float32) + 0.5 - height * tl.load(row_ptr + _CUT_CENTER + 1)) >= size * height * 0.5
-    )
-    return far_x | far_y
-
-
-@triton.jit
-def _clamped(value):
-    return tl.minimum(tl.maximum(value, 0.0), 1.0)
-
-
-@triton.jit
-def _level(value):
-    """255 v + 1/2 as a level, still a float."""
-    return tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0))
