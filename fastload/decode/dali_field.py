@@ -213,7 +213,7 @@ class FieldShare:
         for samples, output in parts:
             self.read_later.append(output)
             for start, stop in _runs(samples):
-                pixels[samples[start] : samples[stop - 1] + 1].copy_(output[start:stop])
+                _copy(output[start:stop], pixels[samples[start] : samples[stop - 1] + 1])
         staged = torch.empty(
             (len(images), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda"
         )
@@ -221,6 +221,14 @@ class FieldShare:
             one.numpy()[...] = levels
             pixels[i].copy_(one, non_blocking=True)
         return pixels
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
+    if target.device.type == "cpu":
+        # In this thread alone: torch's would spin beside DALI's, and take longer than all the rest.
+        target.numpy()[...] = source.numpy()
+    else:
+        target.copy_(source)
 
 
 def _by_pillow(content, spec, seed, position, max_pixels, guide) -> tuple[DecodedImage | str, float]:
