@@ -6,15 +6,15 @@ report. Promised: geometry and dice are those of spec.py; a sample's pixels do n
 in; a bad sample costs its batch a second run at most, never another batch and never the process
 (dali_gate.py); what DALI does not take is decoded by Pillow, on threads, into the same batch, and counted.
 
-Agreement with the reference on the CPU. Decoding is bit-identical. Resizing, 58 photos of 15 sizes in 5
-geometries from 64 to 900 pixels, flips and all, against Pillow at scaled=None (DALI has no scaled decoding,
-and decodes at full size whatever a spec says): the median and the worst PSNR of a photo in dB, mean levels,
-share of equal values, and the worst PSNR without the outermost 4 pixels, as at the border of an image DALI
-repeats pixels where Pillow leaves them out:
+Agreement with the reference on the CPU. Decoding is bit-identical. Resizing, the photos of tests/data in 5
+geometries, against Pillow at scaled=None (DALI has no scaled decoding, and decodes at full size whatever a
+spec says): the median and the worst PSNR of a photo in dB, mean levels, share of equal values, and the worst
+PSNR without the outermost 4 pixels, as at the border of an image DALI repeats pixels where Pillow leaves them
+out (benchmarks/results/dali-2026-11-21-10b6554ab7.json, made by benchmarks/bench_dali.py):
 
-    bilinear  57.6  42.2  0.104  90.1 %  54.4        against scaled="half":  56.7  41.3  0.175
-    bicubic   57.7  45.8  0.108  89.6 %  54.8                                56.6  41.1  0.174
-    lanczos   57.3  47.1  0.115  88.9 %  53.6                                56.3  40.1  0.186
+    bilinear  55.9  34.4  0.173  86.4 %  54.5        against scaled="half":  55.9  35.0
+    bicubic   56.0  38.1  0.168  85.5 %  54.0                                55.9  39.3
+    lanczos   55.6  39.4  0.179  84.4 %  51.5                                55.3  38.4
 
 "nearest" takes the pixels that Pillow takes, but where a centre lies on the edge between two pixels and
 Pillow, which sums up its steps, takes now one and now the other (512 pixels to 96): see dali_gate.py.
