@@ -104,10 +104,10 @@ class Pixels:
         return drawn
 
     def finished(self, name: str, levels: Any, positions: np.ndarray) -> Any:
-        """[N, 3, height, width] in the loader's dtype and layout, of levels of that shape, uint8 and channels
-        last.
+        """[N, 3, height, width] in the loader's dtype and layout.
 
-        On a GPU everything is launched on the current stream, and nothing waits.
+        levels: of that shape, uint8 and channels last. On a GPU everything is launched on the current stream,
+            and nothing waits.
         """
         import torch
 
@@ -117,8 +117,7 @@ class Pixels:
             require_triton(levels.device)
         form = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
         if config.dtype == "uint8" and not field.plan.stages:
-            # DALI's memory must not leave the loader on a GPU: torch cannot hold it for the training's
-            # stream.
+            # On a GPU DALI's memory must not leave the loader: torch cannot hold it for another stream.
             is_done = levels.device.type == "cpu" and form == torch.channels_last
             return levels if is_done else levels.clone(memory_format=form)
         shape = (len(positions), 3, field.height, field.width)

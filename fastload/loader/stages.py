@@ -92,9 +92,11 @@ class Stages:
         self._reader = ShardReader(dataset, threads=min(MOST_READERS, max(LEAST_READERS, threads)))
         self._pixels = Pixels(config, threads)
         device = resolve_device(config.device)
-        # Its stream, too: torch keeps freed memory for the stream that it was made on.
-        self._delivery = kept.setdefault("delivery", None) or delivery(device)
-        kept["delivery"] = self._delivery
+        if (
+            "delivery" not in kept
+        ):  # with its stream: torch keeps freed memory for the stream that it was made on
+            kept["delivery"] = delivery(device)
+        self._delivery = kept["delivery"]
         self._images = self._image_stage(device) if config.image_fields else None
         # Where images are finished by the batch, or on a GPU, a thread does so ahead of need.
         self._delivers_ahead = self._delivery.pins or (self._images is not None and self._images.by_batch)
@@ -211,10 +213,9 @@ class Stages:
                     return future.result()
 
     def forget(self, trips: "deque[Trip]") -> None:
-        """Ends a forgotten iteration, on whichever of the loader's own threads found it while collecting
-        garbage.
+        """Ends a forgotten iteration that one of the loader's own threads found while collecting garbage.
 
-        Its locks may be held by that very thread, so that this waits until a piece of work is done.
+        Locks may be held by that very thread, so that it ends when a piece of work is done.
         """
         _FORGOTTEN.append((self, trips))
 
