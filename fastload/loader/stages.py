@@ -98,8 +98,9 @@ class Stages:
             kept["delivery"] = delivery(device)
         self._delivery = kept["delivery"]
         self._images = self._image_stage(device) if config.image_fields else None
-        # Where images are finished by the batch, or on a GPU, a thread does so ahead of need.
-        self._delivers_ahead = self._delivery.pins or (self._images is not None and self._images.by_batch)
+        # What is done with whole batches, a thread does ahead of need.
+        by_batch = self._images is not None and self._images.by_batch
+        self._delivers_ahead = self._delivery.pins or by_batch or config.augment.mixes
         self._deliverer: futures.ThreadPoolExecutor | None = None
         self._workers: futures.ThreadPoolExecutor | None = None
         self._lock = threading.Lock()

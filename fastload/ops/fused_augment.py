@@ -21,10 +21,10 @@ saturation and hue leave it alone, gray is v. Results have no gradients.
 
 Twins. `reference` computes in float32, or in float64 where that is the dtype asked for, and is what the
 others are held against: with float64 they agree to 2e-6 of the range [0, 1] without a warp. Coordinates are
-float32, so a warp adds up to 2^-22 of the longer side in pixels, times the slope of the image there: 3e-4 of
-the range for noise at 1024 pixels. uint8 results differ by at most one level, float16 and bfloat16 by their
-own rounding. An edge of a cutout that lies within float32's rounding of a pixel's centre may take that pixel
-or leave it.
+float32, so a warp adds up to 2^-22 of the largest coordinate, in pixels and before it is reflected, times the
+slope of the image there: 3e-4 of the range for noise at 1024 pixels. uint8 results differ by at most one
+level, float16 and bfloat16 by their own rounding. An edge of a cutout that lies within float32's rounding of
+a pixel's centre may take that pixel or leave it.
 """
 
 from typing import Any

@@ -7,6 +7,7 @@ import torch
 import fastload as fl
 from fastload.augment.mixing import beta_quantile, draw_mix
 from fastload.errors import ConfigError
+from fastload.ops.mix import mix
 from fastload.rng import Purpose, uniforms
 
 U = np.linspace(0, 1, 999)
@@ -77,6 +78,18 @@ def test_every_image_is_mixed_with_the_one_before_it():
             expected[:, top:bottom, left:right] = images[n - 1][:, top:bottom, left:right]
             assert torch.allclose(mixed.images[n], expected, atol=1e-6)
         assert mixed.share.tolist() == drawn.share.tolist()
+
+
+def test_image_by_image_is_the_same_as_all_at_once():
+    images, drawn = torch.rand(7, 3, 9, 11), draw_mix(0.5, 0.5, range(7), 2, 9, 11)
+    share, boxes = torch.from_numpy(drawn.blend), torch.from_numpy(drawn.boxes)
+    assert len(set(drawn.blend.tolist())) > 2 and (drawn.boxes[:, 2] > drawn.boxes[:, 0]).any()
+    whole = mix(images.clone().requires_grad_(), share, boxes)  # with a gradient, it is done all at once
+    assert torch.allclose(mix(images, share, boxes), whole, atol=1e-6)
+    whole.sum().backward()
+    last = mix(images.contiguous(memory_format=torch.channels_last), share, boxes)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(last, whole, atol=1e-6)
 
 
 def test_the_ops_alone_do_the_same():
