@@ -10,6 +10,7 @@ from PIL import Image
 from fastload import _native
 from fastload.decode.image_header import ImageHeader, image_header
 from tests.corpus import ORIENTATION, SIZE, broken, encode, photos, picture, pictures, png, tiff
+from tests.pillow_version import needs_pillow_13
 
 CHANNELS = {"1": 1, "L": 1, "P": 1, "I;16": 1, "I": 1, "F": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
 BMP_32 = b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 5, -7, 1, 32, 0) + bytes(20 + 5 * 7 * 4)
@@ -123,6 +124,7 @@ def test_channels_and_bits_are_those_stored(name, channels, bits):
     assert (got.channels, got.bits) == (channels, bits)
 
 
+@needs_pillow_13
 @pytest.mark.filterwarnings("ignore:Metadata Warning")
 @pytest.mark.parametrize(
     "entries",

@@ -20,6 +20,7 @@ from fastload.fields import Image
 from fastload.loader.config import LoaderConfig
 from fastload.normalize import PRESETS, normalize
 from tests import corpus
+from tests.pillow_version import needs_pillow_13
 
 SEED = 11
 READER = _native.ShardReader(2)
@@ -84,6 +85,7 @@ def test_photos_equal_the_reference_bit_for_bit(tmp_path, field):
     assert np.array_equal(tensors["image"].permute(0, 2, 3, 1), reference(blobs, field))
 
 
+@needs_pillow_13
 def test_every_format_and_oddity_equals_the_reference(tmp_path):
     pictures = corpus.pictures()
     field = Image(size=24)

@@ -13,6 +13,7 @@ from fastload.decode.pillow import decode_image, decode_rgb, render, upright_siz
 from fastload.decode.spec import Geometry, ImageSpec, denominator, geometry, stretched
 from fastload.errors import SampleError
 from tests.corpus import SIZE, broken, encode, photos, picture, pictures, png, tiff
+from tests.pillow_version import needs_pillow_13
 
 RGB, ALPHA = picture(), picture(seed=1)[..., 0]
 UPRIGHT = {  # what EXIF's orientation N asks for, without Pillow
@@ -259,6 +260,7 @@ def test_a_broken_file_is_refused_in_one_line(name):
         assert message and "\n" not in message and "object at 0x" not in message and "Error" not in message
 
 
+@needs_pillow_13
 def test_the_reason_says_what_is_wrong():
     for name, reason in {
         "empty": "the file is empty",
