@@ -176,16 +176,9 @@ class BatchImages:
 
         Nothing is copied; the buffer goes back to its pool when the last tensor over it dies, views included.
         """
-        import torch
-
-        n, spec, dtype = len(self._positions), self._stage.specs[name], self._stage.dtype
-        channels_last = self._stage.layout == "channels_last"
-        shape = (n, spec.height, spec.width, 3) if channels_last else (n, 3, spec.height, spec.width)
-        array = np.frombuffer(self._buffers[name], _NUMPY_DTYPE[dtype], math.prod(shape)).reshape(shape)
-        tensor = torch.from_numpy(array)
-        if dtype == "bfloat16":
-            tensor = tensor.view(torch.bfloat16)
-        return tensor.permute(0, 3, 1, 2) if channels_last else tensor
+        spec, stage = self._stage.specs[name], self._stage
+        shape = len(self._positions), spec.height, spec.width
+        return tensor_over(self._buffers[name], *shape, stage.dtype, stage.layout)
 
     def release(self, done) -> None:
         """The levels have been used; their memory is held by the tensors over it."""
@@ -274,6 +267,19 @@ class BatchImages:
                 native = None if self._pending is None else self._pending.report(self._names.index(name))
                 self._rows[name] = native or crop_report.empty_rows(len(self._positions))
             return self._rows[name]
+
+
+def tensor_over(buffer, n: int, height: int, width: int, dtype: str, layout: str):
+    """A torch tensor [n, 3, height, width] over a buffer, without a copy; it keeps the buffer from its
+    pool."""
+    import torch
+
+    channels_last = layout == "channels_last"
+    shape = (n, height, width, 3) if channels_last else (n, 3, height, width)
+    tensor = torch.from_numpy(np.frombuffer(buffer, _NUMPY_DTYPE[dtype], math.prod(shape)).reshape(shape))
+    if dtype == "bfloat16":
+        tensor = tensor.view(torch.bfloat16)
+    return tensor.permute(0, 3, 1, 2) if channels_last else tensor
 
 
 def _write_reference(out, levels: np.ndarray, rule) -> None:

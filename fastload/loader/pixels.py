@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastload import _native
+from fastload.decode.images import tensor_over
 from fastload.fields import Int
 from fastload.normalize import Normalization
 from fastload.ops.augment_params import Stage
@@ -21,6 +22,8 @@ from fastload.ops.draw_params import DrawPlan, draw_params
 from fastload.ops.fused_augment import IDENTITY, augment_rows, require_triton
 from fastload.ops.mix import mix
 from fastload.ops.transfer import to_device
+
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
 
 
 class FieldPlan(NamedTuple):
@@ -71,10 +74,14 @@ class FieldAugment:
 
 
 class Pixels:
-    """The image fields of a config, from levels on."""
+    """The image fields of a config, from levels on.
 
-    def __init__(self, config, threads: int):
-        self._config, self._threads = config, threads
+    threads: of the native kernels. memory: a pool, from which the tensors of whole batches on the CPU come:
+    new memory takes longer to get than to fill.
+    """
+
+    def __init__(self, config, threads: int, memory: "_native.BufferPool"):
+        self._config, self._threads, self._memory = config, threads, memory
         fields = config.image_fields
         self.fields = {
             name: self._field(one, fields.get(one.like, one), name) for name, one in fields.items()
@@ -91,7 +98,7 @@ class Pixels:
     @property
     def sample_bytes(self) -> int:
         """Bytes of the finished images of one sample."""
-        item = {"uint8": 1, "float32": 4}.get(self._config.dtype, 2)
+        item = _ITEM_BYTES[self._config.dtype]
         return sum(3 * field.height * field.width * item for field in self.fields.values())
 
     def augments(self, positions: np.ndarray) -> dict[str, FieldAugment]:
@@ -121,12 +128,22 @@ class Pixels:
             is_done = levels.device.type == "cpu" and form == torch.channels_last
             return levels if is_done else levels.clone(memory_format=form)
         shape = (len(positions), 3, field.height, field.width)
-        out = torch.empty(shape, dtype=getattr(torch, config.dtype), device=levels.device, memory_format=form)
+        if impl == "native":
+            out = self._tensor(len(positions), field)
+        else:
+            kind = getattr(torch, config.dtype)
+            out = torch.empty(shape, dtype=kind, device=levels.device, memory_format=form)
         rows = draw_params(field.plan, positions, config.seed, device=levels.device)
         stages: Stage = field.plan.stages
         pixels = levels.permute(0, 2, 3, 1)
         how = {"filter": field.filter, "impl": impl, "threads": self._threads}
         return augment_rows(pixels, rows, stages, field.rule, out, **how)
+
+    def _tensor(self, n: int, field: FieldPlan) -> Any:
+        """An empty tensor for a batch on the CPU."""
+        dtype, layout = self._config.dtype, self._config.layout
+        buffer = self._memory.acquire(3 * n * field.height * field.width * _ITEM_BYTES[dtype])
+        return tensor_over(buffer, n, field.height, field.width, dtype, layout)
 
     def mixed(self, batch: dict, positions: np.ndarray) -> dict:
         """The batch after mixup or CutMix: images, "NAME.mixed" for every tensor of labels, "__lambda__"."""
@@ -136,7 +153,8 @@ class Pixels:
             drawn = augment.draw_mix(positions, seed, field.height, field.width)
             images = batch[name]
             of_field, blend, boxes = (to_device(one, images.device) for one in drawn)
-            batch[name] = mix(images, blend, boxes)
+            out = None if images.is_cuda else self._tensor(len(positions), field)
+            batch[name] = mix(images, blend, boxes, out)
             share = of_field if share is None else share
         for name, one in self._config.fields.items():
             if isinstance(one, Int):

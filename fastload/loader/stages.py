@@ -90,7 +90,7 @@ class Stages:
         self._in_place = [name for name in valued if isinstance(fields[name], _IN_PLACE)]
         self._on_workers = [name for name in valued if not isinstance(fields[name], _IN_PLACE)]
         self._reader = ShardReader(dataset, threads=min(MOST_READERS, max(LEAST_READERS, threads)))
-        self._pixels = Pixels(config, threads)
+        self._pixels = Pixels(config, threads, memory)
         device = resolve_device(config.device)
         if (
             "delivery" not in kept

@@ -32,24 +32,27 @@ def cutmix(images: Any, boxes: Any) -> Any:
     return torch.where(_inside(boxes, images), images.roll(1, 0), images)
 
 
-def mix(images: Any, share: Any, boxes: Any) -> Any:
-    """Both at once: `mixup` by `share`, and in the boxes nothing but the image before."""
+def mix(images: Any, share: Any, boxes: Any, out: Any = None) -> Any:
+    """Both at once: `mixup` by `share`, and in the boxes nothing but the image before.
+
+    out: a tensor to write to, as the result would be, for images on the CPU that need no gradient.
+    """
     import torch
 
     _check(images, share)
     _check(images, boxes, 4)
     if images.device.type == "cpu" and not (images.requires_grad and torch.is_grad_enabled()):
-        return _mix_one_by_one(images, share, boxes)
+        return _mix_one_by_one(images, share, boxes, torch.empty_like(images) if out is None else out)
+    assert out is None
     others = images.roll(1, 0)
     blended = torch.lerp(others, images, share.to(images.dtype)[:, None, None, None])
     return torch.where(_inside(boxes, images), others, blended)
 
 
-def _mix_one_by_one(images: Any, share: Any, boxes: Any) -> Any:
+def _mix_one_by_one(images: Any, share: Any, boxes: Any, mixed: Any) -> Any:
     """The same, image by image: on a CPU the intermediate results of whole batches take the time."""
     import torch
 
-    mixed = torch.empty_like(images)
     for n, (own, (left, top, right, bottom)) in enumerate(zip(share.tolist(), boxes.tolist(), strict=True)):
         if own == 1.0:
             mixed[n] = images[n]

@@ -12,6 +12,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from fastload._native import BufferPool
 
 import fastload as fl
 from fastload import backends
@@ -202,7 +203,7 @@ def test_what_leaves_the_loader_on_a_gpu_is_not_dalis_memory(shards, monkeypatch
     """uint8 and channels last is what DALI gives; here a tensor that says it is on a GPU."""
     config = loader(shards, 2, dtype="uint8", layout="channels_last")._config
     levels = torch.zeros(2, 3, *SIZE, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    pixels = Pixels(config, 1)
+    pixels = Pixels(config, 1, BufferPool(1 << 20))
     assert pixels.finished("image", levels, np.arange(2)) is levels
 
     class OnGpu(torch.Tensor):
