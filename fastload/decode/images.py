@@ -270,8 +270,7 @@ class BatchImages:
 
 
 def tensor_over(buffer, n: int, height: int, width: int, dtype: str, layout: str):
-    """A torch tensor [n, 3, height, width] over a buffer, without a copy; it keeps the buffer from its
-    pool."""
+    """A torch tensor [n, 3, height, width] over a buffer, which it keeps from its pool."""
     import torch
 
     channels_last = layout == "channels_last"
