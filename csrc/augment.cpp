@@ -1,9 +1,7 @@
 #include "augment.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstring>
 #include <stdexcept>
 
 #include "pixels.h"
@@ -25,14 +23,6 @@ bool runs_here(const AugmentKernels *kernels) {
     (void)kernels;
     return true;
 }
-
-const AugmentKernels *const WIDEST_FIRST[] = {
-#if defined(__x86_64__)
-    &AUGMENT_KERNELS_AVX512,
-    &AUGMENT_KERNELS_AVX2,
-#endif
-    &AUGMENT_KERNELS_BASELINE,
-};
 
 // Steps of an image as they are found in its row. Levels are in their range as they come: a step that changes nothing
 // is left out, and one that mixes them with their own mean or gray by a share below 1 need not clamp. Floats are
@@ -219,16 +209,17 @@ Memory &memory_of_thread() {
 
 }  // namespace
 
-const AugmentKernels *best_augment_kernels() {
-    for (const AugmentKernels *kernels : WIDEST_FIRST)
-        if (runs_here(kernels)) return kernels;
-    return &AUGMENT_KERNELS_BASELINE;
-}
-
-const AugmentKernels *augment_kernels_named(const char *name) {
-    for (const AugmentKernels *kernels : WIDEST_FIRST)
-        if (!std::strcmp(kernels->name, name)) return runs_here(kernels) ? kernels : nullptr;
-    return nullptr;
+KernelChoice<AugmentKernels> &augment_kernel_choice() {
+    static KernelChoice<AugmentKernels> choice(
+        {
+#if defined(__x86_64__)
+            &AUGMENT_KERNELS_AVX512,
+            &AUGMENT_KERNELS_AVX2,
+#endif
+            &AUGMENT_KERNELS_BASELINE,
+        },
+        runs_here);
+    return choice;
 }
 
 std::string row_error(const AugmentSettings &settings, const float *row) {
@@ -255,7 +246,7 @@ size_t result_bytes(const AugmentSettings &settings, int height, int width, int 
 void augment_image(const AugmentSettings &settings, const float *row, const AugmentSource &source, uint8_t *out) {
     Memory &memory = memory_of_thread();
     AugmentProgram program = program_of(settings, row, source);
-    augment_kernels_in_use().augment(source, program, memory.scratch(source, program.warped), out);
+    augment_kernel_choice().in_use().augment(source, program, memory.scratch(source, program.warped), out);
     memory.let_go_of_much();
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "augment_kernels.h"
+#include "kernel_choice.h"
 #include "pixel_writer.h"
 
 namespace fastload {
@@ -51,7 +52,7 @@ struct AugmentSettings {
 };
 
 // The best of this machine, unless a test or a benchmark forced another.
-const AugmentKernels &augment_kernels_in_use();
+KernelChoice<AugmentKernels> &augment_kernel_choice();
 
 // What is wrong with a row; empty where nothing is.
 std::string row_error(const AugmentSettings &settings, const float *row);

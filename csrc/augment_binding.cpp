@@ -13,15 +13,6 @@
 
 namespace fastload {
 namespace {
-std::atomic<const AugmentKernels *> chosen{nullptr};
-}
-
-const AugmentKernels &augment_kernels_in_use() {
-    const AugmentKernels *kernels = chosen.load();
-    return kernels ? *kernels : *best_augment_kernels();
-}
-
-namespace {
 namespace py = pybind11;
 using Rows = py::array_t<float, py::array::c_style>;
 using Levels = py::array_t<uint8_t, py::array::c_style>;
@@ -247,19 +238,7 @@ void bind_augment(py::module_ &module) {
         .def("write", &write, py::arg("levels").noconvert(), py::arg("sample"), py::arg("out"),
              "Augments `levels` [height, width, 3] uint8 into sample number `sample` of the buffer `out`.");
     module.def("augment_layout", &layout, "Columns of a row and bits of the stages, by name.");
-    module.def(
-        "augment_kernels", [] { return std::string(augment_kernels_in_use().name); },
-        "The instruction set in use by the augmentation.");
-    module.def(
-        "use_augment_kernels",
-        [](const std::string &name) {
-            const AugmentKernels *kernels = name.empty() ? nullptr : augment_kernels_named(name.c_str());
-            if (!name.empty() && !kernels)
-                throw std::invalid_argument("no such instruction set on this machine: " + name);
-            chosen = kernels;
-        },
-        py::arg("name"),
-        "Forces an instruction set, for tests and benchmarks; the empty string chooses the best again.");
+    bind_kernel_choice(module, "augment_kernels", augment_kernel_choice());
 }
 
 }  // namespace fastload

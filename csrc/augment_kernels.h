@@ -91,10 +91,6 @@ struct AugmentKernels {
                     uint8_t *out);
 };
 
-// The widest set that this machine runs, or the named one; nullptr where that name is unknown or cannot run here.
-const AugmentKernels *best_augment_kernels();
-const AugmentKernels *augment_kernels_named(const char *name);
-
 extern const AugmentKernels AUGMENT_KERNELS_BASELINE;
 #if defined(__x86_64__)
 extern const AugmentKernels AUGMENT_KERNELS_AVX2;

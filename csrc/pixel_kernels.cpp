@@ -1,6 +1,6 @@
 #include "pixel_kernels.h"
 
-#include <cstring>
+#include "pixels.h"
 
 namespace fastload {
 namespace {
@@ -18,25 +18,23 @@ bool runs_here(const PixelKernels *kernels) {
     return true;
 }
 
-const PixelKernels *const WIDEST_FIRST[] = {
-#if defined(__x86_64__)
-    &PIXEL_KERNELS_VNNI,     &PIXEL_KERNELS_AVX512, &PIXEL_KERNELS_AVX2, &PIXEL_KERNELS_SSE2,
-#endif
-    &PIXEL_KERNELS_PORTABLE,
-};
-
 }  // namespace
 
-const PixelKernels *best_pixel_kernels() {
-    for (const PixelKernels *kernels : WIDEST_FIRST)
-        if (runs_here(kernels)) return kernels;
-    return &PIXEL_KERNELS_PORTABLE;
+KernelChoice<PixelKernels> &pixel_kernel_choice() {
+    static KernelChoice<PixelKernels> choice(
+        {
+#if defined(__x86_64__)
+            &PIXEL_KERNELS_VNNI,
+            &PIXEL_KERNELS_AVX512,
+            &PIXEL_KERNELS_AVX2,
+            &PIXEL_KERNELS_SSE2,
+#endif
+            &PIXEL_KERNELS_PORTABLE,
+        },
+        runs_here);
+    return choice;
 }
 
-const PixelKernels *pixel_kernels_named(const char *name) {
-    for (const PixelKernels *kernels : WIDEST_FIRST)
-        if (!std::strcmp(kernels->name, name)) return runs_here(kernels) ? kernels : nullptr;
-    return nullptr;
-}
+const PixelKernels &pixel_kernels_in_use() { return pixel_kernel_choice().in_use(); }
 
 }  // namespace fastload

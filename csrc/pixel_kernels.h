@@ -99,10 +99,6 @@ struct PixelKernels {
     void (*finish_writes)();
 };
 
-// The widest set that this machine runs, or the named one; nullptr where that name is unknown or cannot run here.
-const PixelKernels *best_pixel_kernels();
-const PixelKernels *pixel_kernels_named(const char *name);
-
 extern const PixelKernels PIXEL_KERNELS_PORTABLE;
 #if defined(__x86_64__)
 extern const PixelKernels PIXEL_KERNELS_SSE2;

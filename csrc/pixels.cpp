@@ -6,7 +6,6 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <atomic>
 #include <stdexcept>
 
 #include "buffer_pool.h"
@@ -15,15 +14,6 @@
 #include "resize.h"
 
 namespace fastload {
-namespace {
-std::atomic<const PixelKernels *> chosen{nullptr};
-}
-
-const PixelKernels &pixel_kernels_in_use() {
-    const PixelKernels *kernels = chosen.load();
-    return kernels ? *kernels : *best_pixel_kernels();
-}
-
 namespace {
 namespace py = pybind11;
 using Rgb = py::array_t<uint8_t, py::array::c_style>;
@@ -94,17 +84,7 @@ void bind_pixels(py::module_ &module) {
                py::arg("flip"), py::arg("filter"), py::arg("writer"), py::arg("out").noconvert(), py::arg("sample"),
                "Resizes, crops and flips `rgb` [height, width, 3] uint8 and writes it as sample number `sample` of the "
                "buffer `out`.");
-    module.def("pixel_kernels", [] { return std::string(pixel_kernels_in_use().name); }, "The instruction set in use.");
-    module.def(
-        "use_pixel_kernels",
-        [](const std::string &name) {
-            const PixelKernels *kernels = name.empty() ? nullptr : pixel_kernels_named(name.c_str());
-            if (!name.empty() && !kernels)
-                throw std::invalid_argument("no such instruction set on this machine: " + name);
-            chosen = kernels;
-        },
-        py::arg("name"),
-        "Forces an instruction set, for tests and benchmarks; the empty string chooses the best again.");
+    bind_kernel_choice(module, "pixel_kernels", pixel_kernel_choice());
 }
 
 }  // namespace fastload

@@ -1,12 +1,13 @@
 // The pixel path on one decoded image, and the instruction set that it uses.
 #pragma once
+#include "kernel_choice.h"
 #include "pixel_kernels.h"
 #include "pixel_writer.h"
 #include "resize.h"
 
 namespace fastload {
 
-// The best of this machine, unless a test or a benchmark forced another.
+KernelChoice<PixelKernels> &pixel_kernel_choice();
 const PixelKernels &pixel_kernels_in_use();
 
 // Resizes, crops, flips and writes one image of interleaved RGB bytes.

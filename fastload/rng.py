@@ -59,8 +59,12 @@ def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl
 def uniforms(
     seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto"
 ) -> np.ndarray:
-    """`bits` as numbers in [0, 1): [N, 4] float32, (bits >> 8) * 2^-24, exact on every machine."""
-    words = bits(seed, positions, purpose, block, impl=impl)
+    """`bits` as numbers in [0, 1): [N, 4] float32, exact on every machine."""
+    return as_uniforms(bits(seed, positions, purpose, block, impl=impl))
+
+
+def as_uniforms(words: np.ndarray) -> np.ndarray:
+    """Words of `bits`, uint32 in any shape, as numbers in [0, 1): float32, (word >> 8) * 2^-24."""
     return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 

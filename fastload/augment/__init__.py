@@ -1,5 +1,4 @@
-"""From dice to matrices: what is random in a picture, and how it is drawn. `fl.augment` is loaded on first
-use.
+"""From dice to matrices: what is random in a picture, and how it is drawn.
 
 `pipe.Augment` is what a loader takes; `linear` holds one small class for each augmentation that is a matrix,
 `mixing` what needs a second image of the batch. The pixels are changed by `fastload.ops`.

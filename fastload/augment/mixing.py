@@ -5,9 +5,9 @@ boxes. Promised: drawn from (seed, position, Purpose.MIX) alone, block 0: word 0
 both are asked for (CutMix where u < 1/2), word 1 is the share, words 2 and 3 are the centre of the box.
 
 The share is the inverse of Beta(alpha, alpha)'s distribution function at u, so that one uniform is one share
-and no position draws a number of times that depends on luck. CutMix as published: the
-box has sqrt(1 - share) of either side, its centre is uniform, it is cut at the image's edge,
-and the share becomes that of the pixels that are left.
+and no position draws a number of times that depends on luck. CutMix as published: the box has sqrt(1 - share)
+of either side, its centre is uniform, it is cut at the image's edge, and the share becomes that of the pixels
+that are left.
 """
 
 import functools

@@ -1,5 +1,4 @@
-"""`Augment`: every random change of an image, in one fixed order, drawn from (seed, position) and nothing
-else.
+"""`Augment`: every random change of an image, in one fixed order, drawn from (seed, position) alone.
 
 In: strengths, a plain dataclass. Out: the `DrawPlan` that a loader draws from, or changed images for a user's
 own tensors. Promised: a sample at a position gets the same draws on any device, rank, batch or backend; what
@@ -12,7 +11,6 @@ then the image is normalized; cutout; mixup or cutmix.
 
 import functools
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -162,7 +160,7 @@ class Augment:
         both = (one, one) if one is not None else _numbers(self.translate, 2)
         if both is None or not all(0.0 <= share <= 1.0 for share in both):
             raise ConfigError(f"Augment(translate={self.translate!r}): give a share of the sides or (x, y).")
-        self._keep("translate", one if one is not None else both)
+        self._keep("translate", _as_given(self.translate))
 
     def _jitter_ranges(self) -> tuple:
         """(low, high) of the four, or the numbers as they were given."""
@@ -174,7 +172,7 @@ class Augment:
                 f"Augment(color_jitter={self.color_jitter!r}): give (brightness, contrast, saturation, "
                 "hue), such as (0.4, 0.4, 0.4, 0.1); the hue is at most 0.5."
             )
-        return tuple(_number(one) if _number(one) is not None else _numbers(one, 2) for one in strengths)
+        return tuple(_as_given(one) for one in strengths)
 
     def _hsv_ranges(self) -> tuple:
         pair = tuple(self.hsv) if isinstance(self.hsv, Sequence) and len(self.hsv) == 2 else (None, None)
@@ -183,7 +181,7 @@ class Augment:
                 f"Augment(hsv={self.hsv!r}): give (hue shift, saturation range), such as (0.05, 0.3); the "
                 "hue is at most 0.5."
             )
-        return tuple(_number(one) if _number(one) is not None else _numbers(one, 2) for one in pair)
+        return tuple(_as_given(one) for one in pair)
 
 
 @functools.lru_cache(maxsize=256)
@@ -237,17 +235,20 @@ def _around(centre: float, strength: Any, lowest: float, highest: float) -> tupl
     return (low, high) if lowest <= low <= high <= highest and high < math.inf else None
 
 
+def _as_given(strength: Any) -> float | tuple[float, ...] | None:
+    """A number, or the pair that was given in its place."""
+    number = _number(strength)
+    return _numbers(strength, 2) if number is None else number
+
+
 def _number(value: Any) -> float | None:
     """`value` as a finite float where it is a number, else None."""
     if isinstance(value, (bool, str)):
         return None
     try:
-        number = float(value) if isinstance(value, float) else float(operator.index(value))
-    except TypeError:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            return None
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
     return number if math.isfinite(number) else None
 
 

@@ -34,14 +34,13 @@ import torch
 
 from fastload.decode import dali_pipeline
 from fastload.decode.dali_field import DecodedField, FieldShare
-from fastload.decode.dali_gate import MARGIN
+from fastload.decode.dali_gate import MARGIN, hardware_share
 from fastload.decode.dali_pipeline import Pipe
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError
 
 MOST_WORKERS = 4  # threads for Pillow and for finding bad samples; they sleep where there is nothing to do
 _THREADS = "fastload-dali"  # what the names of all threads of a stage begin with
-DALI_LOAD = 0.65  # of the hardware decoder, where it need not be deterministic: DALI's own default
 
 
 @dataclass
@@ -88,7 +87,12 @@ class DaliStage:
         self.stats = DaliStats()
         # libjpeg-turbo looks outside a region for the chroma at its edge; nobody says so of nvJPEG.
         self.margin = MARGIN if self.device.type == "cuda" else 0
-        self._settings = (self.device.index, threads, max_batch, _load(hw_decoder_load, deterministic))
+        self._settings = (
+            self.device.index,
+            threads,
+            max_batch,
+            hardware_share(hw_decoder_load, deterministic),
+        )
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._pipes: dict[tuple, Pipe] = {}
         # Reentrant: whoever holds it may collect garbage, and with it an iteration that cancels its batches.
@@ -295,17 +299,3 @@ def _device(device: "torch.device | str") -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu") if device.type == "cpu" else device
-
-
-def _load(hw_decoder_load: float | None, deterministic: bool) -> float:
-    """The share of the JPEGs that goes to the GPU's own engine."""
-    if hw_decoder_load is None:
-        return 1.0 if deterministic else DALI_LOAD
-    if not 0.0 <= hw_decoder_load <= 1.0:
-        raise ConfigError(f"hw_decoder_load={hw_decoder_load!r}: give a share, 0 to 1.")
-    if deterministic and hw_decoder_load not in (0.0, 1.0):
-        raise ConfigError(
-            f"hw_decoder_load={hw_decoder_load!r}: which engine decodes an image would depend on its batch, "
-            "and their pixels differ. Give 0 or 1, or deterministic=False."
-        )
-    return float(hw_decoder_load)

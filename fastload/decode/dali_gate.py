@@ -8,7 +8,7 @@ needs no resizing gets none (to equal pixels: a filter at scale 1 on whole pixel
 
 What stays with Pillow, although DALI could decode most of it:
 - GIF, AVIF and HEIC, which DALI lacks; JPEG 2000, whose decoder crashed under fuzzing;
-- TIFF: Lab, gray with alpha, YCbCr and palettes come out other than Pillow's, by up to 195 levels; and PNM,
+- TIFF: Lab, gray with alpha, YCbCr and palettes come out quite other than Pillow's; and PNM,
   which nobody trains on;
 - more than 8 bits: DALI scales by 255/65535 and rounds, the reference shifts, and they differ by a level;
 - JPEGs with four channels or with RGB inside: on a GPU the colour conversion is nvJPEG's own;
@@ -21,7 +21,9 @@ import numpy as np
 
 from fastload.decode.image_header import ImageHeader
 from fastload.decode.spec import Geometries, ImageSpec
+from fastload.errors import ConfigError
 
+DALI_LOAD = 0.65  # of the hardware decoder: DALI's own default
 FORMATS = ("jpeg", "png", "webp", "bmp")
 # Pixels that a filter reads to either side of a sample, at scale 1; when shrinking they grow with the scale.
 _SUPPORT = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
@@ -45,6 +47,24 @@ class Arguments(NamedTuple):
     def of(self, samples: np.ndarray) -> "Arguments":
         """Those of some of the samples."""
         return Arguments(*(column[samples] for column in self))
+
+
+def hardware_share(hw_decoder_load: float | None, deterministic: bool) -> float:
+    """The share of the JPEGs that goes to a GPU's own engine; None: all, or DALI's own where it may vary.
+
+    Raises ConfigError for what is no share, and for one that would let a batch decide who decodes a sample.
+    """
+    if hw_decoder_load is None:
+        return 1.0 if deterministic else DALI_LOAD
+    is_number = isinstance(hw_decoder_load, (int, float)) and not isinstance(hw_decoder_load, bool)
+    if not is_number or not 0.0 <= hw_decoder_load <= 1.0:
+        raise ConfigError(f"hw_decoder_load={hw_decoder_load!r}: give a share of the images, 0 to 1.")
+    if deterministic and hw_decoder_load not in (0.0, 1.0):
+        raise ConfigError(
+            f"hw_decoder_load={hw_decoder_load!r} lets the load choose who decodes an image, and "
+            "pixels differ: use 0 or 1, or deterministic=False."
+        )
+    return float(hw_decoder_load)
 
 
 def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from fastload.decode import crop_report
 from fastload.decode.dali import DaliBatch, DaliStage
 from fastload.decode.image_header import image_header
-from fastload.decode.spec import ImageSpec
+from fastload.decode.images import missing_guide, specs_of
 from fastload.errors import SampleError
 from fastload.fields import Image
 
@@ -65,13 +65,8 @@ class DaliImageStage:
 
 def make_stage(config, threads: int, device, in_flight: int) -> DaliStage:
     """The DaliStage of a loader: pipelines are dear, so that one serves all of its iterations."""
-    fields = config.image_fields
-    specs = {}
-    for name, one in fields.items():
-        like = None if one.like is None else fields[one.like]
-        specs[name] = ImageSpec.of(one, xflip=config.augment.xflip, like=like)
     return DaliStage(
-        specs,
+        specs_of(config),
         device=device,
         threads=threads,
         max_batch=config.batch_size,
@@ -92,6 +87,9 @@ class DaliImages:
         self.busy_seconds = 0.0  # of DALI and Pillow since the batch before
         self._fed: futures.Future[DaliBatch | None] | None = None
         self._cancelled = False
+        self._missing: dict[
+            str, list[int]
+        ] = {}  # field -> samples without an image, or without their guide's
         self._decoded: dict = {}
 
     def begin(self, feeder: futures.Executor) -> None:
@@ -174,6 +172,9 @@ class DaliImages:
                     image if guide is not None else None
                     for image, guide in zip(content[name], content[one.like], strict=True)
                 ]
+        self._missing = {
+            name: [i for i, image in enumerate(images) if image is None] for name, images in content.items()
+        }
         batch = self._stage.stage.submit(content, self._positions, guides)
         if self._cancelled:  # meanwhile
             batch.cancel()
@@ -189,13 +190,9 @@ class DaliImages:
         """Writes the default colours; returns what has none."""
         errors = {}
         for name, one in self._stage.fields.items():
-            images = self._images(name)
-            guides = images if one.like is None else self._images(one.like)
-            for i in range(len(images)):
-                if images[i] is not None and guides[i] is not None:
-                    continue
+            for i in self._missing[name]:
                 if one.required:
-                    errors[i, name] = f"the image that like={one.like!r} names is missing"
+                    errors[i, name] = missing_guide(one)
                 else:
                     for channel, level in enumerate(one.default):
                         self._decoded[name].pixels[i, :, :, channel] = level

@@ -31,6 +31,13 @@ _NEAREST = 0
 _NUMPY_DTYPE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}
 
 
+def specs_of(config) -> dict[str, ImageSpec]:
+    """The geometry of each image field, whoever decodes it."""
+    fields: dict[str, Image] = config.image_fields
+    likes = {name: None if one.like is None else fields[one.like] for name, one in fields.items()}
+    return {name: ImageSpec.of(one, config.augment.xflip, likes[name]) for name, one in fields.items()}
+
+
 class ImageStage:
     """Sends batches of images on their way.
 
@@ -46,7 +53,7 @@ class ImageStage:
         self.by_batch = levels  # images are finished by whole batches, not by decoder threads
         self.dtype, self.layout = ("uint8", "channels_last") if levels else (config.dtype, config.layout)
         self.fields: dict[str, Image] = config.image_fields
-        self.specs = {name: _spec(self.fields, name, config.augment.xflip) for name in self.fields}
+        self.specs = specs_of(config)
         self.normalizations = {
             name: normalization(config.normalize if one.normalize is None else one.normalize)
             for name, one in self.fields.items()
@@ -210,7 +217,7 @@ class BatchImages:
         if message:
             return message
         if self._status[f, i] == _MISSING:
-            return f"the image that like={self._stage.fields[name].like!r} names is missing"
+            return missing_guide(self._stage.fields[name])
         height, width = (int(side) for side in self._rows_of(name)["sizes"][i])
         try:
             geometry(self._stage.specs[name], width, height, self._stage.config.seed, int(self._positions[i]))
@@ -269,6 +276,11 @@ class BatchImages:
             return self._rows[name]
 
 
+def missing_guide(field: Image) -> str:
+    """Why a required image is missing although it is there."""
+    return f"the image that like={field.like!r} names is missing"
+
+
 def tensor_over(buffer, n: int, height: int, width: int, dtype: str, layout: str):
     """A torch tensor [n, 3, height, width] over a buffer, which it keeps from its pool."""
     import torch
@@ -288,8 +300,3 @@ def _write_reference(out, levels: np.ndarray, rule) -> None:
 
     image = torch.from_numpy(np.ascontiguousarray(levels.transpose(2, 0, 1)))
     out.copy_(image if out.dtype == torch.uint8 else normalize(image, rule, out.dtype))
-
-
-def _spec(fields: dict[str, Image], name: str, xflip: float) -> ImageSpec:
-    field = fields[name]
-    return ImageSpec.of(field, xflip=xflip, like=None if field.like is None else fields[field.like])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastload.augment.pipe import Augment
+from fastload.decode.dali_gate import hardware_share
 from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
 from fastload.fields import Field, Image
@@ -128,18 +129,11 @@ class LoaderConfig:
     def _check_decoder_load(self):
         if not isinstance(self.deterministic, bool):
             raise ConfigError(f"deterministic={self.deterministic!r}: give True or False.")
-        load = self.hw_decoder_load
-        if load is None:
-            return
-        if self.decode in ("native", "pillow"):
-            raise ConfigError(f'hw_decoder_load={load!r} is for DALI, and decode="{self.decode}".')
-        if isinstance(load, bool) or not isinstance(load, (int, float)) or not 0.0 <= load <= 1.0:
-            raise ConfigError(f"hw_decoder_load={load!r}: give a share of the images, 0 to 1.")
-        if self.deterministic and load not in (0, 1):
+        if self.hw_decoder_load is not None and self.decode in ("native", "pillow"):
             raise ConfigError(
-                f"hw_decoder_load={load!r} lets the load choose who decodes an image: use 0 or 1, or "
-                "deterministic=False."
+                f'hw_decoder_load={self.hw_decoder_load!r} is for DALI, and decode="{self.decode}".'
             )
+        hardware_share(self.hw_decoder_load, self.deterministic)
 
     def _keep(self, name: str, value: Any):
         object.__setattr__(self, name, value)

@@ -31,7 +31,7 @@ import numpy as np
 from fastload.errors import ConfigError
 from fastload.ops.augment_params import COLUMNS, CUT_CENTER, CUT_SIZE, G_INV, HSV, JITTER, ORDER, C, Stage
 from fastload.ops.transfer import as_positions, to_device
-from fastload.rng import Purpose, bits, check_seed
+from fastload.rng import Purpose, as_uniforms, bits, check_seed
 
 # The numbers that a LinearDraw may use as factors of its matrices.
 TERMS = ("1", "v0", "v1", "1/v0", "cos v0", "sin v0")
@@ -168,10 +168,6 @@ def _spans(*ranges: tuple[float, float]) -> list[float]:
     return [number for low, high in ranges for number in (low, high - low)]
 
 
-def _uniforms(words: np.ndarray) -> np.ndarray:
-    return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-
-
 def _scaled(uniforms: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     """low + u span, for uniforms [N, k] and ranges [2 k]: low, span, low, span ..."""
     return ranges[0::2] + uniforms * ranges[1::2]
@@ -186,25 +182,27 @@ def _reference(plan: DrawPlan, positions: np.ndarray, seed: int) -> np.ndarray:
     constants = plan.constants
     if plan.jitter is not None:
         words = bits(seed, positions, Purpose.COLOR_JITTER)
-        rows[:, JITTER : JITTER + 4] = _scaled(_uniforms(words), constants[JITTER_RANGES : JITTER_RANGES + 8])
+        rows[:, JITTER : JITTER + 4] = _scaled(
+            as_uniforms(words), constants[JITTER_RANGES : JITTER_RANGES + 8]
+        )
         picks = bits(seed, positions, Purpose.COLOR_JITTER, block=1)[:, 0]
         which = ((picks >> np.uint32(8)) * np.uint32(len(ORDERS))) >> np.uint32(24)
         rows[:, ORDER : ORDER + 4] = constants[ORDER_TABLE:].reshape(-1, 4)[which]
     if plan.hsv is not None:
         words = bits(seed, positions, Purpose.HSV)
-        rows[:, HSV : HSV + 2] = _scaled(_uniforms(words[:, :2]), constants[HSV_RANGES : HSV_RANGES + 4])
+        rows[:, HSV : HSV + 2] = _scaled(as_uniforms(words[:, :2]), constants[HSV_RANGES : HSV_RANGES + 4])
     if plan.cutout is not None:
         words = bits(seed, positions, Purpose.CUTOUT)
         cut = (words[:, 0] >> np.uint32(8)).astype(np.float32) < constants[CUTOUT_GATE]
         rows[:, CUT_SIZE] = np.where(cut, constants[CUTOUT_SIZE], np.float32(0))
-        rows[:, CUT_CENTER : CUT_CENTER + 2] = _uniforms(words[:, 1:3])
+        rows[:, CUT_CENTER : CUT_CENTER + 2] = as_uniforms(words[:, 1:3])
     return rows
 
 
 def _multiply(rows: np.ndarray, row: np.ndarray, words: np.ndarray) -> None:
     """One random matrix into the product that `rows` hold: G_inv from the right, C from the left."""
     drawn = (words[:, 0] >> np.uint32(8)).astype(np.float32) < row[2]
-    v0, v1 = _scaled(_uniforms(words[:, 1:3]), row[3:7]).T
+    v0, v1 = _scaled(as_uniforms(words[:, 1:3]), row[3:7]).T
     with np.errstate(divide="ignore"):
         numbers = (np.ones_like(v0), v0, v1, np.float32(1) / v0, np.cos(v0), np.sin(v0))
     terms = row[LINEAR_HEADER:].reshape(len(TERMS), TERM_ENTRIES)
