@@ -4,6 +4,7 @@
 namespace fastload {
 void bind_philox(pybind11::module_ &);
 void bind_permutation(pybind11::module_ &);
+void bind_mixture(pybind11::module_ &);
 void bind_tar_index(pybind11::module_ &);
 void bind_zip_index(pybind11::module_ &);
 void bind_index_lookup(pybind11::module_ &);
@@ -21,6 +22,7 @@ PYBIND11_MODULE(_native, module) {
     module.doc() = "The native halves of fastload's stages; each is documented at its plain twin.";
     fastload::bind_philox(module);        // rng.py
     fastload::bind_permutation(module);   // order/permutation.py
+    fastload::bind_mixture(module);       // order/mixture.py
     fastload::bind_tar_index(module);     // shards/tar.py
     fastload::bind_zip_index(module);     // shards/zip.py
     fastload::bind_index_lookup(module);  // shards/index.py

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "Loader": "fastload.loader.loader",
     "Augment": "fastload.augment.pipe",
+    "Mixture": "fastload.shards.mixture",
     "World": "fastload.world",
     "Image": "fastload.fields",
     "Int": "fastload.fields",

@@ -16,6 +16,8 @@ from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
 from fastload.fields import Field, Image
 from fastload.normalize import Normalization, normalization
+from fastload.order.mixture import shares_of
+from fastload.shards.mixture import Mixture
 from fastload.world import World
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
@@ -57,8 +59,11 @@ class LoaderConfig:
     world_size: int | None = None
     deterministic: bool = True
     hw_decoder_load: float | None = None
+    shares: tuple[int, ...] | None = field(init=False, default=None)  # of the sources of a mixture
 
     def __post_init__(self):
+        if isinstance(self.source, Mixture):
+            self._keep("shares", shares_of(self.source.weights))
         self._keep("batch_size", count("batch_size", self.batch_size, 1))
         self._keep("fields", _fields(self.fields))
         self._keep("augment", Augment() if self.augment is None else self.augment)

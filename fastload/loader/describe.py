@@ -1,8 +1,8 @@
-"""What a loader says of itself: its `repr`, and the fingerprint of how pixels are made.
+"""What a loader says of itself: its `repr`, and the fingerprints of its order and its pixels.
 
 In: a config, and what is known by now. Out: text. Promised: short, one line a subject, arguments only where
-they differ from their defaults; nothing here raises for what this machine lacks, it is said instead; the
-fingerprint is the same in every process, and changes with whatever changes pixels.
+they differ from their defaults; the repr does not raise for what this machine lacks, it says so; the
+fingerprints are the same in every process, and change with whatever changes the order, or the pixels.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from fastload.errors import FastloadError
 from fastload.fields import REQUIRED, Field, Image
 from fastload.loader.config import LoaderConfig
 from fastload.loader.device import resolve_device
+from fastload.shards.mixture import MixtureDataset
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
@@ -35,23 +36,50 @@ def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place
     return "\n".join([*lines, f"  order: {order}", f"  at: {place}"])
 
 
-def pixel_fingerprint(config: LoaderConfig) -> str:
-    """16 hex digits; two loaders with equal ones make equal pixels of equal samples at equal positions."""
+def order_fingerprints(config: LoaderConfig, dataset, walk) -> dict[str, str | int | None]:
+    """Part -> what decides it; two loaders with equal ones take the same samples at the same positions."""
+    parts = {"seed": config.seed, "plan": walk.kind, "window": config.window}
+    if not isinstance(dataset, MixtureDataset):
+        return parts | _source_fingerprints("", dataset)
+    parts["epoch_samples"] = walk.n
+    for name, source in dataset.datasets.items():
+        parts |= _source_fingerprints(f" {name!r}", source)
+    return parts
+
+
+def _source_fingerprints(name: str, dataset) -> dict[str, str | None]:
+    selection = dataset.selection_fingerprint
+    return {
+        f"source{name}": dataset.source_fingerprint[:16],
+        f"selection{name}": None if selection is None else selection[:16],
+    }
+
+
+def pixel_fingerprints(config: LoaderConfig) -> dict[str, str | None]:
+    """Part -> what decides it; two loaders with equal ones make equal pixels of equal samples at equal
+    positions. The decoder is named as it is; the rest is 16 hex digits, or a word."""
     if not config.image_fields:
-        return fingerprint()
+        return {}
     made = [
         (name, dataclasses.replace(one, normalize=None, report=False), _rule(config, name))
         for name, one in sorted(config.image_fields.items())
     ]
-    return fingerprint(made, config.augment, config.dtype, config.seed, *_decoded_by(config))
+    return {
+        "image fields": fingerprint(made),
+        "augment": fingerprint(config.augment),
+        "dtype": config.dtype,
+        "decode": _decoded_by(config),
+    }
 
 
-def _decoded_by(config: LoaderConfig) -> tuple:
+def _decoded_by(config: LoaderConfig) -> str:
     """What decides the pixels of a decoder: its name, and DALI's place and engine."""
     backend = backend_of(config)
     if backend.name != "dali":
-        return (backend.name,)
-    return backend.name, backend.jpeg, config.hw_decoder_load, config.deterministic
+        return backend.name
+    engine = "" if config.hw_decoder_load is None else f", hw_decoder_load={config.hw_decoder_load}"
+    how = "" if config.deterministic else ", not deterministic"
+    return f"dali: {backend.jpeg}{engine}{how}"
 
 
 def backend_of(config: LoaderConfig) -> Backend:

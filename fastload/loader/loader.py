@@ -16,17 +16,20 @@ from typing import Any
 
 from fastload import _native, backends
 from fastload.augment.pipe import Augment
-from fastload.errors import CursorError
+from fastload.errors import ConfigError, CursorError
 from fastload.fields import Field
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
-from fastload.loader.describe import describe, fingerprint, pixel_fingerprint
+from fastload.loader.describe import describe, order_fingerprints, pixel_fingerprints
 from fastload.loader.run import Course, Run
 from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
-from fastload.order.cursor import CURSOR_VERSION, Cursor
-from fastload.order.plan import Plan, make_plan
+from fastload.order.cursor import CURSOR_VERSION, Cursor, differing, mixture_entry
+from fastload.order.mixture import shares_of
+from fastload.order.plan import make_plan
 from fastload.order.steps import Steps
+from fastload.order.walk import MixtureWalk, Place, PlanWalk, Walk
 from fastload.shards.dataset import Dataset, open_dataset
+from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
 from fastload.world import World
 
 _POOL_COUNTERS = ("idle_bytes", "used_bytes", "reused", "allocated")
@@ -36,7 +39,7 @@ class Loader:
     """Ready batches from shards, zips or folders, shuffled, decoded, resized, augmented and normalized.
 
     source: a tar or zip, a brace `{00000..00031}` or glob pattern, a folder of shards, of images or of class
-        folders, or a list of these.
+        folders, or a list of these; or fl.Mixture, of several such sources.
     batch_size: samples per rank and step.
     fields: name -> fl.Image, fl.Int, fl.Text, fl.Json, fl.Tensor, fl.Bytes or fl.Custom.
     augment: fl.Augment, the random changes of all image fields.
@@ -48,7 +51,8 @@ class Loader:
     epochs: an iteration ends when this many epochs are over, counted from epoch 0 in blocks; None never ends.
     last: what happens with the samples that fill no batch: "drop", "partial", "pad" or "straddle"
         (see fastload/order/steps.py).
-    select: ids to keep, keys to leave out, or a function of an index row.
+    select: ids to keep, keys to leave out, or a function of an index row; of a mixture, such a function, or
+        name -> any of these.
     map_batch: a function of the finished batch, which returns it; it runs in the thread that iterates.
     device: "cpu", "cuda", or "auto": a GPU where torch sees one.
     decode: "native" (C++ threads), "dali" (NVIDIA DALI), "pillow" (the reference), or "auto": on a GPU DALI,
@@ -64,7 +68,8 @@ class Loader:
         deterministic=False, anything between (0.65 is DALI's default).
 
     A batch is a dict: the fields, "__key__" (list of str), "__position__" ([N] int64, the place in the global
-    order); with last="pad" also "__mask__" ([N] bool, False for what repeats the start of the epoch); with
+    order); of a mixture also "__source__" (list of str, the names of the sources); with last="pad" also
+    "__mask__" ([N] bool, False for what repeats the start of the epoch); with
     report=True "NAME.original_size" and the others of fastload/decode/images.py; with mixup or cutmix
     "__lambda__" ([N] float32, how much of an image is its own; the rest is that of the sample before it in
     the batch) and "NAME.mixed" for every fl.Int, the label of that other sample.
@@ -105,10 +110,10 @@ class Loader:
     ):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._config = LoaderConfig(**arguments)
-        self._dataset: Dataset | None = None
-        self._world: World | None = None
+        self._dataset: Dataset | MixtureDataset | None = None
         self._epoch = 0  # of the first batch that the training has not got
-        self._position: int | None = None  # of that batch; None: the start of the epoch
+        self._place = Place.start(self._config.shares)  # of that batch, unless it is:
+        self._at_epoch_start = True  # the start of `_epoch`, to be counted on from `_place`
         self._got_of: int | None = None  # the epoch of the last batch that it got, since it went to a place
         self._restored: Cursor | None = None  # not yet compared with the dataset
         self._begin_process()
@@ -137,22 +142,42 @@ class Loader:
     def state_dict(self) -> dict:
         """The cursor after the last batch that the training got: JSON-able, the same on every rank."""
         restored = self._restored
-        if restored is not None and (restored.epoch, restored.position) == (self._epoch, self._position):
+        if restored is not None and restored.place is self._place and not self._at_epoch_start:
             return restored.to_dict()
         self._check_restored()
-        prints = self._order_fingerprint, self._pixel_fingerprint
-        return Cursor(CURSOR_VERSION, self._epoch, self._start(), *prints).to_dict()
+        place, prints = self._here(), (self._order_fingerprints, self._pixel_fingerprints)
+        mixture = mixture_entry(place, self._config.shares)
+        return Cursor(CURSOR_VERSION, self._epoch, place.position, *prints, mixture).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
         """Goes to a saved place; the next iteration begins there, on any number of ranks.
 
-        An iteration under way is over. Raises CursorError for what is no cursor of this version; the first
-        batch raises it where the cursor belongs to another order (source, selection, seed, window), and warns
-        where pixels are made differently.
+        An iteration under way is over. The weights of a mixture are the saved ones. Raises CursorError for
+        what is no cursor of this version; the first batch raises it where the cursor belongs to another order
+        (seed, plan, window, source, selection), and warns where pixels are made differently, or where the
+        mixture was given other weights when it was saved.
         """
         restored = Cursor.from_dict(state)
-        self._go_to(restored.epoch, restored.position)
+        self._go_to(restored.epoch, restored.place)
         self._restored = restored
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Other weights for the sources of a mixture, from the next batch on; call it on every rank alike.
+
+        What was prefetched with the weights before is given up, so the next batch takes as long as a first
+        one. The cursor keeps the weights. Raises ConfigError where the source is no fl.Mixture, where a name
+        is missing or unknown, and for what is no weight.
+        """
+        mixture = self._config.source
+        if not isinstance(mixture, Mixture):
+            raise ConfigError(
+                "set_weights: the loader's source is no fl.Mixture, so there is nothing to weigh."
+            )
+        shares = shares_of(mixture.weights_of(weights))
+        self._place = self._here().reweighted(shares, mixture.epoch_samples)
+        run = self._live_run()
+        if run is not None:
+            run.plan_anew()
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the start of `epoch`, and ends an iteration under way.
@@ -198,8 +223,8 @@ class Loader:
         self.close()
 
     def __repr__(self) -> str:
-        order = "the source is not opened yet" if self._dataset is None else self._plan.describe()
-        place = "start" if self._position is None else f"position {self._position}"
+        order = "the source is not opened yet" if self._dataset is None else self._walk.describe()
+        place = "start" if self._at_epoch_start else f"position {self._place.position}"
         return describe(self._config, self._threads, order, f"epoch {self._epoch}, {place}")
 
     @property
@@ -207,12 +232,13 @@ class Loader:
         return self._config.batch_size
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> Dataset | MixtureDataset:
         """The samples behind the loader; opened, and indexed where that was never done, on first use."""
         if self._dataset is None:
-            world = self._current_world()
-            self._dataset = open_dataset(
-                self._config.source,
+            world, source = self._current_world(), self._config.source
+            opened = open_mixture if isinstance(source, Mixture) else open_dataset
+            self._dataset = opened(
+                source,
                 cache_dir=backends.cache_dir() / "index",
                 threads=self._threads(),
                 select=self._config.select,
@@ -223,76 +249,93 @@ class Loader:
 
     def _begin(self) -> Course:
         """What the first `next` of an iteration needs."""
-        self._world = self._current_world()
         self._check_restored()
         if self._memory is None:
             self._memory = _native.BufferPool(self._config.max_bytes)
-        rank, threads, epochs = self._world.rank, self._threads(), self._config.epochs
+        world, threads, epochs = self._current_world(), self._threads(), self._config.epochs
         resources = self._memory, self._stats, self._kept
-        stages = Stages(self._config, self.dataset, self._plan, rank, threads, *resources)
-        stop = self.dataset.n * (self._epoch // epochs + 1) * epochs if epochs else math.inf
-        return Course(stages, self._steps(), self._start(), stop)
+        stages = Stages(self._config, self.dataset, world.rank, threads, *resources)
+        stop = self._walk.n * (self._epoch // epochs + 1) * epochs if epochs else math.inf
+        return Course(stages, self._steps(), self._walk, self._here(), stop, world)
 
-    def _arrive(self, start: int, next_position: int) -> None:
-        """The training got everything before `next_position`, last the step that starts at `start`."""
-        n = self.dataset.n
-        self._epoch, self._position = next_position // n, next_position
+    def _arrive(self, start: int, place: Place) -> None:
+        """The training got everything before `place`, last the step that starts at `start`."""
+        n = self._walk.n
+        self._epoch, self._place, self._at_epoch_start = place.position // n, place, False
         self._got_of = start // n
 
-    def _go_to(self, epoch: int, position: int | None = None) -> None:
+    def _go_to(self, epoch: int, place: Place | None = None) -> None:
         run = self._live_run()
         if run is not None and run.begun:  # one that has not begun will begin there
             run.close()
-        self._epoch, self._position, self._got_of = epoch, position, None
+        self._epoch, self._got_of, self._at_epoch_start = epoch, None, place is None
+        self._place = place or self._place
 
-    def _start(self) -> int:
-        """The position of the next batch."""
-        return self._epoch * self.dataset.n if self._position is None else self._position
+    def _here(self) -> Place:
+        """The place of the next batch."""
+        if self._at_epoch_start:
+            mixture = self._config.source
+            n = mixture.epoch_samples if isinstance(mixture, Mixture) else self.dataset.n
+            self._place, self._at_epoch_start = self._place.at(self._epoch * n, n), False
+        return self._place
 
     def _check_restored(self) -> None:
         """Compares a restored cursor with what it is to be used on, once."""
         restored = self._restored
         if restored is None:
             return
-        if restored.order_fingerprint != self._order_fingerprint:
+        differ = differing(restored.order, self._order_fingerprints)
+        if differ:
             raise CursorError(
-                "the checkpoint belongs to another order: source, select, seed, shuffle or window differ "
-                "from when it was saved. Restore these, or start anew without load_state_dict."
+                f"the checkpoint belongs to another order: it differs in {', '.join(differ)}. "
+                "Restore what differs, or start anew without load_state_dict."
             )
-        if restored.position // self.dataset.n != restored.epoch or restored.epoch > MAX_EPOCH:
+        n = self._walk.n
+        if restored.position // n != restored.epoch or restored.epoch > MAX_EPOCH:
             raise CursorError(
                 f"the checkpoint is damaged: position {restored.position} is not in epoch {restored.epoch} "
-                f"of {self.dataset.n} samples. Pass what state_dict() returned."
+                f"of {n} samples. Pass what state_dict() returned."
             )
-        if restored.pixel_fingerprint != self._pixel_fingerprint:
+        if restored.mixture is not None and restored.mixture["given"] != list(self._config.shares):
             warnings.warn(
-                "image fields, augment, normalize, dtype or decoder differ from when the checkpoint was "
-                "saved: the order goes on exactly, the pixels are made differently",
+                "fl.Mixture was given other weights when the checkpoint was saved: the checkpoint's stay in "
+                "force; loader.set_weights(...) changes them",
+                stacklevel=5,
+            )
+        differ = differing(restored.pixels, self._pixel_fingerprints)
+        if differ:
+            warnings.warn(
+                f"{', '.join(differ)} differ from when the checkpoint was saved: the order goes on exactly, "
+                "the pixels are made differently",
                 stacklevel=5,
             )
         self._restored = None
 
     @cached_property
-    def _plan(self) -> Plan:
-        config = self._config
-        counts = self.dataset.shard_counts
-        return make_plan(counts, shuffle=config.shuffle, window=config.window, seed=config.seed)
+    def _walk(self) -> Walk:
+        config, dataset = self._config, self.dataset
+        how = {"shuffle": config.shuffle, "window": config.window, "seed": config.seed}
+        if isinstance(dataset, MixtureDataset):
+            parts = enumerate(dataset.datasets.values())
+            plans = [make_plan(one.shard_counts, stream=number, **how) for number, one in parts]
+            return MixtureWalk(config.source.epoch_samples, plans)
+        return PlanWalk(make_plan(dataset.shard_counts, **how))
 
     @cached_property
-    def _order_fingerprint(self) -> str:
-        return fingerprint(self.dataset.fingerprint, self._plan.describe())
+    def _order_fingerprints(self) -> dict:
+        return order_fingerprints(self._config, self.dataset, self._walk)
 
     @cached_property
-    def _pixel_fingerprint(self) -> str:
-        return pixel_fingerprint(self._config)
+    def _pixel_fingerprints(self) -> dict:
+        return pixel_fingerprints(self._config)
 
     def _steps(self) -> Steps:
         world_size = self._current_world().world_size
-        return Steps(self.dataset.n, self._config.batch_size, world_size, self._config.last)
+        return Steps(self._walk.n, self._config.batch_size, world_size, self._config.last)
 
     def _current_world(self) -> World:
-        """The world as it is now; fixed by the first batch."""
-        return self._world or World.current(self._config.rank, self._config.world_size)
+        """The world as it is now; an iteration keeps the one in which it began."""
+        return World.current(self._config.rank, self._config.world_size)
 
     def _threads(self) -> int:
         return self._config.threads or backends.threads_per_process(self._current_world())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from fastload.errors import FieldError
 from fastload.fields import Field, Int
+from fastload.shards.mixture import MixtureDataset
 
 MOST_LISTED = 12  # extensions in a message
 
@@ -27,18 +28,30 @@ def label_fields(fields: Mapping[str, Field], dataset) -> set[str]:
 
 
 def check_fields(fields: Mapping[str, Field], dataset) -> None:
-    """Raises FieldError for a field that no sample has, default or not."""
+    """Raises FieldError for a field that no sample has, default or not.
+
+    Of a mixture, every source must have each field that has no default.
+    """
     from_labels = label_fields(fields, dataset)
     for name, one in fields.items():
-        if name in from_labels or _stored(one, dataset):
+        if name in from_labels:
             continue
-        by_number = sorted(dataset.extensions, key=dataset.extensions.get, reverse=True)
-        more = f" and {len(by_number) - MOST_LISTED} more" if len(by_number) > MOST_LISTED else ""
-        raise FieldError(
-            f"fields[{name!r}]: no sample of {dataset.names[0]}{' ...' if len(dataset.names) > 1 else ''} "
-            f"has {' or '.join(one.extensions)}; name an extension that is there: "
-            f"{', '.join(by_number[:MOST_LISTED])}{more}."
-        )
+        if not _stored(one, dataset):
+            raise _absent(name, one, dataset)
+        sources = dataset.datasets.values() if isinstance(dataset, MixtureDataset) and one.required else ()
+        for source in sources:
+            if not _stored(one, source):
+                raise _absent(name, one, source)
+
+
+def _absent(name: str, field: Field, dataset) -> FieldError:
+    by_number = sorted(dataset.extensions, key=dataset.extensions.get, reverse=True)
+    more = f" and {len(by_number) - MOST_LISTED} more" if len(by_number) > MOST_LISTED else ""
+    return FieldError(
+        f"fields[{name!r}]: no sample of {dataset.names[0]}{' ...' if len(dataset.names) > 1 else ''} "
+        f"has {' or '.join(field.extensions)}; name an extension that is there: "
+        f"{', '.join(by_number[:MOST_LISTED])}{more}."
+    )
 
 
 def missing_error(name: str, field: Field, dataset, sample_id: int) -> FieldError:

@@ -11,6 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from fastload.errors import ConfigError
@@ -18,6 +19,8 @@ from fastload.loader.config import LoaderConfig
 from fastload.loader.stages import WORKER_NAME, Stages, Trip
 from fastload.loader.stats import Stats
 from fastload.order.steps import Steps
+from fastload.order.walk import Place, Walk
+from fastload.world import World
 
 
 class Course(NamedTuple):
@@ -25,22 +28,27 @@ class Course(NamedTuple):
 
     stages: Stages
     steps: Steps
-    start: int
+    walk: Walk
+    start: Place
     stop: float  # infinity where it never ends
+    world: World
 
 
 class Run:
     """An iterator over batches.
 
-    begin(): the Course; called by the first `next`. arrive(start, next_position): the training got the step
-    that starts at `start`, or there are no more before `next_position`.
+    begin(): the Course; called by the first `next`, and by the one after `plan_anew`. arrive(start, place):
+    the training got the step that starts at `start`, or there are no more before `place`.
     """
 
     def __init__(self, begin: Callable[[], Course], arrive: Callable, config: LoaderConfig, stats: Stats):
         self._begin, self._arrive, self._config, self._stats = begin, arrive, config, stats
+        self._current_world = partial(World.current, config.rank, config.world_size)
         self._process = os.getpid()
         self._course: Course | None = None
-        self._next = 0  # where the step after the planned ones is to be looked for
+        self._next: Place | None = None  # where the step after the planned ones is to be looked for
+        self._world: World | None = None  # in which it began
+        self._stop = 0.0  # of the course with which it began
         self._trips: deque[Trip] = deque()
         self._planned: Trip | None = None  # not launched: it has to wait for memory
         self._ended = False
@@ -64,14 +72,18 @@ class Run:
         except BaseException:
             self.close()
             raise
-        self._arrive(trip.step.start, trip.step.next_position)
+        self._arrive(trip.step.start, trip.after)
         self._stats.handed_over(len(trip.positions), len(trip.positions) * len(self._config.image_fields))
         return batch
 
     @property
     def begun(self) -> bool:
         """True between the first `next` and the end."""
-        return self._course is not None
+        return self._world is not None and not self._ended
+
+    def plan_anew(self) -> None:
+        """Gives up what is on its way; the next batch begins where the training is by then."""
+        self._end_course()
 
     def close(self, why: str | None = None) -> None:
         """Stops what is on its way and waits until no thread works for it.
@@ -82,6 +94,12 @@ class Run:
             return
         self._ended, self._why = True, why
         self._stats.paused()
+        self._end_course()
+
+    def __del__(self):
+        self.close()
+
+    def _end_course(self) -> None:
         trips, course = self._trips, self._course
         self._trips, self._course, self._planned = deque(), None, None
         if course is None or os.getpid() != self._process:
@@ -96,16 +114,16 @@ class Run:
         for trip in trips:
             trip.wait()
 
-    def __del__(self):
-        self.close()
-
     def _next_batch(self) -> tuple[dict, Trip]:
         if self._course is None:
             self._course = self._begin()
             self._next = self._course.start
+            if self._world is None:
+                self._world, self._stop = self._course.world, self._course.stop
+        self._check_world()
         self._launch_ahead()
         if not self._trips:
-            self._arrive(self._course.stop - 1, max(self._next, self._course.stop))
+            self._arrive(self._stop - 1, self._next)
             raise StopIteration
         batch = self._course.stages.finish(self._trips[0])
         return batch, self._trips.popleft()
@@ -121,14 +139,26 @@ class Run:
             self._planned = None
 
     def _plan_next(self) -> Trip | None:
-        if self._next >= self._course.stop:
+        course = self._course
+        if self._next.position >= self._stop:
             return None
-        step = self._course.steps.step_at(self._next)
-        if step.start >= self._course.stop:
-            self._next = self._course.stop
+        step = course.steps.step_at(self._next.position)
+        if step.start >= self._stop:  # what is left is too little for a step
+            self._next = self._next.at(self._stop, course.walk.n)
             return None
-        self._next = step.next_position
-        return self._course.stages.plan(step)
+        taken = course.walk.take(step, course.world.rank, self._next)
+        self._next = taken.after
+        return course.stages.plan(step, taken)
+
+    def _check_world(self) -> None:
+        now = self._current_world()
+        if now != self._world:
+            began = self._world
+            raise ConfigError(
+                f"the world changed under a running iteration: it began as rank {began.rank} of "
+                f"{began.world_size}, and this is rank {now.rank} of {now.world_size} now. Set up "
+                "torch.distributed before the first batch, or begin a new iteration, iter(loader)."
+            )
 
     def _fits(self, trip: Trip) -> bool:
         """Whether memory allows one more; the training still has a batch, which is taken to be as large."""

@@ -29,7 +29,9 @@ from fastload.loader.pixels import Pixels
 from fastload.loader.presence import check_fields, label_fields, missing_error
 from fastload.loader.stats import Stats
 from fastload.order.steps import Step
+from fastload.order.walk import Place, Taken
 from fastload.read.shard_reader import ShardReader
+from fastload.shards.mixture import Mixture
 
 # Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
 WAIT_SECONDS = 0.2
@@ -45,6 +47,8 @@ class Trip:
     step: Step
     positions: np.ndarray
     sample_ids: np.ndarray
+    sources: np.ndarray | None  # which of a mixture each sample is from
+    after: Place
     located: list = field(default_factory=list)  # one Located for each stored field
     missing: dict[str, np.ndarray] = field(default_factory=dict)  # field -> [N] bool
     first_blob: dict[str, int] = field(default_factory=dict)  # field -> its first blob in `bytes`
@@ -78,10 +82,11 @@ class Trip:
 class Stages:
     """Everything between the order and the batch, for one dataset and one config."""
 
-    def __init__(self, config, dataset, plan, rank: int, threads: int, memory, stats: Stats, kept: dict):
-        self._config, self._dataset, self._plan, self._rank = config, dataset, plan, rank
+    def __init__(self, config, dataset, rank: int, threads: int, memory, stats: Stats, kept: dict):
+        self._config, self._dataset, self._rank = config, dataset, rank
         self._memory, self._stats, self._threads = memory, stats, threads
         self._kept = kept  # what serves the iterations to come, too
+        self._source_names = config.source.names if isinstance(config.source, Mixture) else []
         fields = config.fields
         check_fields(fields, dataset)
         self._from_labels = label_fields(fields, dataset)
@@ -121,10 +126,9 @@ class Stages:
             return DaliImageStage(self._config, self._kept["dali"], self._delivery.stream)
         return ImageStage(self._config, self._threads, levels=device.type == "cuda")
 
-    def plan(self, step: Step) -> Trip:
-        """The trip of a step: which samples, where they lie, how much memory it will hold. Nothing waits."""
-        positions = step.positions(self._rank)
-        trip = Trip(step, positions, self._plan.sample_ids(positions))
+    def plan(self, step: Step, taken: Taken) -> Trip:
+        """The trip of a step's samples: where they lie, how much memory it will hold. Nothing waits."""
+        trip = Trip(step, *taken)
         try:
             for place, name in enumerate(self._stored):
                 self._locate(trip, place, name)
@@ -133,7 +137,7 @@ class Stages:
             return trip
         trip.held_bytes = sum(int(one.size_bytes.clip(min=0).sum()) for one in trip.located)
         if self._images is not None:
-            trip.held_bytes += len(positions) * self._sample_bytes()
+            trip.held_bytes += len(trip.positions) * self._sample_bytes()
         return trip
 
     def launch(self, trip: Trip) -> None:
@@ -334,6 +338,8 @@ class Stages:
                 batch[name] = values.collate(name, one, trip.values[name], lambda i: self._where(trip, i))
         batch["__key__"] = self._dataset.keys(trip.sample_ids)
         batch["__position__"] = _as_tensor(trip.positions)
+        if trip.sources is not None:
+            batch["__source__"] = [self._source_names[source] for source in trip.sources.tolist()]
         if self._config.last == "pad":
             batch["__mask__"] = _as_tensor(trip.step.valid(self._rank))
         return batch

@@ -2,29 +2,42 @@
 
 In: the fields, or a dictionary that `to_dict` made, perhaps through JSON or torch.save. Out: a Cursor.
 Promised: `from_dict(to_dict(cursor)) == cursor`; a dictionary of another kind or of an unknown version is
-refused with the part that is wrong. Whether the fingerprints fit the loader is the loader's question.
+refused with the part that is wrong; `differing` names the parts in which two cursors' orders, or pixels, are
+not the same. What follows from a difference is the loader's question.
 """
 
-from dataclasses import asdict, dataclass, fields
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 from fastload.errors import CursorError
+from fastload.order.mixture import MixtureState
+from fastload.order.walk import Place
 
-CURSOR_VERSION = 1
+CURSOR_VERSION = 2
+
+Fingerprints = Mapping[str, str | int | None]
 
 
 @dataclass(frozen=True)
 class Cursor:
     """version: of this layout. epoch: the epoch being loaded. position: the next step starts here, or after.
 
-    order_fingerprint: of the dataset's rows and the plan; pixel_fingerprint: of what is made of a sample.
+    order: part -> fingerprint of what the order is made of (seed, plan, window, source, selection).
+    pixels: the same of what is made of a sample (fields, augment, dtype, decode).
+    mixture: None, or {"now", "epoch"}: the MixtureStates of the place, as dictionaries, and "given": the
+    shares that the mixture was made with, before anyone changed them.
+
     Raises CursorError for a field of another type, a negative number, or an unknown version.
     """
 
     version: int
     epoch: int
     position: int
-    order_fingerprint: str
-    pixel_fingerprint: str
+    order: Fingerprints
+    pixels: Fingerprints
+    mixture: Mapping | None = None
+    place: Place = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         _check_version(self.version)
@@ -32,13 +45,20 @@ class Cursor:
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise CursorError(f"the cursor's {name} is {value!r}, not an integer from 0 up: {_WAY_OUT}")
-        for name in ("order_fingerprint", "pixel_fingerprint"):
-            if not isinstance(getattr(self, name), str):
-                raise CursorError(f"the cursor's {name} is {getattr(self, name)!r}, not a string: {_WAY_OUT}")
+        for name in ("order", "pixels"):
+            _check_fingerprints(name, getattr(self, name))
+        object.__setattr__(self, "place", self._place())
 
     def to_dict(self) -> dict:
         """The fields as a dictionary of integers and strings that JSON keeps as they are."""
-        return asdict(self)
+        return {
+            "version": self.version,
+            "epoch": self.epoch,
+            "position": self.position,
+            "order": dict(self.order),
+            "pixels": dict(self.pixels),
+            "mixture": copy.deepcopy(self.mixture),
+        }
 
     @classmethod
     def from_dict(cls, state: dict) -> "Cursor":
@@ -47,7 +67,7 @@ class Cursor:
             raise CursorError(f"a cursor is a dictionary, not a {type(state).__name__}: {_WAY_OUT}")
         # First, because another version may have other entries.
         _check_version(state.get("version"))
-        names = [each.name for each in fields(cls)]
+        names = [each.name for each in fields(cls) if each.init]
         missing = [name for name in names if name not in state]
         unknown = sorted(str(name) for name in state if name not in names)
         if missing or unknown:
@@ -55,8 +75,52 @@ class Cursor:
             raise CursorError(f"the cursor has {', '.join(wrong)}: {_WAY_OUT}")
         return cls(**state)
 
+    def _place(self) -> Place:
+        if self.mixture is None:
+            return Place(self.position)
+        if not isinstance(self.mixture, Mapping) or set(self.mixture) != {"now", "epoch", "given"}:
+            raise CursorError(f"the cursor's mixture is {self.mixture!r}: {_WAY_OUT}")
+        given = self.mixture["given"]
+        if not isinstance(given, (list, tuple)) or any(type(share) is not int for share in given):
+            raise CursorError(f"the cursor's mixture has given={given!r}, no list of integers: {_WAY_OUT}")
+        now, at_epoch = (MixtureState.from_dict(self.mixture[name]) for name in ("now", "epoch"))
+        if now.position != self.position or len(now.shares) != len(at_epoch.shares):
+            raise CursorError(f"the cursor's mixture is not at its position {self.position}: {_WAY_OUT}")
+        return Place(self.position, now, at_epoch)
+
+
+def mixture_entry(place: Place, given: Sequence[int]) -> dict | None:
+    """The cursor's `mixture` for a place."""
+    if place.mixture is None:
+        return None
+    return {"now": place.mixture.to_dict(), "epoch": place.epoch_mixture.to_dict(), "given": list(given)}
+
+
+def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
+    """Which parts differ, each in words: "seed (0 then, 1 now)"; without the values where they are hashes."""
+    words = []
+    for name in {**then, **now}:
+        before, after = then.get(name), now.get(name)
+        if before != after:
+            told = not any(isinstance(value, str) and _is_hash(value) for value in (before, after))
+            words.append(f"{name} ({before} then, {after} now)" if told else name)
+    return words
+
 
 _WAY_OUT = "pass what state_dict() returned."
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) >= 16 and all(digit in "0123456789abcdef" for digit in text)
+
+
+def _check_fingerprints(name: str, prints) -> None:
+    good = isinstance(prints, Mapping) and all(
+        isinstance(part, str) and (value is None or type(value) in (str, int))
+        for part, value in prints.items()
+    )
+    if not good:
+        raise CursorError(f"the cursor's {name} is {prints!r}, no table of fingerprints: {_WAY_OUT}")
 
 
 def _check_version(version) -> None:

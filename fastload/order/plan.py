@@ -26,21 +26,22 @@ from fastload.rng import Purpose
 ORDER_VERSION = 1
 
 
-def make_plan(shard_counts, *, shuffle: bool, window: int | None, seed: int) -> "Plan":
+def make_plan(shard_counts, *, shuffle: bool, window: int | None, seed: int, stream: int = 0) -> "Plan":
     """The plan of a dataset whose shards hold `shard_counts` samples ([S] integers).
 
     shuffle=False is `Sequential`; shuffle=True is `Global`, or `Windowed` where `window` is a number of
-    samples.
+    samples. stream: plans of equal size and seed but unequal streams shuffle differently; the number of the
+    source in a mixture.
     Raises ConfigError for a dataset without samples, and for a window without a shuffle.
     """
     if shuffle and window is not None:
-        return Windowed(shard_counts, seed, window)
+        return Windowed(shard_counts, seed, window, stream=stream)
     if window is not None:
         raise ConfigError(
             f"window={window} has no meaning with shuffle=False: use shuffle=True, or window=None."
         )
     n = int(_checked_counts(shard_counts).sum())
-    return Global(n, seed) if shuffle else Sequential(n)
+    return Global(n, seed, stream) if shuffle else Sequential(n)
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,14 @@ class Sequential:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         return _split(positions, self.n)[1]
 
+    @property
+    def kind(self) -> str:
+        """The rule, without its numbers."""
+        return f"sequential/{ORDER_VERSION}"
+
     def describe(self) -> str:
         """The order in words; two plans with equal words give equal orders."""
-        return f"sequential/{ORDER_VERSION} n={self.n}"
+        return f"{self.kind} n={self.n}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Global:
 
     n: int
     seed: int
+    stream: int = 0
 
     def __post_init__(self):
         _check_n(self.n)
@@ -75,11 +82,16 @@ class Global:
     def sample_ids(self, positions: np.ndarray) -> np.ndarray:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         epochs, indices = _split(positions, self.n)
-        return permute(indices, self.n, _keys(self.seed, epochs * self.n, Purpose.ORDER))
+        return permute(indices, self.n, _keys(self.seed, epochs * self.n, Purpose.ORDER, self.stream))
+
+    @property
+    def kind(self) -> str:
+        """The rule, without its numbers."""
+        return f"global/{ORDER_VERSION}"
 
     def describe(self) -> str:
         """The order in words; two plans with equal words give equal orders."""
-        return f"global/{ORDER_VERSION} n={self.n} seed={self.seed}"
+        return f"{self.kind} n={self.n} seed={self.seed}{_stream(self.stream)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +120,7 @@ class Windowed:
     seed: int
     window: int
     lanes: int = 64
+    stream: int = 0
     n: int = field(init=False)
     _epoch_rows: dict = field(init=False, repr=False, default_factory=dict)
 
@@ -135,12 +148,17 @@ class Windowed:
             sample_ids[inside] = places[inside] + shifts[shard]
         return sample_ids
 
+    @property
+    def kind(self) -> str:
+        """The rule, with what of it nobody chooses."""
+        return f"windowed/{ORDER_VERSION} lanes={self.lanes}"
+
     def describe(self) -> str:
         """The order in words; two plans with equal words give equal orders."""
         digest = hashlib.blake2b(self.shard_counts.astype("<i8").tobytes(), digest_size=8).hexdigest()
         return (
-            f"windowed/{ORDER_VERSION} n={self.n} seed={self.seed} window={self.window} lanes={self.lanes} "
-            f"shards={len(self.shard_counts)}:{digest}"
+            f"{self.kind} n={self.n} seed={self.seed} window={self.window} "
+            f"shards={len(self.shard_counts)}:{digest}{_stream(self.stream)}"
         )
 
     def _places(self, epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -151,7 +169,8 @@ class Windowed:
         run_length = shortest + (lane < longer_runs)
         index_in_window = index_in_run % self.window
         stretch = index_in_run - index_in_window
-        keys = _keys(self.seed, epochs * self.n + run_start + stretch, Purpose.WINDOW_ORDER)
+        starts = epochs * self.n + run_start + stretch
+        keys = _keys(self.seed, starts, Purpose.WINDOW_ORDER, self.stream)
         stretch_length = np.minimum(self.window, run_length - stretch)
         return run_start + stretch + permute(index_in_window, stretch_length, keys)
 
@@ -160,7 +179,7 @@ class Windowed:
         rows = self._epoch_rows.get(epoch)
         if rows is None:
             counts = self.shard_counts
-            key = _keys(self.seed, np.array([epoch * self.n]), Purpose.SHARD_ORDER)
+            key = _keys(self.seed, np.array([epoch * self.n]), Purpose.SHARD_ORDER, self.stream)
             order = permute(np.arange(len(counts)), len(counts), key)
             starts = np.cumsum(counts[order]) - counts[order]
             rows = starts, (np.cumsum(counts) - counts)[order] - starts
@@ -182,8 +201,14 @@ def _split(positions: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.divmod(positions.astype(np.int64, casting="same_kind", copy=False), n)
 
 
-def _keys(seed: int, positions: np.ndarray, purpose: Purpose) -> tuple[np.ndarray, np.ndarray]:
-    words = rng.bits(seed, positions, purpose).astype(np.uint64)
+def _stream(stream: int) -> str:
+    return f" stream={stream}" if stream else ""
+
+
+def _keys(
+    seed: int, positions: np.ndarray, purpose: Purpose, stream: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    words = rng.bits(seed, positions, purpose, stream).astype(np.uint64)
     shift = np.uint64(32)
     return words[:, 0] | words[:, 1] << shift, words[:, 2] | words[:, 3] << shift
 

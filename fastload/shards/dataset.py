@@ -107,7 +107,9 @@ class Dataset:
     n: number of (selected) samples. containers: absolute paths, names: relative ones; files: the same paths,
     as Located.file_id counts them. shard_counts: int64 [containers], selected samples of each. extensions:
     extension -> number of samples that have it. bytes_total: sum of the selected members' sizes. classes:
-    names of the class folders, or None. skipped: what was no sample, by kind. fingerprint: 32 hex digits.
+    names of the class folders, or None. skipped: what was no sample, by kind. fingerprint: 32 hex digits of
+    all that follows: source_fingerprint, of the rows before any selection, and selection_fingerprint, of
+    which are selected; None for all.
     """
 
     def __init__(
@@ -131,7 +133,7 @@ class Dataset:
             raise SourceError(f"{self.containers[0]}: the source has no samples (skipped: {self.skipped}).")
         self._rows = None if select is None else selected_rows(self, select)
         self._count(counts, sum(index.header["payload_bytes"] for index in indexes))
-        self.fingerprint = self._fingerprint()
+        self.source_fingerprint, self.selection_fingerprint, self.fingerprint = self._fingerprints()
 
     def __len__(self) -> int:
         return self.n
@@ -236,14 +238,17 @@ class Dataset:
             name: having[number] for name, number in self._extension_numbers.items() if having.get(number)
         }
 
-    def _fingerprint(self) -> str:
+    def _fingerprints(self) -> tuple[str, str | None, str]:
         digest = hashlib.blake2b(b"dataset 1", digest_size=16)
         for container, content in zip(self._containers, self._contents, strict=True):
             name = os.fsencode(container.fingerprint_name)
             digest.update(f" {len(name)} ".encode() + name + content.encode())
-        if self._rows is not None:
-            digest.update(b" selected " + self._rows.astype("<i8").tobytes())
-        return digest.hexdigest()
+        source = digest.hexdigest()
+        if self._rows is None:
+            return source, None, source
+        rows = self._rows.astype("<i8").tobytes()
+        digest.update(b" selected " + rows)
+        return source, hashlib.blake2b(rows, digest_size=16).hexdigest(), digest.hexdigest()
 
     def _on_sound_columns(self, call: Callable):
         """The call's result; a container whose index proves damaged at first use gets a new one, and the call

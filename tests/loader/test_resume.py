@@ -111,7 +111,7 @@ def test_restoring_then_set_epoch_of_the_cursors_epoch_goes_on_in_its_middle(sha
 
 def test_a_restored_loader_gives_its_state_back_without_opening_anything():
     loader = labels("/nowhere/at/all.tar")
-    state = {"version": 1, "epoch": 3, "position": 77, "order_fingerprint": "a", "pixel_fingerprint": "b"}
+    state = {"version": 2, "epoch": 3, "position": 77, "order": {"a": 1}, "pixels": {}, "mixture": None}
     loader.load_state_dict(state)
     assert loader.state_dict() == state
 
@@ -141,16 +141,46 @@ def test_load_state_dict_ends_the_iteration_under_way(shards):
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"seed": 1}, {"shuffle": False}, {"window": 4}, {"select": lambda row: row.key != "00003"}],
-    ids=str,
+    ("other", "differs"),
+    [
+        ({"seed": 1}, r"seed \(0 then, 1 now\)"),
+        ({"shuffle": False}, r"plan \(global/1 then, sequential/1 now\)"),
+        ({"window": 4}, r"plan \(.* now\), window \(None then, 4 now\)"),
+        ({"select": lambda row: row.key != "00003"}, "selection"),
+        ({"select": ["00003"], "seed": 5}, r"seed \(0 then, 5 now\), selection"),
+    ],
+    ids=["seed", "shuffle", "window", "select", "two"],
 )
-def test_a_cursor_of_another_order_is_refused_by_the_first_batch_and_again(shards, other):
+def test_a_cursor_of_another_order_is_refused_and_again_and_the_part_is_named(shards, other, differs):
     loader = labels(shards, **other)
     loader.load_state_dict(labels(shards).state_dict())
     for _ in range(2):
-        with pytest.raises(CursorError, match=r"belongs to another order.*Restore these"):
+        with pytest.raises(CursorError, match=rf"another order: it differs in {differs}\. Restore what"):
             next(iter(loader))
+
+
+def test_a_cursor_of_another_selection_is_refused_and_not_called_another_source(shards):
+    state = labels(shards, select=[1, 2, 3, 4]).state_dict()
+    loader = labels(shards, select=[1, 2, 3, 5])
+    loader.load_state_dict(state)
+    with pytest.raises(CursorError, match=r"it differs in selection\. Restore"):
+        next(iter(loader))
+
+
+def test_the_sizes_of_the_run_are_in_no_fingerprint(shards):
+    state = labels(shards, 4).state_dict()
+    how = {"rank": 2, "world_size": 3, "prefetch": 7, "threads": 3, "epochs": None, "last": "pad"}
+    assert labels(shards, 9, **how).state_dict() == state
+
+
+def test_the_state_is_small_json_and_names_the_decoder(shards):
+    loader = pictures(shards, 4, augment=fl.Augment(xflip=0.5, rotate=10), window=100, select=list(range(20)))
+    loader.set_epoch(2**31 - 1)
+    text = json.dumps(loader.state_dict())
+    assert len(text) < 1024
+    assert loader.state_dict()["pixels"]["decode"] == "native"
+    assert pictures(shards, 4, decode="pillow").state_dict()["pixels"]["decode"] == "pillow"
+    assert json.loads(text) == loader.state_dict()
 
 
 def test_a_cursor_of_other_data_is_refused_and_of_a_copy_is_not(shards, tmp_path):
@@ -162,28 +192,29 @@ def test_a_cursor_of_other_data_is_refused_and_of_a_copy_is_not(shards, tmp_path
     next(iter(copy))
     other = labels(str(tmp_path / "other"))
     other.load_state_dict(state)
-    with pytest.raises(CursorError, match="another order"):
+    with pytest.raises(CursorError, match="it differs in source"):
         next(iter(other))
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "differs"),
     [
-        {"fields": {"image": fl.Image(size=9)}},
-        {"augment": fl.Augment(xflip=0.5)},
-        {"normalize": "vae"},
-        {"dtype": "float16"},
-        {"decode": "pillow"},
+        ({"fields": {"image": fl.Image(size=9)}}, "image fields"),
+        ({"augment": fl.Augment(xflip=0.5)}, "augment"),
+        ({"normalize": "vae"}, "image fields"),
+        ({"dtype": "float16"}, r"dtype \(float32 then, float16 now\)"),
+        ({"decode": "pillow"}, r"decode \(native then, pillow now\)"),
+        ({"decode": "pillow", "dtype": "float16"}, r"dtype \(.*\), decode \(native then, pillow now\)"),
     ],
-    ids=str,
+    ids=["size", "augment", "normalize", "dtype", "decode", "two"],
 )
-def test_a_cursor_of_other_pixels_goes_on_with_one_warning(shards, other):
+def test_a_cursor_of_other_pixels_goes_on_with_one_warning_that_names_the_part(shards, other, differs):
     fields = {"image": fl.Image(size=8)}
     saved = fl.Loader(shards, 4, fields)
     next(iter(saved))
     loader = fl.Loader(shards, 4, **{"fields": fields} | other)
     loader.load_state_dict(saved.state_dict())
-    with pytest.warns(UserWarning, match="the pixels are made differently") as seen:
+    with pytest.warns(UserWarning, match=f"^{differs} differ from .* pixels are made differently") as seen:
         got = positions(list(loader))
         list(loader)
         loader.state_dict()

@@ -5,28 +5,52 @@ import json
 import pytest
 
 from fastload.errors import CursorError
-from fastload.order.cursor import CURSOR_VERSION, Cursor
+from fastload.order.cursor import CURSOR_VERSION, Cursor, differing, mixture_entry
+from fastload.order.mixture import SHARES, shares_of
+from fastload.order.walk import Place
 
-CURSOR = Cursor(CURSOR_VERSION, 3, 10**12, "order", "pixels")
+ORDER = {"seed": 2**64 - 1, "plan": "global/1", "window": None, "source": "0123456789abcdef"}
+CURSOR = Cursor(CURSOR_VERSION, 3, 10**12, ORDER, {"dtype": "float32"})
 GOOD = CURSOR.to_dict()
+MIXED_PLACE = Place.start(shares_of([0.7, 0.3])).at(25, 10).reweighted(shares_of([1, 1]), 10)
+MIXED = Cursor(CURSOR_VERSION, 2, 25, ORDER, {}, mixture_entry(MIXED_PLACE, shares_of([0.7, 0.3])))
 
 
 def test_a_cursor_comes_back_through_a_dictionary_and_through_json():
-    assert Cursor.from_dict(CURSOR.to_dict()) == CURSOR
-    assert Cursor.from_dict(json.loads(json.dumps(CURSOR.to_dict()))) == CURSOR
+    for cursor in (CURSOR, MIXED):
+        assert Cursor.from_dict(cursor.to_dict()) == cursor
+        again = Cursor.from_dict(json.loads(json.dumps(cursor.to_dict())))
+        assert again == cursor
+        assert again.place == cursor.place
+    assert MIXED.place == MIXED_PLACE
 
 
-def test_the_layout_of_version_1_is_pinned():
+def test_the_layout_of_version_2_is_pinned():
     assert GOOD == {
-        "version": 1,
+        "version": 2,
         "epoch": 3,
         "position": 10**12,
-        "order_fingerprint": "order",
-        "pixel_fingerprint": "pixels",
+        "order": ORDER,
+        "pixels": {"dtype": "float32"},
+        "mixture": None,
+    }
+    assert MIXED.to_dict()["mixture"] == {
+        "now": {"shares": [SHARES // 2, SHARES // 2], "given": [18, 7], "owed": [-SHARES // 2, SHARES // 2]},
+        "epoch": {"shares": [SHARES * 7 // 10, SHARES * 3 // 10], "given": [14, 6], "owed": [0, 0]},
+        "given": [SHARES * 7 // 10, SHARES * 3 // 10],
     }
 
 
-@pytest.mark.parametrize("name", ["epoch", "position", "order_fingerprint", "pixel_fingerprint"])
+def test_who_changes_the_dictionary_does_not_change_the_cursor():
+    for cursor in (CURSOR, MIXED):
+        state, text = cursor.to_dict(), json.dumps(cursor.to_dict())
+        state["order"]["seed"] = 7
+        if state["mixture"]:
+            state["mixture"]["now"]["given"][0] += 1
+        assert json.dumps(cursor.to_dict()) == text
+
+
+@pytest.mark.parametrize("name", ["epoch", "position", "order", "pixels", "mixture"])
 def test_a_missing_entry_is_named(name):
     with pytest.raises(CursorError, match=f"no '{name}': pass what state_dict"):
         Cursor.from_dict({key: value for key, value in GOOD.items() if key != name})
@@ -40,18 +64,23 @@ def test_an_unknown_entry_is_named():
 @pytest.mark.parametrize(
     "name, value",
     [(name, value) for name in ("epoch", "position") for value in (-1, 1.0, True, "1", None)]
-    + [(name, value) for name in ("order_fingerprint", "pixel_fingerprint") for value in (1, None, b"x")],
+    + [
+        (name, value)
+        for name in ("order", "pixels")
+        for value in (1, None, "x", [], {1: 2}, {"a": 1.5}, {"a": True}, {"a": {}})
+    ]
+    + [("mixture", value) for value in (1, [], {}, {"now": {}, "epoch": {}, "given": []})],
 )
 def test_an_entry_of_another_type_is_named(name, value):
-    with pytest.raises(CursorError, match=f"the cursor's {name} is "):
+    with pytest.raises(CursorError, match=f"the cursor's {name} (is|has) "):
         Cursor.from_dict({**GOOD, name: value})
-    with pytest.raises(CursorError, match=f"the cursor's {name} is "):
+    with pytest.raises(CursorError, match=f"the cursor's {name} (is|has) "):
         Cursor(**{**GOOD, name: value})
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
+@pytest.mark.parametrize("version", [0, 1, 99])
 def test_another_version_is_refused_before_its_entries_are_looked_at(version):
-    with pytest.raises(CursorError, match=rf"has version {version}, this fastload reads version 1"):
+    with pytest.raises(CursorError, match=rf"has version {version}, this fastload reads version 2"):
         Cursor.from_dict({"version": version, "something": "else"})
 
 
@@ -65,3 +94,32 @@ def test_a_dictionary_without_a_version_is_refused(state):
 def test_something_else_than_a_dictionary_is_refused(state):
     with pytest.raises(CursorError, match="a cursor is a dictionary, not a"):
         Cursor.from_dict(state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"position": 26},
+        {"mixture": MIXED.mixture | {"epoch": {"shares": [SHARES], "given": [20], "owed": [0]}}},
+        {"mixture": MIXED.mixture | {"given": [0.5, 0.5]}},
+        {"mixture": MIXED.mixture | {"more": 1}},
+        {"mixture": MIXED.mixture | {"now": None}},
+    ],
+    ids=["position", "sources", "given", "more", "now"],
+)
+def test_counters_that_do_not_belong_together_are_refused(change):
+    with pytest.raises(CursorError, match="the cursor's mixture"):
+        Cursor.from_dict(MIXED.to_dict() | change)
+
+
+def test_what_differs_is_told_with_its_values_unless_they_are_hashes():
+    then = {"seed": 0, "plan": "global/1", "window": None, "source": "0123456789abcdef", "selection": None}
+    assert differing(then, dict(then)) == []
+    now = {"seed": 1, "plan": "global/1", "window": 4, "source": "fedcba9876543210", "selection": "0" * 16}
+    assert differing(then, now) == [
+        "seed (0 then, 1 now)",
+        "window (None then, 4 now)",
+        "source",
+        "selection",
+    ]
+    assert differing({"source": "a" * 16}, {"source 'a'": "b" * 16}) == ["source", "source 'a'"]

@@ -1,0 +1,152 @@
+"""Where a run stands in the endless order, and which samples its next step takes.
+
+In: a plan, or the plans and shares of a mixture; a step; the place before it. Out: positions, sample_ids and
+sources of one rank's batch, and the place after the step. Promised: places are the same on every rank, and
+who goes on from one, with other ranks and batch sizes, takes what would have come; nothing is replayed.
+
+One source needs no more than a position. A mixture also needs what its sources have given: up to the
+position, and up to the start of its epoch, because that is what `last="pad"` repeats.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fastload.order.mixture import MixtureState
+from fastload.order.partition import rank_positions
+from fastload.order.plan import Plan
+from fastload.order.steps import Step
+
+
+@dataclass(frozen=True)
+class Place:
+    """The next step begins at `position`, or after.
+
+    mixture: the counters there, epoch_mixture: those at the start of its epoch; None where there is one
+    source. An epoch has n positions, which is given wherever it matters.
+    """
+
+    position: int
+    mixture: MixtureState | None = None
+    epoch_mixture: MixtureState | None = None
+
+    @classmethod
+    def start(cls, shares: Sequence[int] | None) -> "Place":
+        """Before everything. shares: of a mixture; None where there is one source."""
+        if shares is None:
+            return cls(0)
+        state = MixtureState.start(shares)
+        return cls(0, state, state)
+
+    def at(self, position: int, n: int) -> "Place":
+        """The place at another position, with the shares of this one.
+
+        A mixture is counted on from here; back to its epoch's start it is known, and further back it is
+        counted as if these shares had held from position 0 on.
+        """
+        if self.mixture is None:
+            return Place(position)
+        if position >= self.position:
+            return self._on_to(position, n)
+        shares = self.mixture.shares
+        epoch_start = self.position - self.position % n
+        if position < epoch_start:
+            return Place.start(shares)._on_to(position, n)
+        state = self.epoch_mixture.reweighted(shares)
+        return Place(epoch_start, state, state)._on_to(position, n)
+
+    def reweighted(self, shares: Sequence[int], n: int) -> "Place":
+        """The same place of a mixture that goes on with other shares."""
+        state = self.mixture.reweighted(shares)
+        return Place(self.position, state, self.epoch_mixture if self.position % n else state)
+
+    def _on_to(self, position: int, n: int) -> "Place":
+        epoch_start = position - position % n
+        here, state, epoch_state = self.position, self.mixture, self.epoch_mixture
+        if here < epoch_start:
+            here, state = epoch_start, state.advanced(epoch_start - here)
+            epoch_state = state
+        return Place(position, state.advanced(position - here), epoch_state)
+
+
+class Taken(NamedTuple):
+    """What one rank takes in a step. positions, sample_ids: [N] int64. sources: [N] int32, the number of the
+    source in a mixture, or None. after: the place behind the step."""
+
+    positions: np.ndarray
+    sample_ids: np.ndarray
+    sources: np.ndarray | None
+    after: Place
+
+
+class PlanWalk:
+    """The endless order of one source. n: positions in an epoch."""
+
+    def __init__(self, plan: Plan):
+        self.n = plan.n
+        self._plan = plan
+
+    @property
+    def kind(self) -> str:
+        return self._plan.kind
+
+    def describe(self) -> str:
+        """The order in words."""
+        return self._plan.describe()
+
+    def take(self, step: Step, rank: int, place: Place) -> Taken:
+        """The samples of `rank` in a step that begins at `place` or after."""
+        positions = step.positions(rank)
+        return Taken(positions, self._plan.sample_ids(positions), None, Place(step.next_position))
+
+
+class MixtureWalk:
+    """The endless order of several sources, each in an order and with passes of its own.
+
+    n: positions in an epoch. plans: one for each source; the sample_ids of all are numbered through.
+    """
+
+    def __init__(self, n: int, plans: Sequence[Plan]):
+        self.n = n
+        self._plans = plans
+        self._first_ids = np.cumsum([0, *(plan.n for plan in plans)])
+
+    @property
+    def kind(self) -> str:
+        return f"mixture/1 of {self._plans[0].kind}"
+
+    def describe(self) -> str:
+        """The order in words."""
+        return f"mixture n={self.n} of " + " and ".join(plan.describe() for plan in self._plans)
+
+    def take(self, step: Step, rank: int, place: Place) -> Taken:
+        """The samples of `rank` in a step that begins at `place` or after."""
+        place = place.at(step.start, self.n)
+        new = step.valid_stop - step.start
+        padding = step.per_rank * step.world_size - new
+        sources, samples, after = place.mixture.take(new)
+        if padding:
+            repeated = place.epoch_mixture.take(min(padding, self.n))
+            turns = -(-padding // self.n)
+            sources = np.concatenate([sources, *[repeated.sources] * turns])
+            samples = np.concatenate([samples, *[repeated.samples] * turns])
+        own = rank_positions(0, step.per_rank, rank, step.world_size)
+        sources, samples = sources[own], samples[own]
+        if step.next_position < step.start - step.start % self.n + self.n:  # in the same epoch
+            after = Place(step.next_position, after, place.epoch_mixture)
+        else:
+            after = place.at(step.next_position, self.n)
+        return Taken(step.positions(rank), self._sample_ids(sources, samples), sources, after)
+
+    def _sample_ids(self, sources: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        sample_ids = np.empty_like(samples)
+        for source in np.unique(sources).tolist():
+            of_source = sources == source
+            own_ids = self._plans[source].sample_ids(samples[of_source])
+            sample_ids[of_source] = own_ids + self._first_ids[source]
+        return sample_ids
+
+
+Walk = PlanWalk | MixtureWalk

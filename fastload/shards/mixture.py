@@ -1,0 +1,214 @@
+"""Several sources as one: what the user asks for, and the dataset that it becomes.
+
+In: names with a source and a weight each. Out: `Mixture`, checked; and `MixtureDataset`, which answers the
+questions of `Dataset` for sample_ids that are numbered through all sources, in the order of their names.
+Promised: the order in which the sources were written down has no say in anything; a message about a sample
+names its source. Which source comes when is decided in order/mixture.py.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastload.errors import ConfigError
+
+from .dataset import Dataset, Located, Row, open_dataset
+
+MAX_EPOCH_SAMPLES = 2**32  # times the highest epoch it must fit int64
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Samples of several sources, in proportion to their weights: a source for `fl.Loader`.
+
+        fl.Mixture({"faces": ("faces/*.tar", 0.7), "art": ("art.zip", 0.3)}, epoch_samples=1_000_000)
+
+    sources: name -> (source, weight); a source is what `fl.Loader` takes, a weight a number from 0 up in any
+        unit. epoch_samples: samples that count as an epoch; the sources' own passes go on across its end, and
+        each begins anew, in another order, when it is through.
+
+    Raises ConfigError for a name that is no string, a weight below 0, weights that are all 0, and
+    epoch_samples below 1.
+    """
+
+    sources: Mapping[str, tuple[Any, float]]
+    epoch_samples: int
+
+    def __post_init__(self):
+        if not isinstance(self.sources, Mapping) or not self.sources:
+            example = '{"faces": ("faces/*.tar", 0.7), "art": ("art.zip", 0.3)}'
+            raise ConfigError(f"Mixture({self.sources!r}): name the sources and weights, such as {example}.")
+        for name, one in self.sources.items():
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f"Mixture: {name!r} cannot name a source; use a string.")
+            if not isinstance(one, (tuple, list)) or len(one) != 2:
+                raise ConfigError(f"Mixture: {name!r} is {one!r}; give (source, weight).")
+            if isinstance(one[0], Mixture):
+                raise ConfigError(f"Mixture: {name!r} is a mixture itself; name its sources here.")
+        object.__setattr__(
+            self, "sources", {name: tuple(self.sources[name]) for name in sorted(self.sources)}
+        )
+        self.weights_of({name: weight for name, (_, weight) in self.sources.items()})
+        try:
+            samples = operator.index(self.epoch_samples)
+        except TypeError:
+            samples = 0
+        if isinstance(self.epoch_samples, bool) or not 1 <= samples <= MAX_EPOCH_SAMPLES:
+            raise ConfigError(
+                f"Mixture: epoch_samples={self.epoch_samples!r}: give a whole number, 1 to "
+                f"{MAX_EPOCH_SAMPLES}."
+            )
+        object.__setattr__(self, "epoch_samples", samples)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the sources, sorted: source number i of the order is names[i]."""
+        return list(self.sources)
+
+    @property
+    def weights(self) -> list[float]:
+        return [weight for _, weight in self.sources.values()]
+
+    def weights_of(self, weights: Mapping[str, float]) -> list[float]:
+        """Other weights for the same sources, in the order of `names`.
+
+        Raises ConfigError where a name is missing or unknown, or a weight is no number from 0 up.
+        """
+        if not isinstance(weights, Mapping):
+            raise ConfigError(f"weights={weights!r}: give a number for each of {', '.join(self.names)}.")
+        missing = [name for name in self.names if name not in weights]
+        unknown = [name for name in weights if name not in self.sources]
+        if missing or unknown:
+            wrong = [f"{name!r} has no weight" for name in missing] + [
+                f"{name!r} is no source" for name in unknown
+            ]
+            raise ConfigError(f"weights: {', '.join(wrong)}; the sources are {', '.join(self.names)}.")
+        for name, weight in weights.items():
+            number = isinstance(weight, (int, float, np.integer, np.floating)) and not isinstance(
+                weight, bool
+            )
+            if not number or not math.isfinite(weight) or weight < 0:
+                raise ConfigError(f"weights: {name!r} has {weight!r}; give a number from 0 up.")
+        if not any(weights.values()):
+            raise ConfigError("weights: all are 0; give at least one source a positive weight.")
+        return [weights[name] for name in self.names]
+
+
+def open_mixture(mixture: Mixture, *, select: Any = None, **how: Any) -> MixtureDataset:
+    """Opens the sources of a mixture, one after the other; `how`: as for open_dataset.
+
+    select: None, a function of a Row for all sources, or name -> selection. Raises what open_dataset raises,
+    with the source's name before it.
+    """
+    if select is not None and not callable(select):
+        if not isinstance(select, Mapping):
+            raise ConfigError("select: of a mixture, give a function of a row, or name -> selection.")
+        unknown = [name for name in select if name not in mixture.sources]
+        if unknown:
+            raise ConfigError(
+                f"select: {unknown[0]!r} is no source; the sources are {', '.join(mixture.names)}."
+            )
+    datasets = {}
+    for name, (source, _) in mixture.sources.items():
+        own = select.get(name) if isinstance(select, Mapping) else select
+        datasets[name] = open_dataset(source, select=own, **how)
+    return MixtureDataset(datasets)
+
+
+class MixtureDataset:
+    """The samples of all sources of a mixture, numbered through; the questions are those of `Dataset`.
+
+    datasets: name -> Dataset. n, names, files, extensions, classes, has_labels: of all together.
+    """
+
+    def __init__(self, datasets: Mapping[str, Dataset]):
+        self.datasets = dict(datasets)
+        self._parts = list(self.datasets.values())
+        self._first_ids = np.cumsum([0, *(one.n for one in self._parts)])
+        self._first_files = np.cumsum([0, *(len(one.files) for one in self._parts)])
+        self.n = int(self._first_ids[-1])
+        self.names = [f"{name}: {one}" for name, dataset in self.datasets.items() for one in dataset.names]
+        self.files = [path for dataset in self._parts for path in dataset.files]
+        self.extensions: dict[str, int] = {}
+        for dataset in self._parts:
+            for extension, count in dataset.extensions.items():
+                self.extensions[extension] = self.extensions.get(extension, 0) + count
+        self.has_labels = all(dataset.has_labels for dataset in self._parts)
+        self.classes = self._common_classes()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __repr__(self) -> str:
+        return f"MixtureDataset({', '.join(f'{name}: {one!r}' for name, one in self.datasets.items())})"
+
+    def locate(self, sample_ids: np.ndarray, alternatives: Sequence[str]) -> Located:
+        """As Dataset.locate."""
+        n = len(sample_ids)
+        file_id, ext_index = np.full(n, -1, np.int32), np.full(n, -1, np.int8)
+        offset_bytes, size_bytes = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+        paths: dict[int, str] = {}
+        for part, places, own_ids in self._by_source(sample_ids):
+            found = self._parts[part].locate(own_ids, alternatives)
+            in_files = found.file_id >= 0
+            file_id[places] = np.where(in_files, found.file_id + self._first_files[part], found.file_id)
+            offset_bytes[places], size_bytes[places] = found.offset_bytes, found.size_bytes
+            ext_index[places] = found.ext_index
+            paths.update({int(places[i]): path for i, path in found.paths.items()})
+        return Located(file_id, offset_bytes, size_bytes, ext_index, paths, self.files)
+
+    def keys(self, sample_ids: np.ndarray) -> list[str]:
+        """As Dataset.keys; keys of two sources may be equal."""
+        keys = [""] * len(sample_ids)
+        for part, places, own_ids in self._by_source(sample_ids):
+            for place, key in zip(places.tolist(), self._parts[part].keys(own_ids), strict=True):
+                keys[place] = key
+        return keys
+
+    def labels(self, sample_ids: np.ndarray) -> np.ndarray | None:
+        """As Dataset.labels; None if some source has none."""
+        if not self.has_labels:
+            return None
+        labels = np.empty(len(sample_ids), np.int64)
+        for part, places, own_ids in self._by_source(sample_ids):
+            labels[places] = self._parts[part].labels(own_ids)
+        return labels
+
+    def row(self, sample_id: int) -> Row:
+        """One sample of its source, whose sample_id counts there."""
+        part = self._part_of(sample_id)
+        return self._parts[part].row(sample_id - int(self._first_ids[part]))
+
+    def where(self, sample_id: int) -> str:
+        """The sample's place for messages: "faces: 00012.tar: key '0001' at byte 10240"."""
+        part = self._part_of(sample_id)
+        name = list(self.datasets)[part]
+        return f"{name}: {self._parts[part].where(sample_id - int(self._first_ids[part]))}"
+
+    def _part_of(self, sample_id: int) -> int:
+        return int(np.searchsorted(self._first_ids, sample_id, side="right")) - 1
+
+    def _by_source(self, sample_ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(number of the source, places in the batch, sample_ids there) for each source that is in it."""
+        part_of = np.searchsorted(self._first_ids, sample_ids, side="right") - 1
+        for part in np.unique(part_of).tolist():
+            places = np.flatnonzero(part_of == part)
+            yield part, places, sample_ids[places] - self._first_ids[part]
+
+    def _common_classes(self) -> list[str] | None:
+        if not self.has_labels:
+            return None
+        (first, classes), *others = ((name, one.classes) for name, one in self.datasets.items())
+        for name, other in others:
+            if other != classes:
+                raise ConfigError(
+                    f"Mixture: {first!r} and {name!r} have different classes, so that a label would mean two "
+                    "things. Give all sources the same class folders, or leave the labels out."
+                )
+        return classes

@@ -1,0 +1,410 @@
+"""Several sources in one loader: proportions, passes, weights that change, ranks and resume."""
+
+import json
+from collections import Counter
+from itertools import chain
+
+import pytest
+
+import fastload as fl
+from fastload.errors import ConfigError, CursorError, FieldError
+from tests.contracts.stream import assert_equal_streams, assert_every_cursor_gives_the_rest
+from tests.loader.samples import flat, labels, numbers, pictures, sample, write
+
+SIZES = {"art": 7, "cats": 23, "dogs": 10}
+FIRST = {"art": 1000, "cats": 2000, "dogs": 3000}  # the label of a source's first sample
+WEIGHTS = {"art": 0.2, "cats": 0.5, "dogs": 0.3}
+N = 50
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    for name, size in SIZES.items():
+        write(folder / name, (sample(FIRST[name] + i) for i in range(size)), 6)
+    return {name: str(folder / name) for name in SIZES}
+
+
+def mixture(folders, weights=WEIGHTS, epoch_samples=N):
+    return fl.Mixture({name: (folders[name], weight) for name, weight in weights.items()}, epoch_samples)
+
+
+def sources(batches):
+    return list(chain.from_iterable(batch["__source__"] for batch in batches))
+
+
+def assert_in_proportion(names, weights, bound=1.0):
+    total, counts = sum(weights.values()), Counter()
+    for place, name in enumerate(names, 1):
+        counts[name] += 1
+        for one, weight in weights.items():
+            assert abs(counts[one] - place * weight / total) <= bound, (place, one)
+
+
+def test_every_prefix_is_within_a_sample_of_the_weights(folders):
+    loader = labels(mixture(folders), 7, epochs=20, last="straddle")
+    names = sources(loader)
+    assert len(names) >= 20 * N
+    assert_in_proportion(names, WEIGHTS)
+
+
+def test_samples_belong_to_the_source_that_the_batch_names(folders):
+    for batch in labels(mixture(folders), 5):
+        assert batch["__source__"] == [
+            name
+            for label in batch["label"].tolist()
+            for name in SIZES
+            if FIRST[name] // 1000 == label // 1000
+        ]
+        assert batch["__key__"] == [f"{label:05d}" for label in batch["label"].tolist()]
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_each_source_makes_its_own_passes(folders, window):
+    loader = labels(mixture(folders), 10, epochs=20, window=window)
+    batches = list(loader)
+    for name, size in SIZES.items():
+        of_source = [
+            label - FIRST[name]
+            for label, source in zip(flat(batches), sources(batches), strict=True)
+            if source == name
+        ]
+        passes = [of_source[start : start + size] for start in range(0, len(of_source), size)]
+        assert len(passes) > 10
+        assert all(sorted(one) == list(range(size)) for one in passes[:-1])
+        assert len({tuple(one) for one in passes[:-1]}) > len(passes) // 2
+
+
+def test_without_a_shuffle_each_source_comes_as_stored(folders):
+    loader = labels(mixture(folders, {"art": 1, "dogs": 1}, 14), 2, shuffle=False)
+    assert numbers(loader) == [[1000 + i, 3000 + i] for i in range(7)]
+
+
+def test_the_order_in_which_sources_are_written_down_does_not_matter(folders):
+    turned = dict(reversed(WEIGHTS.items()))
+    assert numbers(labels(mixture(folders, turned), 5)) == numbers(labels(mixture(folders), 5))
+    assert labels(mixture(folders, turned)).state_dict() == labels(mixture(folders)).state_dict()
+
+
+def test_a_mixture_of_one_source_is_that_source(folders):
+    mixed = list(labels(mixture(folders, {"cats": 3}, SIZES["cats"]), 5, epochs=3))
+    assert {name for batch in mixed for name in batch.pop("__source__")} == {"cats"}
+    assert_equal_streams(mixed, list(labels(folders["cats"], 5, epochs=3)))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"last": "pad"}, {"last": "straddle"}, {"window": 3}], ids=str)
+def test_every_cursor_gives_the_rest_of_the_stream(folders, arguments):
+    def made():
+        return labels(mixture(folders), 7, epochs=2, **arguments)
+
+    def restored(state):
+        loader = made()
+        loader.load_state_dict(json.loads(json.dumps(state)))
+        return loader
+
+    assert_every_cursor_gives_the_rest(made, restored)
+
+
+def by_position(loaders):
+    """position -> label, of all ranks, without padding."""
+    got = {}
+    for loader in loaders:
+        for batch in loader:
+            mask = batch.get("__mask__")
+            for i, (position, label) in enumerate(
+                zip(batch["__position__"].tolist(), batch["label"].tolist(), strict=True)
+            ):
+                if mask is None or mask[i]:
+                    assert position not in got
+                    got[position] = label
+    return got
+
+
+@pytest.mark.parametrize("last", ["drop", "partial", "pad", "straddle"])
+def test_a_cursor_resumes_on_any_number_of_ranks_with_any_batch(folders, last):
+    whole = by_position([labels(mixture(folders), 1, epochs=2)])
+    for saved_on, loaded_on, batch_size in [(1, 2, 3), (2, 1, 4), (3, 8, 1), (8, 3, 2), (4, 4, 1)]:
+        ranks = [labels(mixture(folders), 2, rank=r, world_size=saved_on, last=last) for r in range(saved_on)]
+        got, states = {}, []
+        for loader in ranks:
+            run = iter(loader)
+            for _ in range(2):
+                batch = next(run)
+                got |= dict(zip(batch["__position__"].tolist(), batch["label"].tolist(), strict=True))
+            states.append(loader.state_dict())
+        assert all(state == states[0] for state in states)
+        rest = []
+        for rank in range(loaded_on):
+            how = {"rank": rank, "world_size": loaded_on, "last": last}
+            rest.append(labels(mixture(folders), batch_size, **how))
+            rest[-1].load_state_dict(states[0])
+        more = by_position(rest)
+        assert not set(got) & set(more)
+        got |= more
+        assert sorted(got) == list(range(len(got)))
+        assert N - len(got) < {"drop": batch_size * loaded_on, "partial": loaded_on}.get(last, 1)
+        assert all(label == whole[position] for position, label in got.items())
+
+
+def test_other_weights_hold_from_the_next_batch_on(folders):
+    loader = labels(mixture(folders), 5, prefetch=6)
+    names = []
+    for step, batch in enumerate(loader):
+        names.append(batch["__source__"])
+        if step == 3:
+            loader.set_weights({"art": 0, "cats": 0, "dogs": 1})
+    before = labels(mixture(folders), 5)
+    assert [batch["__source__"] for batch, _ in zip(before, range(4), strict=False)] == names[:4]
+    assert set(chain.from_iterable(names[4:])) == {"dogs"}
+    assert len(names) == N // 5
+
+
+def test_weights_that_change_lose_and_repeat_nothing(folders):
+    loader = labels(mixture(folders), 5, epochs=4)
+    positions, by_source = [], {name: [] for name in SIZES}
+    for step, batch in enumerate(loader):
+        positions += batch["__position__"].tolist()
+        for name, label in zip(batch["__source__"], batch["label"].tolist(), strict=True):
+            by_source[name].append(label - FIRST[name])
+        if step % 3 == 2:
+            loader.set_weights({"art": step % 2 + 0.1, "cats": 1, "dogs": step % 5})
+    assert positions == list(range(4 * N))
+    for name, size in SIZES.items():
+        passes = [by_source[name][start : start + size] for start in range(0, len(by_source[name]), size)]
+        assert len(passes) > 2
+        assert all(sorted(one) == list(range(size)) for one in passes[:-1])
+
+
+def test_proportions_of_two_sources_follow_weights_that_change(folders):
+    loader = labels(mixture(folders, {"cats": 1, "dogs": 1}), 1, epochs=4)
+    wanted, share, counts = {"cats": 0.0, "dogs": 0.0}, 0.5, Counter()
+    for step, batch in enumerate(loader):
+        counts.update(batch["__source__"])
+        wanted["cats"] += share
+        wanted["dogs"] += 1 - share
+        assert all(abs(counts[name] - wanted[name]) <= 1 for name in wanted)
+        if step % 17 == 16:
+            share = [0.9, 0.25, 0.6, 0.0][step // 17 % 4]
+            loader.set_weights({"cats": share, "dogs": 1 - share})
+
+
+def test_a_cursor_carries_the_weights_that_changed(folders):
+    def first(steps):
+        loader = labels(mixture(folders), 5, epochs=3)
+        for step, batch in enumerate(loader):
+            yield loader, batch
+            if step == 2:
+                loader.set_weights({"art": 5, "cats": 1, "dogs": 1})
+            if step == steps:
+                return
+
+    whole = [batch for _, batch in first(100)]
+    for stop in (1, 2, 3, 4, 9, 10, 15):
+        *_, (saved, _) = first(stop)
+        loader = labels(mixture(folders), 5, epochs=3)
+        loader.load_state_dict(json.loads(json.dumps(saved.state_dict())))
+        if stop < 2:
+            continue  # the change is still to come, and is the training's to make
+        assert_equal_streams(list(loader), whole[stop + 1 :])
+
+
+def test_weights_set_after_the_last_batch_of_an_epoch_do_not_lengthen_it(folders):
+    loader = labels(mixture(folders), 7)
+    seen = 0
+    for batch in loader:
+        seen += 1
+        if batch["__position__"][-1] >= N - 7:
+            loader.set_weights({"art": 1, "cats": 0, "dogs": 0})
+    assert seen == N // 7
+    assert set(sources(loader)) == {"art"}
+
+
+def test_weights_set_before_the_first_batch_and_between_epochs_hold(folders):
+    only = {"art": {"art": 1, "cats": 0, "dogs": 0}, "dogs": {"art": 0, "cats": 0, "dogs": 2}}
+    loader = labels(mixture(folders), 5)
+    loader.set_weights(only["art"])
+    assert set(sources(loader)) == {"art"}
+    loader.set_weights(only["dogs"])
+    assert set(sources(loader)) == {"dogs"}
+    loader.set_epoch(7)
+    assert set(sources(loader)) == {"dogs"}
+    assert loader.state_dict()["position"] == 8 * N
+
+
+def test_set_epoch_of_the_epoch_under_way_changes_nothing_after_new_weights(folders):
+    loader = labels(mixture(folders), 5)
+    positions = []
+    for step, batch in enumerate(loader):
+        positions += batch["__position__"].tolist()
+        if step == 3:
+            loader.set_weights({"art": 1, "cats": 1, "dogs": 1})
+        loader.set_epoch(0)
+    assert positions == list(range(N))
+
+
+def test_set_epoch_finds_the_place_of_a_mixture_without_walking_there(folders):
+    whole = labels(mixture(folders), 5)
+    expected = [numbers(whole) for _ in range(4)]
+    loader = labels(mixture(folders), 5)
+    for epoch in (3, 0, 2, 2, 1):
+        loader.set_epoch(epoch)
+        assert numbers(loader) == expected[epoch]
+    loader.set_epoch(2**31 - 1)
+    assert next(iter(loader))["__position__"][0] == (2**31 - 1) * N
+
+
+def test_pad_repeats_the_start_of_the_mixtures_epoch(folders):
+    loader = labels(mixture(folders), 8, last="pad", epochs=2)
+    batches = list(loader)
+    assert len(batches) == 2 * 7
+    for epoch in range(2):
+        first, last = batches[7 * epoch], batches[7 * epoch + 6]
+        assert last["__mask__"].tolist() == [True] * 2 + [False] * 6
+        assert last["label"][2:].tolist() == first["label"][:6].tolist()
+        assert last["__position__"][2:].tolist() == first["__position__"][:6].tolist()
+
+
+def test_a_cursor_of_other_sources_names_the_one_that_differs(folders):
+    saved = labels(mixture(folders)).state_dict()
+    swapped = folders | {"cats": folders["art"]}
+    for source, differs in [
+        (mixture(swapped), "source 'cats'"),
+        (mixture(folders, {"art": 1, "dogs": 1}), "source 'cats'"),
+        (mixture(folders, epoch_samples=51), r"epoch_samples \(50 then, 51 now\)"),
+        (folders["cats"], "source"),
+    ]:
+        loader = labels(source)
+        loader.load_state_dict(saved)
+        with pytest.raises(CursorError, match=f"another order: it differs in .*{differs}"):
+            next(iter(loader))
+
+
+def test_a_cursor_brings_its_weights_and_warns_where_the_mixture_was_given_others(folders):
+    saved = labels(mixture(folders), 5)
+    next(iter(saved))
+    state, whole = saved.state_dict(), numbers(labels(mixture(folders), 5))
+    loader = labels(mixture(folders, {"art": 1, "cats": 1, "dogs": 1}), 5)
+    loader.load_state_dict(state)
+    with pytest.warns(UserWarning, match="given other weights when the checkpoint was saved") as seen:
+        assert numbers(loader) == whole[1:]
+    assert len(seen) == 1
+
+
+def test_new_weights_right_after_loading_count_from_the_saved_place(folders):
+    saved = labels(mixture(folders), 5)
+    next(iter(saved))
+    loader = labels(mixture(folders), 5)
+    loader.load_state_dict(saved.state_dict())
+    loader.set_weights({"art": 0, "cats": 1, "dogs": 0})
+    assert loader.state_dict()["position"] == 5
+    assert set(sources(loader)) == {"cats"}
+
+
+def test_select_goes_to_all_sources_or_to_each_its_own(folders):
+    even = labels(mixture(folders), 1, select=lambda row: int(row.key) % 2 == 0, epochs=4)
+    assert {label % 2 for label in flat(even)} == {0}
+    own = labels(mixture(folders), 1, select={"cats": [3, 5], "art": ["01000"]}, epochs=4)
+    labels_of = set(flat(own))
+    assert {label for label in labels_of if 2000 <= label < 3000} == {2003, 2005}
+    assert 1000 not in labels_of and {1001, 3000} <= labels_of
+    with pytest.raises(ConfigError, match="select: 'birds' is no source; the sources are art, cats, dogs"):
+        next(iter(labels(mixture(folders), select={"birds": [1]})))
+    with pytest.raises(ConfigError, match="a function of a row, or name -> selection"):
+        next(iter(labels(mixture(folders), select=[1, 2])))
+
+
+def test_images_of_a_mixture_are_those_of_its_sources(folders):
+    alone = {}
+    for name in SIZES:
+        for batch in pictures(folders[name], 1, shuffle=False):
+            alone[batch["label"].item()] = batch["image"][0]
+    for batch in pictures(mixture(folders), 10):
+        for label, image in zip(batch["label"].tolist(), batch["image"], strict=True):
+            assert image.equal(alone[label])
+
+
+def test_a_field_that_one_source_lacks_is_named_with_the_source(folders, tmp_path):
+    write(tmp_path, ({"__key__": f"{i}", "jpg": b"x"} for i in range(3)))
+    source = fl.Mixture({"cats": (folders["cats"], 1), "bare": (str(tmp_path), 1)}, 10)
+    with pytest.raises(FieldError, match=r"no sample of .* has cls; name an extension that is there: jpg"):
+        next(iter(labels(source)))
+    loader = fl.Loader(source, 4, {"label": fl.Int("cls", default=-1)})
+    assert set(chain.from_iterable(b["label"].tolist() for b, _ in zip(loader, range(2), strict=False))) > {
+        -1
+    }
+
+
+def test_an_error_in_a_sample_names_its_source(folders, tmp_path):
+    write(tmp_path, ({"__key__": f"{i}", "cls": b"cat"} for i in range(3)))
+    source = fl.Mixture({"cats": (folders["cats"], 1), "odd": (str(tmp_path), 1)}, 10)
+    with pytest.raises(fl.SampleError, match=r"^odd: 000\.tar: key '\d'"):
+        next(iter(labels(source)))
+
+
+def test_class_folders_of_a_mixture_share_their_classes(tmp_path):
+    from tests.loader.samples import jpeg
+
+    for source, classes in (("one", "ab"), ("two", "ab"), ("other", "ac")):
+        for number, name in enumerate(classes):
+            (tmp_path / source / name).mkdir(parents=True)
+            (tmp_path / source / name / f"{number}.jpg").write_bytes(jpeg(number))
+    one, two, other = (str(tmp_path / name) for name in ("one", "two", "other"))
+    batch = next(iter(labels(fl.Mixture({"one": (one, 1), "two": (two, 1)}, 4), 4)))
+    assert sorted(batch["label"].tolist()) == [0, 0, 1, 1]
+    with pytest.raises(ConfigError, match="'one' and 'other' have different classes"):
+        next(iter(labels(fl.Mixture({"one": (one, 1), "other": (other, 1)}, 4), 4)))
+
+
+def test_set_weights_refuses_what_cannot_be_weighed_and_changes_nothing(folders):
+    loader = labels(mixture(folders), 5)
+    for weights, message in [
+        ({"cats": 1}, "weights: 'art' has no weight, 'dogs' has no weight; the sources are art, cats, dogs"),
+        (WEIGHTS | {"birds": 1}, "weights: 'birds' is no source"),
+        (WEIGHTS | {"cats": -1}, "weights: 'cats' has -1; give a number from 0 up"),
+        (WEIGHTS | {"cats": float("nan")}, "weights: 'cats' has nan"),
+        (WEIGHTS | {"cats": "1"}, "weights: 'cats' has '1'"),
+        (dict.fromkeys(WEIGHTS, 0), "weights: all are 0"),
+        ([1, 2, 3], "give a number for each of art, cats, dogs"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            loader.set_weights(weights)
+    assert numbers(loader) == numbers(labels(mixture(folders), 5))
+    with pytest.raises(ConfigError, match=r"the loader's source is no fl\.Mixture"):
+        labels(folders["cats"]).set_weights({"cats": 1})
+
+
+@pytest.mark.parametrize(
+    ("sources", "epoch_samples", "message"),
+    [
+        ({}, 10, "name the sources and weights, such as"),
+        (["a"], 10, "name the sources and weights, such as"),
+        ({"a": "a.tar"}, 10, r"'a' is 'a\.tar'; give \(source, weight\)"),
+        ({1: ("a.tar", 1)}, 10, "1 cannot name a source"),
+        ({"": ("a.tar", 1)}, 10, "'' cannot name a source"),
+        ({"a": ("a.tar", -1)}, 10, "'a' has -1"),
+        ({"a": ("a.tar", True)}, 10, "'a' has True"),
+        ({"a": ("a.tar", 0)}, 10, "weights: all are 0"),
+        ({"a": ("a.tar", 1)}, 0, "epoch_samples=0: give a whole number, 1 to"),
+        ({"a": ("a.tar", 1)}, 1.5, r"epoch_samples=1\.5"),
+        ({"a": ("a.tar", 1)}, True, "epoch_samples=True"),
+        ({"a": (fl.Mixture({"b": ("b.tar", 1)}, 4), 1)}, 4, "'a' is a mixture itself"),
+    ],
+)
+def test_what_is_no_mixture_is_refused_at_once(sources, epoch_samples, message):
+    with pytest.raises(ConfigError, match=message):
+        fl.Mixture(sources, epoch_samples=epoch_samples)
+
+
+def test_the_repr_names_sources_and_orders(folders):
+    loader = labels(mixture(folders))
+    next(iter(loader))
+    assert "order: mixture n=50 of global/1 n=7 seed=0 and global/1 n=23" in repr(loader)
+
+
+def test_the_state_of_a_mixture_grows_with_its_sources_only(folders):
+    loader = labels(mixture(folders), 5)
+    sizes = []
+    for _ in loader:
+        loader.set_weights({name: hash(name) % 97 + 1 for name in SIZES})
+        sizes.append(len(json.dumps(loader.state_dict())))
+    assert max(sizes) < 1200

@@ -1,0 +1,148 @@
+"""Places and what is taken at them: the same for every split into steps and ranks, mixtures included."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fastload.order.mixture import MixtureState, shares_of
+from fastload.order.plan import Global, Sequential, make_plan
+from fastload.order.steps import LAST, Steps
+from fastload.order.walk import MixtureWalk, Place, PlanWalk
+
+SIZES = (7, 5, 12)
+SHARES = shares_of([0.5, 0.2, 0.3])
+N = 11  # positions in an epoch: no multiple of anything here
+
+
+def mixture_walk(n=N, window=None):
+    how = {"shuffle": True, "window": window, "seed": 3}
+    return MixtureWalk(n, [make_plan([size], stream=i, **how) for i, size in enumerate(SIZES)])
+
+
+def by_the_definition(count, shares=SHARES):
+    """(source, sample_id) of the first positions: each source's own order, taken as the schedule says."""
+    walk_ids = np.cumsum([0, *SIZES])
+    plans = [Global(size, 3, i) for i, size in enumerate(SIZES)]
+    picks = MixtureState.start(shares).take(count, impl="plain")
+    pairs = zip(picks.sources.tolist(), picks.samples.tolist(), strict=True)
+    return [(i, int(plans[i].sample_ids(np.array([k]))[0] + walk_ids[i])) for i, k in pairs]
+
+
+def walked(walk, steps, place, stop):
+    """position -> (source, sample_id) of all ranks' samples before `stop` but padding, and the last place."""
+    got = {}
+    while place.position < stop:
+        step = steps.step_at(place.position)
+        takes = [walk.take(step, rank, place) for rank in range(steps.world_size)]
+        assert all(taken.after == takes[0].after for taken in takes)
+        for rank, taken in enumerate(takes):
+            columns = taken.positions, taken.sources, taken.sample_ids, step.valid(rank)
+            for position, source, sample_id, valid in zip(*(c.tolist() for c in columns), strict=True):
+                if valid:
+                    assert position not in got
+                    got[position] = source, sample_id
+        place = takes[0].after
+    return got, place
+
+
+@pytest.mark.parametrize("last", LAST)
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 1), (3, 1), (2, 2), (1, 8), (11, 1)])
+def test_a_mixture_takes_the_same_samples_at_the_same_positions_for_every_size(batch_size, world_size, last):
+    expected = by_the_definition(6 * N)
+    steps = Steps(N, batch_size, world_size, last)
+    got, _ = walked(mixture_walk(), steps, Place.start(SHARES), 5 * N)
+    assert len(got) > 30
+    assert all(got[position] == expected[position] for position in got)
+
+
+def test_every_place_is_the_same_however_it_is_reached():
+    walk, start = mixture_walk(), Place.start(SHARES)
+    places = {position: start.at(position, N) for position in range(4 * N)}
+    for batch_size, world_size, last in itertools.product((1, 2, 5), (1, 2, 3), LAST):
+        if batch_size * world_size > N and last == "drop":
+            continue
+        steps, place = Steps(N, batch_size, world_size, last), start
+        while place.position < 3 * N:
+            place = walk.take(steps.step_at(place.position), 0, place).after
+            if place.position in places:
+                assert place == places[place.position]
+    for here, there in itertools.product(places, repeat=2):
+        assert places[here].at(there, N) == places[there]
+
+
+@pytest.mark.parametrize("batch_size", [4, 11, 12, 40])
+@pytest.mark.parametrize("stop", [0, 3, 7])
+def test_pad_repeats_the_start_of_the_epoch(batch_size, stop):
+    expected = by_the_definition(3 * N)
+    walk, steps = mixture_walk(), Steps(N, batch_size, 1, "pad")
+    place = Place.start(SHARES).at(2 * N + stop, N)
+    while place.position < 3 * N:
+        step = steps.step_at(place.position)
+        taken = walk.take(step, 0, place)
+        columns = (taken.positions, taken.sources, taken.sample_ids)
+        for position, *pair in zip(*(column.tolist() for column in columns), strict=True):
+            assert tuple(pair) == expected[position]
+        place = taken.after
+    assert (~step.valid(0)).sum() == -(N - stop) % batch_size
+
+
+def test_other_shares_hold_from_the_place_on_and_leave_what_was_before():
+    walk, steps = mixture_walk(), Steps(N, 1, 1, "straddle")
+    before, place = walked(walk, steps, Place.start(SHARES), 15)
+    only_last = place.reweighted(shares_of([0, 0, 1]), N)
+    assert only_last.epoch_mixture == place.epoch_mixture
+    after, _ = walked(walk, steps, only_last, 30)
+    assert before == dict(enumerate(by_the_definition(15)))
+    assert {source for source, _ in after.values()} == {2}
+    assert len({sample_id for _, sample_id in after.values()}) == 12  # a pass of its own, never begun anew
+
+
+def test_back_in_its_epoch_a_place_keeps_the_shares_and_knows_the_counters():
+    place = Place.start(SHARES).at(2 * N + 5, N).reweighted(shares_of([1, 1, 1]), N)
+    back = place.at(2 * N, N)
+    assert back.mixture.given == Place.start(SHARES).at(2 * N, N).mixture.given
+    assert back.mixture.shares == back.epoch_mixture.shares == shares_of([1, 1, 1])
+    assert place.at(2 * N + 2, N).mixture.given == back.mixture.take(2).after.given
+
+
+def test_back_beyond_its_epoch_the_shares_count_from_the_first_position():
+    place = Place.start(SHARES).at(2 * N + 5, N).reweighted(shares_of([1, 1, 1]), N)
+    assert place.at(N + 1, N) == Place.start(shares_of([1, 1, 1])).at(N + 1, N)
+
+
+def test_reweighting_at_the_start_of_an_epoch_changes_what_pad_repeats():
+    place = Place.start(SHARES).at(N, N).reweighted(shares_of([1, 0, 0]), N)
+    assert place.mixture == place.epoch_mixture
+    taken = mixture_walk().take(Steps(N, 2 * N, 1, "pad").step_at(N), 0, place)
+    assert set(taken.sources.tolist()) == {0}
+
+
+def test_a_mixture_of_one_source_takes_what_the_source_alone_would():
+    plan = Global(13, 5)
+    alone, mixed = PlanWalk(plan), MixtureWalk(13, [plan])
+    step = Steps(13, 5, 2, "straddle").step_at(20)
+    for rank in range(2):
+        one = alone.take(step, rank, Place(20))
+        other = mixed.take(step, rank, Place.start(shares_of([2])).at(20, 13))
+        assert one.sample_ids.tolist() == other.sample_ids.tolist()
+        assert one.positions.tolist() == other.positions.tolist()
+        assert one.sources is None and other.sources.tolist() == [0] * 5
+
+
+def test_sources_of_equal_size_are_shuffled_differently():
+    how = {"shuffle": True, "seed": 0}
+    for window in (None, 3):
+        one, other = (make_plan([400, 400], window=window, stream=stream, **how) for stream in (0, 1))
+        assert one.sample_ids(np.arange(800)).tolist() != other.sample_ids(np.arange(800)).tolist()
+        assert one.describe() != other.describe()
+    assert make_plan([20], window=None, **how) == make_plan([20], window=None, stream=0, **how)
+
+
+def test_a_plain_place_is_its_position():
+    place = Place.start(None)
+    assert place.at(10**12, 7) == Place(10**12)
+    step = Steps(9, 2, 2, "drop").step_at(4)
+    taken = PlanWalk(Sequential(9)).take(step, 1, place)
+    assert taken.positions.tolist() == taken.sample_ids.tolist() == [5, 7]
+    assert taken.after == Place(9) and taken.sources is None
