@@ -15,7 +15,7 @@ import sys
 import fastload as fl
 fields = {"image": fl.Image(size=8), "label": fl.Int()}
 loader = fl.Loader("/nowhere/{0..9}.tar", 4, fields, dtype="float16", device="cpu")
-state = {"version": 1, "epoch": 0, "position": 0, "order_fingerprint": "", "pixel_fingerprint": ""}
+state = {"version": 2, "epoch": 0, "position": 0, "order": {}, "pixels": {}, "mixture": None}
 loader.load_state_dict(state)
 loader.set_epoch(3)
 run = iter(loader)
@@ -66,7 +66,7 @@ def test_repr_shows_what_differs_from_the_defaults_and_who_decodes(shards):
 def test_repr_tells_order_and_place_once_there_is_one(shards):
     loader = labels(shards, 5, seed=9, window=4)
     next(iter(loader))
-    assert "  order: windowed/1 n=23 seed=9 window=4" in repr(loader)
+    assert "  order: windowed/1 lanes=64 n=23 seed=9 window=4" in repr(loader)
     assert repr(loader).endswith("at: epoch 0, position 5")
 
 
@@ -99,8 +99,23 @@ def test_rank_and_world_size_come_from_the_environment_at_the_first_batch(shards
     monkeypatch.setenv("WORLD_SIZE", "2")
     run = iter(loader)
     assert next(run)["label"].tolist() == [1, 3, 5]
-    monkeypatch.setenv("RANK", "0")
     assert next(run)["label"].tolist() == [7, 9, 11]
+
+
+def test_a_world_that_changes_under_an_iteration_ends_it_and_the_next_one_goes_on(shards, monkeypatch):
+    loader = labels(shards, 3, shuffle=False)
+    run = iter(loader)
+    next(run)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"began as rank 0 of 1, and this is rank 1 of 2 now\. Set up"):
+        next(run)
+    with pytest.raises(StopIteration):
+        next(run)
+    state = loader.state_dict()
+    assert state["position"] == 3
+    loader.load_state_dict(state)
+    assert next(iter(loader))["label"].tolist() == [4, 6, 8]
 
 
 def test_what_the_environment_has_wrong_is_said_at_the_first_batch(shards, monkeypatch):
