@@ -174,6 +174,7 @@ class Loader:
                 "set_weights: the loader's source is no fl.Mixture, so there is nothing to weigh."
             )
         shares = shares_of(mixture.weights_of(weights))
+        self._check_restored()
         self._place = self._here().reweighted(shares, mixture.epoch_samples)
         run = self._live_run()
         if run is not None:

@@ -104,7 +104,7 @@ def open_mixture(mixture: Mixture, *, select: Any = None, **how: Any) -> Mixture
     """Opens the sources of a mixture, one after the other; `how`: as for open_dataset.
 
     select: None, a function of a Row for all sources, or name -> selection. Raises what open_dataset raises,
-    with the source's name before it.
+    and ConfigError for a selection of another kind or for a source that is not there.
     """
     if select is not None and not callable(select):
         if not isinstance(select, Mapping):

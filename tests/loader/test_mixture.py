@@ -408,3 +408,19 @@ def test_the_state_of_a_mixture_grows_with_its_sources_only(folders):
         loader.set_weights({name: hash(name) % 97 + 1 for name in SIZES})
         sizes.append(len(json.dumps(loader.state_dict())))
     assert max(sizes) < 1200
+
+
+def test_sources_of_equal_size_are_shuffled_differently(folders, tmp_path):
+    write(tmp_path, (sample(4000 + i) for i in range(SIZES["cats"])), 6)
+    source = fl.Mixture({"cats": (folders["cats"], 1), "more": (str(tmp_path), 1)}, 46)
+    taken = flat(labels(source, 1))
+    cats, more = ([label % 1000 for label in taken if label // 1000 == kind] for kind in (2, 4))
+    assert sorted(cats) == sorted(more) == list(range(23))
+    assert cats != more
+
+
+def test_new_weights_for_a_cursor_of_another_source_are_refused(folders):
+    loader = labels(mixture(folders))
+    loader.load_state_dict(labels(folders["cats"]).state_dict())
+    with pytest.raises(CursorError, match="another order"):
+        loader.set_weights(WEIGHTS)

@@ -146,3 +146,14 @@ def test_a_plain_place_is_its_position():
     taken = PlanWalk(Sequential(9)).take(step, 1, place)
     assert taken.positions.tolist() == taken.sample_ids.tolist() == [5, 7]
     assert taken.after == Place(9) and taken.sources is None
+
+
+def test_a_step_that_begins_behind_the_place_takes_what_is_there():
+    # As after a resume with a larger batch, for which too little of the epoch is left.
+    expected = by_the_definition(3 * N)
+    step = Steps(N, 8, 1, "drop").step_at(5)
+    taken = mixture_walk().take(step, 0, Place.start(SHARES).at(5, N))
+    assert taken.positions.tolist() == list(range(N, N + 8))
+    pairs = zip(taken.sources.tolist(), taken.sample_ids.tolist(), strict=True)
+    assert list(pairs) == expected[N : N + 8]
+    assert taken.after == Place.start(SHARES).at(2 * N, N)
