@@ -23,7 +23,7 @@ from fastload.loader.describe import describe, order_fingerprints, pixel_fingerp
 from fastload.loader.run import Course, Run
 from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
-from fastload.order.cursor import CURSOR_VERSION, Cursor, differing, mixture_entry
+from fastload.order.cursor import Cursor, differing
 from fastload.order.mixture import shares_of
 from fastload.order.plan import make_plan
 from fastload.order.steps import Steps
@@ -145,9 +145,8 @@ class Loader:
         if restored is not None and restored.place is self._place and not self._at_epoch_start:
             return restored.to_dict()
         self._check_restored()
-        place, prints = self._here(), (self._order_fingerprints, self._pixel_fingerprints)
-        mixture = mixture_entry(place, self._config.shares)
-        return Cursor(CURSOR_VERSION, self._epoch, place.position, *prints, mixture).to_dict()
+        prints = self._order_fingerprints, self._pixel_fingerprints
+        return Cursor(self._epoch, self._here(), *prints, self._config.shares).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
         """Goes to a saved place; the next iteration begins there, on any number of ranks.
@@ -292,12 +291,13 @@ class Loader:
                 "Restore what differs, or start anew without load_state_dict."
             )
         n = self._walk.n
-        if restored.position // n != restored.epoch or restored.epoch > MAX_EPOCH:
+        position = restored.place.position
+        if position // n != restored.epoch or restored.epoch > MAX_EPOCH:
             raise CursorError(
-                f"the checkpoint is damaged: position {restored.position} is not in epoch {restored.epoch} "
+                f"the checkpoint is damaged: position {position} is not in epoch {restored.epoch} "
                 f"of {n} samples. Pass what state_dict() returned."
             )
-        if restored.mixture is not None and restored.mixture["given"] != list(self._config.shares):
+        if restored.made_with != self._config.shares:
             warnings.warn(
                 "fl.Mixture was given other weights when the checkpoint was saved: the checkpoint's stay in "
                 "force; loader.set_weights(...) changes them",

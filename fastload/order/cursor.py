@@ -6,9 +6,8 @@ refused with the part that is wrong; `differing` names the parts in which two cu
 not the same. What follows from a difference is the loader's question.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 from fastload.errors import CursorError
 from fastload.order.mixture import MixtureState
@@ -21,79 +20,61 @@ Fingerprints = Mapping[str, str | int | None]
 
 @dataclass(frozen=True)
 class Cursor:
-    """version: of this layout. epoch: the epoch being loaded. position: the next step starts here, or after.
+    """epoch: the epoch being loaded. place: the next step starts there, or after.
 
     order: part -> fingerprint of what the order is made of (seed, plan, window, source, selection).
-    pixels: the same of what is made of a sample (fields, augment, dtype, decode).
-    mixture: None, or {"now", "epoch"}: the MixtureStates of the place, as dictionaries, and "given": the
-    shares that the mixture was made with, before anyone changed them.
-
-    Raises CursorError for a field of another type, a negative number, or an unknown version.
+    pixels: the same of what is made of a sample (image fields, augment, dtype, decode).
+    made_with: the shares with which a mixture was made, before anyone changed them; None for one source.
     """
 
-    version: int
     epoch: int
-    position: int
+    place: Place
     order: Fingerprints
     pixels: Fingerprints
-    mixture: Mapping | None = None
-    place: Place = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self):
-        _check_version(self.version)
-        for name in ("epoch", "position"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise CursorError(f"the cursor's {name} is {value!r}, not an integer from 0 up: {_WAY_OUT}")
-        for name in ("order", "pixels"):
-            _check_fingerprints(name, getattr(self, name))
-        object.__setattr__(self, "place", self._place())
+    made_with: Sequence[int] | None = None
 
     def to_dict(self) -> dict:
         """The fields as a dictionary of integers and strings that JSON keeps as they are."""
+        place, mixture = self.place, None
+        if place.mixture is not None:
+            mixture = {
+                "now": place.mixture.to_dict(),
+                "epoch": place.epoch_mixture.to_dict(),
+                "made_with": list(self.made_with),
+            }
         return {
-            "version": self.version,
+            "version": CURSOR_VERSION,
             "epoch": self.epoch,
-            "position": self.position,
+            "position": place.position,
             "order": dict(self.order),
             "pixels": dict(self.pixels),
-            "mixture": copy.deepcopy(self.mixture),
+            "mixture": mixture,
         }
 
     @classmethod
     def from_dict(cls, state: dict) -> "Cursor":
-        """The cursor that `to_dict` wrote. Raises CursorError for a missing, unknown or wrong entry."""
+        """The cursor that `to_dict` wrote.
+
+        Raises CursorError for a missing or unknown entry, one of another type, a negative number, numbers
+        that do not belong together, or an unknown version.
+        """
         if not isinstance(state, dict):
             raise CursorError(f"a cursor is a dictionary, not a {type(state).__name__}: {_WAY_OUT}")
         # First, because another version may have other entries.
         _check_version(state.get("version"))
-        names = [each.name for each in fields(cls) if each.init]
-        missing = [name for name in names if name not in state]
-        unknown = sorted(str(name) for name in state if name not in names)
+        missing = [name for name in _ENTRIES if name not in state]
+        unknown = sorted(str(name) for name in state if name not in _ENTRIES)
         if missing or unknown:
             wrong = [f"no {name!r}" for name in missing] + [f"an unknown {name!r}" for name in unknown]
             raise CursorError(f"the cursor has {', '.join(wrong)}: {_WAY_OUT}")
-        return cls(**state)
-
-    def _place(self) -> Place:
-        if self.mixture is None:
-            return Place(self.position)
-        if not isinstance(self.mixture, Mapping) or set(self.mixture) != {"now", "epoch", "given"}:
-            raise CursorError(f"the cursor's mixture is {self.mixture!r}: {_WAY_OUT}")
-        given = self.mixture["given"]
-        if not isinstance(given, (list, tuple)) or any(type(share) is not int for share in given):
-            raise CursorError(f"the cursor's mixture has given={given!r}, no list of integers: {_WAY_OUT}")
-        now, at_epoch = (MixtureState.from_dict(self.mixture[name]) for name in ("now", "epoch"))
-        if now.position != self.position or len(now.shares) != len(at_epoch.shares):
-            raise CursorError(f"the cursor's mixture is not at its position {self.position}: {_WAY_OUT}")
-        return Place(self.position, now, at_epoch)
-
-
-def mixture_entry(place: Place, given: Sequence[int]) -> dict | None:
-    """The cursor's `mixture` for a place."""
-    if place.mixture is None:
-        return None
-    return {"now": place.mixture.to_dict(), "epoch": place.epoch_mixture.to_dict(), "given": list(given)}
+        for name in ("epoch", "position"):
+            value = state[name]
+            if type(value) is not int or value < 0:
+                raise CursorError(f"the cursor's {name} is {value!r}, not an integer from 0 up: {_WAY_OUT}")
+        for name in ("order", "pixels"):
+            _check_fingerprints(name, state[name])
+        place, made_with = _place_of(state["position"], state["mixture"])
+        return cls(state["epoch"], place, dict(state["order"]), dict(state["pixels"]), made_with)
 
 
 def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
@@ -107,7 +88,24 @@ def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
     return words
 
 
+_ENTRIES = ("version", "epoch", "position", "order", "pixels", "mixture")
 _WAY_OUT = "pass what state_dict() returned."
+
+
+def _place_of(position: int, mixture) -> tuple[Place, tuple[int, ...] | None]:
+    """The place of these entries of a cursor, and the shares with which its mixture was made."""
+    if mixture is None:
+        return Place(position), None
+    if not isinstance(mixture, Mapping) or set(mixture) != {"now", "epoch", "made_with"}:
+        raise CursorError(f"the cursor's mixture is {mixture!r}: {_WAY_OUT}")
+    now, at_epoch = (MixtureState.from_dict(mixture[name]) for name in ("now", "epoch"))
+    made_with = mixture["made_with"]
+    if not isinstance(made_with, (list, tuple)) or any(type(share) is not int for share in made_with):
+        raise CursorError(f"the cursor's mixture has made_with={made_with!r}, no integers: {_WAY_OUT}")
+    sources = {len(shares) for shares in (now.shares, at_epoch.shares, made_with)}
+    if len(sources) > 1 or now.position != position or at_epoch.position > position:
+        raise CursorError(f"the cursor's mixture is not the one of position {position}: {_WAY_OUT}")
+    return Place(position, now, at_epoch), tuple(made_with)
 
 
 def _is_hash(text: str) -> bool:

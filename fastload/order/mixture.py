@@ -48,26 +48,11 @@ class MixtureState:
     """Where a mixture stands, per source: `shares` of SHARES, samples `given` so far, and what it is `owed`.
 
     owed: in samples / SHARES, the sum of the shares at all places so far minus what was given; sums to 0.
-    Raises CursorError for numbers that cannot be those of one mixture.
     """
 
     shares: tuple[int, ...]
     given: tuple[int, ...]
     owed: tuple[int, ...]
-
-    def __post_init__(self):
-        for name in ("shares", "given", "owed"):
-            values = getattr(self, name)
-            if not isinstance(values, (list, tuple)) or any(type(value) is not int for value in values):
-                raise CursorError(f"the cursor's mixture has {name}={values!r}, no list of integers.")
-            object.__setattr__(self, name, tuple(values))
-        fits = len(self.shares) == len(self.given) == len(self.owed)
-        whole = sum(self.shares) == SHARES and sum(self.owed) == 0
-        if not fits or not whole or min(self.shares + self.given) < 0 or max(self.given) >= 2**62:
-            raise CursorError("the cursor's mixture is damaged: its numbers do not belong together.")
-        # The schedule stays far below this; beyond it, sums would not fit 64 bits.
-        if max(map(abs, self.owed)) > 2 * len(self.owed) * SHARES:
-            raise CursorError("the cursor's mixture is damaged: a source is owed more than can be.")
 
     @classmethod
     def start(cls, shares: Sequence[int]) -> "MixtureState":
@@ -109,10 +94,28 @@ class MixtureState:
 
     @classmethod
     def from_dict(cls, state: dict) -> "MixtureState":
-        """What `to_dict` wrote. Raises CursorError for anything else."""
+        """What `to_dict` wrote. Raises CursorError for anything else, and for numbers of no one mixture."""
         if not isinstance(state, dict) or set(state) != {"shares", "given", "owed"}:
             raise CursorError(f"the cursor's mixture has {state!r}, not its shares, given and owed.")
-        return cls(**state)
+        for name, values in state.items():
+            if not isinstance(values, (list, tuple)) or any(type(value) is not int for value in values):
+                raise CursorError(f"the cursor's mixture has {name}={values!r}, no list of integers.")
+        made = cls(**{name: tuple(values) for name, values in state.items()})
+        if not made._is_sound():
+            raise CursorError("the cursor's mixture is damaged: its numbers do not belong together.")
+        return made
+
+    def _is_sound(self) -> bool:
+        k = len(self.shares)
+        return (
+            len(self.given) == len(self.owed) == k > 0
+            and sum(self.shares) == SHARES
+            and sum(self.owed) == 0
+            and min(self.shares + self.given) >= 0
+            and max(self.given) < 2**62
+            # The schedule stays far below this; beyond it, sums would not fit 64 bits.
+            and max(map(abs, self.owed)) <= 2 * k * SHARES
+        )
 
     def _walked(self, count: int) -> "MixtureState":
         from fastload import _native as native
