@@ -10,6 +10,7 @@ keeps the whole permutation in memory (8 MB here, 80 GB for 10^10 samples).
 import numpy as np
 import pytest
 
+from fastload.order.mixture import MixtureState, shares_of
 from fastload.order.permutation import permute
 from fastload.order.plan import Global, Windowed
 
@@ -47,3 +48,12 @@ def test_sample_ids_of_a_step_among_ten_billion(benchmark, count):
     plan = Global(10**10, seed=0)
     sample_ids = benchmark(plan.sample_ids, np.arange(7, 7 + count))
     assert len(np.unique(sample_ids)) == count
+
+
+@pytest.mark.parametrize("impl", ["native", "plain"])
+@pytest.mark.parametrize("k", [2, 10, 100])
+def test_ten_thousand_places_of_a_mixture(benchmark, k, impl):
+    dice = np.random.default_rng(k)
+    state = MixtureState.start(shares_of(dice.random(k).tolist()))
+    picks = benchmark(state.take, 10_000, impl=impl)
+    assert np.array_equal(picks.sources, state.take(10_000, impl="plain").sources)
