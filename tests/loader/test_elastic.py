@@ -7,16 +7,17 @@ taken while batches of the steps to come are already on their way.
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fastload as fl
 from fastload.errors import ConfigError
+from tests.contracts.chains import WORLDS, chains, same_examples
 from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.elastic import assert_chain, assert_elastic
 from tests.contracts.ends import assert_ends_of_epochs
 from tests.contracts.stream import assert_equal_streams
 from tests.loader.samples import labels, pictures, write_shards
-
-WORLDS = (1, 2, 3, 4, 8)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,13 @@ def test_every_step_of_every_world_resumes_on_every_world(cases, folders, last, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"window": 3, "prefetch": 6}, {"shuffle": False}], ids=str)
-@pytest.mark.parametrize("n", [1, 7, 10, 23, 65])
-def test_every_step_of_every_world_resumes_on_every_world_with_all_batch_sizes(cases, folders, n, arguments):
-    every = all_sizes((1, 2, 7))
+@pytest.mark.parametrize(
+    "n, batch_sizes", [(1, (1, 7)), (7, (1, 2, 7)), (10, (1, 2, 7)), (23, (1, 3)), (65, (5,))]
+)
+def test_every_step_of_every_world_resumes_on_every_world_with_more_sizes(
+    cases, folders, n, batch_sizes, arguments
+):
+    every = all_sizes(batch_sizes)
     for last in LASTS:
         of_last = [sizes for sizes in every if sizes.last == last]
         if any(sizes.fits(n) for sizes in of_last):
@@ -81,6 +86,22 @@ def test_a_chain_of_runs_of_changing_sizes_gives_each_sample_once_and_in_order(c
         (Sizes(1, 1, "partial"), 99),
     ]
     cases("elastic", assert_chain(maker(folders[23], **arguments), keys(23), chain))
+
+
+@same_examples(40)
+@given(st.data())
+def check_chains(cases, folders, data):
+    n = data.draw(st.sampled_from(sorted(folders)))
+    how = st.fixed_dictionaries(
+        {"window": st.sampled_from([None, 1, 5]), "prefetch": st.sampled_from([1, 4]), "threads": st.just(2)}
+    )
+    make_loader = maker(folders[n], seed=data.draw(st.integers(0, 9)), **data.draw(how))
+    cases("elastic", assert_chain(make_loader, keys(n), data.draw(chains(n, most_steps=4))))
+
+
+@pytest.mark.slow
+def test_any_chain_of_runs_of_any_sizes_gives_each_sample_once_and_in_order(cases, folders):
+    check_chains(cases, folders)
 
 
 @pytest.mark.parametrize("prefetch", [1, 5])

@@ -105,7 +105,7 @@ def test_no_order_or_dtype_lets_sizes_have_a_say_in_pixels(cases, source, more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"window": 3}, {"dtype": "uint8"}, {"dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"window": 3, "dtype": "uint8"}], ids=str)
 @pytest.mark.parametrize("decode", DECODERS)
 def test_no_combination_of_sizes_has_a_say_in_pixels(cases, source, decode, more):
     every = [
@@ -122,7 +122,7 @@ def test_no_combination_of_sizes_has_a_say_in_pixels(cases, source, decode, more
 def test_a_resume_after_any_step_makes_the_same_pixels(cases, source, decode):
     for world_size in (1, 2, 3, 4, 8):
         for before in ({"batch_size": 1}, {"batch_size": 3, "world_size": 2}):
-            steps = range(1, N // (before["batch_size"] * before.get("world_size", 1)) + 1)
+            steps = range(1, -(-N // (before["batch_size"] * before.get("world_size", 1))))
             after = {"batch_size": 2, "world_size": world_size, "threads": 5, "prefetch": 1}
             make_loader = maker(source, decode)
             cases("pixels", assert_same_samples_after_resuming(make_loader, before, after, steps))

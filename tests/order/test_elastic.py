@@ -8,18 +8,18 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload.errors import ConfigError
 from fastload.order.plan import make_plan
 from fastload.order.steps import Steps
+from tests.contracts.chains import WORLDS, chains, same_examples
 from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.elastic import assert_chain, assert_elastic
 from tests.contracts.ends import assert_ends_of_epochs
 from tests.contracts.integers import IntegerLoader
 
-WORLDS = (1, 2, 3, 4, 8)
 NS = (1, 7, 10, 64, 65, 127)
 PLANS = {
     "sequential": {"shuffle": False, "window": None},
@@ -92,23 +92,13 @@ def test_only_sizes_that_leave_an_epoch_without_a_batch_are_refused(last):
                 Steps(n, *sizes)
 
 
-@st.composite
-def chains(draw):
-    """(n, plan, seed, links): runs that follow each other, each with sizes that an epoch of n allows."""
-    n = draw(st.integers(1, 70))
-    any_sizes = st.builds(Sizes, st.integers(1, 12), st.sampled_from(WORLDS), st.sampled_from(LASTS))
-    link = st.tuples(any_sizes.filter(lambda sizes: sizes.fits(n)), st.integers(0, 9))
-    links = draw(st.lists(link, min_size=1, max_size=8))
-    return n, draw(st.sampled_from(sorted(PLANS))), draw(st.integers(0, 2**64 - 1)), links
-
-
-@settings(derandomize=True, deadline=None, database=None, max_examples=150)
-@given(chains())
-def check_chain(cases, chain):
-    n, plan, seed, links = chain
-    to_the_end = (Sizes(links[-1][0].batch_size, 1, "partial"), n + 1)
-    cases("elastic", assert_chain(maker(n, plan, seed), range(n), [*links, to_the_end]))
+@same_examples(150)
+@given(st.data())
+def check_chains(cases, data):
+    n = data.draw(st.integers(1, 70))
+    make_loader = maker(n, data.draw(st.sampled_from(sorted(PLANS))), data.draw(st.integers(0, 2**64 - 1)))
+    cases("elastic", assert_chain(make_loader, range(n), data.draw(chains(n))))
 
 
 def test_a_chain_of_runs_of_any_sizes_gives_each_id_of_an_epoch_once_and_in_order(cases):
-    check_chain(cases)
+    check_chains(cases)
