@@ -1,0 +1,104 @@
+"""Elastic and exactly once, and the ends of epochs: every case of small, awkward integers.
+
+n is 1, prime, a power of two and one more; batches are larger than what is left, and there are more ranks
+than samples. tests/loader/test_elastic.py takes a sample of the cases through files and decoders.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastload.errors import ConfigError
+from fastload.order.plan import make_plan
+from fastload.order.steps import Steps
+from tests.contracts.chains import WORLDS, chains, same_examples
+from tests.contracts.dealing import LASTS, Sizes
+from tests.contracts.elastic import assert_chain, assert_elastic
+from tests.contracts.ends import assert_ends_of_epochs
+from tests.contracts.integers import IntegerLoader
+
+NS = (1, 7, 10, 64, 65, 127)
+PLANS = {
+    "sequential": {"shuffle": False, "window": None},
+    "global": {"shuffle": True, "window": None},
+    "windowed": {"shuffle": True, "window": 5},
+}
+
+
+def maker(n, plan="global", seed=3):
+    """make_loader over n samples in shards of 6."""
+    counts = np.diff([*range(0, n, 6), n])
+    made = make_plan(counts, seed=seed, **PLANS[plan])
+
+    def make_loader(**sizes):
+        return IntegerLoader(made, **sizes)
+
+    return make_loader
+
+
+def all_sizes(batch_sizes, lasts=LASTS):
+    return [Sizes(*one) for one in itertools.product(batch_sizes, WORLDS, lasts)]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("n", [1, 7, 10, 23])
+def test_every_step_of_every_world_resumes_on_every_world(cases, n, plan):
+    every = all_sizes((1, 2, 3, 7))
+    cases("elastic", assert_elastic(maker(n, plan), range(n), every, every))
+
+
+@pytest.mark.parametrize("n", [64, 65, 127])
+def test_every_step_of_every_world_resumes_on_every_world_with_another_batch_size(cases, n):
+    saving, loading = all_sizes((1, 5)), all_sizes((3, 16))
+    cases("elastic", assert_elastic(maker(n, "windowed"), range(n), saving, loading))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("n", NS)
+def test_every_step_of_every_world_resumes_on_every_world_with_all_batch_sizes(cases, n, plan):
+    every = all_sizes((1, 2, 3, 5, 7, 8, 16, 64))
+    cases("elastic", assert_elastic(maker(n, plan), range(n), every, every))
+
+
+@pytest.mark.parametrize("last", LASTS)
+@pytest.mark.parametrize("n", NS)
+def test_the_rest_of_an_epoch_goes_where_last_says(cases, n, last):
+    for sizes in all_sizes((1, 2, 3, 5, 7, 16, 64, 127), [last]):
+        if sizes.fits(n):
+            cases("ends", assert_ends_of_epochs(maker(n), range(n), sizes, epochs=3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", LASTS)
+def test_the_rest_of_an_epoch_goes_where_last_says_for_all_small_sizes(cases, last):
+    for n in range(1, 41):
+        for batch_size, world_size in itertools.product(range(1, 12), range(1, 10)):
+            sizes = Sizes(batch_size, world_size, last)
+            if sizes.fits(n):
+                cases("ends", assert_ends_of_epochs(maker(n), range(n), sizes, epochs=3))
+
+
+@pytest.mark.parametrize("last", ["drop", "partial"])
+def test_only_sizes_that_leave_an_epoch_without_a_batch_are_refused(last):
+    for n, sizes in itertools.product(range(1, 25), all_sizes((1, 2, 3, 7), [last])):
+        if sizes.fits(n):
+            assert Steps(n, *sizes).steps_per_epoch > 0
+        else:
+            with pytest.raises(ConfigError, match="an epoch would have no batch"):
+                Steps(n, *sizes)
+
+
+@same_examples(150)
+@given(st.data())
+def check_chains(cases, data):
+    n = data.draw(st.integers(1, 70))
+    make_loader = maker(n, data.draw(st.sampled_from(sorted(PLANS))), data.draw(st.integers(0, 2**64 - 1)))
+    cases("elastic", assert_chain(make_loader, range(n), data.draw(chains(n))))
+
+
+def test_a_chain_of_runs_of_any_sizes_gives_each_id_of_an_epoch_once_and_in_order(cases):
+    check_chains(cases)
