@@ -30,14 +30,14 @@ LAST = ("drop", "partial", "pad", "straddle")
 class Step:
     """One batch on every rank: the positions [start, start + per_rank * world_size).
 
-    From `valid_stop` on they are padding, and stand for positions from the start of the same epoch.
-    next_position: where the next step is to be looked for; the cursor after this step.
+    From `valid_stop` on they are padding, and stand for positions from the start of the same epoch. What is
+    not delivered yet begins at `valid_stop`, so that the cursor after the step is there: also where too
+    little of the epoch is left for a step of this run, because it may be enough for the one that resumes.
     """
 
     start: int
     per_rank: int
     valid_stop: int
-    next_position: int
     world_size: int
     n: int
 
@@ -101,17 +101,12 @@ class Steps:
         """
         if self.after(position) == 0:
             position = self._epoch_stop(position)
-        stop = self._epoch_stop(position)
-        left = stop - position
-        if left >= self.samples_per_step:
-            per_rank, valid_stop = self.batch_size, position + self.samples_per_step
-            next_position = valid_stop if self.after(valid_stop) > 0 else self._epoch_stop(valid_stop)
-        else:
-            per_rank = self._per_rank_of_rest(left)
-            whole_stop = position + per_rank * self.world_size
-            valid_stop = min(whole_stop, stop) if self.last == "pad" else whole_stop
-            next_position = whole_stop if self.last == "straddle" else stop
-        return Step(position, per_rank, valid_stop, next_position, self.world_size, self.n)
+        left = self._epoch_stop(position) - position
+        per_rank = self.batch_size if left >= self.samples_per_step else self._per_rank_of_rest(left)
+        delivered = per_rank * self.world_size
+        if self.last == "pad":
+            delivered = min(delivered, left)
+        return Step(position, per_rank, position + delivered, self.world_size, self.n)
 
     def _per_rank_of_rest(self, rest: int) -> int:
         """Samples per rank in the step that the last `rest` samples of an epoch give, if any."""

@@ -99,7 +99,7 @@ class PlanWalk:
     def take(self, step: Step, rank: int, place: Place) -> Taken:
         """The samples of `rank` in a step that begins at `place` or after."""
         positions = step.positions(rank)
-        return Taken(positions, self._plan.sample_ids(positions), None, Place(step.next_position))
+        return Taken(positions, self._plan.sample_ids(positions), None, Place(step.valid_stop))
 
 
 class MixtureWalk:
@@ -134,10 +134,10 @@ class MixtureWalk:
             samples = np.concatenate([samples, *[repeated.samples] * turns])
         own = rank_positions(0, step.per_rank, rank, step.world_size)
         sources, samples = sources[own], samples[own]
-        if step.next_position < step.start - step.start % self.n + self.n:  # in the same epoch
-            after = Place(step.next_position, after, place.epoch_mixture)
+        if step.valid_stop < step.start - step.start % self.n + self.n:  # in the same epoch
+            after = Place(step.valid_stop, after, place.epoch_mixture)
         else:
-            after = place.at(step.next_position, self.n)
+            after = place.at(step.valid_stop, self.n)
         return Taken(step.positions(rank), self._sample_ids(sources, samples), sources, after)
 
     def _sample_ids(self, sources: np.ndarray, samples: np.ndarray) -> np.ndarray:

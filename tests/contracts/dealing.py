@@ -68,11 +68,10 @@ def dealt(n: int, start: int, sizes: Sizes) -> tuple[list[list[Hand]], int]:
     return steps, next_start
 
 
-def place_after(steps: list[list[Hand]], next_start: int, start: int, k: int) -> int:
-    """Where the order goes on after k of the steps that `dealt` found from `start`.
-
-    After the last step it is the next epoch's beginning: what "drop" and "partial" leave out is left out.
-    """
+def place_after(steps: list[list[Hand]], start: int, k: int) -> int:
+    """Where the order goes on after k of the steps that `dealt` found from `start`: behind what is new in
+    them. What "drop" and "partial" leave out is left out when the epoch is over, not before."""
     if k == 0:
         return start
-    return steps[k][0].positions[0] if k < len(steps) else next_start
+    new = (position for hand in steps[k - 1] for position, new in zip(*hand, strict=True) if new)
+    return 1 + max(new)

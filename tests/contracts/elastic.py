@@ -77,7 +77,7 @@ def assert_chain(make_loader: MakeLoader, keys: Iterable, links: Iterable[tuple[
         if ended:
             _assert_over(streams)
         state = _common_state(ranks)
-        before, place = place, next_start if ended else place_after(steps, next_start, place, k)
+        before, place = place, next_start if ended else place_after(steps, place, k)
         if place // n != before // n:
             most_left_out[before // n] = sizes.most_left_out()
     _assert_epochs_in_order(delivered, order, n, most_left_out)
@@ -91,7 +91,7 @@ def _places(make_loader, order: list, n: int, sizes: Sizes) -> Iterator[tuple[in
     yield 0, _common_state(ranks)
     streams = [iter(loader) for loader in ranks]
     for k, _ in enumerate(_taken(streams, steps, order, sizes), 1):
-        yield place_after(steps, next_start, 0, k), _common_state(ranks)
+        yield place_after(steps, 0, k), _common_state(ranks)
     _assert_over(streams)
     yield next_start, _common_state(ranks)
 

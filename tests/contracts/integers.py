@@ -26,7 +26,7 @@ class IntegerLoader:
             step = self._steps.step_at(self._position)
             if step.start >= stop:
                 break
-            self._position = step.next_position  # before the batch is given away, as the training has it then
+            self._position = step.valid_stop  # before the batch is given away, as the training has it then
             yield self._batch(step)
         self._position = max(self._position, stop)
 

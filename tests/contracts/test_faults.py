@@ -49,7 +49,7 @@ CONTRACTS = {"elastic": elastic, "chain": chain, "ends": ends}
 
 class StateIsPrefetched(IntegerLoader):
     def state_dict(self):
-        return {"position": self._steps.step_at(self._position).next_position}
+        return {"position": self._steps.step_at(self._position).valid_stop}
 
 
 class StateOfTheRank(IntegerLoader):

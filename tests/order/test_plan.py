@@ -109,7 +109,7 @@ def test_a_rank_reads_only_the_shards_of_its_lanes(world_size, last):
             # Padding is read from the start of the epoch, whoever's lane that is.
             for p in step.positions(rank)[step.valid(rank)].tolist():
                 read.setdefault((rank, p // n), []).append(p)
-        position = step.next_position
+        position = step.valid_stop
     for (rank, epoch), positions in read.items():
         residues = {p % n % world_size for p in positions}
         assert len(residues) == 1, (rank, epoch)

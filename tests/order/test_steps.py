@@ -27,7 +27,7 @@ def epoch_of(steps, position, stop):
         if step.start >= stop:
             break
         taken.append(step)
-        position = step.next_position
+        position = step.valid_stop
     return taken
 
 
@@ -51,7 +51,7 @@ def test_drop_delivers_full_batches_and_leaves_the_rest(epoch):
         assert len(taken) == whole == steps.steps_per_epoch == steps.after(start)
         assert delivered(steps, taken) == list(range(start, start + whole * steps.samples_per_step))
         assert {step.per_rank for step in taken} == {steps.batch_size}
-        assert taken[-1].next_position == start + steps.n
+        assert steps.step_at(taken[-1].valid_stop).start == start + steps.n
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 5])
@@ -63,7 +63,7 @@ def test_partial_delivers_all_but_less_than_one_sample_per_rank(epoch):
         assert delivered(steps, taken) == list(range(start, start + steps.n - steps.n % steps.world_size))
         assert {step.per_rank for step in taken[:-1]} <= {steps.batch_size}
         assert 1 <= taken[-1].per_rank <= steps.batch_size
-        assert taken[-1].next_position == start + steps.n
+        assert steps.step_at(taken[-1].valid_stop).start == start + steps.n
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 5])
@@ -78,13 +78,13 @@ def test_pad_delivers_all_and_refills_from_the_start_of_the_same_epoch(epoch):
         slots = len(taken) * steps.samples_per_step
         assert delivered(steps, taken, valid_only=False) == [start + i % steps.n for i in range(slots)]
         assert {step.per_rank for step in taken} == {steps.batch_size}
-        assert taken[-1].next_position == start + steps.n
+        assert taken[-1].valid_stop == start + steps.n
 
 
 def test_straddle_delivers_every_position_once_in_equal_batches():
     for steps in every_steps(["straddle"]):
         taken = epoch_of(steps, 0, 4 * steps.n)
-        stop = taken[-1].next_position
+        stop = taken[-1].valid_stop
         assert delivered(steps, taken) == list(range(stop)) and stop >= 4 * steps.n
         assert {step.per_rank for step in taken} == {steps.batch_size}
         assert all(step.valid(0).all() for step in taken)
@@ -123,7 +123,7 @@ def test_a_run_may_go_on_with_other_sizes_and_lose_or_repeat_nothing_before_the_
             for _ in range(steps_taken):
                 step = before.step_at(position)
                 got += delivered(before, [step])
-                position = step.next_position
+                position = step.valid_stop
             if position >= n:
                 continue
             got += delivered(after, epoch_of(after, position, n))
@@ -143,7 +143,17 @@ def test_a_large_epoch_needs_no_memory_and_no_walk():
     steps = Steps(10**10, 64, 8, "partial")
     assert steps.steps_per_epoch == -(-(10**10) // 512)
     step = steps.step_at(3 * 10**10 + 10**10 - 100)
-    assert (step.per_rank, step.valid_stop, step.next_position) == (12, 4 * 10**10 - 4, 4 * 10**10)
+    assert (step.per_rank, step.valid_stop) == (12, 4 * 10**10 - 4)
+
+
+@pytest.mark.parametrize("last", LAST)
+def test_what_is_too_little_for_a_step_is_left_for_a_run_with_smaller_ones(last):
+    large, small = Steps(23, 5, 2, last), Steps(23, 1, 1, last)
+    taken = epoch_of(large, 0, 23)
+    behind = {"drop": 20, "partial": 22, "pad": 23, "straddle": 30}[last]
+    assert taken[-1].valid_stop == behind
+    rest = delivered(small, epoch_of(small, behind, 23))
+    assert rest == list(range(behind, 23))
 
 
 @pytest.mark.parametrize(

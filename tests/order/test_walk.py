@@ -145,7 +145,7 @@ def test_a_plain_place_is_its_position():
     step = Steps(9, 2, 2, "drop").step_at(4)
     taken = PlanWalk(Sequential(9)).take(step, 1, place)
     assert taken.positions.tolist() == taken.sample_ids.tolist() == [5, 7]
-    assert taken.after == Place(9) and taken.sources is None
+    assert taken.after == Place(8) and taken.sources is None
 
 
 def test_a_step_that_begins_behind_the_place_takes_what_is_there():
@@ -156,4 +156,4 @@ def test_a_step_that_begins_behind_the_place_takes_what_is_there():
     assert taken.positions.tolist() == list(range(N, N + 8))
     pairs = zip(taken.sources.tolist(), taken.sample_ids.tolist(), strict=True)
     assert list(pairs) == expected[N : N + 8]
-    assert taken.after == Place.start(SHARES).at(2 * N, N)
+    assert taken.after == Place.start(SHARES).at(N + 8, N)
