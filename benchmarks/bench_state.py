@@ -1,6 +1,6 @@
 """What `state_dict()` after every step costs: the rate of a loader with and without it, by prefetch depth.
 
-    python -m benchmarks.bench_state --out DIR [--photos DIR] [--rounds 15]
+    python -m benchmarks.bench_state --out DIR [--photos DIR] [--rounds 40]
 
 The loader decodes JPEGs of 256x256 (`sq256` of end_to_end/corpora.py), batches of 64, two threads, uint8,
 with 1, 4, 16 and 64 batches ahead. One endless iteration for each depth is cut into windows, and the windows
@@ -30,7 +30,7 @@ from benchmarks.end_to_end.machine import ROOT, commit, machine
 
 BATCH, SIDE, THREADS = 64, 256, 2
 DEPTHS = (1, 4, 16, 64)
-WINDOW_BATCHES = 24
+WINDOW_BATCHES = 12
 CHECKED_BATCHES = 12
 MAX_BYTES = 2**32  # more than 66 batches hold, so that none of them has to wait for memory
 CALLS = 200
@@ -149,7 +149,7 @@ def main() -> None:
     cache = Path.home() / ".cache" / "fastload" / "benchmarks"
     parser.add_argument("--cache", type=Path, default=cache, help="where the corpus lies, or is drawn")
     parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS, help="batches ahead")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=40)
     given = parser.parse_args()
     if given.rounds < 2:
         parser.error("--rounds: quartiles need two at least")

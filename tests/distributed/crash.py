@@ -32,7 +32,7 @@ class Report:
     kills: int = 0
     while_writing: int = 0
     before_first_step: int = 0
-    ranks: list[int] = field(default_factory=list)  # of each life
+    lives: dict[int, int] = field(default_factory=dict)  # ranks -> lives that had so many
     steps: int = 0
     lost_steps: int = 0
     epochs: int = 0
@@ -48,7 +48,7 @@ def run(folder: Path, shards: str, n: int, kills: int, seed: int, ranks: list[in
     dice, report, begun = random.Random(seed), Report(), time.monotonic()
     for life in range(kills + 1):
         number = dice.choice(ranks)
-        report.ranks.append(number)
+        report.lives[number] = report.lives.get(number, 0) + 1
         arguments = ["--shards", shards, "--folder", str(folder), "--last", last]
         arguments += ["--most-ranks", str(max(ranks))]
         if life == kills:

@@ -37,6 +37,6 @@ def test_a_training_killed_fifty_times_and_going_on_with_other_ranks_delivers_ev
     tmp_path, cases
 ):
     report = run(tmp_path, STRADDLING_SAMPLES, 50, seed=2, ranks=[1, 2, 3], last="straddle")
-    assert set(report.ranks) == {1, 2, 3}
+    assert set(report.lives) == {1, 2, 3}
     assert report.lost_steps > 0
     cases("crash", report.kills)

@@ -85,10 +85,9 @@ def states(given):
     loader = pictures(given.shards, BATCH_SIZE, last="partial", prefetch=1 + 4 * rank, threads=1 + rank)
     found = [loader.state_dict()]
     equal = [_same_on_all_ranks(found[0])]
-    for batch in loader:
+    for _ in loader:
         found.append(loader.state_dict())
         equal.append(_same_on_all_ranks(found[-1]))
-        assert batch["__position__"][-1] < found[-1]["position"]
     return {"states": found, "equal": equal}
 
 
