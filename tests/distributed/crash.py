@@ -19,7 +19,7 @@ from tests.distributed.launch import Ranks
 from tests.distributed.training import delivered, learn, load, log_of, make_loader
 from tests.loader.samples import write_shards
 
-LIFE_SECONDS = 60  # a start takes 3 on two free cores
+LIFE_SECONDS = 60  # until the first step, and for the last life: 3 on two free cores
 WHILE_TRAINING_SECONDS = 1.0
 WHILE_STARTING_SECONDS = 4.0
 POLL_SECONDS = 0.0005
@@ -57,7 +57,7 @@ def run(folder: Path, shards: str, n: int, kills: int, seed: int, ranks: list[in
         (folder / "diary.txt").unlink(missing_ok=True)
         with Ranks("tests.distributed.training", number, life_folder, arguments) as training:
             if life == kills:
-                training.finish(LIFE_SECONDS + 0.05 * n)
+                training.finish(LIFE_SECONDS)
             else:
                 _kill(training, Diary(folder / "diary.txt"), dice, report)
         if life < kills:
@@ -121,7 +121,7 @@ def _wait_until(condition, training: Ranks) -> None:
     stop = time.monotonic() + LIFE_SECONDS
     while not condition():
         training.check_all_alive()
-        assert time.monotonic() < stop, f"nothing happened for {LIFE_SECONDS} s"
+        assert time.monotonic() < stop, training.story(f"nothing happened for {LIFE_SECONDS} s")
         time.sleep(POLL_SECONDS)
 
 

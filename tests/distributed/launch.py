@@ -62,10 +62,10 @@ class Ranks:
         stop = time.monotonic() + seconds
         while self.alive():
             # The others would wait for it until their own limit.
-            assert not self._failed(), self._story("a rank failed")
-            assert time.monotonic() < stop, self._story(f"still running after {seconds} s")
+            assert not self._failed(), self.story("a rank failed")
+            assert time.monotonic() < stop, self.story(f"still running after {seconds} s")
             time.sleep(POLL_SECONDS)
-        assert not self._failed(), self._story("a rank failed")
+        assert not self._failed(), self.story("a rank failed")
 
     def alive(self) -> bool:
         return any(process.poll() is None for process in self.processes)
@@ -73,7 +73,15 @@ class Ranks:
     def check_all_alive(self) -> None:
         """Raises AssertionError where one has ended."""
         ended = [rank for rank, process in enumerate(self.processes) if process.poll() is not None]
-        assert not ended, self._story(f"ranks {ended} ended by themselves")
+        assert not ended, self.story(f"ranks {ended} ended by themselves")
+
+    def story(self, what: str) -> str:
+        """`what`, and the last lines of every rank."""
+        parts = [
+            f"--- process {number}, exit status {process.poll()}:\n{said.read_text()[-TAIL_CHARACTERS:]}"
+            for number, (process, said) in enumerate(zip(self.processes, self._said, strict=True))
+        ]
+        return "\n".join([what, *parts])
 
     def kill(self, rank: int) -> None:
         """SIGKILL: nothing in the process runs any more."""
@@ -86,9 +94,8 @@ class Ranks:
             for process in self.processes:
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)
-                    with contextlib.suppress(
-                        subprocess.TimeoutExpired
-                    ):  # they have a limit of their own, too
+                    # Else they end at their own limit of time.
+                    with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(10)
         for process in self.processes:
             process.kill()
@@ -104,10 +111,3 @@ class Ranks:
 
     def _failed(self) -> bool:
         return any(process.poll() not in (None, 0) for process in self.processes)
-
-    def _story(self, what: str) -> str:
-        parts = [
-            f"--- process {number}, exit status {process.poll()}:\n{said.read_text()[-TAIL_CHARACTERS:]}"
-            for number, (process, said) in enumerate(zip(self.processes, self._said, strict=True))
-        ]
-        return "\n".join([what, *parts])

@@ -8,10 +8,9 @@ import json
 import numpy as np
 import pytest
 
-import fastload as fl
 from fastload.order.plan import Global
 from tests.distributed.launch import Ranks
-from tests.distributed.worker import BATCH_SIZE, crcs
+from tests.distributed.worker import AUGMENT, BATCH_SIZE, crcs
 from tests.loader.samples import pictures
 
 N = 103
@@ -241,7 +240,7 @@ def test_ranks_that_start_together_on_a_cold_cache_index_every_shard_once(ranks_
 
 @launches("images")
 def test_the_pixels_of_a_position_are_those_of_a_single_process(ranks_saw, shards, launch, cases):
-    single = pictures(shards, BATCH_SIZE, last="partial", augment=fl.Augment(xflip=0.5))
+    single = pictures(shards, BATCH_SIZE, last="partial", augment=AUGMENT)
     expected = dict(crc for batch in single for crc in crcs(batch))
     ranks = ranks_saw(launch, "images")
     got = {position: crc for one in ranks for position, crc in one.items()}

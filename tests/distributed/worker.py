@@ -25,9 +25,11 @@ from fastload.order.steps import LAST
 from fastload.shards import index
 from tests.loader.samples import labels, pictures
 
-MOST_SECONDS = 60  # a rank that hangs says where, and ends
+MOST_SECONDS = 45  # a rank that hangs says where, and ends
 GLOO_SECONDS = 30
 BATCH_SIZE = 5
+# Drawn where images are decoded, and where they are augmented.
+AUGMENT = fl.Augment(xflip=0.5, brightness=0.2)
 
 
 def seen(loader) -> list[dict]:
@@ -120,8 +122,8 @@ def groups(given):
 def images(given):
     """position -> CRC of the pixels, of an epoch of augmented pictures."""
     yield
-    augment = fl.Augment(xflip=0.5)
-    return dict(crc for batch in pictures(given.shards, BATCH_SIZE, augment=augment) for crc in crcs(batch))
+    loader = pictures(given.shards, BATCH_SIZE, augment=AUGMENT)
+    return dict(crc for batch in loader for crc in crcs(batch))
 
 
 def crcs(batch: dict) -> list[tuple[str, int]]:
