@@ -109,7 +109,7 @@ def row(measured: dict, kind: str) -> dict:
     if kind != "none":
         costs = [100 * (1 - rate / none) for rate, none in zip(rates, of_none, strict=True)]
         calls = measured["microseconds_per_call"][kind]
-        low, middle, high = statistics.quantiles(costs, n=4)
+        low, middle, high = statistics.quantiles(costs, n=4, method="inclusive")
         found |= {"cost_percent": middle, "cost_low_percent": low, "cost_high_percent": high}
         found |= {"call_us": statistics.median(calls), "call_max_us": max(calls)}
         found["share_percent"] = found["call_us"] / (BATCH / statistics.median(of_none) * 1e6) * 100
