@@ -97,11 +97,7 @@ class DaliImages:
 
     def wait(self, timeout_seconds: float) -> bool:
         """True when nothing works on this batch any more."""
-        try:
-            self._fed.exception(timeout_seconds)
-        except futures.CancelledError:
-            return True
-        except futures.TimeoutError:
+        if not futures.wait([self._fed], timeout_seconds).done:
             return False
         batch = self._batch()
         return batch is None or batch.wait(timeout_seconds)

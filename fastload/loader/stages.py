@@ -210,12 +210,9 @@ class Stages:
 
     def _result_of(self, future: futures.Future):
         """The future's result; Ctrl-C is seen between two waits."""
-        while True:
-            try:
-                return future.result(WAIT_SECONDS)
-            except futures.TimeoutError:
-                if future.done():  # the error is the future's own
-                    return future.result()
+        while not futures.wait([future], WAIT_SECONDS).done:
+            pass
+        return future.result()
 
     def forget(self, trips: "deque[Trip]") -> None:
         """Ends a forgotten iteration that one of the loader's own threads found while collecting garbage.

@@ -20,7 +20,6 @@ def run(folder, samples, kills, **arguments) -> crash.Report:
 
 def test_a_training_killed_three_times_delivers_every_epoch_exactly(tmp_path, cases):
     report = run(tmp_path, SAMPLES, 3, seed=0, ranks=[2], last="drop")
-    assert report.while_writing >= 1
     cases("crash", report.kills)
 
 

@@ -1,41 +1,13 @@
 """What every test of the loader has: an index folder of its own, and a limit on how long it may take."""
 
-import faulthandler
-import signal
-import sys
-
 import pytest
 
 from tests.loader import samples
+from tests.surroundings import own_index_folder, time_limit
 
-MOST_SECONDS = 30  # no test takes 3; a hang must end as a failure that shows where
-MOST_SECONDS_IF_SLOW = 600
+__all__ = ["own_index_folder"]
 
-
-@pytest.fixture(scope="session", autouse=True)
-def index_folder(tmp_path_factory):
-    """FASTLOAD_CACHE for all tests, so that none meets an index of another run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTLOAD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-            patch.delenv(name, raising=False)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def no_hang(request):
-    most_seconds = MOST_SECONDS_IF_SLOW if request.node.get_closest_marker("slow") else MOST_SECONDS
-
-    def too_late(*_):
-        faulthandler.dump_traceback(file=sys.__stderr__)
-        # Not a TimeoutError: that is an OSError, and code that opens files takes it for a file's.
-        pytest.fail(f"the test took more than {most_seconds} s")
-
-    before = signal.signal(signal.SIGALRM, too_late)
-    signal.alarm(most_seconds)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+no_hang = time_limit(30, most_seconds_if_slow=600)  # no test takes 3
 
 
 @pytest.fixture(scope="session")

@@ -32,18 +32,12 @@ SHUFFLES = {"stored": {"shuffle": False}, "global": {}, "windowed": {"window": W
 POSITIONS = [10**9, 10**6 * N + 10**9 + 7, 10**6 * N - BATCH_SIZE - 1, MAX_EPOCH * N + 12345]
 
 
-@pytest.fixture
-def cases():
-    """How many cases a promise of the README was tried on."""
-    return lambda promise, number: None
-
-
 class FarDataset:
     """As fastload.shards.dataset.Dataset, with more samples than a disk holds."""
 
     n = N
     shard_counts = np.full(SHARDS, PER_SHARD)
-    fingerprint = "far"
+    source_fingerprint, selection_fingerprint = "far", None
 
     def __init__(self, small):
         self._small = small

@@ -322,3 +322,32 @@ def test_a_loader_may_be_iterated_in_another_thread(shards):
     thread.start()
     thread.join(20)
     assert_equal_streams(got, expected)
+
+
+@pytest.mark.parametrize("augment", [None, fl.Augment(mixup=1.0)], ids=["in the training", "ahead"])
+def test_a_timeout_of_the_users_own_ends_the_wait_for_a_batch(shards, augment):
+    # Python raises what a signal's handler raises wherever the training waits, and TimeoutError is also what
+    # a wait of the loader's own might raise.
+    def too_late(*_):
+        raise TimeoutError("the user's")
+
+    hanging = threading.Event()
+
+    def hang(_):
+        hanging.set()
+        time.sleep(0.5)
+
+    def ring():
+        hanging.wait(10)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    fields = {"image": fl.Image(size=8), "slow": fl.Custom("txt", hang)}
+    before, ringer = signal.signal(signal.SIGUSR1, too_late), threading.Thread(target=ring)
+    try:
+        ringer.start()
+        with pytest.raises(TimeoutError, match="the user's"):
+            next(iter(fl.Loader(shards, 4, fields, augment=augment, threads=2)))
+    finally:
+        ringer.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert workers_after_a_while() == []
