@@ -100,13 +100,13 @@ class LenIsRoundedUp(IntegerLoader):
 
 
 class MaskIsAlwaysTrue(IntegerLoader):
-    def _batch(self, step):
-        return super()._batch(step) | {"__mask__": np.ones(step.per_rank, bool)}
+    def _batch(self, step, taken):
+        return super()._batch(step, taken) | {"__mask__": np.ones(step.per_rank, bool)}
 
 
 class SamplesTwiceInAnEpoch(IntegerLoader):
-    def _batch(self, step):
-        batch = super()._batch(step)
+    def _batch(self, step, taken):
+        batch = super()._batch(step, taken)
         return batch | {"__key__": [key // 2 for key in batch["__key__"]]}
 
 
@@ -201,8 +201,8 @@ class Pixels(IntegerLoader):
         self._of, self._taken = of, 0
         self._wrong = {"batch size": batch_size, "rank": rank, "world": world_size, "threads": threads}
 
-    def _batch(self, step):
-        batch = super()._batch(step)
+    def _batch(self, step, taken):
+        batch = super()._batch(step, taken)
         self._taken += 1
         wrong = self._wrong | {"steps since the start": self._taken}
         rows = []

@@ -8,6 +8,13 @@ import pytest
 
 import fastload as fl
 from fastload.errors import ConfigError, CursorError, FieldError
+from tests.contracts.dealing import Sizes
+from tests.contracts.mixtures import (
+    assert_elastic_while_weights_change,
+    assert_in_proportion,
+    assert_own_passes,
+    taken_alone,
+)
 from tests.contracts.stream import assert_equal_streams, assert_every_cursor_gives_the_rest
 from tests.loader.samples import flat, labels, numbers, pictures, sample, write
 
@@ -33,19 +40,11 @@ def sources(batches):
     return list(chain.from_iterable(batch["__source__"] for batch in batches))
 
 
-def assert_in_proportion(names, weights, bound=1.0):
-    total, counts = sum(weights.values()), Counter()
-    for place, name in enumerate(names, 1):
-        counts[name] += 1
-        for one, weight in weights.items():
-            assert abs(counts[one] - place * weight / total) <= bound, (place, one)
-
-
-def test_every_prefix_is_within_a_sample_of_the_weights(folders):
+def test_every_prefix_is_within_a_sample_of_the_weights(folders, cases):
     loader = labels(mixture(folders), 7, epochs=20, last="straddle")
     names = sources(loader)
     assert len(names) >= 20 * N
-    assert_in_proportion(names, WEIGHTS)
+    cases("mixtures", assert_in_proportion(names, WEIGHTS))
 
 
 def test_samples_belong_to_the_source_that_the_batch_names(folders):
@@ -60,19 +59,33 @@ def test_samples_belong_to_the_source_that_the_batch_names(folders):
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_each_source_makes_its_own_passes(folders, window):
-    loader = labels(mixture(folders), 10, epochs=20, window=window)
-    batches = list(loader)
-    for name, size in SIZES.items():
-        of_source = [
-            label - FIRST[name]
-            for label, source in zip(flat(batches), sources(batches), strict=True)
-            if source == name
-        ]
-        passes = [of_source[start : start + size] for start in range(0, len(of_source), size)]
-        assert len(passes) > 10
-        assert all(sorted(one) == list(range(size)) for one in passes[:-1])
-        assert len({tuple(one) for one in passes[:-1]}) > 1  # of few small shards, windows make few orders
+def test_each_source_makes_its_own_passes(folders, cases, window):
+    batches = list(labels(mixture(folders), 10, epochs=20, window=window))
+    own = {name: range(FIRST[name], FIRST[name] + size) for name, size in SIZES.items()}
+    cases("mixtures", assert_own_passes(sources(batches), flat(batches), own))
+
+
+def test_passes_of_a_source_are_shuffled_anew(folders):
+    batches = list(labels(mixture(folders), 10, epochs=4))
+    cats = [label for label in flat(batches) if label // 1000 == 2]
+    assert sorted(cats[:23]) == sorted(cats[23:46])
+    assert cats[:23] != cats[23:46]
+
+
+def test_runs_that_change_ranks_batches_and_weights_take_what_one_rank_would(folders, cases):
+    def make_loader(**sizes):
+        return labels(mixture(folders), **sizes)
+
+    art, none = {"art": 5, "cats": 1, "dogs": 1}, {"art": 0, "cats": 1, "dogs": 2}
+    links = [
+        (Sizes(2, 3, "drop"), 2, None),
+        (Sizes(1, 8, "pad"), 1, art),
+        (Sizes(5, 1, "partial"), 2, None),
+        (Sizes(2, 2, "straddle"), 3, none),
+        (Sizes(1, 1, "drop"), 8, art),
+    ]
+    usual = taken_alone(make_loader(batch_size=1), {12: art, 30: none, 42: art}, N)
+    cases("mixtures", assert_elastic_while_weights_change(make_loader, links, usual))
 
 
 def test_without_a_shuffle_each_source_comes_as_stored(folders):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fastload.errors import ConfigError
 from fastload.order.plan import make_plan
 from fastload.order.steps import Steps
+from fastload.order.walk import MixtureWalk
 from tests.contracts.chains import WORLDS, chains, same_examples
 from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.elastic import assert_chain, assert_elastic
@@ -26,38 +27,42 @@ PLANS = {
     "global": {"shuffle": True, "window": None},
     "windowed": {"shuffle": True, "window": 5},
 }
+ORDERS = [*PLANS, "mixture"]
 
 
 def maker(n, plan="global", seed=3):
-    """make_loader over n samples in shards of 6."""
-    counts = np.diff([*range(0, n, 6), n])
-    made = make_plan(counts, seed=seed, **PLANS[plan])
+    """make_loader over n samples in shards of 6.
 
-    def make_loader(**sizes):
-        return IntegerLoader(made, **sizes)
-
-    return make_loader
+    "mixture": of up to three sources, by weights that are their sizes, so that an epoch has each id once.
+    """
+    if plan == "mixture":
+        parts = [part for part in (n // 2, n // 3, n - n // 2 - n // 3) if part]
+        how = {"seed": seed, "shuffle": True, "window": None}
+        walk = MixtureWalk(n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)])
+        return lambda **sizes: IntegerLoader(walk, weights=parts, **sizes)
+    made = make_plan(np.diff([*range(0, n, 6), n]), seed=seed, **PLANS[plan])
+    return lambda **sizes: IntegerLoader(made, **sizes)
 
 
 def all_sizes(batch_sizes, lasts=LASTS):
     return [Sizes(*one) for one in itertools.product(batch_sizes, WORLDS, lasts)]
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", ORDERS)
 @pytest.mark.parametrize("n", [1, 7, 10, 23])
 def test_every_step_of_every_world_resumes_on_every_world(cases, n, plan):
     every = all_sizes((1, 2, 3, 7))
     cases("elastic", assert_elastic(maker(n, plan), range(n), every, every))
 
 
-@pytest.mark.parametrize("n", [64, 65, 127])
-def test_every_step_of_every_world_resumes_on_every_world_with_another_batch_size(cases, n):
+@pytest.mark.parametrize("n, plan", [(64, "mixture"), (65, "windowed"), (127, "windowed")])
+def test_every_step_of_every_world_resumes_on_every_world_with_another_batch_size(cases, n, plan):
     saving, loading = all_sizes((1, 5)), all_sizes((3, 16))
-    cases("elastic", assert_elastic(maker(n, "windowed"), range(n), saving, loading))
+    cases("elastic", assert_elastic(maker(n, plan), range(n), saving, loading))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", ORDERS)
 @pytest.mark.parametrize("n", NS)
 def test_every_step_of_every_world_resumes_on_every_world_with_all_batch_sizes(cases, n, plan):
     every = all_sizes((1, 2, 3, 5, 7, 8, 16, 64))
@@ -96,7 +101,7 @@ def test_only_sizes_that_leave_an_epoch_without_a_batch_are_refused(last):
 @given(st.data())
 def check_chains(cases, data):
     n = data.draw(st.integers(1, 70))
-    make_loader = maker(n, data.draw(st.sampled_from(sorted(PLANS))), data.draw(st.integers(0, 2**64 - 1)))
+    make_loader = maker(n, data.draw(st.sampled_from(ORDERS)), data.draw(st.integers(0, 2**64 - 1)))
     cases("elastic", assert_chain(make_loader, range(n), data.draw(chains(n))))
 
 
