@@ -277,7 +277,7 @@ def test_pad_repeats_the_start_of_the_mixtures_epoch(folders):
         assert last["__position__"][2:].tolist() == first["__position__"][:6].tolist()
 
 
-def test_a_cursor_of_other_sources_names_the_one_that_differs(folders):
+def test_a_cursor_of_other_sources_names_the_one_that_differs(folders, cases):
     saved = labels(mixture(folders)).state_dict()
     swapped = folders | {"cats": folders["art"]}
     for source, differs in [
@@ -290,6 +290,7 @@ def test_a_cursor_of_other_sources_names_the_one_that_differs(folders):
         loader.load_state_dict(saved)
         with pytest.raises(CursorError, match=f"another order: it differs in .*{differs}"):
             next(iter(loader))
+        cases("fingerprints", 1)
 
 
 def test_a_cursor_brings_its_weights_and_warns_where_the_mixture_was_given_others(folders):

@@ -151,26 +151,29 @@ def test_load_state_dict_ends_the_iteration_under_way(shards):
     ],
     ids=["seed", "shuffle", "window", "select", "two"],
 )
-def test_a_cursor_of_another_order_is_refused_and_again_and_the_part_is_named(shards, other, differs):
+def test_a_cursor_of_another_order_is_refused_and_again_and_the_part_is_named(shards, other, differs, cases):
     loader = labels(shards, **other)
     loader.load_state_dict(labels(shards).state_dict())
     for _ in range(2):
         with pytest.raises(CursorError, match=rf"another order: it differs in {differs}\. Restore what"):
             next(iter(loader))
+    cases("fingerprints", 1)
 
 
-def test_a_cursor_of_another_selection_is_refused_and_not_called_another_source(shards):
+def test_a_cursor_of_another_selection_is_refused_and_not_called_another_source(shards, cases):
     state = labels(shards, select=[1, 2, 3, 4]).state_dict()
     loader = labels(shards, select=[1, 2, 3, 5])
     loader.load_state_dict(state)
     with pytest.raises(CursorError, match=r"it differs in selection\. Restore"):
         next(iter(loader))
+    cases("fingerprints", 1)
 
 
-def test_the_sizes_of_the_run_are_in_no_fingerprint(shards):
+def test_the_sizes_of_the_run_are_in_no_fingerprint(shards, cases):
     state = labels(shards, 4).state_dict()
     how = {"rank": 2, "world_size": 3, "prefetch": 7, "threads": 3, "epochs": None, "last": "pad"}
     assert labels(shards, 9, **how).state_dict() == state
+    cases("fingerprints", 1)
 
 
 def test_the_state_is_small_json_and_names_the_decoder(shards):
@@ -183,7 +186,7 @@ def test_the_state_is_small_json_and_names_the_decoder(shards):
     assert json.loads(text) == loader.state_dict()
 
 
-def test_a_cursor_of_other_data_is_refused_and_of_a_copy_is_not(shards, tmp_path):
+def test_a_cursor_of_other_data_is_refused_and_of_a_copy_is_not(shards, tmp_path, cases):
     write_shards(tmp_path / "copy", N, 6)
     write_shards(tmp_path / "other", N + 1, 6)
     state = labels(shards).state_dict()
@@ -194,6 +197,7 @@ def test_a_cursor_of_other_data_is_refused_and_of_a_copy_is_not(shards, tmp_path
     other.load_state_dict(state)
     with pytest.raises(CursorError, match="it differs in source"):
         next(iter(other))
+    cases("fingerprints", 1)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +212,7 @@ def test_a_cursor_of_other_data_is_refused_and_of_a_copy_is_not(shards, tmp_path
     ],
     ids=["size", "augment", "normalize", "dtype", "decode", "two"],
 )
-def test_a_cursor_of_other_pixels_goes_on_with_one_warning_that_names_the_part(shards, other, differs):
+def test_a_cursor_of_other_pixels_goes_on_with_one_warning_that_names_the_part(shards, other, differs, cases):
     fields = {"image": fl.Image(size=8)}
     saved = fl.Loader(shards, 4, fields)
     next(iter(saved))
@@ -221,6 +225,7 @@ def test_a_cursor_of_other_pixels_goes_on_with_one_warning_that_names_the_part(s
     assert len(seen) == 1
     assert seen[0].filename == __file__
     assert got == list(range(4, 20))
+    cases("fingerprints", 1)
 
 
 def one_function(content):
@@ -238,7 +243,7 @@ def one_function(content):
     ],
     ids=str,
 )
-def test_what_leaves_the_pixels_as_they_are_is_no_warning(shards, other):
+def test_what_leaves_the_pixels_as_they_are_is_no_warning(shards, other, cases):
     fields = {"image": fl.Image(size=8)}
     state = fl.Loader(shards, 4, fields).state_dict()
     loader = fl.Loader(shards, 4, **{"fields": fields} | other)
@@ -246,6 +251,7 @@ def test_what_leaves_the_pixels_as_they_are_is_no_warning(shards, other):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         next(iter(loader))
+    cases("fingerprints", 1)
 
 
 @pytest.mark.parametrize(
