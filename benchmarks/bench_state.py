@@ -34,7 +34,7 @@ WINDOW_BATCHES = 12
 CHECKED_BATCHES = 12
 MAX_BYTES = 2**32  # more than 66 batches hold, so that none of them has to wait for memory
 CALLS = 200
-PHOTOS = (ROOT.parent / "shared" / "data" / "photos", ROOT / "tests" / "data" / "photos")
+PHOTOS = ROOT / "tests" / "data" / "photos"
 
 KINDS_OF_STEP: dict[str, Callable] = {
     "none": lambda loader: None,
@@ -144,8 +144,7 @@ def page(result: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder for the result; nothing is written without it")
-    default = next(folder for folder in PHOTOS if folder.is_dir())
-    parser.add_argument("--photos", type=Path, default=default, help="a folder of photos")
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder of photos")
     cache = Path.home() / ".cache" / "fastload" / "benchmarks"
     parser.add_argument("--cache", type=Path, default=cache, help="where the corpus lies, or is drawn")
     parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS, help="batches ahead")
