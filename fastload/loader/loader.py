@@ -163,9 +163,9 @@ class Loader:
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Other weights for the sources of a mixture, from the next batch on; call it on every rank alike.
 
-        What was prefetched with the weights before is given up, so the next batch takes as long as a first
-        one. The cursor keeps the weights. Raises ConfigError where the source is no fl.Mixture, where a name
-        is missing or unknown, and for what is no weight.
+        What was prefetched with other weights is given up, so the next batch takes as long as a first one.
+        The cursor keeps the weights. Raises ConfigError where the source is no fl.Mixture, where a name is
+        missing or unknown, and for what is no weight.
         """
         mixture = self._config.source
         if not isinstance(mixture, Mixture):
@@ -174,9 +174,10 @@ class Loader:
             )
         shares = shares_of(mixture.weights_of(weights))
         self._check_restored()
-        self._place = self._here().reweighted(shares, mixture.epoch_samples)
+        before = self._here()
+        self._place = before.reweighted(shares, mixture.epoch_samples)
         run = self._live_run()
-        if run is not None:
+        if run is not None and self._place != before:
             run.plan_anew()
 
     def set_epoch(self, epoch: int) -> None:

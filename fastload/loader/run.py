@@ -151,9 +151,8 @@ class Run:
         return course.stages.plan(step, taken)
 
     def _check_world(self) -> None:
-        now = self._current_world()
-        if now != self._world:
-            began = self._world
+        began, now = self._world, self._current_world()
+        if (now.rank, now.world_size) != (began.rank, began.world_size):
             raise ConfigError(
                 f"the world changed under a running iteration: it began as rank {began.rank} of "
                 f"{began.world_size}, and this is rank {now.rank} of {now.world_size} now. Set up "

@@ -118,6 +118,14 @@ def test_a_world_that_changes_under_an_iteration_ends_it_and_the_next_one_goes_o
     assert next(iter(loader))["label"].tolist() == [4, 6, 8]
 
 
+def test_a_world_that_only_lies_otherwise_on_its_hosts_is_the_same_world(shards, monkeypatch):
+    run = iter(labels(shards, 3, shuffle=False))
+    next(run)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert next(run)["label"].tolist() == [3, 4, 5]
+
+
 def test_what_the_environment_has_wrong_is_said_at_the_first_batch(shards, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(ConfigError, match="RANK=1 and no WORLD_SIZE"):

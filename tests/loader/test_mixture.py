@@ -8,6 +8,7 @@ import pytest
 
 import fastload as fl
 from fastload.errors import ConfigError, CursorError, FieldError
+from fastload.loader.stages import Stages
 from tests.contracts.dealing import Sizes
 from tests.contracts.mixtures import (
     assert_elastic_while_weights_change,
@@ -438,3 +439,18 @@ def test_new_weights_for_a_cursor_of_another_source_are_refused(folders):
     loader.load_state_dict(labels(folders["cats"]).state_dict())
     with pytest.raises(CursorError, match="another order"):
         loader.set_weights(WEIGHTS)
+
+
+def test_weights_that_are_in_force_already_give_up_nothing(folders, monkeypatch):
+    launch, launched = Stages.launch, []
+    monkeypatch.setattr(Stages, "launch", lambda self, trip: (launched.append(trip), launch(self, trip)))
+    loader = labels(mixture(folders), 5, prefetch=4)
+    for _ in loader:
+        loader.set_weights({name: 10 * weight for name, weight in WEIGHTS.items()})
+    assert len(launched) == N // 5
+    loader.set_weights(dict.fromkeys(WEIGHTS, 1))
+    run = iter(loader)
+    next(run)
+    loader.set_weights(WEIGHTS)
+    next(run)
+    assert len(launched) == N // 5 + 2 * 5
