@@ -29,8 +29,8 @@ Mixture::Mixture(std::vector<int64_t> shares, std::vector<int64_t> given, std::v
     int64_t total = 0;
     for (size_t number = 0; number < shares.size(); ++number) {
         const int64_t amount = owed_[number];
-        if (shares[number] < 0 || shares[number] > SHARES - total || given_[number] < 0 || amount > limit ||
-            amount < -limit) {
+        if (shares[number] < 0 || shares[number] > SHARES - total || given_[number] < 0 ||
+            given_[number] > MOST_GIVEN || amount > limit || amount < -limit) {
             throw std::invalid_argument("a mixture's shares or amounts are out of range");
         }
         total += shares[number];

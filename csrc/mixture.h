@@ -18,6 +18,7 @@ class Mixture {
    public:
     static constexpr int64_t SHARES = int64_t{1} * 65536 * 81 * 15625 * 49 * 11 * 13;
     static constexpr size_t MOST_SOURCES = 1024;
+    static constexpr int64_t MOST_GIVEN = int64_t{1} << 62;
 
     // Throws std::invalid_argument for columns of different lengths, shares that are negative or do not add up to
     // SHARES, and amounts owed of more than two samples for every source there is.

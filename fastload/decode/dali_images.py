@@ -97,7 +97,8 @@ class DaliImages:
 
     def wait(self, timeout_seconds: float) -> bool:
         """True when nothing works on this batch any more."""
-        if not futures.wait([self._fed], timeout_seconds).done:
+        # One that was cancelled before it ran is done, but no wait ever says so.
+        if not (self._fed.done() or futures.wait([self._fed], timeout_seconds).done):
             return False
         batch = self._batch()
         return batch is None or batch.wait(timeout_seconds)

@@ -76,7 +76,8 @@ def _decoded_by(config: LoaderConfig) -> str:
     """What decides the pixels of a decoder: its name, and DALI's place and engine."""
     backend = backend_of(config)
     if backend.name != "dali":
-        return backend.name
+        place = "cpu" if config.device == "cpu" else resolve_device(config.device).type
+        return backend.name if place == "cpu" else f"{backend.name}, finished on {place}"
     engine = "" if config.hw_decoder_load is None else f", hw_decoder_load={config.hw_decoder_load}"
     how = "" if config.deterministic else ", not deterministic"
     return f"dali: {backend.jpeg}{engine}{how}"

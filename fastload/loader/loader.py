@@ -123,6 +123,7 @@ class Loader:
 
         Another iteration under way is over: its `next` raises ConfigError.
         """
+        self._run_between_batches()
         self._end_run(
             "another iter(loader) has ended this iteration: a loader has one place, so use two loaders."
         )
@@ -140,7 +141,10 @@ class Loader:
         return True  # or `if loader:` would open the source to count its steps
 
     def state_dict(self) -> dict:
-        """The cursor after the last batch that the training got: JSON-able, the same on every rank."""
+        """The cursor after the last batch that the training got: JSON-able, the same on every rank.
+
+        After the last batch of an epoch, and before the iteration is over, it is still in that epoch.
+        """
         restored = self._restored
         if restored is not None and restored.place is self._place and not self._at_epoch_start:
             return restored.to_dict()
@@ -149,12 +153,13 @@ class Loader:
         return Cursor(self._epoch, self._here(), *prints, self._config.shares).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        """Goes to a saved place; the next iteration begins there, on any number of ranks.
+        """Goes to a saved place; the next iteration is the rest of its epoch, on any number of ranks.
 
-        An iteration under way is over. The weights of a mixture are the saved ones. Raises CursorError for
-        what is no cursor of this version; the first batch raises it where the cursor belongs to another order
-        (seed, plan, window, source, selection), and warns where pixels are made differently, or where the
-        mixture was given other weights when it was saved.
+        How much that is, the sizes of this run decide; it is nothing where the state is of an epoch's last
+        step and what is left fills no batch. An iteration under way is over. The weights of a mixture are the
+        saved ones. Raises CursorError for what is no cursor of this version; the first batch raises it where
+        the cursor belongs to another order (seed, plan, window, source, selection), and warns where pixels
+        are made differently, or where the mixture was given other weights when it was saved.
         """
         restored = Cursor.from_dict(state)
         self._go_to(restored.epoch, restored.place)
@@ -173,10 +178,11 @@ class Loader:
                 "set_weights: the loader's source is no fl.Mixture, so there is nothing to weigh."
             )
         shares = shares_of(mixture.weights_of(weights))
+        run = self._run_between_batches()
         self._check_restored()
         before = self._here()
         self._place = before.reweighted(shares, mixture.epoch_samples)
-        run = self._live_run()
+        self._at_epoch_start = False
         if run is not None and self._place != before:
             run.plan_anew()
 
@@ -184,10 +190,12 @@ class Loader:
         """Goes to the start of `epoch`, and ends an iteration under way.
 
         Changes nothing where the cursor lies in that epoch already: after `load_state_dict`, or while the
-        epoch is under way. An epoch that was broken off begins anew.
+        epoch is under way. An epoch that was broken off begins anew. A mixture goes to epochs before the one
+        under way as if the weights now in force had always held; unless these repeat soon, as 0.7 and 0.3 do,
+        it counts the places up to the epoch, a billion of them in seconds.
         """
         epoch = count("epoch", epoch, 0, MAX_EPOCH)
-        run = self._live_run()
+        run = self._run_between_batches()
         if run is not None and run.begun:
             is_there = epoch in (self._epoch, self._got_of)
         else:
@@ -266,19 +274,19 @@ class Loader:
         self._got_of = start // n
 
     def _go_to(self, epoch: int, place: Place | None = None) -> None:
-        run = self._live_run()
+        run = self._run_between_batches()
         if run is not None and run.begun:  # one that has not begun will begin there
             run.close()
         self._epoch, self._got_of, self._at_epoch_start = epoch, None, place is None
         self._place = place or self._place
 
     def _here(self) -> Place:
-        """The place of the next batch."""
-        if self._at_epoch_start:
-            mixture = self._config.source
-            n = mixture.epoch_samples if isinstance(mixture, Mixture) else self.dataset.n
-            self._place, self._at_epoch_start = self._place.at(self._epoch * n, n), False
-        return self._place
+        """The place of the next batch. Looking changes nothing: who saves must go on as the others do."""
+        if not self._at_epoch_start:
+            return self._place
+        mixture = self._config.source
+        n = mixture.epoch_samples if isinstance(mixture, Mixture) else self.dataset.n
+        return self._place.at(self._epoch * n, n)
 
     def _check_restored(self) -> None:
         """Compares a restored cursor with what it is to be used on, once."""
@@ -357,6 +365,15 @@ class Loader:
     def _live_run(self) -> Run | None:
         self._notice_fork()
         return self._run() if self._run is not None else None
+
+    def _run_between_batches(self) -> Run | None:
+        run = self._live_run()
+        if run is not None and run.is_making:
+            raise ConfigError(
+                "a batch is being made: call set_weights, load_state_dict, set_epoch and iter between two "
+                "batches, not in map_batch, and not beside the thread that iterates."
+            )
+        return run
 
     def _end_run(self, why: str | None = None) -> None:
         run = self._live_run()

@@ -52,6 +52,7 @@ class Run:
         self._trips: deque[Trip] = deque()
         self._planned: Trip | None = None  # not launched: it has to wait for memory
         self._ended = False
+        self.is_making = False  # a `next` has not returned yet
         self._why: str | None = None  # it ended, where the user may not have meant it to
 
     def __iter__(self) -> "Run":
@@ -67,11 +68,14 @@ class Run:
         if self._ended:
             raise StopIteration
         self._stats.asked()
+        self.is_making = True
         try:
             batch, trip = self._next_batch()
         except BaseException:
             self.close()
             raise
+        finally:
+            self.is_making = False
         self._arrive(trip.step.start, trip.after)
         self._stats.handed_over(len(trip.positions), len(trip.positions) * len(self._config.image_fields))
         return batch
@@ -125,8 +129,14 @@ class Run:
         if not self._trips:
             self._arrive(self._stop - 1, self._next)
             raise StopIteration
-        batch = self._course.stages.finish(self._trips[0])
-        return batch, self._trips.popleft()
+        course, trip = self._course, self._trips[0]
+        batch = course.stages.finish(trip)
+        if self._course is not course:
+            raise ConfigError(
+                "the loader was closed while this batch was made: close it between two batches."
+            )
+        self._trips.popleft()
+        return batch, trip
 
     def _launch_ahead(self) -> None:
         while len(self._trips) <= self._config.prefetch:
@@ -151,12 +161,18 @@ class Run:
         return course.stages.plan(step, taken)
 
     def _check_world(self) -> None:
-        began, now = self._world, self._current_world()
+        try:
+            began, now = self._world, self._current_world()
+        except (
+            ConfigError
+        ):  # half of an environment's variables say nothing about an iteration that has begun
+            return
         if (now.rank, now.world_size) != (began.rank, began.world_size):
             raise ConfigError(
                 f"the world changed under a running iteration: it began as rank {began.rank} of "
-                f"{began.world_size}, and this is rank {now.rank} of {now.world_size} now. Set up "
-                "torch.distributed before the first batch, or begin a new iteration, iter(loader)."
+                f"{began.world_size}, and this is rank {now.rank} of {now.world_size} now. Keep "
+                "torch.distributed as it is from the first batch to the last, give rank= and world_size=, or "
+                "begin a new iteration, iter(loader)."
             )
 
     def _fits(self, trip: Trip) -> bool:

@@ -128,7 +128,7 @@ class Stages:
 
     def plan(self, step: Step, taken: Taken) -> Trip:
         """The trip of a step's samples: where they lie, how much memory it will hold. Nothing waits."""
-        trip = Trip(step, *taken)
+        trip = Trip(step, taken.positions, taken.sample_ids, taken.sources, taken.after)
         try:
             for place, name in enumerate(self._stored):
                 self._locate(trip, place, name)
@@ -210,7 +210,8 @@ class Stages:
 
     def _result_of(self, future: futures.Future):
         """The future's result; Ctrl-C is seen between two waits."""
-        while not futures.wait([future], WAIT_SECONDS).done:
+        # One that was cancelled before it ran is done, but no wait ever says so.
+        while not (future.done() or futures.wait([future], WAIT_SECONDS).done):
             pass
         return future.result()
 

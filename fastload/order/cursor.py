@@ -82,7 +82,9 @@ def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
     words = []
     for name in {**then, **now}:
         before, after = then.get(name), now.get(name)
-        if before != after:
+        if before != after and (name not in now or name not in then):
+            words.append(f"{name} ({'new' if name in now else 'gone'})")
+        elif before != after:
             told = not any(isinstance(value, str) and _is_hash(value) for value in (before, after))
             words.append(f"{name} ({before} then, {after} now)" if told else name)
     return words

@@ -14,7 +14,9 @@ Weights are shares of SHARES, and what a source is owed is counted in the same u
 after the weights themselves. When weights change, what is owed is kept: the proportions that are met are
 those of the whole past, not of the time since the change. A change can find several sources owed much at
 once, so that for a while one may be further away than with weights that stay: 1.7 samples at most in 5,000
-random schedules of 2 to 12 sources that changed their weights, often to 0, every 1 to 30 places.
+random schedules of 2 to 12 sources that changed their weights, often to 0, every 1 to 30 places. No rule
+that does not know the changes beforehand keeps a bound: turning off whoever was taken last leads to 2.1
+samples with 12 sources and to 6.5 with 1000.
 """
 
 import math
@@ -31,6 +33,8 @@ from fastload.errors import ConfigError, CursorError
 # or 0.125 are exact, and schedules of such weights repeat soon.
 SHARES = 2**16 * 3**4 * 5**6 * 7**2 * 11 * 13
 MOST_SOURCES = 1024
+MIXTURE_VERSION = 1  # of the rule: raise it when schedules change, so that old checkpoints are refused
+WALKED_AT_ONCE = 10_000_000  # places, in less than a second: Ctrl-C is seen between two such walks
 _IMPLS = ("auto", "plain", "native")
 
 
@@ -120,7 +124,10 @@ class MixtureState:
     def _walked(self, count: int) -> "MixtureState":
         from fastload import _native as native
 
-        given, owed = native.mixture_advance(self.shares, self.given, self.owed, count)
+        given, owed = self.given, self.owed
+        while count > 0:
+            given, owed = native.mixture_advance(self.shares, given, owed, min(count, WALKED_AT_ONCE))
+            count -= WALKED_AT_ONCE
         return MixtureState(self.shares, tuple(given), tuple(owed))
 
 

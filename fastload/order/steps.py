@@ -118,14 +118,14 @@ class Steps:
         return position - position % self.n + self.n
 
     def _no_batch(self) -> str:
-        dataset = f"the dataset has n={self.n}"
+        epoch = f"an epoch has n={self.n}"
         if self.n < self.world_size:
             return (
-                f"{dataset}, less than world_size={self.world_size}, so an epoch would have no batch: "
+                f"{epoch}, less than world_size={self.world_size}, so an epoch would have no batch: "
                 'use last="pad" or last="straddle", or fewer ranks.'
             )
         return (
-            f"{dataset}, but batch_size={self.batch_size} on world_size={self.world_size} takes "
+            f"{epoch}, but batch_size={self.batch_size} on world_size={self.world_size} takes "
             f"{self.samples_per_step} samples a step, so an epoch would have no batch: use batch_size="
             f'{self.n // self.world_size} or less, or last="partial", "pad" or "straddle".'
         )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastload.order.mixture import MixtureState
+from fastload.order.mixture import MIXTURE_VERSION, MixtureState
 from fastload.order.partition import rank_positions
 from fastload.order.plan import Plan
 from fastload.order.steps import Step
@@ -25,7 +25,9 @@ class Place:
     """The next step begins at `position`, or after.
 
     mixture: the counters there, epoch_mixture: those at the start of its epoch; None where there is one
-    source. An epoch has n positions, which is given wherever it matters.
+    source. An epoch has n positions, which is given wherever it matters. Shares that changed within the epoch
+    are not in epoch_mixture: padding that reaches beyond the change takes other samples than were delivered
+    there, which only a run can see that resumed with larger steps.
     """
 
     position: int
@@ -115,7 +117,7 @@ class MixtureWalk:
 
     @property
     def kind(self) -> str:
-        return f"mixture/1 of {self._plans[0].kind}"
+        return f"mixture/{MIXTURE_VERSION} of {self._plans[0].kind}"
 
     def describe(self) -> str:
         """The order in words."""

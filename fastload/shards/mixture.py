@@ -8,7 +8,6 @@ names its source. Which source comes when is decided in order/mixture.py.
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from fastload.errors import ConfigError
+from fastload.errors import ConfigError, FastloadError
 
 from .dataset import Dataset, Located, Row, open_dataset
 
 MAX_EPOCH_SAMPLES = 2**32  # times the highest epoch it must fit int64
+MAX_WEIGHT = 1e300  # weights are divided by each other; nobody means more, or infinity
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,10 @@ class Mixture:
             ]
             raise ConfigError(f"weights: {', '.join(wrong)}; the sources are {', '.join(self.names)}.")
         for name, weight in weights.items():
-            number = isinstance(weight, (int, float, np.integer, np.floating)) and not isinstance(
-                weight, bool
-            )
-            if not number or not math.isfinite(weight) or weight < 0:
-                raise ConfigError(f"weights: {name!r} has {weight!r}; give a number from 0 up.")
+            kinds = (int, float, np.integer, np.floating)
+            number = isinstance(weight, kinds) and not isinstance(weight, bool)
+            if not number or not 0 <= weight <= MAX_WEIGHT:
+                raise ConfigError(f"weights: {name!r} has {weight!r}; give an int or a float from 0 up.")
         if not any(weights.values()):
             raise ConfigError("weights: all are 0; give at least one source a positive weight.")
         return [weights[name] for name in self.names]
@@ -104,7 +103,7 @@ def open_mixture(mixture: Mixture, *, select: Any = None, **how: Any) -> Mixture
     """Opens the sources of a mixture, one after the other; `how`: as for open_dataset.
 
     select: None, a function of a Row for all sources, or name -> selection. Raises what open_dataset raises,
-    and ConfigError for a selection of another kind or for a source that is not there.
+    with the source's name before it, and ConfigError for a selection of another kind, or of no source.
     """
     if select is not None and not callable(select):
         if not isinstance(select, Mapping):
@@ -117,7 +116,10 @@ def open_mixture(mixture: Mixture, *, select: Any = None, **how: Any) -> Mixture
     datasets = {}
     for name, (source, _) in mixture.sources.items():
         own = select.get(name) if isinstance(select, Mapping) else select
-        datasets[name] = open_dataset(source, select=own, **how)
+        try:
+            datasets[name] = open_dataset(source, select=own, **how)
+        except FastloadError as error:
+            raise type(error)(f"source {name!r}: {error}") from error
     return MixtureDataset(datasets)
 
 

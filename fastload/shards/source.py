@@ -37,8 +37,9 @@ class Container:
 
     @property
     def fingerprint_name(self) -> str:
-        """A folder's own name is no part of what is in it: a copy may be called otherwise."""
-        return "" if self.is_folder else self.name
+        """The shard's own name. Where it lies is no part of what is in it, nor is a folder's own name: a copy
+        may lie elsewhere and be called otherwise."""
+        return "" if self.is_folder else os.path.basename(self.path)
 
 
 def find_containers(source: str | Path | Sequence[str | Path]) -> list[Container]:

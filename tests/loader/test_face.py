@@ -108,7 +108,7 @@ def test_a_world_that_changes_under_an_iteration_ends_it_and_the_next_one_goes_o
     next(run)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"began as rank 0 of 1, and this is rank 1 of 2 now\. Set up"):
+    with pytest.raises(ConfigError, match=r"began as rank 0 of 1, and this is rank 1 of 2 now\. Keep"):
         next(run)
     with pytest.raises(StopIteration):
         next(run)
@@ -124,6 +124,8 @@ def test_a_world_that_only_lies_otherwise_on_its_hosts_is_the_same_world(shards,
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     assert next(run)["label"].tolist() == [3, 4, 5]
+    monkeypatch.setenv("RANK", "1")  # and no WORLD_SIZE: which is no world, and no reason to stop this one
+    assert next(run)["label"].tolist() == [6, 7, 8]
 
 
 def test_what_the_environment_has_wrong_is_said_at_the_first_batch(shards, monkeypatch):

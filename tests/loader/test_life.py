@@ -14,12 +14,14 @@ import pytest
 
 import fastload as fl
 from fastload import _native
-from fastload.backends import once_per_process
+from fastload.backends import has, once_per_process
 from fastload.errors import ConfigError
 from tests.contracts.stream import assert_equal_streams, positions
 from tests.loader.samples import labels, pictures, write, write_shards
 
 SLOW_FIELDS = {"image": fl.Image(size=8), "text": fl.Custom("txt", len)}
+
+HAS_DALI = has("nvidia.dali")
 
 
 def workers() -> list[str]:
@@ -351,3 +353,31 @@ def test_a_timeout_of_the_users_own_ends_the_wait_for_a_batch(shards, augment):
         ringer.join()
         signal.signal(signal.SIGUSR1, before)
     assert workers_after_a_while() == []
+
+
+@pytest.mark.parametrize(
+    "decode",
+    ["native", "pillow", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="no DALI"))],
+)
+@pytest.mark.parametrize("end", ["close", "forget", "load", "weights"])
+def test_an_iteration_whose_next_batches_wait_for_bytes_ends_at_once(shards, decode, end):
+    # Of DALI's batches one waits for its bytes then, and the others for their turn to be fed.
+    source = fl.Mixture({"one": (shards, 1), "other": (shards, 2)}, 23)
+    loader = pictures(source, 3, decode=decode, device="cpu", threads=4)
+    state = loader.state_dict()
+    run = iter(loader)
+    next(run)
+    begun = time.perf_counter()
+    with slow_reads(4, 0.3):
+        next(run)
+        next(run)
+        if end == "forget":
+            del run
+        else:
+            {
+                "close": loader.close,
+                "load": lambda: loader.load_state_dict(state),
+                "weights": lambda: loader.set_weights({"one": 2, "other": 1}),
+            }[end]()
+    assert time.perf_counter() - begun < 5
+    assert next(iter(loader))["image"].shape == (3, 3, 8, 8)

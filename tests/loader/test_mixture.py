@@ -375,9 +375,11 @@ def test_set_weights_refuses_what_cannot_be_weighed_and_changes_nothing(folders)
     for weights, message in [
         ({"cats": 1}, "weights: 'art' has no weight, 'dogs' has no weight; the sources are art, cats, dogs"),
         (WEIGHTS | {"birds": 1}, "weights: 'birds' is no source"),
-        (WEIGHTS | {"cats": -1}, "weights: 'cats' has -1; give a number from 0 up"),
+        (WEIGHTS | {"cats": -1}, "weights: 'cats' has -1; give an int or a float from 0 up"),
         (WEIGHTS | {"cats": float("nan")}, "weights: 'cats' has nan"),
         (WEIGHTS | {"cats": "1"}, "weights: 'cats' has '1'"),
+        (WEIGHTS | {"cats": 10**400}, "weights: 'cats' has 1000"),
+        (WEIGHTS | {"cats": True}, "weights: 'cats' has True"),
         (dict.fromkeys(WEIGHTS, 0), "weights: all are 0"),
         ([1, 2, 3], "give a number for each of art, cats, dogs"),
     ]:
@@ -454,3 +456,55 @@ def test_weights_that_are_in_force_already_give_up_nothing(folders, monkeypatch)
     loader.set_weights(WEIGHTS)
     next(run)
     assert len(launched) == N // 5 + 2 * 5
+
+
+def test_looking_at_the_state_changes_nothing_that_follows(folders):
+    def followed(looks):
+        loader = labels(mixture(folders), 5)
+        list(loader)
+        loader.set_weights({"art": 3, "cats": 1, "dogs": 1})
+        for _ in zip(loader, range(2), strict=False):
+            pass
+        loader.set_epoch(3)
+        if looks:
+            loader.state_dict()
+        loader.set_epoch(1)
+        return numbers(loader)
+
+    assert followed(looks=True) == followed(looks=False)
+
+
+def test_what_moves_the_place_is_refused_while_a_batch_is_made(folders):
+    state = labels(mixture(folders), 5).state_dict()
+    moves = []  # in a list, because the loader that they move is made with the function that calls them
+    loader = labels(mixture(folders), 5, map_batch=lambda batch: moves[-1]() and batch)
+    for move in (
+        lambda: loader.set_weights(dict.fromkeys(WEIGHTS, 1)),
+        lambda: loader.load_state_dict(state),
+        lambda: loader.set_epoch(3),
+        lambda: iter(loader),
+    ):
+        moves.append(move)
+        with pytest.raises(
+            ConfigError, match="a batch is being made: call set_weights, load_state_dict, set_"
+        ):
+            next(iter(loader))
+        assert loader.state_dict() == state
+
+
+def test_a_loader_that_map_batch_closes_says_so(folders):
+    loader = labels(mixture(folders), 5, map_batch=lambda batch: loader.close() or batch)
+    with pytest.raises(ConfigError, match="closed while this batch was made"):
+        next(iter(loader))
+    assert loader.state_dict()["position"] == 0
+
+
+def test_a_source_that_is_not_there_is_named(folders):
+    loader = labels(fl.Mixture({"cats": (folders["cats"], 1), "gone": ("/nowhere/x.tar", 1)}, 10))
+    with pytest.raises(fl.SourceError, match=r"^source 'gone': /nowhere/x\.tar: no such file"):
+        len(loader)
+
+
+def test_an_epoch_that_is_too_short_for_a_batch_is_told_by_its_own_name(folders):
+    with pytest.raises(ConfigError, match="an epoch has n=3, but batch_size=5"):
+        len(labels(mixture(folders, epoch_samples=3), 5))

@@ -186,6 +186,21 @@ def test_the_state_is_small_json_and_names_the_decoder(shards):
     assert json.loads(text) == loader.state_dict()
 
 
+def test_where_sources_lie_is_no_part_of_the_order(shards, tmp_path, cases):
+    # As on scratch disks, where every job has a folder of its own.
+    for place in ("here", "there/below"):
+        write_shards(tmp_path / place / "more", 9, 4)
+    state = labels([shards, str(tmp_path / "here" / "more")]).state_dict()
+    moved = labels([shards, str(tmp_path / "there" / "below" / "more")])
+    moved.load_state_dict(state)
+    assert len(flat(moved)) == 32
+    turned = labels([str(tmp_path / "here" / "more"), shards])
+    turned.load_state_dict(state)
+    with pytest.raises(CursorError, match="it differs in source"):
+        next(iter(turned))
+    cases("fingerprints", 2)
+
+
 def test_a_cursor_of_other_data_is_refused_and_of_a_copy_is_not(shards, tmp_path, cases):
     write_shards(tmp_path / "copy", N, 6)
     write_shards(tmp_path / "other", N + 1, 6)

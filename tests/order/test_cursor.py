@@ -123,4 +123,5 @@ def test_what_differs_is_told_with_its_values_unless_they_are_hashes():
         "source",
         "selection",
     ]
-    assert differing({"source": "a" * 16}, {"source 'a'": "b" * 16}) == ["source", "source 'a'"]
+    assert differing({"source": "a" * 16}, {"source 'a'": "b" * 16}) == ["source (gone)", "source 'a' (new)"]
+    assert differing({"selection 'a'": None}, {}) == []

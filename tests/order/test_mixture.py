@@ -236,7 +236,7 @@ def test_the_native_half_checks_what_it_is_given(columns):
 
 
 def test_the_schedule_is_pinned_so_that_old_checkpoints_keep_their_meaning():
-    # Written down when the rule was made; if it changes, the version in MixtureWalk.kind has to change too.
+    # Written down when the rule was made; if it changes, MIXTURE_VERSION has to change too.
     assert "".join(map(str, start([0.5, 0.3, 0.2]).take(20).sources.tolist())) == PINNED
     assert "".join(map(str, start([1, 2, 4, 0.1]).take(20).sources.tolist())) == PINNED_UNEVEN
 
