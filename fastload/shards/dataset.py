@@ -3,8 +3,8 @@
 In: a source (see source.py) and optionally a selection. Out: a `Dataset` that tells for any sample where its
 bytes lie, its key and its label. Promised: opened in O(containers); the rows stay in memory-mapped files
 (about 32 bytes a jpg + cls + txt sample with its key); `locate` is native, works on whole batches and holds
-no GIL; the fingerprint depends on relative names, keys, sizes and offsets of the selected rows only, so that
-a copy of the data has the same.
+no GIL; the fingerprint depends on the names of shards, keys, sizes and offsets of the selected rows only, so
+that a copy of the data has the same.
 """
 
 from __future__ import annotations
