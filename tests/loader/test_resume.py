@@ -4,9 +4,12 @@ import json
 import warnings
 
 import pytest
+import torch
 
 import fastload as fl
 from fastload.errors import ConfigError, CursorError
+from fastload.loader.config import LoaderConfig
+from fastload.loader.describe import pixel_fingerprints
 from tests.contracts.stream import assert_equal_streams, assert_every_cursor_gives_the_rest, positions
 from tests.loader.samples import flat, labels, numbers, pictures, write_shards
 
@@ -301,3 +304,13 @@ def test_a_cursor_whose_position_is_not_in_its_epoch_is_refused(shards, change):
 def test_set_epoch_takes_whole_numbers_only(shards, epoch):
     with pytest.raises(ConfigError, match=r"^epoch=.*give a whole number, 0 to"):
         labels(shards).set_epoch(epoch)
+
+
+def test_where_pixels_are_finished_is_part_of_how_they_are_made(shards, monkeypatch):
+    # A GPU finishes levels with other kernels than a CPU; where there is none, only the name can be looked at.
+    def decode(device):
+        config = LoaderConfig(shards, 4, {"image": fl.Image(size=8)}, device=device, decode="native")
+        return pixel_fingerprints(config)["decode"]
+
+    monkeypatch.setattr("fastload.loader.describe.resolve_device", torch.device)
+    assert (decode("cpu"), decode("cuda")) == ("native", "native, finished on cuda")
