@@ -38,10 +38,20 @@ def check_fields(fields: Mapping[str, Field], dataset) -> None:
             continue
         if not _stored(one, dataset):
             raise _absent(name, one, dataset)
-        sources = dataset.datasets.values() if isinstance(dataset, MixtureDataset) and one.required else ()
-        for source in sources:
-            if not _stored(one, source):
-                raise _absent(name, one, source)
+        if isinstance(dataset, MixtureDataset) and one.required:
+            for source_name, source in dataset.datasets.items():
+                if not _stored(one, source):
+                    raise _absent_in_source(name, one, source_name, source)
+
+
+def _absent_in_source(name: str, field: Field, source_name: str, source) -> FieldError:
+    if name in label_fields({name: field}, source):
+        return FieldError(
+            f"fields[{name!r}]: the labels of source {source_name!r} are numbers of its class folders or of its "
+            "dataset.json, those of other sources stand in files, and a number would mean two things. Give all "
+            "sources labels of one kind."
+        )
+    return FieldError(f"source {source_name!r}: {_absent(name, field, source)}")
 
 
 def _absent(name: str, field: Field, dataset) -> FieldError:

@@ -341,7 +341,9 @@ def test_images_of_a_mixture_are_those_of_its_sources(folders):
 def test_a_field_that_one_source_lacks_is_named_with_the_source(folders, tmp_path):
     write(tmp_path, ({"__key__": f"{i}", "jpg": b"x"} for i in range(3)))
     source = fl.Mixture({"cats": (folders["cats"], 1), "bare": (str(tmp_path), 1)}, 10)
-    with pytest.raises(FieldError, match=r"no sample of .* has cls; name an extension that is there: jpg"):
+    with pytest.raises(
+        FieldError, match=r"source 'bare': .*no sample of .* has cls; name an extension that is there: jpg"
+    ):
         next(iter(labels(source)))
     loader = fl.Loader(source, 4, {"label": fl.Int("cls", default=-1)})
     assert set(chain.from_iterable(b["label"].tolist() for b, _ in zip(loader, range(2), strict=False))) > {
@@ -356,7 +358,7 @@ def test_an_error_in_a_sample_names_its_source(folders, tmp_path):
         next(iter(labels(source)))
 
 
-def test_class_folders_of_a_mixture_share_their_classes(tmp_path):
+def test_class_folders_of_a_mixture_share_their_classes(tmp_path, folders):
     from tests.loader.samples import jpeg
 
     for source, classes in (("one", "ab"), ("two", "ab"), ("other", "ac")):
@@ -368,6 +370,8 @@ def test_class_folders_of_a_mixture_share_their_classes(tmp_path):
     assert sorted(batch["label"].tolist()) == [0, 0, 1, 1]
     with pytest.raises(ConfigError, match="'one' and 'other' have different classes"):
         next(iter(labels(fl.Mixture({"one": (one, 1), "other": (other, 1)}, 4), 4)))
+    with pytest.raises(FieldError, match="labels of source 'one' are numbers of its class folders"):
+        next(iter(labels(fl.Mixture({"one": (one, 1), "cats": (folders["cats"], 1)}, 4), 4)))
 
 
 def test_set_weights_refuses_what_cannot_be_weighed_and_changes_nothing(folders):

@@ -307,7 +307,7 @@ def test_set_epoch_takes_whole_numbers_only(shards, epoch):
 
 
 def test_where_pixels_are_finished_is_part_of_how_they_are_made(shards, monkeypatch):
-    # A GPU finishes levels with other kernels than a CPU; where there is none, only the name can be looked at.
+    # A GPU finishes levels with kernels of its own; without one, only the name can be looked at.
     def decode(device):
         config = LoaderConfig(shards, 4, {"image": fl.Image(size=8)}, device=device, decode="native")
         return pixel_fingerprints(config)["decode"]
