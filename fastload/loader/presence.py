@@ -47,9 +47,9 @@ def check_fields(fields: Mapping[str, Field], dataset) -> None:
 def _absent_in_source(name: str, field: Field, source_name: str, source) -> FieldError:
     if name in label_fields({name: field}, source):
         return FieldError(
-            f"fields[{name!r}]: the labels of source {source_name!r} are numbers of its class folders or of its "
-            "dataset.json, those of other sources stand in files, and a number would mean two things. Give all "
-            "sources labels of one kind."
+            f"fields[{name!r}]: the labels of source {source_name!r} are numbers of its class folders or of "
+            "its dataset.json, those of other sources stand in files, and a number would mean two things. "
+            "Give all sources labels of one kind."
         )
     return FieldError(f"source {source_name!r}: {_absent(name, field, source)}")
 
