@@ -1,12 +1,20 @@
 """Random chains of runs, for hypothesis: each with sizes of its own, saved after a few steps.
 
 The last run of a chain goes to the end of its epoch, so that nothing of the epoch can be missing unseen.
+A test file that imports this one is skipped, and says so, where hypothesis is not installed.
 """
 
-from hypothesis import settings
-from hypothesis import strategies as st
+import pytest
 
 from tests.contracts.dealing import LASTS, Sizes
+
+hypothesis = pytest.importorskip("hypothesis")
+assume, given, settings, st = (
+    hypothesis.assume,
+    hypothesis.given,
+    hypothesis.settings,
+    hypothesis.strategies,
+)
 
 WORLDS = (1, 2, 3, 4, 8)
 

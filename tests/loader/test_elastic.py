@@ -7,12 +7,10 @@ taken while batches of the steps to come are already on their way.
 import itertools
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import fastload as fl
 from fastload.errors import ConfigError
-from tests.contracts.chains import WORLDS, chains, same_examples
+from tests.contracts.chains import WORLDS, chains, given, same_examples, st
 from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.elastic import assert_chain, assert_elastic
 from tests.contracts.ends import assert_ends_of_epochs

@@ -8,14 +8,12 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fastload.errors import ConfigError
 from fastload.order.plan import make_plan
 from fastload.order.steps import Steps
 from fastload.order.walk import MixtureWalk
-from tests.contracts.chains import WORLDS, chains, same_examples
+from tests.contracts.chains import WORLDS, chains, given, same_examples, st
 from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.elastic import assert_chain, assert_elastic
 from tests.contracts.ends import assert_ends_of_epochs

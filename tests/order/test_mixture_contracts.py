@@ -1,12 +1,10 @@
 """The contracts of mixtures on integers: proportions, passes, and resuming while weights change."""
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from fastload.order.plan import make_plan
 from fastload.order.walk import MixtureWalk
-from tests.contracts.chains import WORLDS, same_examples
+from tests.contracts.chains import WORLDS, assume, given, same_examples, st
 from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.integers import IntegerLoader
 from tests.contracts.mixtures import (
