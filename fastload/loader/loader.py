@@ -16,14 +16,15 @@ from typing import Any
 
 from fastload import _native, backends
 from fastload.augment.pipe import Augment
-from fastload.errors import ConfigError, CursorError
+from fastload.errors import ConfigError
 from fastload.fields import Field
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
 from fastload.loader.describe import describe, order_fingerprints, pixel_fingerprints
+from fastload.loader.restored import check_restored
 from fastload.loader.run import Course, Run
 from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
-from fastload.order.cursor import Cursor, differing
+from fastload.order.cursor import Cursor
 from fastload.order.mixture import shares_of
 from fastload.order.plan import make_plan
 from fastload.order.steps import Steps
@@ -293,32 +294,9 @@ class Loader:
         restored = self._restored
         if restored is None:
             return
-        differ = differing(restored.order, self._order_fingerprints)
-        if differ:
-            raise CursorError(
-                f"the checkpoint belongs to another order: it differs in {', '.join(differ)}. "
-                "Restore what differs, or start anew without load_state_dict."
-            )
-        n = self._walk.n
-        position = restored.place.position
-        if position // n != restored.epoch or restored.epoch > MAX_EPOCH:
-            raise CursorError(
-                f"the checkpoint is damaged: position {position} is not in epoch {restored.epoch} "
-                f"of {n} samples. Pass what state_dict() returned."
-            )
-        if restored.made_with != self._config.shares:
-            warnings.warn(
-                "fl.Mixture was given other weights when the checkpoint was saved: the checkpoint's stay in "
-                "force; loader.set_weights(...) changes them",
-                stacklevel=5,
-            )
-        differ = differing(restored.pixels, self._pixel_fingerprints)
-        if differ:
-            warnings.warn(
-                f"{', '.join(differ)} differ from when the checkpoint was saved: the order goes on exactly, "
-                "the pixels are made differently",
-                stacklevel=5,
-            )
+        own = self._order_fingerprints, self._pixel_fingerprints
+        for sentence in check_restored(restored, *own, self._walk.n, self._config.shares):
+            warnings.warn(sentence, stacklevel=5)
         self._restored = None
 
     @cached_property

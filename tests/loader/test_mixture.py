@@ -512,3 +512,22 @@ def test_a_source_that_is_not_there_is_named(folders):
 def test_an_epoch_that_is_too_short_for_a_batch_is_told_by_its_own_name(folders):
     with pytest.raises(ConfigError, match="an epoch has n=3, but batch_size=5"):
         len(labels(mixture(folders, epoch_samples=3), 5))
+
+
+def test_a_cursor_whose_mixture_is_not_that_of_its_sources_is_refused(folders):
+    state = labels(mixture(folders), 5).state_dict()
+    other = labels(mixture(folders, {"art": 1, "cats": 1}), 5).state_dict()
+    later = labels(mixture(folders), 5)
+    later.set_epoch(2)
+    wrong = [
+        state | {"mixture": None},
+        state | {"mixture": other["mixture"]},
+        later.state_dict()
+        | {"mixture": later.state_dict()["mixture"] | {"epoch": state["mixture"]["epoch"]}},
+        labels(folders["cats"]).state_dict() | {"mixture": state["mixture"]},
+    ]
+    for number, one in enumerate(wrong):
+        loader = labels(mixture(folders) if number < 3 else folders["cats"], 5)
+        loader.load_state_dict(one)
+        with pytest.raises(CursorError, match="its mixture is not that of its sources and its epoch"):
+            next(iter(loader))
