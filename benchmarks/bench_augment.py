@@ -12,8 +12,6 @@ Prints a line of Markdown for each, and writes augment-DATE-COMMIT.json and .md 
 """
 
 import argparse
-import datetime
-import json
 import math
 import statistics
 import time
@@ -21,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.end_to_end.machine import commit, machine
+from benchmarks.end_to_end.machine import commit, keep, machine
 from fastload import _native
 from fastload.ops.augment_params import AugmentParams
 from fastload.ops.fused_augment import fused_augment
@@ -179,11 +177,7 @@ def main() -> None:
     text = table(result)
     print(text)
     if arguments.out is not None:
-        moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H%M%S")
-        stem = f"augment-{moment}-{(result['commit']['commit'] or 'unknown')[:10]}"
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
-        (arguments.out / f"{stem}.md").write_text(text)
+        keep("augment", result, text, arguments.out, checkout=result["commit"])
 
 
 if __name__ == "__main__":

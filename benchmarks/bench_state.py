@@ -15,7 +15,6 @@ Prints a page, and writes state-DATE-COMMIT.json and .md into --out.
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import time
@@ -26,7 +25,7 @@ import torch
 
 import fastload as fl
 from benchmarks.end_to_end.corpora import KINDS, make
-from benchmarks.end_to_end.machine import ROOT, commit, machine
+from benchmarks.end_to_end.machine import ROOT, commit, keep, machine
 
 BATCH, SIDE, THREADS = 64, 256, 2
 DEPTHS = (1, 4, 16, 64)
@@ -163,11 +162,7 @@ def main() -> None:
     text = page(result)
     print(text)
     if given.out is not None:
-        moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H%M%S")
-        stem = f"state-{moment}-{(result['commit']['commit'] or 'unknown')[:10]}"
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
-        (given.out / f"{stem}.md").write_text(text)
+        keep("state", result, text, given.out, checkout=result["commit"])
 
 
 if __name__ == "__main__":

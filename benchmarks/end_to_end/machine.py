@@ -1,13 +1,15 @@
-"""Where a result comes from: the commit, the CPU, and the versions of everything that was timed.
+"""Where a result comes from: the commit, the CPU, and the versions of everything timed; and how it is kept.
 
 No paths, no host name: a result is read on other machines than the one that made it.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
 import subprocess
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +30,25 @@ PACKAGES = (
     "numba",
 )
 ISA_FLAGS = ("ssse3", "sse4_1", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni")
+
+
+def keep(
+    name: str, result: dict, page: str, folder: Path, *, checkout: dict, date: str | None = None
+) -> tuple[Path, Path]:
+    """Writes `NAME-DATE-COMMIT.json` and `.md`, each at once or not at all; returns both paths.
+
+    checkout: what `commit` returned. date: of the result, as "2026-11-21T19:59:36Z"; None: now.
+    """
+    date = date or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    digits = (checkout["commit"] or "no-commit")[:10] + ("-dirty" if checkout["dirty"] else "")
+    stem = f"{name}-{date.replace(':', '').rstrip('Z')}-{digits}"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / f"{stem}.json", folder / f"{stem}.md"
+    for path, text in zip(paths, (json.dumps(result, indent=1) + "\n", page), strict=True):
+        draft = path.with_suffix(path.suffix + ".tmp")
+        draft.write_text(text)
+        draft.replace(path)
+    return paths
 
 
 def commit() -> dict:

@@ -1,7 +1,8 @@
 """A result as files: JSON with everything, and a Markdown page of tables made from the JSON alone."""
 
-import json
 from pathlib import Path
+
+from benchmarks.end_to_end.machine import keep
 
 COLUMNS = ("", "images/s", "min - max", "of decode_limit", "fastload is", "CPU s/1000", "first batch s")
 COLUMNS += ("levels off", "resize")
@@ -9,16 +10,7 @@ COLUMNS += ("levels off", "resize")
 
 def write(result: dict, folder: Path) -> tuple[Path, Path]:
     """Write `end_to_end-<date>-<commit>.json` and `.md`, each at once or not at all; returns both paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    commit = (result["commit"] or "no-commit")[:10] + ("-dirty" if result["dirty"] else "")
-    stem = f"end_to_end-{result['date'].replace(':', '').rstrip('Z')}-{commit}"
-    paths = folder / f"{stem}.json", folder / f"{stem}.md"
-    for path, text in zip(paths, (json.dumps(result, indent=1) + "\n", markdown(result)), strict=True):
-        draft = path.with_suffix(path.suffix + ".tmp")
-        draft.write_text(text)
-        draft.replace(path)
-    return paths
+    return keep("end_to_end", result, markdown(result), Path(folder), checkout=result, date=result["date"])
 
 
 def markdown(result: dict) -> str:
