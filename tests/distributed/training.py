@@ -13,8 +13,6 @@ position, label, CRC of the pixels), `diary.txt` (of rank 0: "first step", "writ
 """
 
 import argparse
-import datetime
-import faulthandler
 import os
 import time
 import zlib
@@ -24,9 +22,10 @@ import torch
 import torch.distributed as dist
 
 import fastload as fl
+from tests.distributed.rank import add_rank_arguments, ends_after, process_group
 from tests.loader.samples import pictures
 
-MOST_SECONDS = 55  # a rank that hangs says where, and ends
+MOST_SECONDS = 55
 GLOO_SECONDS = 40
 CHECKPOINT_STEPS = 20
 STEP_SECONDS = 0.004
@@ -142,21 +141,11 @@ def main() -> None:
     parser.add_argument("--last", required=True)
     parser.add_argument("--most-ranks", type=int, required=True, help="that any launch of this training has")
     parser.add_argument("--stop", type=int)
-    parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--world-size", type=int, required=True)
-    parser.add_argument("--meet", required=True)
+    add_rank_arguments(parser, required=True)
     given = parser.parse_args()
-    faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
-    dist.init_process_group(
-        "gloo",
-        init_method=given.meet,
-        rank=given.rank,
-        world_size=given.world_size,
-        timeout=datetime.timedelta(seconds=GLOO_SECONDS),
-    )
-    train(given)
-    dist.barrier()
-    dist.destroy_process_group()
+    ends_after(MOST_SECONDS)
+    with process_group(given, GLOO_SECONDS):
+        train(given)
 
 
 if __name__ == "__main__":

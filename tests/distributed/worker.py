@@ -9,8 +9,6 @@ Without --rank the environment (torchrun's) says who it is. A scenario is a gene
 """
 
 import argparse
-import datetime
-import faulthandler
 import json
 import os
 import time
@@ -23,9 +21,10 @@ import fastload as fl
 from fastload.errors import ConfigError
 from fastload.order.steps import LAST
 from fastload.shards import index
+from tests.distributed.rank import add_rank_arguments, ends_after, process_group
 from tests.loader.samples import labels, pictures
 
-MOST_SECONDS = 45  # a rank that hangs says where, and ends
+MOST_SECONDS = 45
 GLOO_SECONDS = 30
 BATCH_SIZE = 5
 # Drawn where images are decoded, and where they are augmented.
@@ -164,29 +163,19 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, required=True)
     parser.add_argument("--state")
-    parser.add_argument("--rank", type=int, default=-1)
-    parser.add_argument("--world-size", type=int, default=-1)
-    parser.add_argument("--meet")
+    add_rank_arguments(parser, required=False)
     given = parser.parse_args()
-    faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
+    ends_after(MOST_SECONDS)
     running = {name: SCENARIOS[name](given) for name in given.scenarios}
     for scenario in running.values():
         next(scenario)
-    dist.init_process_group(
-        "gloo",
-        init_method=given.meet,
-        rank=given.rank,
-        world_size=given.world_size,
-        timeout=datetime.timedelta(seconds=GLOO_SECONDS),
-    )
-    found = {name: _rest_of(scenario) for name, scenario in running.items()}
-    everybody = [None] * dist.get_world_size()
-    dist.all_gather_object(everybody, found)
-    if dist.get_rank() == 0:
-        by_scenario = {name: [each[name] for each in everybody] for name in found}
-        Path(given.out).write_text(json.dumps(by_scenario))
-    dist.barrier()
-    dist.destroy_process_group()
+    with process_group(given, GLOO_SECONDS):
+        found = {name: _rest_of(scenario) for name, scenario in running.items()}
+        everybody = [None] * dist.get_world_size()
+        dist.all_gather_object(everybody, found)
+        if dist.get_rank() == 0:
+            by_scenario = {name: [each[name] for each in everybody] for name in found}
+            Path(given.out).write_text(json.dumps(by_scenario))
 
 
 def _rest_of(scenario):
