@@ -193,7 +193,7 @@ class Loader:
         Changes nothing where the cursor lies in that epoch already: after `load_state_dict`, or while the
         epoch is under way. An epoch that was broken off begins anew. A mixture goes to epochs before the one
         under way as if the weights now in force had always held; unless these repeat soon, as 0.7 and 0.3 do,
-        it counts the places up to the epoch, a billion of them in seconds.
+        it counts the places up to the epoch one by one.
         """
         epoch = count("epoch", epoch, 0, MAX_EPOCH)
         run = self._run_between_batches()
@@ -246,8 +246,8 @@ class Loader:
         """The samples behind the loader; opened, and indexed where that was never done, on first use."""
         if self._dataset is None:
             world, source = self._current_world(), self._config.source
-            opened = open_mixture if isinstance(source, Mixture) else open_dataset
-            self._dataset = opened(
+            open_source = open_mixture if isinstance(source, Mixture) else open_dataset
+            self._dataset = open_source(
                 source,
                 cache_dir=backends.cache_dir() / "index",
                 threads=self._threads(),

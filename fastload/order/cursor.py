@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastload.errors import CursorError
-from fastload.order.mixture import MixtureState
+from fastload.order.mixture import WAY_OUT, MixtureState, integers
 from fastload.order.walk import Place
 
 CURSOR_VERSION = 2
@@ -59,18 +59,18 @@ class Cursor:
         that do not belong together, or an unknown version.
         """
         if not isinstance(state, dict):
-            raise CursorError(f"a cursor is a dictionary, not a {type(state).__name__}: {_WAY_OUT}")
+            raise CursorError(f"a cursor is a dictionary, not a {type(state).__name__}: {WAY_OUT}")
         # First, because another version may have other entries.
         _check_version(state.get("version"))
         missing = [name for name in _ENTRIES if name not in state]
         unknown = sorted(str(name) for name in state if name not in _ENTRIES)
         if missing or unknown:
             wrong = [f"no {name!r}" for name in missing] + [f"an unknown {name!r}" for name in unknown]
-            raise CursorError(f"the cursor has {', '.join(wrong)}: {_WAY_OUT}")
+            raise CursorError(f"the cursor has {', '.join(wrong)}: {WAY_OUT}")
         for name in ("epoch", "position"):
             value = state[name]
             if type(value) is not int or value < 0:
-                raise CursorError(f"the cursor's {name} is {value!r}, not an integer from 0 up: {_WAY_OUT}")
+                raise CursorError(f"the cursor's {name} is {value!r}, not an integer from 0 up: {WAY_OUT}")
         for name in ("order", "pixels"):
             _check_fingerprints(name, state[name])
         place, made_with = _place_of(state["position"], state["mixture"])
@@ -91,7 +91,6 @@ def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
 
 
 _ENTRIES = ("version", "epoch", "position", "order", "pixels", "mixture")
-_WAY_OUT = "pass what state_dict() returned."
 
 
 def _place_of(position: int, mixture) -> tuple[Place, tuple[int, ...] | None]:
@@ -99,15 +98,13 @@ def _place_of(position: int, mixture) -> tuple[Place, tuple[int, ...] | None]:
     if mixture is None:
         return Place(position), None
     if not isinstance(mixture, Mapping) or set(mixture) != {"now", "epoch", "made_with"}:
-        raise CursorError(f"the cursor's mixture is {mixture!r}: {_WAY_OUT}")
+        raise CursorError(f"the cursor's mixture is {mixture!r}: {WAY_OUT}")
     now, at_epoch = (MixtureState.from_dict(mixture[name]) for name in ("now", "epoch"))
-    made_with = mixture["made_with"]
-    if not isinstance(made_with, (list, tuple)) or any(type(share) is not int for share in made_with):
-        raise CursorError(f"the cursor's mixture has made_with={made_with!r}, no integers: {_WAY_OUT}")
+    made_with = integers("made_with", mixture["made_with"])
     sources = {len(shares) for shares in (now.shares, at_epoch.shares, made_with)}
     if len(sources) > 1 or now.position != position or at_epoch.position > position:
-        raise CursorError(f"the cursor's mixture is not the one of position {position}: {_WAY_OUT}")
-    return Place(position, now, at_epoch), tuple(made_with)
+        raise CursorError(f"the cursor's mixture is not the one of position {position}: {WAY_OUT}")
+    return Place(position, now, at_epoch), made_with
 
 
 def _is_hash(text: str) -> bool:
@@ -120,12 +117,12 @@ def _check_fingerprints(name: str, prints) -> None:
         for part, value in prints.items()
     )
     if not good:
-        raise CursorError(f"the cursor's {name} is {prints!r}, no table of fingerprints: {_WAY_OUT}")
+        raise CursorError(f"the cursor's {name} is {prints!r}, no table of fingerprints: {WAY_OUT}")
 
 
 def _check_version(version) -> None:
     if type(version) is not int:
-        raise CursorError(f"the cursor's version is {version!r}, not an integer: {_WAY_OUT}")
+        raise CursorError(f"the cursor's version is {version!r}, not an integer: {WAY_OUT}")
     if version != CURSOR_VERSION:
         raise CursorError(
             f"the cursor has version {version}, this fastload reads version {CURSOR_VERSION}: "

@@ -122,8 +122,8 @@ class Dataset:
         self._cache_dir = cache_dir
         self._contents = [index.header["content"] for index in indexes]
         self.classes, self.has_labels = _classes(containers, indexes)
-        self.skipped = _sums([index.header["skipped"] for index in indexes])
-        counts = _sums([index.header["counts"] for index in indexes])
+        self.skipped = sums([index.header["skipped"] for index in indexes])
+        counts = sums([index.header["counts"] for index in indexes])
         self._extension_numbers = {name: number for number, name in enumerate(counts)}
         self._lookup = _native.IndexLookup()
         for container, one in zip(containers, indexes, strict=True):
@@ -284,7 +284,8 @@ def _folder(container: Container) -> str | None:
     return container.path if container.is_folder else None
 
 
-def _sums(tables: list[dict[str, int]]) -> dict[str, int]:
+def sums(tables: list[dict[str, int]]) -> dict[str, int]:
+    """name -> the sum of what the tables have under it."""
     total: dict[str, int] = {}
     for table in tables:
         for name, count in table.items():

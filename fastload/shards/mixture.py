@@ -17,7 +17,7 @@ import numpy as np
 
 from fastload.errors import ConfigError, FastloadError
 
-from .dataset import Dataset, Located, Row, open_dataset
+from .dataset import Dataset, Located, Row, open_dataset, sums
 
 MAX_EPOCH_SAMPLES = 2**32  # times the highest epoch it must fit int64
 MAX_WEIGHT = 1e300  # weights are divided by each other; nobody means more, or infinity
@@ -137,10 +137,7 @@ class MixtureDataset:
         self.n = int(self._first_ids[-1])
         self.names = [f"{name}: {one}" for name, dataset in self.datasets.items() for one in dataset.names]
         self.files = [path for dataset in self._parts for path in dataset.files]
-        self.extensions: dict[str, int] = {}
-        for dataset in self._parts:
-            for extension, count in dataset.extensions.items():
-                self.extensions[extension] = self.extensions.get(extension, 0) + count
+        self.extensions = sums([dataset.extensions for dataset in self._parts])
         self.has_labels = all(dataset.has_labels for dataset in self._parts)
         self.classes = self._common_classes()
 

@@ -126,7 +126,6 @@ def test_two_sources_stay_within_a_half_however_often_weights_change():
 
 
 def test_many_sources_stay_within_1_7_samples_while_weights_change():
-    # The text of order/mixture.py tells this figure; here 300 of the 5,000 schedules.
     dice, worst = random.Random(6), 0
     for _ in range(300):
         k = dice.choice([2, 3, 4, 5, 8, 12])
