@@ -38,3 +38,12 @@ class BackendError(FastloadError, RuntimeError):
 
 class CursorError(FastloadError, ValueError):
     """A checkpoint does not belong to this loader: says which part differs."""
+
+
+class BadSamplesError(FastloadError):
+    """More samples are bad than max_bad_fraction allows: names the worst shards and the ledger."""
+
+
+class FunctionError(FastloadError):
+    """A function of yours (fl.Custom) raised what says nothing about the content; `__cause__` is that
+    exception."""

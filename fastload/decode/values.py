@@ -10,8 +10,9 @@
 | Custom | any                                         | what fn(bytes) returns | tensor [N, ...], or a list |
 
 Promised: nothing is ever unpickled freely (npy and npz without object arrays, pth through `weights_only`);
-bad content is a SampleError with the reason and without the sample's name, which the caller knows; arrays
-that do not fit together are a FieldError that names two samples. Torch is imported where tensors are made.
+bad content is a SampleError with the reason and without the sample's name, which the caller knows, and so
+are a ValueError and an EOFError of a Custom function, whose other exceptions are a FunctionError; arrays that
+do not fit together are a FieldError that names two samples. Torch is imported where tensors are made.
 """
 
 import ast
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from fastload.errors import FastloadError, FieldError, SampleError
+from fastload.errors import FastloadError, FieldError, FunctionError, SampleError
 from fastload.fields import Bytes, Custom, Field, Int, Json, Tensor, Text
 
 _INTEGER = re.compile(rb"\s*[+-]?[0-9]{1,30}\s*")
@@ -34,6 +35,7 @@ _NPY_HEADER = {"descr", "fortran_order", "shape"}
 _NPY_HEADER_BYTES = 10_000  # NumPy's own limit: a longer header is an attack on the parser
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
+_OF_THE_CONTENT = (ValueError, EOFError)  # what parsers raise; anything else may be a mistake in the function
 
 
 def decode(field: Field, content: "bytes | memoryview") -> Any:
@@ -106,8 +108,11 @@ def _decode_custom(field: Custom, content) -> Any:
         raise
     except Exception as error:
         called = getattr(field.fn, "__qualname__", repr(field.fn))
-        raise SampleError(
-            f"{called} raised {type(error).__name__}: {' '.join(str(error).split())}"
+        message = f"{called} raised {type(error).__name__}: {' '.join(str(error).split())}"
+        if isinstance(error, _OF_THE_CONTENT):
+            raise SampleError(message) from error
+        raise FunctionError(
+            f"{message}. Where the content is at fault, raise fl.SampleError or ValueError."
         ) from error
 
 

@@ -179,7 +179,7 @@ class Windowed:
 
     def _places(self, epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Where each index of an epoch falls in that epoch's row of shards, in [0, n)."""
-        lane, run_start, stretch, stretch_length = self._stretches(indices)
+        _, run_start, stretch, stretch_length = self._stretches(indices)
         starts = epochs * self.n + run_start + stretch
         keys = _keys(self.seed, starts, Purpose.WINDOW_ORDER, self.stream)
         return run_start + stretch + permute(indices // self.lanes - stretch, stretch_length, keys)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastload.decode.values import collate, decode
-from fastload.errors import ConfigError, FieldError, SampleError
+from fastload.errors import ConfigError, FieldError, FunctionError, SampleError
 from fastload.fields import Bytes, Custom, Int, Json, Tensor, Text
 
 NPY, INT, TEXT = Tensor("npy"), Int(), Text()
@@ -223,10 +223,17 @@ def test_bytes_are_the_bytes():
 
 def test_custom_returns_what_its_function_returns_or_says_what_it_raised():
     assert decode(Custom("x", len), memoryview(b"abc")) == 3
-    with pytest.raises(SampleError, match="fails raised ZeroDivisionError: division by zero"):
+    with pytest.raises(FunctionError, match=r"fails raised ZeroDivisionError: division by zero\. Where"):
         decode(Custom("x", fails), b"")
+    for content, reason in ((b"seven", "ValueError: invalid literal"), (b"\xff", "UnicodeDecodeError: ")):
+        with pytest.raises(SampleError, match=f"parses raised {reason}"):
+            decode(Custom("x", parses), content)
     with pytest.raises(ConfigError, match="its own"):
         decode(Custom("x", refuses), b"")
+
+
+def parses(content: bytes):
+    return int(content.decode())
 
 
 def fails(content: bytes):
