@@ -47,3 +47,13 @@ class BadSamplesError(FastloadError):
 class FunctionError(FastloadError):
     """A function of yours (fl.Custom) raised what says nothing about the content; `__cause__` is that
     exception."""
+
+
+def raise_if_foreign(error: OSError) -> None:
+    """Raises an OSError again that the system has no part in, before it is taken for a file's.
+
+    A TimeoutError that a signal's handler raises, wherever Python happens to be, is one by its class; it has
+    no errno. Nor have errors of ours.
+    """
+    if error.errno is None:
+        raise error
