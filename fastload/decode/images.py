@@ -25,6 +25,8 @@ from fastload.normalize import normalization, normalize
 _OK = int(_native.ImageStatus.OK)
 _UNSUPPORTED = int(_native.ImageStatus.UNSUPPORTED)
 _MISSING = int(_native.ImageStatus.MISSING)
+_OUT_OF_MEMORY = int(_native.ImageStatus.OUT_OF_MEMORY)
+_FAILED = int(_native.ImageStatus.FAILED)
 _NEAREST = 0
 # NumPy has no bfloat16: its bits travel as uint16.
 _NUMPY_DTYPE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}
@@ -162,7 +164,10 @@ class BatchImages:
             self._errors[name, i] = str(error)
 
     def settle(self) -> dict[tuple[str, int], str]:
-        """Fills in the defaults of missing images; returns (field, sample) -> why there is no picture."""
+        """Fills in the defaults of missing images; returns (field, sample) -> why there is no picture.
+
+        Raises MemoryError where there was none for an image, and RuntimeError for a fault of ours.
+        """
         status = self._statuses()
         for f, i in np.argwhere((status != _OK) & (status != _UNSUPPORTED)):
             name, i = self._names[f], int(i)
@@ -221,6 +226,12 @@ class BatchImages:
 
     def _reason(self, name: str, f: int, i: int) -> str:
         message = self._pending.message(f * len(self._positions) + i)
+        if self._status[f, i] == _OUT_OF_MEMORY:
+            raise MemoryError(
+                f"no memory to decode an image of field {name!r}: use fewer threads, or max_pixels="
+            )
+        if self._status[f, i] == _FAILED:
+            raise RuntimeError(f"a fault of fastload's, in an image of field {name!r}: {message}")
         if message:
             return message
         if self._status[f, i] == _MISSING:

@@ -224,9 +224,9 @@ class Loader:
         "first_batch_seconds", "cpu_seconds" (of this process), "bytes_read", "stages": {name:
         {"busy_seconds", "waiting_seconds", "threads"}}, "limited_by", "pool": {"idle_bytes", "used_bytes",
         "reused", "allocated"}, "device": {"batches", "copied_bytes", "copy_seconds", "augment_seconds"} (of
-        the stream on a GPU; {} on a CPU), "bad_samples" (in batches that were delivered)}; the stages are
-        read, decode, values (Python's worker threads), batch (stacking and map_batch, in the training's
-        thread) and training.
+        the stream on a GPU; {} on a CPU), "bad_samples" (in batches that were delivered), "read_retries"};
+        the stages are read, decode, values (Python's worker threads), batch (stacking and map_batch, in the
+        training's thread) and training.
         """
         self._notice_fork()
         return self._stats.snapshot({name: getattr(self._memory, name, 0) for name in _POOL_COUNTERS})

@@ -373,6 +373,7 @@ class Stages:
         if trip.bytes is not None:
             self._stats.add("read", trip.bytes.busy_seconds)
             self._stats.bytes_read += trip.bytes.bytes_read
+            self._stats.read_retries += trip.bytes.retries
         if trip.images is not None:
             self._stats.add("decode", trip.images.busy_seconds)
 

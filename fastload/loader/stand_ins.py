@@ -33,10 +33,13 @@ class StandIns:
 
         make(trip, taken): a batch of other samples for some places of `trip`, of which all that can be made
         is made; it holds what is wrong with them in turn. Raises the first error of the samples where
-        on_bad="raise" or where no sample is at fault, and SampleError where all stand-ins of one are bad.
+        on_bad="raise" or where no sample is at fault, SampleError where all stand-ins of one are bad, and
+        ShardError where a shard with a bad sample is not the one that was indexed.
         """
         self._raise_what_is_raised(trip)
         faults = self._first_faults(trip)
+        for i in faults:
+            self._dataset.check_unchanged(int(trip.sample_ids[i]))
         places = np.array(sorted(faults), np.int64)
         trip.bad += [self._entry(trip, i, 0, *faults[i]) for i in places.tolist()]
         trip.wrong.clear()  # tracebacks hold the batch, and would keep its memory until garbage is collected
