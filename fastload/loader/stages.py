@@ -19,7 +19,7 @@ import numpy as np
 from fastload import _native
 from fastload.decode import values
 from fastload.decode.images import ImageStage
-from fastload.errors import ConfigError, FastloadError, FunctionError, SampleError
+from fastload.errors import ConfigError, FastloadError, FunctionError, SampleError, ShardError
 from fastload.fields import Bytes, Image, Int, Json, Text
 from fastload.loader.describe import backend_of
 from fastload.loader.device import Delivered, delivery, resolve_device
@@ -30,7 +30,7 @@ from fastload.loader.stats import Stats
 from fastload.loader.trip import WAIT_SECONDS, Fault, Trip, wait_for
 from fastload.order.steps import Step
 from fastload.order.walk import Taken, Walk
-from fastload.read.ledger import MOST_REASON, Ledger
+from fastload.read.ledger import MOST_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
 from fastload.shards.mixture import Mixture
 
@@ -153,6 +153,24 @@ class Stages:
                 )
         self._count(trip, time.perf_counter() - begun)
         return batch
+
+    def faults(self, trip: Trip) -> list[BadSample]:
+        """All that is wrong with the samples of a launched batch, which is delivered to nobody.
+
+        Raises ShardError for what cannot be read.
+        """
+        if trip.error is not None:
+            raise trip.error
+        if not trip.work:
+            self._launch_work(trip)
+        self._settle(trip)
+        return [
+            self._stand_ins.entry(trip, i, 0, name, trip.wrong[i, name]) for i, name in sorted(trip.wrong)
+        ]
+
+    def unreadable(self, trip: Trip, error: ShardError) -> BadSample:
+        """The fault of a batch of one sample, of which bytes cannot be read."""
+        return self._stand_ins.entry(trip, 0, 0, self._stored[0], Fault(str(error)[:MOST_REASON], error))
 
     def _deliver(self, trip: Trip) -> Delivered:
         """Waits for the parts of a batch and makes it, on its device."""
@@ -298,8 +316,6 @@ class Stages:
             for i in samples:
                 if trip.cancelled:
                     return
-                if (i, name) in trip.wrong:
-                    continue
                 try:
                     made[i] = self._value(trip, name, i)
                 except (SampleError, FunctionError) as error:

@@ -41,7 +41,7 @@ class StandIns:
         for i in faults:
             self._dataset.check_unchanged(int(trip.sample_ids[i]))
         places = np.array(sorted(faults), np.int64)
-        trip.bad += [self._entry(trip, i, 0, *faults[i]) for i in places.tolist()]
+        trip.bad += [self.entry(trip, i, 0, *faults[i]) for i in places.tolist()]
         trip.wrong.clear()  # tracebacks hold the batch, and would keep its memory until garbage is collected
         for attempt in range(1, MOST_ATTEMPTS + 1):
             if not len(places):
@@ -50,7 +50,7 @@ class StandIns:
             made = make(trip, drawn)
             self._raise_what_is_raised(made)
             still_bad = self._first_faults(made)
-            trip.bad += [self._entry(made, i, attempt, *still_bad[i]) for i in sorted(still_bad)]
+            trip.bad += [self.entry(made, i, attempt, *still_bad[i]) for i in sorted(still_bad)]
             made.wrong.clear()
             good = np.array([i not in still_bad for i in range(len(places))])
             _adopt(trip, places[good], made, np.flatnonzero(good))
@@ -60,6 +60,24 @@ class StandIns:
         if len(places):
             i = int(places[0])
             raise self._gave_up(trip, i) from faults[i][1].error
+
+    def entry(self, trip: Trip, i: int, attempt: int, name: str, fault: Fault) -> BadSample:
+        """The line of the ledger for sample i of a batch, of which one field is bad."""
+        row = self._dataset.row(int(trip.sample_ids[i]))
+        offsets = {extension: start for extension, (start, _) in row.extensions.items()}
+        stored = [offsets[one] for one in self._config.fields[name].extensions if one in offsets]
+        source = None if trip.taken.sources is None else self._source_names[trip.taken.sources[i]]
+        return BadSample(
+            position=int(trip.positions[i]),
+            attempt=attempt,
+            sample_id=row.sample_id,
+            shard=row.container,
+            key=row.key,
+            offset_bytes=stored[0] if stored else min(offsets.values()),
+            field=name,
+            reason=fault.reason,
+            source=source,
+        )
 
     def _first_faults(self, trip: Trip) -> dict[int, tuple[str, Fault]]:
         """sample -> the first field, in the order of the user's, that is wrong with it."""
@@ -83,23 +101,6 @@ class StandIns:
         return SampleError(
             f"{of_place[0]}; all {MOST_ATTEMPTS} samples that were to stand in for it are bad as well, the "
             f"last {of_place[-1]}. Look for what they have in common: fastload check lists the bad samples."
-        )
-
-    def _entry(self, trip: Trip, i: int, attempt: int, name: str, fault: Fault) -> BadSample:
-        row = self._dataset.row(int(trip.sample_ids[i]))
-        offsets = {extension: start for extension, (start, _) in row.extensions.items()}
-        stored = [offsets[one] for one in self._config.fields[name].extensions if one in offsets]
-        source = None if trip.taken.sources is None else self._source_names[trip.taken.sources[i]]
-        return BadSample(
-            position=int(trip.positions[i]),
-            attempt=attempt,
-            sample_id=row.sample_id,
-            shard=row.container,
-            key=row.key,
-            offset_bytes=stored[0] if stored else min(offsets.values()),
-            field=name,
-            reason=fault.reason,
-            source=source,
         )
 
 

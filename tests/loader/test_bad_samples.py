@@ -263,6 +263,20 @@ def test_the_ledger_says_where_each_bad_sample_lies_and_why(tmp_path):
     assert "404" in first[7]["reason"]
 
 
+def test_the_offset_is_that_of_the_field_or_of_the_sample_where_it_lacks_the_field(tmp_path):
+    written = list(samples({}))
+    written[2]["txt"] = b"\xff"
+    del written[4]["txt"]
+    made = fl.Loader(
+        write(tmp_path, written), 4, {"image": fl.Image(size=8), "text": fl.Text()}, shuffle=False
+    )
+    list(made)
+    offsets = {line["sample_id"]: line["offset_bytes"] for line in read_ledger(made._ledger.path)}
+    starts = [{name: start for name, (start, _) in made.dataset.row(i).extensions.items()} for i in (2, 4)]
+    assert offsets[2] == starts[0]["txt"] > min(starts[0].values())
+    assert offsets[4] == min(starts[1].values())
+
+
 def test_what_was_prefetched_and_not_delivered_is_not_in_the_ledger(tmp_path):
     source = write(tmp_path, samples({9: b"", 10: b""}))
     made = pictures(source, 2, shuffle=False, prefetch=9, ledger=tmp_path / "bad.jsonl")
