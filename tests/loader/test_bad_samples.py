@@ -521,6 +521,24 @@ def test_stand_ins_do_not_queue_behind_what_is_ahead(tmp_path, monkeypatch):
     run.close()
 
 
+def test_stand_ins_are_read_and_decoded_before_what_is_ahead(tmp_path, monkeypatch):
+    from fastload.decode.images import ImageStage
+    from fastload.read.shard_reader import ShardReader
+
+    asked = []
+    for stage in (ShardReader, ImageStage):
+        real = stage.submit
+
+        def noted(self, *arguments, real=real, **more):
+            asked.append((type(self).__name__, more["urgent"] if "urgent" in more else arguments[-1]))
+            return real(self, *arguments, **more)
+
+        monkeypatch.setattr(stage, "submit", noted)
+    list(pictures(write(tmp_path, samples({2: b""}, 8)), 4, shuffle=False, seed=1))
+    assert [one for one in asked if one[1] is True] == [("ShardReader", True), ("ImageStage", True)]
+    assert len(asked) == 6
+
+
 def test_a_closed_iteration_waits_for_no_stand_in(tmp_path, monkeypatch):
     """Cancelled while its stand-ins are made: whoever makes them sees it."""
     cancelled = []

@@ -86,6 +86,12 @@ def test_stand_ins_of_a_mixture_are_of_the_same_source(last):
             ids = walk.stand_ins(taken, attempt, 3).sample_ids
             sources = np.searchsorted([0, 20, 50, 57], ids, side="right") - 1
             assert sources.tolist() == taken.sources.tolist()
+            for i, (source, own) in enumerate(
+                zip(sources.tolist(), taken.own_positions[:, None], strict=True)
+            ):
+                plan, key = plans[source], taken.positions[i : i + 1]
+                expected = stand_in_ids(plan, key, own, attempt, 3) + [0, 20, 50][source]
+                assert ids[i : i + 1].tolist() == expected.tolist()
 
 
 def test_a_rank_alone_draws_what_the_ranks_together_draw():
