@@ -95,7 +95,7 @@ class Stages:
             from fastload.decode.dali_images import DaliImageStage, make_stage
 
             if "dali" not in self._kept:
-                ahead = self._config.prefetch + 2  # with those of an iteration before, which were given up
+                ahead = self._config.prefetch + 3  # one of stand-ins, one of an iteration that was given up
                 self._kept["dali"] = make_stage(self._config, self._threads, device, ahead)
             return DaliImageStage(self._config, self._kept["dali"], self._delivery.stream)
         return ImageStage(self._config, self._threads, levels=device.type == "cuda")
