@@ -23,11 +23,15 @@ def draw(readings: dict[str, list[dict]], path: Path) -> None:
         return LEFT + width * samples / most_samples, TOP + height * (1 - memory / most_memory)
 
     for tick in range(TICKS + 1):
-        samples, memory = most_samples * tick / TICKS, most_memory * tick / TICKS
-        (x, _), (_, y) = place(samples, 0), place(0, memory)
+        memory = most_memory * tick / TICKS
+        _, y = place(0, memory)
         pen.line([(LEFT, y), (SIZE[0] - RIGHT, y)], "#dddddd")
         pen.text((LEFT - 10, y), f"{memory:,.0f}", "black", font, anchor="rm")
-        pen.text((x, SIZE[1] - BOTTOM + 10), f"{samples:,.0f}", "black", font, anchor="mt")
+    step = 10 ** (len(str(most_samples)) - 1) // 2 or 1
+    for samples in range(0, most_samples + 1, step):
+        x, _ = place(samples, 0)
+        pen.line([(x, SIZE[1] - BOTTOM), (x, SIZE[1] - BOTTOM + 5)], "black")
+        pen.text((x, SIZE[1] - BOTTOM + 10), f"{samples:,}", "black", font, anchor="mt")
     pen.text((LEFT, 18), "resident memory (MiB) over samples delivered", "black", title)
     for number, (name, part) in enumerate(readings.items()):
         colour = COLOURS[number % len(COLOURS)]
