@@ -107,11 +107,13 @@ class DaliStage:
         self._collector = threading.Thread(
             target=_collect, args=(self._pending,), name=f"{_THREADS}-outputs", daemon=True
         )
+        self._closed = False
         for name in self.specs:  # now, because making them is when DALI loads its libraries
             self.pipe(name, aligned=False)
-        self._collector.start()
         threads_and_memory = self._pending, self._collector, self.workers, self._pipes, self.held
+        # Before there is a thread: Ctrl-C may come at any line.
         self._end = weakref.finalize(self, _end, self._process, *threads_and_memory)
+        self._collector.start()
 
     def submit(
         self, content: dict[str, list], positions, guides: dict[str, list] | None = None
@@ -128,11 +130,12 @@ class DaliStage:
         positions = np.asarray(positions, np.int64)
         assert 1 <= len(positions) <= self.max_batch, f"{len(positions)} samples, at most {self.max_batch}"
         assert content.keys() == self.specs.keys(), "a list of images for each field"
-        assert self._end.alive, "the stage is closed"
         shares = [
             FieldShare(self, name, content[name], positions, (guides or {}).get(name)) for name in self.specs
         ]
         with self.lock:  # the collector takes outputs in the order of this queue
+            if self._closed:  # behind the queue's end nobody would settle a batch
+                raise futures.CancelledError("the DaliStage was closed")
             self._let_go()
             assert self._counted < self.in_flight, (
                 f"more than {self.in_flight} batches: finish or release one"
@@ -149,6 +152,8 @@ class DaliStage:
     def close(self) -> None:
         """Ends all threads, after the batches that are on their way; what was finished stays valid."""
         self.check_process()
+        with self.lock:
+            self._closed = True
         self._end()
 
     def pipe(self, name: str, aligned: bool, repair: bool = False) -> Pipe:
@@ -283,7 +288,7 @@ def _end(process: int, pending, collector: threading.Thread, workers, pipes: dic
     pending.put(None)
     # Whoever drops the last reference runs this, and that may be one of the stage's own threads.
     from_outside = not threading.current_thread().name.startswith(_THREADS)
-    if from_outside:
+    if from_outside and collector.ident is not None:
         collector.join()
     workers.shutdown(wait=from_outside, cancel_futures=True)
     for event, _ in held:  # or DALI would give the memory to the next loader while a stream still reads it

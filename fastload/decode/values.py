@@ -11,7 +11,7 @@
 
 Promised: nothing is ever unpickled freely (npy and npz without object arrays, pth through `weights_only`);
 bad content is a SampleError with the reason and without the sample's name, which the caller knows, and so
-are a ValueError and an EOFError of a Custom function, whose other exceptions are a FunctionError; arrays that
+is what a Custom function raises as parsers do, while its other exceptions are a FunctionError; arrays that
 do not fit together are a FieldError that names two samples. Torch is imported where tensors are made.
 """
 
@@ -19,9 +19,12 @@ import ast
 import io
 import json
 import math
+import pickle
 import re
+import struct
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -45,7 +48,8 @@ _ONE_AT_A_TIME = threading.Lock()
 _NPY_HEADER_BYTES = 10_000  # NumPy's own limit: a longer header is an attack on the parser
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
-_OF_THE_CONTENT = (ValueError, EOFError)  # what parsers raise; anything else may be a mistake in the function
+# What the parsers of Python's library raise for damaged content; anything else may be a mistake.
+_OF_THE_CONTENT = (ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
 
 
 def decode(field: Field, content: "bytes | memoryview") -> Any:
@@ -114,16 +118,23 @@ def _decode_bytes(field: Bytes, content) -> bytes:
 def _decode_custom(field: Custom, content) -> Any:
     try:
         return field.fn(bytes(content))
-    except FastloadError:
+    except (SampleError, MemoryError):
         raise
     except Exception as error:
         called = getattr(field.fn, "__qualname__", repr(field.fn))
         message = f"{called} raised {type(error).__name__}: {' '.join(str(error).split())}"
-        if isinstance(error, _OF_THE_CONTENT):
+        if _is_of_the_content(error):
             raise SampleError(message) from error
         raise FunctionError(
             f"{message}. Where the content is at fault, raise fl.SampleError or ValueError."
         ) from error
+
+
+def _is_of_the_content(error: Exception) -> bool:
+    # Pillow raises OSError for damaged images, and one of the system's has a number.
+    if isinstance(error, OSError):
+        return error.errno is None
+    return isinstance(error, _OF_THE_CONTENT) and not isinstance(error, FastloadError)
 
 
 _DECODERS = {

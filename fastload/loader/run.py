@@ -23,6 +23,8 @@ from fastload.order.steps import Steps
 from fastload.order.walk import Place, Walk
 from fastload.world import World
 
+CLOSED = "the loader was closed while this batch was made: close it between two batches."
+
 
 class Course(NamedTuple):
     """What an iteration goes through: the steps that start in [start, stop) of the endless order."""
@@ -72,8 +74,12 @@ class Run:
         self.is_making = True
         try:
             batch, trip = self._next_batch()
-        except BaseException:
+        except BaseException as error:
+            # Whatever the rest of a batch says that was cancelled under way, this is why.
+            was_closed = self._ended and isinstance(error, Exception)
             self.close()
+            if was_closed:
+                raise ConfigError(CLOSED) from error
             raise
         finally:
             self.is_making = False
@@ -95,29 +101,30 @@ class Run:
 
         why: what the next `next` raises as a ConfigError; without it the iteration is simply over.
         """
-        if self._ended:
-            return
-        self._ended, self._why = True, why
-        self._stats.paused()
-        self._end_course()
+        if not self._ended:
+            self._ended, self._why = True, why
+            self._stats.paused()
+        self._end_course()  # again, where Ctrl-C came while it waited
 
     def __del__(self):
         self.close()
 
     def _end_course(self) -> None:
-        trips, course = self._trips, self._course
-        self._trips, self._course, self._planned = deque(), None, None
+        course, trips = self._course, deque(self._trips)
         if course is None or os.getpid() != self._process:
             return
         # Python may collect a forgotten iteration on any thread, also on one that would then wait for itself.
         if threading.current_thread().name.startswith(WORKER_NAME):
             course.stages.forget(trips)
-            return
-        for trip in trips:
-            trip.cancel()
-        course.stages.close(wait=True)
-        for trip in trips:
-            trip.wait()
+        else:
+            for trip in trips:
+                trip.cancel()
+            course.stages.close(wait=True)
+            for trip in trips:
+                trip.wait()
+        # Not before: who is interrupted while he waits, or comes from another thread, has to wait as well.
+        if self._course is course:
+            self._course, self._planned, self._trips = None, None, deque()
 
     def _next_batch(self) -> tuple[dict, Trip]:
         if self._course is None:
@@ -132,10 +139,8 @@ class Run:
             raise StopIteration
         course, trip = self._course, self._trips[0]
         batch = course.stages.finish(trip)
-        if self._course is not course:
-            raise ConfigError(
-                "the loader was closed while this batch was made: close it between two batches."
-            )
+        if self._ended:
+            raise ConfigError(CLOSED)
         self._trips.popleft()
         return batch, trip
 

@@ -83,6 +83,7 @@ class Stages:
         self._deliverer: futures.ThreadPoolExecutor | None = None
         self._workers: futures.ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+        self._closed = False
         self._expect_others = False  # images for Python were among the last ones
         own = {"batch": 1, "training": 1}
         counting = [one for one in (self._delivery, self._images) if one is not None]
@@ -124,8 +125,11 @@ class Stages:
         if self._on_workers or self._expect_others:
             self._launch_work(trip)
         if self._delivers_ahead:
-            if self._deliverer is None:
-                self._deliverer = futures.ThreadPoolExecutor(1, thread_name_prefix=f"{WORKER_NAME}delivery")
+            with self._lock:
+                self._check_open()
+                if self._deliverer is None:
+                    name = f"{WORKER_NAME}delivery"
+                    self._deliverer = futures.ThreadPoolExecutor(1, thread_name_prefix=name)
             trip.delivered = self._deliverer.submit(self._deliver, trip)
             trip.delivered.add_done_callback(_end_forgotten)
 
@@ -170,7 +174,8 @@ class Stages:
 
     def unreadable(self, trip: Trip, error: ShardError) -> BadSample:
         """The fault of a batch of one sample, of which bytes cannot be read."""
-        return self._stand_ins.entry(trip, 0, 0, self._stored[0], Fault(str(error)[:MOST_REASON], error))
+        name = self._stored[trip.bytes.first_error]
+        return self._stand_ins.entry(trip, 0, 0, name, Fault(str(error)[:MOST_REASON], error))
 
     def _deliver(self, trip: Trip) -> Delivered:
         """Waits for the parts of a batch and makes it, on its device."""
@@ -208,13 +213,18 @@ class Stages:
         _FORGOTTEN.append((self, trips))
 
     def close(self, wait: bool) -> None:
-        """Ends the worker threads; native threads are the process's."""
+        """Ends the worker threads; native threads are the process's. May be called again, to wait on."""
+        self._closed = True
         for executor in (self._deliverer, self._workers):  # in this order: the first gives work to the second
             if executor is not None:
                 executor.shutdown(wait=wait, cancel_futures=True)
-        self._workers = self._deliverer = None
         if self._images is not None:
             self._images.close(wait)
+
+    def _check_open(self) -> None:
+        """No thread is made for a batch that another thread has given up."""
+        if self._closed:
+            raise futures.CancelledError
 
     def _sample_bytes(self) -> int:
         """Bytes of one sample's images on their way: as levels too, where whole batches are finished."""
@@ -278,6 +288,7 @@ class Stages:
     def _launch_work(self, trip: Trip) -> None:
         """Hands the batch's Python work to the worker threads, in as many parts as there are threads."""
         with self._lock:  # the training's thread launches, and the one that delivers
+            self._check_open()
             if self._workers is None:
                 name = f"{WORKER_NAME}values"
                 self._workers = futures.ThreadPoolExecutor(self._threads, thread_name_prefix=name)
@@ -331,7 +342,8 @@ class Stages:
     def _note(self, trip: Trip, i: int, name: str, error: FastloadError) -> None:
         """Something is wrong with a sample; of several for one field, the first counts."""
         reason = str(error)
-        full = type(error)(f"{self._where(trip, i)}: field {name!r}: {reason}")
+        kind = FunctionError if isinstance(error, FunctionError) else SampleError  # of which yours may be one
+        full = kind(f"{self._where(trip, i)}: field {name!r}: {reason}")
         # The cause is the exception of the user's own function, or of the parser, with its traceback.
         full.__cause__ = error.__cause__ or error
         trip.wrong.setdefault((i, name), Fault(reason[:MOST_REASON], full))

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -234,8 +236,38 @@ def test_custom_returns_what_its_function_returns_or_says_what_it_raised():
     for content, reason in ((b"seven", "ValueError: invalid literal"), (b"\xff", "UnicodeDecodeError: ")):
         with pytest.raises(SampleError, match=f"parses raised {reason}"):
             decode(Custom("x", parses), content)
-    with pytest.raises(ConfigError, match="its own"):
+    with pytest.raises(FunctionError, match="refuses raised ConfigError: its own"):
         decode(Custom("x", refuses), b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (EOFError(), SampleError),
+        (struct.error("x"), SampleError),
+        (zlib.error("x"), SampleError),
+        (zipfile.BadZipFile("x"), SampleError),
+        (pickle.UnpicklingError("x"), SampleError),
+        (OSError("image file is truncated"), SampleError),
+        (OSError(5, "Input/output error"), FunctionError),
+        (FileNotFoundError(2, "No such file"), FunctionError),
+        (KeyError("x"), FunctionError),
+        (TypeError("x"), FunctionError),
+        (ImportError("x"), FunctionError),
+        (RuntimeError("x"), FunctionError),
+        (ConfigError("x"), FunctionError),
+        (MemoryError(), MemoryError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=lambda one: type(one).__name__ if isinstance(one, BaseException) else one.__name__,
+)
+def test_what_a_function_raises_is_damage_or_a_mistake(error, kind):
+    def raises(content):
+        raise error
+
+    with pytest.raises(kind) as caught:
+        decode(Custom("x", raises), b"")
+    assert type(caught.value) is kind
 
 
 def parses(content: bytes):
