@@ -23,6 +23,14 @@ constexpr int COLOR_GRAYSCALE = 1, COLOR_RGB = 2, COLOR_YCBCR = 3;
 constexpr int HEADER_OK = 1;
 constexpr size_t MESSAGE_SIZE = 200;  // JMSG_LENGTH_MAX
 
+// What libjpeg says where pixels are missing or wrong, and it would fill them with gray: one of these in a message of
+// its warnings is damage. The other warnings are harmless: a revision or an Adobe transform that it does not know, SOS
+// parameters that a baseline decoder does not need, a bad ICC profile, and "N extraneous bytes before marker", since
+// what came before them has been decoded (padding, or more rows than the header counts). The texts are compared
+// because the numbers of the messages differ between ABI 62 and 80.
+constexpr const char *DAMAGE[] = {"premature end of data segment", "bad Huffman code", "bad arithmetic code",
+                                  "instead of RST", "Inconsistent progression"};
+
 struct ErrorManager {
     void (*error_exit)(void *);
     void (*emit_message)(void *, int);
@@ -46,10 +54,16 @@ struct SourceManager {
     void (*term_source)(void *);
 };
 
+struct ProgressMonitor {
+    void (*progress_monitor)(void *);
+    long pass_counter, pass_limit;
+    int completed_passes, total_passes;
+};
+
 struct Decompress {
     ErrorManager *err;
     void *mem;
-    void *progress;
+    ProgressMonitor *progress;
     void *client_data;
     int is_decompressor;
     int global_state;
@@ -112,9 +126,11 @@ struct JpegState {
     Decompress decompress;
     ErrorManager errors;
     SourceManager source;
+    ProgressMonitor progress;
     std::jmp_buf escape;
     char message[MESSAGE_SIZE];
     bool created;
+    std::vector<uint8_t> row;  // of `check`
 };
 
 namespace {
@@ -127,10 +143,23 @@ JpegState *state_of(void *decompress) {
 [[noreturn]] void on_error(void *decompress) {
     JpegState *state = state_of(decompress);
     state->errors.format_message(decompress, state->message);
+    // The arithmetic decoder cannot wait for more bytes, which never come: all were given at once.
+    if (std::strstr(state->message, "Suspension not allowed")) std::strcpy(state->message, "the file is cut");
     std::longjmp(state->escape, 1);
 }
 void on_message(void *decompress, int level) {
-    if (level < 0) state_of(decompress)->errors.num_warnings++;  // kept quiet: Pillow accepts what only warns
+    if (level >= 0) return;
+    JpegState *state = state_of(decompress);
+    state->errors.format_message(decompress, state->message);
+    for (const char *text : DAMAGE)
+        if (std::strstr(state->message, text)) std::longjmp(state->escape, 1);
+    state->message[0] = 0;
+}
+void on_progress(void *decompress) {
+    JpegState *state = state_of(decompress);
+    if (state->decompress.input_scan_number <= JpegDecoder::MOST_SCANS) return;
+    std::snprintf(state->message, MESSAGE_SIZE, "more than %d scans", JpegDecoder::MOST_SCANS);
+    std::longjmp(state->escape, 1);
 }
 void on_output(void *) {}
 void on_init_source(void *) {}
@@ -166,6 +195,8 @@ bool create(JpegState *state, int abi) {
     prepare(state);
     functions.create(&state->decompress, abi, abi == 62 ? STRUCT_SIZE_ABI_62 : STRUCT_SIZE_ABI_80);
     state->decompress.src = &state->source;
+    state->progress.progress_monitor = on_progress;
+    state->decompress.progress = &state->progress;
     state->created = true;
     return true;
 }
@@ -230,10 +261,7 @@ const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std:
     return nullptr;
 }
 
-JpegDecoder::JpegDecoder() : state_(new JpegState) {
-    state_->created = false;
-    create(state_, library.abi);
-}
+JpegDecoder::JpegDecoder() : state_(new JpegState) { state_->created = false; }
 JpegDecoder::~JpegDecoder() {
     if (state_->created) functions.destroy(&state_->decompress);
     delete state_;
@@ -242,20 +270,52 @@ JpegDecoder::~JpegDecoder() {
 // In each of the functions below nothing with a destructor lives between setjmp and the calls into libjpeg.
 
 JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
-    state_->message[0] = 0;
-    if (!state_->created) return Status::damaged;
+    // Made anew for each image: libjpeg keeps quantization and Huffman tables, and a file that lost its own would be
+    // decoded, without a word, by those of whatever image this thread had before.
+    if (state_->created) functions.destroy(&state_->decompress);
+    state_->created = false;
+    if (!create(state_, library.abi)) return Status::damaged;
     if (setjmp(state_->escape)) return Status::damaged;
-    functions.abort(&state_->decompress);
-    state_->errors.num_warnings = 0;
     state_->source.next_input_byte = bytes;
     state_->source.bytes_in_buffer = size;
     if (functions.read_header(&state_->decompress, 1) != HEADER_OK) {
         std::snprintf(state_->message, MESSAGE_SIZE, "the file ends within its header");
         return Status::damaged;
     }
+    if (!has_end_marker()) {
+        std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: it has no end marker");
+        return Status::damaged;
+    }
     int space = state_->decompress.jpeg_color_space;
     bool known = space == COLOR_GRAYSCALE || space == COLOR_RGB || space == COLOR_YCBCR;
-    return known ? Status::ok : Status::unsupported;
+    bool lossless = state_->decompress.components[0].scaled_size == 1;  // what libjpeg-turbo sets for "blocks" of one
+    return known && !lossless ? Status::ok : Status::unsupported;
+}
+
+bool JpegDecoder::has_end_marker() const {
+    const uint8_t *begin = state_->source.next_input_byte;
+    for (size_t at = state_->source.bytes_in_buffer; at >= 2; at--)
+        if (begin[at - 1] == 0xD9 && begin[at - 2] == 0xFF) return true;
+    return false;
+}
+
+JpegDecoder::Status JpegDecoder::check(const uint8_t *bytes, size_t size) {
+    if (open(bytes, size) == Status::damaged) return Status::damaged;
+    if (setjmp(state_->escape)) return Status::damaged;
+    Decompress &decompress = state_->decompress;
+    decompress.scale_denom = 8;  // every code is read, and of the inverse DCT next to nothing is left to do
+    if (!functions.start(&decompress)) {
+        std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut");
+        return Status::damaged;
+    }
+    state_->row.resize(static_cast<size_t>(decompress.output_width) *
+                       static_cast<size_t>(decompress.output_components));
+    while (decompress.output_scanline < decompress.output_height) {
+        uint8_t *row = state_->row.data();
+        uint32_t done = 0;
+        if (read_some(&row, 1, &done) != Status::ok) return Status::damaged;
+    }
+    return Status::ok;
 }
 
 uint32_t JpegDecoder::stored_width() const { return state_->decompress.image_width; }
@@ -392,6 +452,20 @@ void bind_jpeg(pybind11::module_ &module) {
             return py::make_tuple(loaded->path, loaded->abi, reasons);
         },
         py::arg("paths"), "(path, abi, reasons) of the libjpeg in use; path is None where none of `paths` will do.");
+    module.attr("MOST_JPEG_SCANS") = JpegDecoder::MOST_SCANS;
+    module.def(
+        "jpeg_damage",
+        [](const py::buffer &content) {
+            py::buffer_info view = content.request();
+            if (library.abi == 0 || view.ndim != 1 || view.itemsize != 1 || (view.size > 0 && view.strides[0] != 1))
+                throw py::value_error("jpeg_damage: load a libjpeg first, and give contiguous bytes");
+            py::gil_scoped_release unlocked;
+            JpegDecoder decoder;
+            JpegDecoder::Status status =
+                decoder.check(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size));
+            return std::string(status == JpegDecoder::Status::damaged ? decoder.message() : "");
+        },
+        py::arg("content"), "What is damaged in a JPEG, found by reading all of it; empty for one that is whole.");
 }
 
 }  // namespace fastload
