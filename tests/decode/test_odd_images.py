@@ -310,6 +310,19 @@ def test_a_bomb_is_refused_from_its_header_at_once_and_without_memory():
     assert ran.returncode == 0, ran.stderr[-2000:]
 
 
+@pytest.mark.parametrize(
+    "name", ["png with 99 texts of a MB", "bmp without its last padding", "jpeg and 300 markers of scans"]
+)
+def test_what_would_take_dali_long_or_lead_it_astray_goes_to_pillow(make_dali, name):
+    """The last is taken for one of many scans, which Pillow finds out at its leisure."""
+    content = {**odd(), "jpeg and 300 markers of scans": pictures()["jpeg 420"] + b"\xff\xda" * 300}[name]
+    stage = make_dali()
+    before = stage.stats.dali_samples, stage.stats.reruns
+    got = by_dali(stage, [content])[0]
+    assert (stage.stats.dali_samples, stage.stats.reruns) == before
+    assert np.array_equal(got, decode_image(content, SPEC, SEED, 0).pixels)
+
+
 def test_what_a_png_inflates_to_is_not_kept(monkeypatch):
     """Of a bomb as much is inflated as its rows need, a piece at a time."""
     largest = []
