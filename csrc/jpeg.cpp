@@ -143,8 +143,6 @@ JpegState *state_of(void *decompress) {
 [[noreturn]] void on_error(void *decompress) {
     JpegState *state = state_of(decompress);
     state->errors.format_message(decompress, state->message);
-    // The arithmetic decoder cannot wait for more bytes, which never come: all were given at once.
-    if (std::strstr(state->message, "Suspension not allowed")) std::strcpy(state->message, "the file is cut");
     std::longjmp(state->escape, 1);
 }
 void on_message(void *decompress, int level) {

@@ -5,7 +5,6 @@ test_dali.py; these are the rarer ones, of odd_images.py.
 """
 
 import faulthandler
-import io
 import re
 import struct
 import subprocess
@@ -14,31 +13,18 @@ import textwrap
 import time
 
 import numpy as np
-import PIL.Image
 import pytest
 
-from fastload import _native, backends
-from fastload.decode import damage, pillow, simple
+from fastload import backends
 from fastload.decode.image_header import image_header
-from fastload.decode.pillow import decode_image, decode_rgb, upright_size
+from fastload.decode.pillow import decode_image, decode_rgb
 from fastload.decode.spec import DEFAULT_MAX_PIXELS, ImageSpec
 from fastload.errors import SampleError
 from fastload.fields import Image
-from tests import corpus
 from tests.corpus import SIZE, encode, picture, pictures
 from tests.decode.test_images import SEED, decoded, reference
-from tests.odd_images import (
-    DALI_FILLS_IN,
-    END,
-    chunk,
-    lossless,
-    many_scans,
-    odd,
-    png_of,
-    refused,
-    segment,
-    with_size,
-)
+from tests.odd_images import odd, png_of, refused
+from tests.odd_jpegs import DALI_FILLS_IN, END, many_scans, segment, with_size
 from tests.pillow_version import needs_pillow_13
 
 SPEC = ImageSpec(SIZE[1], SIZE[0])  # most of them have this size, and are not resized
@@ -321,100 +307,6 @@ def test_what_would_take_dali_long_or_lead_it_astray_goes_to_pillow(make_dali, n
     got = by_dali(stage, [content])[0]
     assert (stage.stats.dali_samples, stage.stats.reruns) == before
     assert np.array_equal(got, decode_image(content, SPEC, SEED, 0).pixels)
-
-
-def test_what_a_png_inflates_to_is_not_kept(monkeypatch):
-    """Of a bomb as much is inflated as its rows need, a piece at a time."""
-    largest = []
-    real = damage._inflated
-    noted = lambda content: (largest.append(len(piece)) or piece for piece in real(content))  # noqa: E731
-    monkeypatch.setattr(damage, "_inflated", noted)
-    decode_rgb(odd()["png whose pixels inflate to 64 MB"])  # black: its rows are counted
-    assert largest == [damage._PIECE_BYTES]
-
-
-def test_rows_are_counted_only_where_they_might_be_missing(monkeypatch):
-    monkeypatch.setattr(damage, "_inflated", lambda content: pytest.fail("inflated twice"))
-    decode_rgb(pictures()["png rgb"])
-    decode_rgb(pictures()["png palette"])
-
-
-@pytest.mark.parametrize("name", [name for name in pictures() if name.startswith("png")])
-def test_pixel_chunks_keep_every_pixel(name):
-    """And drop what no pixel depends on; Pillow itself is given all of it here."""
-    content = pictures()[name]
-    text = chunk(b"tEXt", b"a\0" + bytes(99))
-    full = content[:33] + text + content[33:-12] + text + content[-12:]
-    kept = damage.pixel_chunks(full)
-    assert len(kept) <= len(content) and b"tEXt" not in kept
-    assert damage.pixel_chunks(kept) == kept
-    left, right = (PIL.Image.open(io.BytesIO(one)) for one in (kept, content))
-    assert left.mode == right.mode and left.tobytes() == right.tobytes()
-    assert left.info.get("transparency") == right.info.get("transparency")
-
-
-OWN = ("geometry", "stretched", "denominator", "scaled_box", "turned", "check_jpeg", "_rgb")
-
-
-@pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize("error", [TypeError, ValueError, KeyError, OSError])
-def test_an_error_of_this_program_is_no_bad_sample(monkeypatch, name, error):
-    def broken(*arguments):
-        raise error("a bug")
-
-    monkeypatch.setattr(pillow, name, broken)
-    with pytest.raises(error, match="a bug"):
-        decode_image(pictures()["jpeg 420"], SPEC, 0, 0)
-
-
-@pytest.mark.parametrize("name", ["geometry", "stretched", "denominator", "scaled_box"])
-def test_an_error_of_this_program_is_no_bad_sample_of_simplejpeg_either(monkeypatch, name):
-    def broken(*arguments):
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(simple, name, broken)
-    with pytest.raises(ValueError, match="a bug"):
-        simple.decode_image(pictures()["jpeg 420"], SPEC, 0, 0, max_pixels=DEFAULT_MAX_PIXELS)
-
-
-@pytest.mark.parametrize("place", ["PIL.JpegImagePlugin.JpegImageFile.load", "PIL.Image.Image.convert"])
-@pytest.mark.parametrize("error", [MemoryError, ImportError, ModuleNotFoundError])
-def test_want_of_memory_and_of_a_plugin_is_no_bad_sample(monkeypatch, place, error):
-    def missing(*arguments, **options):
-        raise error("not here")
-
-    monkeypatch.setattr(place, missing)
-    with pytest.raises(error, match="not here"):
-        decode_rgb(pictures()["jpeg cmyk"])
-
-
-@pytest.mark.parametrize("error", [OSError, SyntaxError, KeyError, ZeroDivisionError, AttributeError])
-@pytest.mark.parametrize("ask", [decode_rgb, upright_size])
-def test_whatever_pillow_raises_about_a_file_is_a_bad_sample(monkeypatch, error, ask):
-    def broken(*arguments, **options):
-        raise error("this file")
-
-    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.__init__", broken)
-    with pytest.raises(SampleError, match=r"cannot decode the JPEG image: .?this file"):
-        ask(pictures()["jpeg 420"])
-
-
-def test_without_a_libjpeg_pillow_decides(monkeypatch):
-    monkeypatch.setattr(damage, "_has_libjpeg", lambda: False)
-    assert decode_rgb(refused()["jpeg cut and closed"][0]).shape == (*SIZE[::-1], 3)
-    with pytest.raises(SampleError, match="truncated"):
-        decode_rgb(refused()["jpeg cut"][0])
-
-
-def test_jpeg_damage_wants_bytes():
-    damage._has_libjpeg()
-    for wrong in (np.zeros((2, 2), np.uint8), np.zeros(4, np.int32), np.zeros(8, np.uint8)[::2]):
-        with pytest.raises(ValueError, match="contiguous bytes"):
-            _native.jpeg_damage(wrong)
-    assert (
-        _native.jpeg_damage(lossless(picture())) == _native.jpeg_damage(corpus.pictures()["jpeg cmyk"]) == ""
-    )
-    assert _native.jpeg_damage(b"") and _native.jpeg_damage(b"\xff\xd8")
 
 
 @pytest.mark.slow
