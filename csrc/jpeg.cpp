@@ -87,6 +87,11 @@ struct Component {
 static_assert(sizeof(Component) == 96, "ABI layout");
 static_assert(sizeof(ErrorManager) <= 256 && offsetof(ErrorManager, num_warnings) == 128, "ABI layout");
 
+// jpeg_memory_mgr's first member. What lives as long as the decoder is asked for from pool 0.
+using AllocateSmall = void *(*)(void *, int, size_t);
+constexpr int POOL_PERMANENT = 0;
+constexpr size_t TABLE_ALIGNMENT = 32;
+
 struct Functions {
     void *(*std_error)(ErrorManager *);
     void (*create)(Decompress *, int, size_t);
@@ -113,6 +118,9 @@ struct JpegState {
     std::jmp_buf escape;
     char message[MESSAGE_SIZE];
     bool created;
+    AllocateSmall allocate;
+    size_t tables_used;
+    alignas(TABLE_ALIGNMENT) unsigned char tables[4096];  // 4 quantization and 8 Huffman tables: 2944 bytes
 };
 
 namespace {
@@ -131,6 +139,15 @@ void on_message(void *decompress, int level) {
     if (level < 0) state_of(decompress)->errors.num_warnings++;  // kept quiet: Pillow accepts what only warns
 }
 void on_output(void *) {}
+// After jpeg_CreateDecompress only tables are permanent: they get a place that the next image takes again.
+void *on_allocate(void *decompress, int pool, size_t size) {
+    JpegState *state = state_of(decompress);
+    size_t left = sizeof state->tables - state->tables_used;
+    size_t whole = (size + TABLE_ALIGNMENT - 1) / TABLE_ALIGNMENT * TABLE_ALIGNMENT;
+    if (pool != POOL_PERMANENT || size > left || whole > left) return state->allocate(decompress, pool, size);
+    state->tables_used += whole;
+    return state->tables + state->tables_used - whole;
+}
 void on_init_source(void *) {}
 int on_fill_input(void *) { return 0; }  // all bytes were given at once: asking for more means that the file was cut
 void on_skip_input(void *decompress, long count) {
@@ -164,6 +181,9 @@ bool create(JpegState *state, int abi) {
     prepare(state);
     functions.create(&state->decompress, abi, abi == 62 ? STRUCT_SIZE_ABI_62 : STRUCT_SIZE_ABI_80);
     state->decompress.src = &state->source;
+    auto *allocate = static_cast<AllocateSmall *>(state->decompress.mem);
+    state->allocate = *allocate;
+    *allocate = on_allocate;
     state->created = true;
     return true;
 }
@@ -172,6 +192,23 @@ template <class Function>
 bool find(void *handle, const char *name, Function *function) {
     *function = reinterpret_cast<Function>(dlsym(handle, name));
     return *function != nullptr;
+}
+
+// jpeg_abort_decompress keeps the tables of the last image, and a file that lacks its own would be decoded with those:
+// to other pixels on every thread. A decoder made anew for each image would cost 11 us (libjpeg-turbo 3.2 then asks
+// CPUID three times, which a hypervisor answers).
+void forget_tables(JpegState *state) {
+    Decompress &decompress = state->decompress;
+    for (auto *pointers : {decompress.quantization_tables, decompress.dc_tables, decompress.ac_tables})
+        std::fill(pointers, pointers + 4, nullptr);
+    state->tables_used = 0;
+}
+
+// From behind, where it is in a whole file. Within a scan 0xFF is followed by 0, so this is no part of its content.
+bool has_end_marker(const uint8_t *bytes, size_t size) {
+    for (size_t i = size; i >= 2; i--)
+        if (bytes[i - 1] == 0xD9 && bytes[i - 2] == 0xFF) return true;
+    return false;
 }
 
 // The empty string, or why this library will not do.
@@ -244,6 +281,7 @@ JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
     if (!state_->created) return Status::damaged;
     if (setjmp(state_->escape)) return Status::damaged;
     functions.abort(&state_->decompress);
+    forget_tables(state_);
     state_->errors.num_warnings = 0;
     state_->source.next_input_byte = bytes;
     state_->source.bytes_in_buffer = size;
@@ -252,8 +290,11 @@ JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
         return Status::damaged;
     }
     int space = state_->decompress.jpeg_color_space;
-    bool known = space == COLOR_GRAYSCALE || space == COLOR_RGB || space == COLOR_YCBCR;
-    return known ? Status::ok : Status::unsupported;
+    if (space != COLOR_GRAYSCALE && space != COLOR_RGB && space != COLOR_YCBCR) return Status::unsupported;
+    // A crop may not need the rows that are missing, and how far libjpeg is asked to read depends on the kernels.
+    if (has_end_marker(state_->source.next_input_byte, state_->source.bytes_in_buffer)) return Status::ok;
+    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: it has no end marker");
+    return Status::damaged;
 }
 
 uint32_t JpegDecoder::stored_width() const { return state_->decompress.image_width; }
