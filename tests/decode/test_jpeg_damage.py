@@ -1,7 +1,7 @@
 """JPEGs that lack what they need are damaged, or are decoded as Pillow has it, whatever came before them.
 
-The fuzz target (tests/fuzz/fuzz_jpeg.cpp) found both: a decoder that kept the tables of its last image, and files
-that are cut below the crop, which some instruction sets took.
+tests/fuzz/fuzz_jpeg.cpp found both: a decoder that kept the tables of its last image, and files that are cut
+below the crop, which some instruction sets took.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ def test_a_file_without_huffman_tables_has_the_usual_ones_and_not_those_of_the_i
 def test_a_file_without_quantization_tables_is_damaged_whatever_came_before(tmp_path):
     bare = without_segments(corpus.encode(corpus.picture(), "JPEG"), TABLES["quantization"])
     for before in ([], [corpus.pictures()["jpeg 420"]] * 8):
-        with pytest.raises(SampleError, match="[Qq]uantization table"):
+        with pytest.raises(SampleError, match=r"[Qq]uantization table"):
             decoded(tmp_path, [*before, bare], {"image": FIELD}, dtype="uint8")
 
 

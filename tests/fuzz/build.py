@@ -1,8 +1,8 @@
 """Builds the fuzz targets of this folder and runs them.
 
-In: a target's name. Out: a program, and what a run of it says. libFuzzer where clang has it, else driver.cpp with
-whatever C++ compiler there is; AddressSanitizer and UndefinedBehaviorSanitizer wherever they link and run.
-`toolchain()` tells which. Only the files of csrc/ that a target needs are compiled, each once for all targets.
+In: a target's name. Out: a program, and what a run of it says. libFuzzer where clang has it, else driver.cpp
+with whatever C++ compiler there is; AddressSanitizer and UndefinedBehaviorSanitizer wherever they link and
+run. `toolchain()` tells which. Only the files of csrc/ that the targets need are compiled, each once.
 """
 
 import functools
@@ -42,8 +42,17 @@ SOURCES = {
     ),
 }
 MAX_LEN = {"tar": 16384, "zip": 4096, "image_header": 4096, "jpeg": 4096}  # bytes of an input
+NO_LIBJPEG = 2  # the exit status of fuzz_jpeg where the library cannot be loaded
 BOTH = "-fsanitize=address,undefined"
-COMMON = ("-std=c++17", "-O1", "-g1", "-fno-omit-frame-pointer", "-ffp-contract=off", f"-I{CSRC}")
+COMMON = (
+    "-std=c++17",
+    "-O1",
+    "-g1",
+    "-fno-omit-frame-pointer",
+    "-ffp-contract=off",
+    f"-I{CSRC}",
+    f"-I{HERE}",
+)
 
 
 class Toolchain(NamedTuple):
@@ -130,7 +139,7 @@ def link(objects: list[Path], program: Path, chain: Toolchain) -> Path:
 
 
 def build(targets: tuple[str, ...], folder: Path, chain: Toolchain) -> dict[str, Path]:
-    """The programs of these targets, in `folder`. Raises CalledProcessError, with the compiler's words in stderr."""
+    """The programs of these targets, in `folder`. Raises CalledProcessError with the compiler's words."""
     stems = dict.fromkeys(stem for target in targets for stem in SOURCES[target])
     sources = [CSRC / f"{stem}.cpp" for stem in stems] + [HERE / f"fuzz_{target}.cpp" for target in targets]
     with ThreadPoolExecutor(int(os.environ.get("FASTLOAD_BUILD_JOBS", "2"))) as jobs:
@@ -159,7 +168,7 @@ def run(program: Path, *arguments: str, libjpeg: Path | None = None, leaks: bool
     }
     if libjpeg is not None:
         environment["FASTLOAD_FUZZ_LIBJPEG"] = str(libjpeg)
-    command = [str(program), "-print_final_stats=1", *arguments]
+    command = [str(program), "-print_final_stats=1", "-timeout=10", *arguments]
     done = subprocess.run(
         command, cwd=program.parent, env=environment, capture_output=True, text=True, errors="replace"
     )

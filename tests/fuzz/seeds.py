@@ -1,7 +1,7 @@
 """The corpora that the fuzz targets begin with, made in code from what the other tests make.
 
-`seeds(target)` are inputs by name. Small: a fuzzer runs small inputs more often, and tarfile's padding to 10 KiB
-would be most of each. What once broke something lies in regressions/TARGET and is among them.
+`seeds(target)` are inputs by name. Small: a fuzzer runs small inputs more often, and tarfile's padding to
+10 KiB would be most of each. What once broke something lies in regressions/TARGET and is among them.
 """
 
 import io
