@@ -1,7 +1,6 @@
 #include "container_file.h"
 
 #include <fcntl.h>
-#include <pybind11/pybind11.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,17 +57,6 @@ void ContainerFile::fail(uint64_t offset_bytes, const std::string &what, const s
         shown += byte < 0x20 || byte == 0x7f ? std::string(escaped) : std::string(1, letter);
     }
     throw ContainerProblem(name_ + ": " + shown + " at byte " + std::to_string(offset_bytes) + ". " + way_out);
-}
-
-void raise_shard_error(const std::string &message) {
-    namespace py = pybind11;
-    // Member names are bytes of any encoding; the message must be text all the same.
-    py::object text = py::reinterpret_steal<py::object>(
-        PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "backslashreplace"));
-    if (!text) throw py::error_already_set();
-    py::object type = py::module_::import("fastload.errors").attr("ShardError");
-    PyErr_SetObject(type.ptr(), text.ptr());
-    throw py::error_already_set();
 }
 
 }  // namespace fastload

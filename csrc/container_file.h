@@ -46,7 +46,4 @@ class ContainerFile {
     uint64_t bytes_read_ = 0;
 };
 
-// Raises fastload.errors.ShardError with this message (the GIL must be held).
-[[noreturn]] void raise_shard_error(const std::string &message);
-
 }  // namespace fastload

@@ -1,8 +1,6 @@
 #include "jpeg.h"
 
 #include <dlfcn.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -103,6 +101,11 @@ struct Component {
 static_assert(sizeof(Component) == 96, "ABI layout");
 static_assert(sizeof(ErrorManager) <= 256 && offsetof(ErrorManager, num_warnings) == 128, "ABI layout");
 
+// jpeg_memory_mgr's first member. What lives as long as the decoder is asked for from pool 0.
+using AllocateSmall = void *(*)(void *, int, size_t);
+constexpr int POOL_PERMANENT = 0;
+constexpr size_t TABLE_ALIGNMENT = 32;
+
 struct Functions {
     void *(*std_error)(ErrorManager *);
     void (*create)(Decompress *, int, size_t);
@@ -131,6 +134,9 @@ struct JpegState {
     char message[MESSAGE_SIZE];
     bool created;
     std::vector<uint8_t> row;  // of `check`
+    AllocateSmall allocate;
+    size_t tables_used;
+    alignas(TABLE_ALIGNMENT) unsigned char tables[4096];  // 4 quantization and 8 Huffman tables: 2944 bytes
 };
 
 namespace {
@@ -160,6 +166,15 @@ void on_progress(void *decompress) {
     std::longjmp(state->escape, 1);
 }
 void on_output(void *) {}
+// After jpeg_CreateDecompress only tables are permanent: they get a place that the next image takes again.
+void *on_allocate(void *decompress, int pool, size_t size) {
+    JpegState *state = state_of(decompress);
+    size_t left = sizeof state->tables - state->tables_used;
+    size_t whole = (size + TABLE_ALIGNMENT - 1) / TABLE_ALIGNMENT * TABLE_ALIGNMENT;
+    if (pool != POOL_PERMANENT || size > left || whole > left) return state->allocate(decompress, pool, size);
+    state->tables_used += whole;
+    return state->tables + state->tables_used - whole;
+}
 void on_init_source(void *) {}
 int on_fill_input(void *) { return 0; }  // all bytes were given at once: asking for more means that the file was cut
 void on_skip_input(void *decompress, long count) {
@@ -195,6 +210,9 @@ bool create(JpegState *state, int abi) {
     state->decompress.src = &state->source;
     state->progress.progress_monitor = on_progress;
     state->decompress.progress = &state->progress;
+    auto *allocate = static_cast<AllocateSmall *>(state->decompress.mem);
+    state->allocate = *allocate;
+    *allocate = on_allocate;
     state->created = true;
     return true;
 }
@@ -203,6 +221,23 @@ template <class Function>
 bool find(void *handle, const char *name, Function *function) {
     *function = reinterpret_cast<Function>(dlsym(handle, name));
     return *function != nullptr;
+}
+
+// jpeg_abort_decompress keeps the tables of the last image, and a file that lacks its own would be decoded with those:
+// to other pixels on every thread. A decoder made anew for each image would cost 11 us (libjpeg-turbo 3.2 then asks
+// CPUID three times, which a hypervisor answers).
+void forget_tables(JpegState *state) {
+    Decompress &decompress = state->decompress;
+    for (auto *pointers : {decompress.quantization_tables, decompress.dc_tables, decompress.ac_tables})
+        std::fill(pointers, pointers + 4, nullptr);
+    state->tables_used = 0;
+}
+
+// From behind, where it is in a whole file. Within a scan 0xFF is followed by 0, so this is no part of its content.
+bool has_end_marker(const uint8_t *bytes, size_t size) {
+    for (size_t i = size; i >= 2; i--)
+        if (bytes[i - 1] == 0xD9 && bytes[i - 2] == 0xFF) return true;
+    return false;
 }
 
 // The empty string, or why this library will not do.
@@ -259,7 +294,10 @@ const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std:
     return nullptr;
 }
 
-JpegDecoder::JpegDecoder() : state_(new JpegState) { state_->created = false; }
+JpegDecoder::JpegDecoder() : state_(new JpegState) {
+    state_->created = false;
+    create(state_, library.abi);
+}
 JpegDecoder::~JpegDecoder() {
     if (state_->created) functions.destroy(&state_->decompress);
     delete state_;
@@ -268,19 +306,19 @@ JpegDecoder::~JpegDecoder() {
 // In each of the functions below nothing with a destructor lives between setjmp and the calls into libjpeg.
 
 JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
-    // Made anew for each image: libjpeg keeps quantization and Huffman tables, and a file that lost its own would be
-    // decoded, without a word, by those of whatever image this thread had before.
-    if (state_->created) functions.destroy(&state_->decompress);
-    state_->created = false;
-    if (!create(state_, library.abi)) return Status::damaged;
+    state_->message[0] = 0;
+    if (!state_->created) return Status::damaged;
     if (setjmp(state_->escape)) return Status::damaged;
+    functions.abort(&state_->decompress);
+    forget_tables(state_);
     state_->source.next_input_byte = bytes;
     state_->source.bytes_in_buffer = size;
     if (functions.read_header(&state_->decompress, 1) != HEADER_OK) {
         std::snprintf(state_->message, MESSAGE_SIZE, "the file ends within its header");
         return Status::damaged;
     }
-    if (!has_end_marker()) {
+    // A crop may not need the rows that are missing, and how far libjpeg is asked to read depends on the kernels.
+    if (!has_end_marker(state_->source.next_input_byte, state_->source.bytes_in_buffer)) {
         std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: it has no end marker");
         return Status::damaged;
     }
@@ -288,13 +326,6 @@ JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
     bool known = space == COLOR_GRAYSCALE || space == COLOR_RGB || space == COLOR_YCBCR;
     bool lossless = state_->decompress.components[0].scaled_size == 1;  // what libjpeg-turbo sets for "blocks" of one
     return known && !lossless ? Status::ok : Status::unsupported;
-}
-
-bool JpegDecoder::has_end_marker() const {
-    const uint8_t *begin = state_->source.next_input_byte;
-    for (size_t at = state_->source.bytes_in_buffer; at >= 2; at--)
-        if (begin[at - 1] == 0xD9 && begin[at - 2] == 0xFF) return true;
-    return false;
 }
 
 JpegDecoder::Status JpegDecoder::check(const uint8_t *bytes, size_t size) {
@@ -437,33 +468,6 @@ JpegDecoder::Status JpegDecoder::read(uint8_t *rows, size_t stride_bytes, uint32
 void JpegDecoder::finish() {
     if (setjmp(state_->escape)) return;
     functions.abort(&state_->decompress);
-}
-
-void bind_jpeg(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "load_jpeg_library",
-        [](const std::vector<std::string> &paths) -> py::object {
-            std::string reasons;
-            const JpegLibrary *loaded = load_jpeg_library(paths, &reasons);
-            if (!loaded) return py::make_tuple(py::none(), 0, reasons);
-            return py::make_tuple(loaded->path, loaded->abi, reasons);
-        },
-        py::arg("paths"), "(path, abi, reasons) of the libjpeg in use; path is None where none of `paths` will do.");
-    module.attr("MOST_JPEG_SCANS") = JpegDecoder::MOST_SCANS;
-    module.def(
-        "jpeg_damage",
-        [](const py::buffer &content) {
-            py::buffer_info view = content.request();
-            if (library.abi == 0 || view.ndim != 1 || view.itemsize != 1 || (view.size > 0 && view.strides[0] != 1))
-                throw py::value_error("jpeg_damage: load a libjpeg first, and give contiguous bytes");
-            py::gil_scoped_release unlocked;
-            JpegDecoder decoder;
-            JpegDecoder::Status status =
-                decoder.check(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size));
-            return std::string(status == JpegDecoder::Status::damaged ? decoder.message() : "");
-        },
-        py::arg("content"), "What is damaged in a JPEG, found by reading all of it; empty for one that is whole.");
 }
 
 }  // namespace fastload

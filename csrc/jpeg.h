@@ -42,7 +42,7 @@ class JpegDecoder {
     enum class Status { ok, unsupported, damaged };
 
     // Each scan of a progressive file visits all blocks, at 11 ns each, and may take a few bytes: 600 kB that are valid
-    // can ask for 80 s. Encoders write 6 to 20 scans; DALI's limit is the same.
+    // can ask for 80 s. Encoders write 6 to 20 scans.
     static constexpr int MOST_SCANS = 256;
 
     JpegDecoder();
@@ -83,7 +83,6 @@ class JpegDecoder {
     const char *message() const;  // of the last damage
 
    private:
-    bool has_end_marker() const;
     Status begin(int denominator, bool planes);
     Status read_some(uint8_t **rows, uint32_t count, uint32_t *done);
 

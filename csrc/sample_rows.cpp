@@ -1,7 +1,5 @@
 #include "sample_rows.h"
 
-#include <pybind11/numpy.h>
-
 #include <algorithm>
 #include <numeric>
 #include <string_view>
@@ -125,33 +123,6 @@ void RowBuilder::check_keys_are_unique() const {
                "the key '" + std::string(key_at(rows_, earliest)) + "', first seen at byte " +
                    std::to_string(header_offset_[first_place]) + ", comes back",
                "All members of a sample must lie together: pack the shard again, sorted by name.");
-}
-
-pybind11::dict rows_to_python(SampleRows &&rows) {
-    namespace py = pybind11;
-    auto array = [](const std::vector<int64_t> &values) {
-        return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
-    };
-    py::list extensions, offsets, sizes;
-    for (const ExtensionColumn &column : rows.columns) {
-        extensions.append(py::bytes(column.extension));
-        offsets.append(array(column.offset_bytes));
-        sizes.append(array(column.size_bytes));
-    }
-    py::dict skipped;
-    for (const auto &[kind, count] : rows.skipped) skipped[py::str(kind)] = count;
-    py::dict out;
-    out["extensions"] = extensions;
-    out["offset_bytes"] = offsets;
-    out["size_bytes"] = sizes;
-    out["key_end"] = array(rows.key_end);
-    out["keys"] = py::bytes(rows.keys);
-    out["skipped"] = skipped;
-    out["members_stop"] = rows.members_stop;
-    out["label_member"] =
-        rows.label_offset < 0 ? py::object(py::none()) : py::object(py::make_tuple(rows.label_offset, rows.label_size));
-    out["header_bytes"] = rows.header_bytes;
-    return out;
 }
 
 }  // namespace fastload

@@ -7,8 +7,6 @@
 // key, more than 256 different extensions.
 #pragma once
 
-#include <pybind11/pybind11.h>
-
 #include <cstdint>
 #include <map>
 #include <string>
@@ -57,8 +55,5 @@ class RowBuilder {
     size_t last_column_ = 0;
     bool ascending_ = true;
 };
-
-// The rows as the keyword arguments of fastload.shards.rows.Rows.
-pybind11::dict rows_to_python(SampleRows &&rows);
 
 }  // namespace fastload

@@ -1,7 +1,5 @@
 #include "tar_index.h"
 
-#include <pybind11/stl.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -274,25 +272,6 @@ SampleRows index_tar(const std::string &path, const std::string &name) {
     RowBuilder rows(file, false);
     TarWalk(file, rows).run();
     return rows.finish();
-}
-
-void bind_tar_index(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "index_tar",
-        [](const std::string &path, const std::string &name) {
-            try {
-                SampleRows rows;
-                {
-                    py::gil_scoped_release unlocked;
-                    rows = index_tar(path, name);
-                }
-                return rows_to_python(std::move(rows));
-            } catch (const ContainerProblem &problem) {
-                raise_shard_error(problem.what());
-            }
-        },
-        py::arg("path"), py::arg("name"), "The rows of one tar as keyword arguments of Rows; see shards/tar.py.");
 }
 
 }  // namespace fastload

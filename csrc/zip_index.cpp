@@ -1,7 +1,5 @@
 #include "zip_index.h"
 
-#include <pybind11/stl.h>
-
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -201,25 +199,6 @@ SampleRows index_zip(const std::string &path, const std::string &name) {
     RowBuilder rows(file, true);
     ZipWalk(file, rows).run();
     return rows.finish();
-}
-
-void bind_zip_index(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "index_zip",
-        [](const std::string &path, const std::string &name) {
-            try {
-                SampleRows rows;
-                {
-                    py::gil_scoped_release unlocked;
-                    rows = index_zip(path, name);
-                }
-                return rows_to_python(std::move(rows));
-            } catch (const ContainerProblem &problem) {
-                raise_shard_error(problem.what());
-            }
-        },
-        py::arg("path"), py::arg("name"), "The rows of one zip as keyword arguments of Rows; see shards/zip.py.");
 }
 
 }  // namespace fastload

@@ -202,14 +202,6 @@ def test_native_threads_refuse_a_jpeg_cut_anywhere(tmp_path, name):
             decoded(tmp_path, [content[:size]], {"image": FIELD})
 
 
-def test_a_cut_is_found_wherever_the_crop_lies(tmp_path):
-    """Its rows would all be there; that the file is cut must not depend on the dice."""
-    tall = encode(picture(40, 400), "JPEG")
-    for decode in ("native", "pillow"):
-        with pytest.raises(SampleError, match="no end marker"):
-            decoded(tmp_path, [tall[:-9]], {"image": Image(size=40, crop=(0, 0))}, decode=decode)
-
-
 def test_damage_below_the_rows_that_a_crop_needs_is_not_looked_for(tmp_path):
     """By native threads: the pixels that are asked for are right. The reference reads all of a file."""
     tall = encode(picture(40, 400), "JPEG")
@@ -220,20 +212,6 @@ def test_damage_below_the_rows_that_a_crop_needs_is_not_looked_for(tmp_path):
     for field, decode in ((top, "pillow"), (Image(size=40, crop=(0, 360)), "native")):
         with pytest.raises(SampleError, match="premature end"):
             decoded(tmp_path, [closed], {"image": field}, decode=decode)
-
-
-def test_tables_of_one_image_do_not_decode_the_next(tmp_path):
-    """libjpeg keeps them, for files that leave theirs out on purpose, and a thread decodes many images."""
-    other = encode(picture(seed=5), "JPEG", quality=5, optimize=True)
-    without = odd()["jpeg without huffman tables"]
-    for blob in (without, refused()["jpeg without quantization tables"][0]):
-        expected = decode_image(without, SPEC, SEED, 0).pixels if blob is without else None
-        try:
-            _, tensors = decoded(tmp_path, [*[other] * 8, blob], {"image": FIELD}, dtype="uint8")
-        except SampleError as error:
-            assert expected is None and "Quantization table" in str(error)
-        else:
-            assert np.array_equal(tensors["image"][8].permute(1, 2, 0), expected)
 
 
 def test_arithmetic_codes_may_be_longer_than_pillow_reads_at_a_time():

@@ -1,0 +1,47 @@
+#include "sample_rows_binding.h"
+
+#include <pybind11/numpy.h>
+
+#include <vector>
+
+namespace fastload {
+
+pybind11::dict rows_to_python(SampleRows &&rows) {
+    namespace py = pybind11;
+    auto array = [](const std::vector<int64_t> &values) {
+        return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
+    };
+    py::list extensions, offsets, sizes;
+    for (const ExtensionColumn &column : rows.columns) {
+        extensions.append(py::bytes(column.extension));
+        offsets.append(array(column.offset_bytes));
+        sizes.append(array(column.size_bytes));
+    }
+    py::dict skipped;
+    for (const auto &[kind, count] : rows.skipped) skipped[py::str(kind)] = count;
+    py::dict out;
+    out["extensions"] = extensions;
+    out["offset_bytes"] = offsets;
+    out["size_bytes"] = sizes;
+    out["key_end"] = array(rows.key_end);
+    out["keys"] = py::bytes(rows.keys);
+    out["skipped"] = skipped;
+    out["members_stop"] = rows.members_stop;
+    out["label_member"] =
+        rows.label_offset < 0 ? py::object(py::none()) : py::object(py::make_tuple(rows.label_offset, rows.label_size));
+    out["header_bytes"] = rows.header_bytes;
+    return out;
+}
+
+void raise_shard_error(const std::string &message) {
+    namespace py = pybind11;
+    // Member names are bytes of any encoding; the message must be text all the same.
+    py::object text = py::reinterpret_steal<py::object>(
+        PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "backslashreplace"));
+    if (!text) throw py::error_already_set();
+    py::object type = py::module_::import("fastload.errors").attr("ShardError");
+    PyErr_SetObject(type.ptr(), text.ptr());
+    throw py::error_already_set();
+}
+
+}  // namespace fastload
