@@ -50,11 +50,22 @@ void ImageBatch::run(size_t part) noexcept {
     size_t index = field_index * samples() + sample;
     try {
         reports_[index].status = render(field, sample, index);
-    } catch (const std::exception &error) {  // out of memory: the sample fails, the thread lives
-        reports_[index].status = IMAGE_DAMAGED;
-        messages_[index] = error.what();
+    } catch (const std::bad_alloc &) {
+        reports_[index].status = IMAGE_OUT_OF_MEMORY;
+    } catch (const std::exception &error) {
+        reports_[index].status = IMAGE_FAILED;
+        try {
+            messages_[index] = error.what();
+        } catch (const std::bad_alloc &) {
+            reports_[index].status = IMAGE_OUT_OF_MEMORY;
+        }
     }
     busy_nanoseconds_ += now_nanoseconds() - begun;
+}
+
+void ImageBatch::out_of_memory() noexcept {
+    for (ImageReport &report : reports_) report.status = IMAGE_OUT_OF_MEMORY;
+    finished();
 }
 
 ImageStatus ImageBatch::render(const ImageField &field, size_t sample, size_t index) {
@@ -160,7 +171,7 @@ ImageField checked_field(const FieldRequest &field, size_t samples, size_t blobs
 
 std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<ByteBatch> bytes,
                                       const std::vector<FieldRequest> &fields, uint64_t seed,
-                                      const Positions &positions, uint64_t max_pixels) {
+                                      const Positions &positions, uint64_t max_pixels, bool urgent) {
     std::string reasons;
     if (!load_jpeg_library({}, &reasons)) throw std::runtime_error("no libjpeg is loaded");
     ImageRequest request{{}, {positions.data(), positions.data() + positions.size()}, seed, max_pixels};
@@ -172,12 +183,16 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
     auto batch = std::make_shared<ImageBatch>(bytes, std::move(request));
     auto pool = decoder.pool();
     // The reader's thread hands the batch on; where the pool went away meanwhile, the batch is over.
-    bytes->then([weak = std::weak_ptr<ThreadPool>(pool), batch] {
-        if (auto alive = weak.lock()) {
-            alive->submit(batch);
-        } else {
+    bytes->then([weak = std::weak_ptr<ThreadPool>(pool), batch, urgent] {
+        auto alive = weak.lock();
+        if (!alive) {
             batch->cancel();
-            batch->finished();
+            return batch->finished();
+        }
+        try {
+            alive->submit(batch, urgent);
+        } catch (const std::bad_alloc &) {
+            batch->out_of_memory();
         }
     });
     return std::make_unique<PendingImages>(std::move(pool), std::move(batch), std::move(outs));
@@ -224,7 +239,9 @@ void bind_image_batch(py::module_ &module) {
         .value("MISSING", IMAGE_MISSING)
         .value("UNREAD", IMAGE_UNREAD)
         .value("TOO_LARGE", IMAGE_TOO_LARGE)
-        .value("BAD_GEOMETRY", IMAGE_BAD_GEOMETRY);
+        .value("BAD_GEOMETRY", IMAGE_BAD_GEOMETRY)
+        .value("OUT_OF_MEMORY", IMAGE_OUT_OF_MEMORY)
+        .value("FAILED", IMAGE_FAILED);
     py::class_<FieldRequest>(module, "ImageFieldRequest")
         .def(py::init([](const ImageSpec &spec, size_t first_blob, size_t geometry_first_blob,
                          std::shared_ptr<PixelWriter> writer, py::buffer out, std::shared_ptr<Augmenter> augmenter) {
@@ -254,7 +271,7 @@ void bind_image_batch(py::module_ &module) {
     py::class_<ImageDecoder>(module, "ImageDecoder", "Decoder threads of fastload's own.")
         .def(py::init<int>(), py::arg("threads"))
         .def("submit", &submit, py::arg("bytes"), py::arg("fields"), py::arg("seed"), py::arg("positions"),
-             py::arg("max_pixels"))
+             py::arg("max_pixels"), py::kw_only(), py::arg("urgent") = false, "urgent: before all that waits.")
         .def_property_readonly("threads", [](const ImageDecoder &decoder) { return decoder.pool()->threads(); })
         .def_property_readonly("alive", [](const ImageDecoder &decoder) { return decoder.pool()->alive(); });
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
 
 namespace fastload {
 namespace {
@@ -132,7 +133,6 @@ struct JpegState {
     ProgressMonitor progress;
     std::jmp_buf escape;
     char message[MESSAGE_SIZE];
-    bool created;
     std::vector<uint8_t> row;  // of `check`
     AllocateSmall allocate;
     size_t tables_used;
@@ -213,7 +213,6 @@ bool create(JpegState *state, int abi) {
     auto *allocate = static_cast<AllocateSmall *>(state->decompress.mem);
     state->allocate = *allocate;
     *allocate = on_allocate;
-    state->created = true;
     return true;
 }
 
@@ -263,7 +262,6 @@ std::string try_library(const std::string &path) {
     functions = found;
     for (int abi : {62, 80}) {
         auto state = std::make_unique<JpegState>();
-        state->created = false;
         if (create(state.get(), abi)) {
             functions.destroy(&state->decompress);
             library.path = path;
@@ -295,11 +293,12 @@ const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std:
 }
 
 JpegDecoder::JpegDecoder() : state_(new JpegState) {
-    state_->created = false;
-    create(state_, library.abi);
+    if (create(state_, library.abi)) return;
+    delete state_;
+    throw std::bad_alloc();  // the library is known to fit
 }
 JpegDecoder::~JpegDecoder() {
-    if (state_->created) functions.destroy(&state_->decompress);
+    functions.destroy(&state_->decompress);
     delete state_;
 }
 
@@ -307,7 +306,6 @@ JpegDecoder::~JpegDecoder() {
 
 JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
     state_->message[0] = 0;
-    if (!state_->created) return Status::damaged;
     if (setjmp(state_->escape)) return Status::damaged;
     functions.abort(&state_->decompress);
     forget_tables(state_);
@@ -353,6 +351,14 @@ uint32_t JpegDecoder::width() const { return state_->decompress.output_width; }
 uint32_t JpegDecoder::height() const { return state_->decompress.output_height; }
 bool JpegDecoder::can_crop() { return library.can_crop; }
 const char *JpegDecoder::message() const { return state_->message; }
+
+// By its text, since the number differs between ABI 62 and 80. The other cases are sizes that no memory would hold.
+bool JpegDecoder::out_of_memory() const {
+    for (const char *refused :
+         {"Insufficient memory (case 0)", "Insufficient memory (case 2)", "Insufficient memory (case 4)"})
+        if (std::strcmp(state_->message, refused) == 0) return true;
+    return false;
+}
 
 JpegDecoder::Status JpegDecoder::start(int denominator) { return begin(denominator, false); }
 

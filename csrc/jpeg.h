@@ -45,7 +45,7 @@ class JpegDecoder {
     // can ask for 80 s. Encoders write 6 to 20 scans.
     static constexpr int MOST_SCANS = 256;
 
-    JpegDecoder();
+    JpegDecoder();  // throws std::bad_alloc
     ~JpegDecoder();
     JpegDecoder(const JpegDecoder &) = delete;
     JpegDecoder &operator=(const JpegDecoder &) = delete;
@@ -81,6 +81,7 @@ class JpegDecoder {
     void finish();
 
     const char *message() const;  // of the last damage
+    bool out_of_memory() const;   // whether that was none of the image's
 
    private:
     Status begin(int denominator, bool planes);

@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <new>
+
 #include "jpeg.h"
 
 namespace fastload {
@@ -30,7 +32,9 @@ void bind_jpeg(pybind11::module_ &module) {
             JpegDecoder decoder;
             JpegDecoder::Status status =
                 decoder.check(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size));
-            return std::string(status == JpegDecoder::Status::damaged ? decoder.message() : "");
+            if (status != JpegDecoder::Status::damaged) return std::string();
+            if (decoder.out_of_memory()) throw std::bad_alloc();
+            return std::string(decoder.message());
         },
         py::arg("content"), "What is damaged in a JPEG, found by reading all of it; empty for one that is whole.");
 }

@@ -1,8 +1,8 @@
 // Worker threads of fastload's own, which never touch Python.
 //
 // In: work of `count` independent parts, in order of submission. Out: each part run once, then `finished`.
-// Promises: parts are begun in order; a pool joins its threads when it is destroyed (in a forked child, where those
-// threads do not exist, it forgets them).
+// Promises: parts are begun in order, those of urgent work before all that wait; a pool joins its threads when it is
+// destroyed (in a forked child, where those threads do not exist, it forgets them).
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -27,6 +27,8 @@ class Work {
     size_t count() const { return count_; }
     void cancel() { cancelled_ = true; }  // parts that have not begun are passed over; `finished` still comes
     bool cancelled() const { return cancelled_; }
+    // Sleeps in the middle of a part; false, at once, where the work is cancelled meanwhile.
+    bool pause(int64_t nanoseconds) const;
 
    private:
     friend class ThreadPool;
@@ -41,7 +43,7 @@ class ThreadPool {
     explicit ThreadPool(int threads);  // throws std::system_error where the system gives no more threads
     ~ThreadPool();
 
-    void submit(std::shared_ptr<Work> work);
+    void submit(std::shared_ptr<Work> work, bool urgent = false);
     int threads() const { return static_cast<int>(state_->threads.size()); }
     bool alive() const { return state_.is_ours(); }  // false in a forked child
 
@@ -50,10 +52,11 @@ class ThreadPool {
         std::mutex mutex;
         std::condition_variable ready;
         std::deque<std::shared_ptr<Work>> queue;
+        std::vector<std::shared_ptr<Work>> serving;  // by each thread, or nullptr
         bool stopping = false;
         std::vector<std::thread> threads;
     };
-    static void serve(State &state);
+    static void serve(State &state, size_t thread);
     void stop();
 
     PerProcess<State> state_;

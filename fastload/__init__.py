@@ -26,6 +26,8 @@ _HOME_OF = {
     "ShardError": "fastload.errors",
     "FieldError": "fastload.errors",
     "SampleError": "fastload.errors",
+    "BadSamplesError": "fastload.errors",
+    "FunctionError": "fastload.errors",
     "BackendError": "fastload.errors",
     "CursorError": "fastload.errors",
 }

@@ -22,6 +22,7 @@ VERBS = {
     "demo": "run the default training pipeline for a few seconds, measure it, and draw a contact sheet",
     "index": "build or refresh the indexes of shards",
     "info": "count samples, sizes and extensions, and show a few samples",
+    "check": "read and decode every sample of a source, or of a ledger, and list the bad ones",
     "bench": "measure this source through fastload and through torch DataLoader + Pillow, side by side",
 }
 FINE, DATA_PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130

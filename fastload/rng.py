@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     HSV = 12
     CUTOUT = 13
     MIX = 14
+    STAND_IN = 15
 
 
 def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto") -> np.ndarray:

@@ -24,6 +24,12 @@ def enter(rows: dict[str, np.ndarray], i: int, image: DecodedImage) -> None:
     rows["corners"][i] = image.geometry.crop[1], image.geometry.crop[0]
 
 
+def take(rows: dict, places: np.ndarray, others: dict, theirs: np.ndarray) -> None:
+    """Rows `places` become rows `theirs` of another batch."""
+    for part, column in rows.items():
+        column[places] = others[part][theirs]
+
+
 def crop_report(name: str, spec: ImageSpec, rows: dict[str, np.ndarray]) -> dict:
     """The entries of the batch for field `name`.
 

@@ -6,7 +6,6 @@ they are read, by a thread of its own, in order; at most `in_flight` batches are
 named by `settle` and costs no other one.
 """
 
-from collections.abc import Callable
 from concurrent import futures
 from contextlib import nullcontext
 
@@ -16,7 +15,6 @@ from fastload.decode import crop_report
 from fastload.decode.dali import DaliBatch, DaliStage
 from fastload.decode.image_header import image_header
 from fastload.decode.images import missing_guide, specs_of
-from fastload.errors import SampleError
 from fastload.fields import Image
 
 _FEEDER = "fastload-dali-feeder"
@@ -39,9 +37,15 @@ class DaliImageStage:
         self._counted_seconds = stage.stats.busy_seconds
 
     def submit(
-        self, content, first_blob: dict[str, int], buffers: dict, positions: np.ndarray, augments: dict
+        self,
+        content,
+        first_blob: dict[str, int],
+        buffers: dict,
+        positions: np.ndarray,
+        augments: dict,
+        urgent: bool = False,
     ):
-        """Begins to decode as soon as `content` is read."""
+        """Begins to decode as soon as `content` is read; `urgent` or not, as DALI keeps to its order."""
         assert not buffers and not augments
         images = DaliImages(self, content, first_blob, positions)
         images.begin(self._feeder)
@@ -117,11 +121,8 @@ class DaliImages:
         """None: DALI's stage has Pillow threads of its own."""
         return []
 
-    def settle(self, where: Callable[[int], str]) -> None:
-        """Fills in the defaults of missing images, and raises SampleError for the first bad one.
-
-        `where(i)` names sample i of the batch.
-        """
+    def settle(self) -> dict[tuple[str, int], str]:
+        """Fills in the defaults of missing images; returns (field, sample) -> why there is no picture."""
         batch = self._fed.result()
         if batch is None or self._cancelled:
             raise futures.CancelledError
@@ -130,12 +131,17 @@ class DaliImages:
             errors = self._fill_missing()
         self.busy_seconds = self._stage.new_busy_seconds()
         for name, one in self._decoded.items():
-            errors |= {(i, name): reason for i, reason in one.errors.items()}
-        if errors:
-            names = list(self._stage.fields)
-            i, name = min(errors, key=lambda place: (place[0], names.index(place[1])))
-            self.release(None)
-            raise SampleError(f"{where(i)}: field {name!r}: {errors[i, name]}")
+            errors |= {(name, i): reason for i, reason in one.errors.items()}
+        return errors
+
+    def adopt(self, places: np.ndarray, others: "DaliImages", theirs: np.ndarray) -> None:
+        """Images `theirs` of another batch of the same stage take places in this one; `release` it then."""
+        with self._on_stream():
+            for name, one in self._decoded.items():
+                other = others._decoded[name]
+                for place, their in zip(places.tolist(), theirs.tolist(), strict=True):
+                    one.pixels[place].copy_(other.pixels[their])
+                crop_report.take(one.rows, places, other.rows, theirs)
 
     def tensor(self, name: str):
         """The levels of a field: uint8 [N, 3, height, width], channels last, on the device."""
@@ -183,13 +189,13 @@ class DaliImages:
         missing = self._content.missing
         return [None if missing(blob) else memoryview(self._content.blob(blob)) for blob in blobs]
 
-    def _fill_missing(self) -> dict[tuple[int, str], str]:
+    def _fill_missing(self) -> dict[tuple[str, int], str]:
         """Writes the default colours; returns what has none."""
         errors = {}
         for name, one in self._stage.fields.items():
             for i in self._missing[name]:
                 if one.required:
-                    errors[i, name] = missing_guide(one)
+                    errors[name, i] = missing_guide(one)
                 else:
                     for channel, level in enumerate(one.default):
                         self._decoded[name].pixels[i, :, :, channel] = level

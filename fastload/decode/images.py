@@ -10,7 +10,6 @@ the tests.
 
 import math
 import threading
-from collections.abc import Callable
 
 import numpy as np
 
@@ -26,6 +25,8 @@ from fastload.normalize import normalization, normalize
 _OK = int(_native.ImageStatus.OK)
 _UNSUPPORTED = int(_native.ImageStatus.UNSUPPORTED)
 _MISSING = int(_native.ImageStatus.MISSING)
+_OUT_OF_MEMORY = int(_native.ImageStatus.OUT_OF_MEMORY)
+_FAILED = int(_native.ImageStatus.FAILED)
 _NEAREST = 0
 # NumPy has no bfloat16: its bits travel as uint16.
 _NUMPY_DTYPE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}
@@ -86,11 +87,12 @@ class ImageStage:
         buffers: dict,
         positions: np.ndarray,
         augments: dict | None = None,
+        urgent: bool = False,
     ) -> "BatchImages":
         """Begins to decode, as soon as `content` is read; `buffers` hold [N] samples of each field.
 
         augments: field -> what is drawn for it, with `native` (an Augmenter of this batch) and
-        `reference(levels, i, out)`; fields without are normalized only.
+        `reference(levels, i, out)`; fields without are normalized only. urgent: before all that waits.
         """
         augments = augments or {}
         pending = None
@@ -107,7 +109,7 @@ class ImageStage:
                 for name, one in self.fields.items()
             ]
             pending = self._decoder.submit(
-                content, requests, self.config.seed, positions, self.config.max_pixels
+                content, requests, self.config.seed, positions, self.config.max_pixels, urgent=urgent
             )
         return BatchImages(self, content, first_blob, buffers, positions, pending, augments)
 
@@ -155,16 +157,16 @@ class BatchImages:
         return [(self._names[f], int(i)) for f, i in np.argwhere(self._statuses() == _UNSUPPORTED)]
 
     def render_other(self, name: str, i: int) -> None:
-        """Decodes and writes one image in this thread. A bad one is remembered, and raised by `settle`."""
+        """Decodes and writes one image in this thread. A bad one is remembered, for `settle`."""
         try:
             self._render(name, i)
         except SampleError as error:
             self._errors[name, i] = str(error)
 
-    def settle(self, where: Callable[[int], str]) -> None:
-        """Fills in the defaults of missing images, and raises SampleError for the first bad one.
+    def settle(self) -> dict[tuple[str, int], str]:
+        """Fills in the defaults of missing images; returns (field, sample) -> why there is no picture.
 
-        `where(i)` names sample i of the batch.
+        Raises MemoryError where there was none for an image, and RuntimeError for a fault of ours.
         """
         status = self._statuses()
         for f, i in np.argwhere((status != _OK) & (status != _UNSUPPORTED)):
@@ -173,9 +175,19 @@ class BatchImages:
                 self._fill(name, i)
             else:
                 self._errors[name, i] = self._reason(name, f, i)
-        if self._errors:
-            name, i = min(self._errors, key=lambda place: (place[1], self._names.index(place[0])))
-            raise SampleError(f"{where(i)}: field {name!r}: {self._errors[name, i]}")
+        return self._errors
+
+    def adopt(self, places: np.ndarray, others: "BatchImages", theirs: np.ndarray) -> None:
+        """Images `theirs` of another batch of the same stage take places in this one."""
+        for name, size_bytes in self._stage.bytes_of.items():
+            images, other_images = (
+                np.frombuffer(one._buffers[name], np.uint8)[: len(one._positions) * size_bytes].reshape(
+                    -1, size_bytes
+                )
+                for one in (self, others)
+            )
+            images[places] = other_images[theirs]
+            crop_report.take(self._rows_of(name), places, others._rows_of(name), theirs)
 
     def tensor(self, name: str):
         """The images of a field: a torch tensor [N, 3, height, width] over the buffer, in the loader's
@@ -214,6 +226,12 @@ class BatchImages:
 
     def _reason(self, name: str, f: int, i: int) -> str:
         message = self._pending.message(f * len(self._positions) + i)
+        if self._status[f, i] == _OUT_OF_MEMORY:
+            raise MemoryError(
+                f"no memory to decode an image of field {name!r}: use fewer threads, or max_pixels="
+            )
+        if self._status[f, i] == _FAILED:
+            raise RuntimeError(f"a fault of fastload's, in an image of field {name!r}: {message}")
         if message:
             return message
         if self._status[f, i] == _MISSING:

@@ -10,8 +10,9 @@
 | Custom | any                                         | what fn(bytes) returns | tensor [N, ...], or a list |
 
 Promised: nothing is ever unpickled freely (npy and npz without object arrays, pth through `weights_only`);
-bad content is a SampleError with the reason and without the sample's name, which the caller knows; arrays
-that do not fit together are a FieldError that names two samples. Torch is imported where tensors are made.
+bad content is a SampleError with the reason and without the sample's name, which the caller knows, and so
+are a ValueError and an EOFError of a Custom function, whose other exceptions are a FunctionError; arrays that
+do not fit together are a FieldError that names two samples. Torch is imported where tensors are made.
 """
 
 import ast
@@ -19,21 +20,32 @@ import io
 import json
 import math
 import re
+import threading
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from fastload.errors import FastloadError, FieldError, SampleError
+from fastload.errors import FastloadError, FieldError, FunctionError, SampleError
 from fastload.fields import Bytes, Custom, Field, Int, Json, Tensor, Text
 
 _INTEGER = re.compile(rb"\s*[+-]?[0-9]{1,30}\s*")
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADER = {"descr", "fortran_order", "shape"}
+# What NumPy writes for arrays of numbers; anything else is left to the parser of literals.
+_SIDE = rb"(?:0|[1-9][0-9]{0,17})"
+_NPY_USUAL = re.compile(
+    rb"\{'descr': '([<>|=]?[a-zA-Z][0-9]{1,2})', 'fortran_order': (True|False), "
+    rb"'shape': \((|" + _SIDE + rb",|" + _SIDE + rb"(?:, " + _SIDE + rb")+)\), \} *\n?"
+)
+_LITERAL_ATTEMPTS = 10
+_ONE_AT_A_TIME = threading.Lock()
 _NPY_HEADER_BYTES = 10_000  # NumPy's own limit: a longer header is an attack on the parser
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
+_OF_THE_CONTENT = (ValueError, EOFError)  # what parsers raise; anything else may be a mistake in the function
 
 
 def decode(field: Field, content: "bytes | memoryview") -> Any:
@@ -106,8 +118,11 @@ def _decode_custom(field: Custom, content) -> Any:
         raise
     except Exception as error:
         called = getattr(field.fn, "__qualname__", repr(field.fn))
-        raise SampleError(
-            f"{called} raised {type(error).__name__}: {' '.join(str(error).split())}"
+        message = f"{called} raised {type(error).__name__}: {' '.join(str(error).split())}"
+        if isinstance(error, _OF_THE_CONTENT):
+            raise SampleError(message) from error
+        raise FunctionError(
+            f"{message}. Where the content is at fault, raise fl.SampleError or ValueError."
         ) from error
 
 
@@ -144,9 +159,11 @@ def _npy(content: bytes) -> np.ndarray:
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
+@lru_cache(maxsize=64)  # the arrays of a dataset mostly have one header
 def _npy_header(text: bytes) -> tuple[np.dtype, bool, tuple[int, ...]]:
     try:
-        header = ast.literal_eval(text.decode("latin1"))
+        usual = _NPY_USUAL.fullmatch(text)
+        header = _literal(text.decode("latin1")) if usual is None else _usual_header(*usual.groups())
         dtype, fortran, shape = np.dtype(header["descr"]), header["fortran_order"], header["shape"]
         right = set(header) == _NPY_HEADER and isinstance(fortran, bool) and isinstance(shape, tuple)
         right = right and all(type(side) is int and 0 <= side < 2**62 for side in shape)
@@ -157,6 +174,24 @@ def _npy_header(text: bytes) -> tuple[np.dtype, bool, tuple[int, ...]]:
     if not _fits_a_tensor(dtype):
         raise SampleError(f"a npy file of {dtype}: only numbers and booleans can be in a tensor")
     return dtype, fortran, shape
+
+
+def _usual_header(descr: bytes, fortran: bytes, shape: bytes) -> dict:
+    sides = tuple(int(side) for side in shape.split(b",") if side.strip())
+    return {"descr": descr.decode("latin1"), "fortran_order": fortran == b"True", "shape": sides}
+
+
+def _literal(text: str) -> Any:
+    # CPython before 3.11.8 and 3.12.2 counts the depth of this recursion for all threads together, and raises
+    # SystemError where two are in it (gh-106905): one at a time, and again where it was somebody else's.
+    with _ONE_AT_A_TIME:
+        for attempt in range(_LITERAL_ATTEMPTS):
+            try:
+                return ast.literal_eval(text)
+            except SystemError:
+                if attempt == _LITERAL_ATTEMPTS - 1:
+                    raise
+    raise AssertionError
 
 
 def _zip(content: bytes) -> Any:

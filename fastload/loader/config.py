@@ -6,6 +6,7 @@ data is judged here, with a ConfigError of one line; nothing here imports torch.
 
 import math
 import operator
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ DTYPES = ("float32", "float16", "bfloat16", "uint8")
 LAYOUTS = ("nchw", "channels_last")
 LASTS = ("drop", "partial", "pad", "straddle")
 DECODERS = ("auto", "native", "pillow", "dali")
+ON_BAD = ("replace", "raise")
+DEFAULT_MAX_BAD_FRACTION = 0.01
 DEFAULT_MAX_BYTES = 2 << 30  # of batches on their way and of memory that waits for the next ones
 DEFAULT_PREFETCH = 4  # batches; enough to hide a read and a change of threads, few enough for the cache
 MOST_THREADS = 1024  # far beyond any machine's use, and a thread has a stack: a slip must not take them all
@@ -55,6 +58,9 @@ class LoaderConfig:
     prefetch: int = DEFAULT_PREFETCH
     max_bytes: int = DEFAULT_MAX_BYTES
     max_pixels: int = DEFAULT_MAX_PIXELS
+    on_bad: str = "replace"
+    max_bad_fraction: float = DEFAULT_MAX_BAD_FRACTION
+    ledger: Any = "auto"
     rank: int | None = None
     world_size: int | None = None
     deterministic: bool = True
@@ -79,6 +85,8 @@ class LoaderConfig:
         _one_of("layout", self.layout, LAYOUTS)
         _one_of("last", self.last, LASTS)
         _one_of("decode", self.decode, DECODERS)
+        _one_of("on_bad", self.on_bad, ON_BAD)
+        self._check_bad_samples()
         self._check_order()
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"augment={self.augment!r}: give fl.Augment(...).")
@@ -109,6 +117,16 @@ class LoaderConfig:
             )
         if self.rank is not None or self.world_size is not None:
             World.current(self.rank, self.world_size)
+
+    def _check_bad_samples(self):
+        fraction = _or(self.max_bad_fraction, DEFAULT_MAX_BAD_FRACTION)
+        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
+            raise ConfigError(f"max_bad_fraction={fraction!r}: give a number from 0 to 1, such as 0.01.")
+        self._keep("max_bad_fraction", float(fraction))
+        if self.ledger is not None and (
+            not isinstance(self.ledger, (str, os.PathLike)) or not os.fspath(self.ledger)
+        ):
+            raise ConfigError(f'ledger={self.ledger!r}: give the path of a file, "auto", or None for none.')
 
     def _check_mixing(self):
         if not self.augment.mixes:

@@ -29,6 +29,7 @@ from fastload.order.mixture import shares_of
 from fastload.order.plan import make_plan
 from fastload.order.steps import Steps
 from fastload.order.walk import MixtureWalk, Place, PlanWalk, Walk
+from fastload.read.ledger import Ledger, default_name, ledger_path
 from fastload.shards.dataset import Dataset, open_dataset
 from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
 from fastload.world import World
@@ -61,7 +62,13 @@ class Loader:
     threads: decoding threads, shared by all loaders of the process; None: the usable CPUs over
         LOCAL_WORLD_SIZE.
     prefetch: batches ahead of need; max_bytes: of memory for them, with which fewer may be ahead.
-    max_pixels: an image with more is refused before a byte of it is decoded.
+    max_pixels: an image with more is bad, which its header tells before a byte of it is decoded.
+    on_bad: "replace": a sample whose content cannot be decoded, or that lacks a field without a default,
+        gives its place to another one of the same source and window, drawn from (seed, position); the first
+        is warned of. "raise": its batch raises.
+    max_bad_fraction: more bad samples than this share of the rank's last 10,000 end the run; None: 0.01.
+    ledger: the file that lists bad samples, one JSON object a line (fastload/read/ledger.py), with the rank
+        before its suffix where there are several; "auto": in the cache folder; None: nowhere.
     rank, world_size: of this process; None: torch.distributed's, else RANK and WORLD_SIZE, else one process.
 
     deterministic: True: nothing that load or timing decides has a say in pixels. hw_decoder_load: of DALI on
@@ -76,9 +83,12 @@ class Loader:
     the batch) and "NAME.mixed" for every fl.Int, the label of that other sample.
 
     Raises ConfigError here for what is wrong in itself; SourceError, ShardError and FieldError when the first
-    batch, or `len`, needs the source. A batch raises what is wrong with its own samples: FieldError for a
-    missing field, ShardError for bytes that cannot be read, SampleError for content that cannot be decoded
-    (its `__cause__` is the exception of your function where fl.Custom raised it).
+    batch, or `len`, needs the source. A batch raises ShardError for bytes that cannot be read, after several
+    attempts where that may help, and for a shard that has changed; SampleError where eight samples that were
+    to stand in for a bad one are bad as well; BadSamplesError where there are too many; FunctionError for
+    what your function in fl.Custom raised, unless it is a ValueError, an EOFError or a fl.SampleError, which
+    say that the content is bad. With on_bad="raise": FieldError for a missing field, SampleError for content
+    that cannot be decoded. `__cause__` is the exception of your function, or of the decoder.
     """
 
     def __init__(
@@ -104,6 +114,9 @@ class Loader:
         prefetch: int | None = None,
         max_bytes: int | None = None,
         max_pixels: int | None = None,
+        on_bad: str = "replace",
+        max_bad_fraction: float | None = None,
+        ledger: Any = "auto",
         rank: int | None = None,
         world_size: int | None = None,
         deterministic: bool = True,
@@ -211,8 +224,9 @@ class Loader:
         "first_batch_seconds", "cpu_seconds" (of this process), "bytes_read", "stages": {name:
         {"busy_seconds", "waiting_seconds", "threads"}}, "limited_by", "pool": {"idle_bytes", "used_bytes",
         "reused", "allocated"}, "device": {"batches", "copied_bytes", "copy_seconds", "augment_seconds"} (of
-        the stream on a GPU; {} on a CPU), "bad_samples"}; the stages are read, decode, values (Python's
-        worker threads), batch (stacking and map_batch, in the training's thread) and training.
+        the stream on a GPU; {} on a CPU), "bad_samples" (in batches that were delivered), "read_retries"};
+        the stages are read, decode, values (Python's worker threads), batch (stacking and map_batch, in the
+        training's thread) and training.
         """
         self._notice_fork()
         return self._stats.snapshot({name: getattr(self._memory, name, 0) for name in _POOL_COUNTERS})
@@ -263,10 +277,20 @@ class Loader:
         if self._memory is None:
             self._memory = _native.BufferPool(self._config.max_bytes)
         world, threads, epochs = self._current_world(), self._threads(), self._config.epochs
-        resources = self._memory, self._stats, self._kept
-        stages = Stages(self._config, self.dataset, world.rank, threads, *resources)
+        if self._ledger is None:
+            self._ledger = self._new_ledger(world)
+        resources = self._memory, self._stats, self._ledger, self._kept
+        stages = Stages(self._config, self.dataset, self._walk, world.rank, threads, *resources)
         stop = self._walk.n * (self._epoch // epochs + 1) * epochs if epochs else math.inf
         return Course(stages, self._steps(), self._walk, self._here(), stop, world)
+
+    def _new_ledger(self, world: World) -> Ledger:
+        config, path = self._config, self._config.ledger
+        if path == "auto":
+            path = backends.cache_dir() / "ledger" / default_name(self.dataset.files)
+        if path is not None:
+            path = ledger_path(path, world.rank, world.world_size)
+        return Ledger(path, config.max_bad_fraction, world.rank)
 
     def _arrive(self, start: int, place: Place) -> None:
         """The training got everything before `place`, last the step that starts at `start`."""
@@ -333,6 +357,7 @@ class Loader:
         self._run: weakref.ref[Run] | None = None  # weak: an iteration that nobody holds ends by itself
         self._stats = Stats()
         self._memory: _native.BufferPool | None = None
+        self._ledger: Ledger | None = None
         self._kept: dict[str, Any] = {}  # what is dear to make and serves all iterations: DALI's pipelines
 
     def _notice_fork(self) -> None:

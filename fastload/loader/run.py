@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from fastload.errors import ConfigError
 from fastload.loader.config import LoaderConfig
-from fastload.loader.stages import WORKER_NAME, Stages, Trip
+from fastload.loader.stages import WORKER_NAME, Stages
 from fastload.loader.stats import Stats
+from fastload.loader.trip import Trip
 from fastload.order.steps import Steps
 from fastload.order.walk import Place, Walk
 from fastload.world import World
@@ -76,7 +77,7 @@ class Run:
             raise
         finally:
             self.is_making = False
-        self._arrive(trip.step.start, trip.after)
+        self._arrive(trip.step.start, trip.taken.after)
         self._stats.handed_over(len(trip.positions), len(trip.positions) * len(self._config.image_fields))
         return batch
 

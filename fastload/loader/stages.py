@@ -2,10 +2,10 @@
 
 In: a `Step` of the order. Out: a batch, a dict of tensors and lists. Promised: everything that takes long
 happens on other threads between `launch` and `finish`; native threads read and decode, Python's worker
-threads do only what must be Python (npy, json, your own functions, formats other than JPEG); an error is
-raised by the `finish` of its own batch, and of several bad samples it is always the same that is named; what
-a batch will hold is known in bytes before it is launched; nothing is made of bytes that a cancelled batch did
-not read.
+threads do only what must be Python (npy, json, your own functions, formats other than JPEG); bad samples are
+replaced (stand_ins.py) without queueing behind other batches; an error is raised by the `finish` of its own
+batch, and of several bad samples it is always the same that is named; what a batch will hold is known in
+bytes before it is launched; nothing is made of bytes that a cancelled batch did not read.
 """
 
 import copy
@@ -13,80 +13,54 @@ import threading
 import time
 from collections import deque
 from concurrent import futures
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from fastload import _native
 from fastload.decode import values
 from fastload.decode.images import ImageStage
-from fastload.errors import ConfigError, FastloadError, SampleError
+from fastload.errors import ConfigError, FastloadError, FunctionError, SampleError, ShardError
 from fastload.fields import Bytes, Image, Int, Json, Text
 from fastload.loader.describe import backend_of
 from fastload.loader.device import Delivered, delivery, resolve_device
 from fastload.loader.pixels import Pixels
 from fastload.loader.presence import check_fields, label_fields, missing_error
+from fastload.loader.stand_ins import StandIns
 from fastload.loader.stats import Stats
+from fastload.loader.trip import WAIT_SECONDS, Fault, Trip, wait_for
 from fastload.order.steps import Step
-from fastload.order.walk import Place, Taken
+from fastload.order.walk import Taken, Walk
+from fastload.read.ledger import MOST_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
 from fastload.shards.mixture import Mixture
 
-# Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
-WAIT_SECONDS = 0.2
 LEAST_READERS, MOST_READERS = 4, 16  # reads at once: a disk wants several, a page cache does not mind
+# What no image file exceeds: RGBA of 32-bit floats, uncompressed, with previews and profiles.
+MOST_BYTES_PER_PIXEL, MOST_METADATA_BYTES = 16, 16 << 20
 WORKER_NAME = "fastload-"  # what the names of all of Python's worker threads begin with
 _IN_PLACE = (Int, Text, Bytes)  # microseconds a sample: a change of threads would cost more
-
-
-@dataclass
-class Trip:
-    """One batch on its way."""
-
-    step: Step
-    positions: np.ndarray
-    sample_ids: np.ndarray
-    sources: np.ndarray | None  # which of a mixture each sample is from
-    after: Place
-    located: list = field(default_factory=list)  # one Located for each stored field
-    missing: dict[str, np.ndarray] = field(default_factory=dict)  # field -> [N] bool
-    first_blob: dict[str, int] = field(default_factory=dict)  # field -> its first blob in `bytes`
-    held_bytes: int = 0  # what it holds from its launch on
-    bytes: "_native.ByteBatch | None" = None
-    images: Any = None  # BatchImages or DaliImages
-    delivered: "futures.Future[Delivered] | None" = None
-    work: list[futures.Future] = field(default_factory=list)
-    values: dict[str, list] = field(default_factory=dict)  # field -> [N], for all but images and labels
-    wrong: dict[int, SampleError] = field(default_factory=dict)  # sample -> what is wrong with its values
-    error: Exception | None = None  # of the whole batch
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        """Stops what has not begun."""
-        self.cancelled = True
-        for future in (*self.work, self.delivered):
-            if future is not None:
-                future.cancel()
-        for native in (self.bytes, self.images):
-            if native is not None:
-                native.cancel()
-
-    def wait(self) -> None:
-        """Until no native thread works on it any more."""
-        for native in (self.bytes, self.images):
-            if native is not None:
-                _wait(native)
 
 
 class Stages:
     """Everything between the order and the batch, for one dataset and one config."""
 
-    def __init__(self, config, dataset, rank: int, threads: int, memory, stats: Stats, kept: dict):
-        self._config, self._dataset, self._rank = config, dataset, rank
+    def __init__(
+        self,
+        config,
+        dataset,
+        walk: Walk,
+        rank: int,
+        threads: int,
+        memory: "_native.BufferPool",
+        stats: Stats,
+        ledger: Ledger,
+        kept: dict,
+    ):
+        self._config, self._dataset, self._rank, self._ledger = config, dataset, rank, ledger
         self._memory, self._stats, self._threads = memory, stats, threads
         self._kept = kept  # what serves the iterations to come, too
         self._source_names = config.source.names if isinstance(config.source, Mixture) else []
+        self._stand_ins = StandIns(config, dataset, self._source_names, walk)
         fields = config.fields
         check_fields(fields, dataset)
         self._from_labels = label_fields(fields, dataset)
@@ -121,14 +95,14 @@ class Stages:
             from fastload.decode.dali_images import DaliImageStage, make_stage
 
             if "dali" not in self._kept:
-                ahead = self._config.prefetch + 2  # with those of an iteration before, which were given up
+                ahead = self._config.prefetch + 3  # one of stand-ins, one of an iteration that was given up
                 self._kept["dali"] = make_stage(self._config, self._threads, device, ahead)
             return DaliImageStage(self._config, self._kept["dali"], self._delivery.stream)
         return ImageStage(self._config, self._threads, levels=device.type == "cuda")
 
-    def plan(self, step: Step, taken: Taken) -> Trip:
+    def plan(self, step: Step | None, taken: Taken) -> Trip:
         """The trip of a step's samples: where they lie, how much memory it will hold. Nothing waits."""
-        trip = Trip(step, taken.positions, taken.sample_ids, taken.sources, taken.after)
+        trip = Trip(step, taken)
         try:
             for place, name in enumerate(self._stored):
                 self._locate(trip, place, name)
@@ -144,20 +118,8 @@ class Stages:
         """Sends a batch on its way; nothing here waits."""
         if trip.error is not None or not trip.located:
             return
-        try:
-            trip.bytes = self._reader.submit(trip.located, self._memory)
-            if self._images is not None:
-                n, sizes = len(trip.positions), self._images.bytes_of
-                buffers = {name: self._acquire(n * size) for name, size in sizes.items()}
-                augments = {} if self._images.by_batch else self._pixels.augments(trip.positions)
-                trip.images = self._images.submit(
-                    trip.bytes, trip.first_blob, buffers, trip.positions, augments
-                )
-        except MemoryError:
-            trip.error = ConfigError(
-                f"no memory for a batch of {trip.held_bytes:,} bytes ({len(trip.positions)} samples): use a "
-                "smaller batch_size, size or dtype."
-            )
+        self._submit(trip, urgent=False)
+        if trip.error is not None:
             return
         if self._on_workers or self._expect_others:
             self._launch_work(trip)
@@ -174,7 +136,13 @@ class Stages:
         """
         if trip.error is not None:
             raise trip.error
-        delivered = self._result_of(trip.delivered) if trip.delivered else self._deliver(trip)
+        try:
+            delivered = self._result_of(trip.delivered) if trip.delivered else self._deliver(trip)
+        except FastloadError:
+            self._ledger.write(trip.bad)  # the run ends, and what was found may say why
+            raise
+        self._stats.bad_samples += len(trip.bad)
+        self._ledger.enter(trip.bad, len(trip.positions))
         begun = time.perf_counter()
         batch = self._delivery.hand_over(delivered)
         if self._config.map_batch is not None:
@@ -186,14 +154,31 @@ class Stages:
         self._count(trip, time.perf_counter() - begun)
         return batch
 
+    def faults(self, trip: Trip) -> list[BadSample]:
+        """All that is wrong with the samples of a launched batch, which is delivered to nobody.
+
+        Raises ShardError for what cannot be read.
+        """
+        if trip.error is not None:
+            raise trip.error
+        if not trip.work:
+            self._launch_work(trip)
+        self._settle(trip)
+        return [
+            self._stand_ins.entry(trip, i, 0, name, trip.wrong[i, name]) for i, name in sorted(trip.wrong)
+        ]
+
+    def unreadable(self, trip: Trip, error: ShardError) -> BadSample:
+        """The fault of a batch of one sample, of which bytes cannot be read."""
+        return self._stand_ins.entry(trip, 0, 0, self._stored[0], Fault(str(error)[:MOST_REASON], error))
+
     def _deliver(self, trip: Trip) -> Delivered:
         """Waits for the parts of a batch and makes it, on its device."""
         if trip.bytes is not None:
-            self._wait_for(trip)
-        begun = time.perf_counter()
-        self._make_values(trip, self._in_place, range(len(trip.positions)))
+            self._settle(trip)
         if trip.wrong:
-            raise trip.wrong[min(trip.wrong)]
+            self._stand_ins.replace(trip, self._make_stand_ins)
+        begun = time.perf_counter()
         assembled = self._assemble(trip)
         delivered = self._delivery.deliver(assembled, lambda batch: self._finished(batch, trip))
         if trip.images is not None:
@@ -239,13 +224,52 @@ class Stages:
     def _locate(self, trip: Trip, place: int, name: str) -> None:
         one = self._config.fields[name]
         located = self._dataset.locate(trip.sample_ids, one.extensions)
-        missing = located.size_bytes < 0
-        if one.required and missing.any():
-            sample_id = int(trip.sample_ids[np.argmax(missing)])
-            raise missing_error(name, one, self._dataset, sample_id)
+        size_bytes = located.size_bytes
+        if isinstance(one, Image):
+            most_bytes = MOST_BYTES_PER_PIXEL * self._config.max_pixels + MOST_METADATA_BYTES
+            for i in np.flatnonzero(size_bytes > most_bytes).tolist():
+                reason = f"{size_bytes[i]:,} bytes are more than an image of max_pixels can need"
+                self._note(trip, i, name, SampleError(reason))
+                size_bytes[i] = -1  # not read
+        trip.missing[name] = size_bytes < 0
+        if one.required:
+            for i in np.flatnonzero(trip.missing[name]).tolist():
+                error = missing_error(name, one, self._dataset, int(trip.sample_ids[i]))
+                trip.wrong.setdefault((i, name), Fault(f"no {' or '.join(one.extensions)}", error))
         trip.located.append(located)
-        trip.missing[name] = missing
         trip.first_blob[name] = place * len(trip.positions)
+
+    def _submit(self, trip: Trip, urgent: bool) -> None:
+        """Hands a batch to the native threads. urgent: before all that waits there."""
+        try:
+            trip.bytes = self._reader.submit(trip.located, self._memory, urgent=urgent)
+            if self._images is not None:
+                n, sizes = len(trip.positions), self._images.bytes_of
+                buffers = {name: self._acquire(n * size) for name, size in sizes.items()}
+                augments = {} if self._images.by_batch else self._pixels.augments(trip.positions)
+                trip.images = self._images.submit(
+                    trip.bytes, trip.first_blob, buffers, trip.positions, augments, urgent
+                )
+        except MemoryError:
+            trip.error = ConfigError(
+                f"no memory for a batch of {trip.held_bytes:,} bytes ({len(trip.positions)} samples): use a "
+                "smaller batch_size, size or dtype."
+            )
+
+    def _make_stand_ins(self, trip: Trip, taken: Taken) -> Trip:
+        """Other samples for some places of a batch, made at once; Python's part in this thread."""
+        made = self.plan(None, taken)
+        trip.stand_ins = made  # from here on, who cancels the one cancels the other
+        if trip.cancelled:
+            raise futures.CancelledError
+        if made.error is None:
+            self._submit(made, urgent=True)
+        if made.error is not None:
+            raise made.error
+        self._work(made, 0, 1)
+        self._settle(made)
+        self._count_native(made)
+        return made
 
     def _acquire(self, size_bytes: int):
         delivery = self._delivery
@@ -264,7 +288,7 @@ class Stages:
 
     def _work(self, trip: Trip, part: int, parts: int) -> None:
         """Every `parts`-th sample from `part` on: its values, then its images that no native thread takes."""
-        _wait(trip.bytes)
+        wait_for(trip.bytes)
         if trip.bytes.first_error is not None:
             return  # finish raises it
         begun = time.perf_counter()
@@ -272,7 +296,7 @@ class Stages:
         self._stats.add("values", time.perf_counter() - begun)
         if trip.images is None:
             return
-        _wait(trip.images)
+        wait_for(trip.images)
         begun = time.perf_counter()
         for name, i in trip.images.others():
             if trip.cancelled:
@@ -294,35 +318,47 @@ class Stages:
                     return
                 try:
                     made[i] = self._value(trip, name, i)
-                except SampleError as error:
-                    trip.wrong.setdefault(i, error)
+                except (SampleError, FunctionError) as error:
+                    self._note(trip, i, name, error)
 
     def _value(self, trip: Trip, name: str, i: int):
         one = self._config.fields[name]
         if trip.missing[name][i]:
             # A document is a sample's own: who changes one must not change the next one's.
             return copy.deepcopy(one.default) if isinstance(one, Json) else one.default
-        try:
-            return values.decode(one, trip.bytes.bytes(trip.first_blob[name] + i))
-        except SampleError as error:
-            # The cause is the exception of the user's own function, or of the parser, with its traceback.
-            raise SampleError(f"{self._where(trip, i)}: field {name!r}: {error}") from (
-                error.__cause__ or error
-            )
+        return values.decode(one, trip.bytes.bytes(trip.first_blob[name] + i))
 
-    def _wait_for(self, trip: Trip) -> None:
-        """Until bytes are read, pixels and values are made; raises what is wrong with bytes and pixels."""
-        _wait(trip.bytes)
+    def _note(self, trip: Trip, i: int, name: str, error: FastloadError) -> None:
+        """Something is wrong with a sample; of several for one field, the first counts."""
+        reason = str(error)
+        full = type(error)(f"{self._where(trip, i)}: field {name!r}: {reason}")
+        # The cause is the exception of the user's own function, or of the parser, with its traceback.
+        full.__cause__ = error.__cause__ or error
+        trip.wrong.setdefault((i, name), Fault(reason[:MOST_REASON], full))
+
+    def _settle(self, trip: Trip) -> None:
+        """Waits until all is made of a batch's bytes that can be, and notes what is wrong with its samples.
+
+        Raises what is no sample's fault.
+        """
+        wait_for(trip.bytes)
         self._reader.raise_error(trip.bytes, trip.sample_ids)
         if trip.images is not None:
-            _wait(trip.images)
-            self._expect_others = bool(trip.images.others())
-            if self._expect_others and not trip.work:
-                self._launch_work(trip)
+            wait_for(trip.images)
+            if trip.step is not None:
+                self._expect_others = bool(trip.images.others())
+                if self._expect_others and not trip.work:
+                    self._launch_work(trip)
         for future in trip.work:
             future.result()
+        if trip.cancelled:
+            raise futures.CancelledError
         if trip.images is not None:
-            trip.images.settle(lambda i: self._where(trip, i))
+            for (name, i), reason in trip.images.settle().items():
+                self._note(trip, i, name, SampleError(reason))
+        begun = time.perf_counter()
+        self._make_values(trip, self._in_place, range(len(trip.positions)))
+        self._stats.add("batch", time.perf_counter() - begun)
 
     def _assemble(self, trip: Trip) -> dict:
         batch = {}
@@ -336,8 +372,8 @@ class Stages:
                 batch[name] = values.collate(name, one, trip.values[name], lambda i: self._where(trip, i))
         batch["__key__"] = self._dataset.keys(trip.sample_ids)
         batch["__position__"] = _as_tensor(trip.positions)
-        if trip.sources is not None:
-            batch["__source__"] = [self._source_names[source] for source in trip.sources.tolist()]
+        if trip.taken.sources is not None:
+            batch["__source__"] = [self._source_names[source] for source in trip.taken.sources.tolist()]
         if self._config.last == "pad":
             batch["__mask__"] = _as_tensor(trip.step.valid(self._rank))
         return batch
@@ -347,9 +383,13 @@ class Stages:
 
     def _count(self, trip: Trip, own_seconds: float) -> None:
         self._stats.add("batch", own_seconds)
+        self._count_native(trip)
+
+    def _count_native(self, trip: Trip) -> None:
         if trip.bytes is not None:
             self._stats.add("read", trip.bytes.busy_seconds)
             self._stats.bytes_read += trip.bytes.bytes_read
+            self._stats.read_retries += trip.bytes.retries
         if trip.images is not None:
             self._stats.add("decode", trip.images.busy_seconds)
 
@@ -365,11 +405,6 @@ def _end_forgotten(_future=None) -> None:
         for trip in trips:
             trip.cancel()
         stages.close(wait=False)
-
-
-def _wait(native) -> None:
-    while not native.wait(WAIT_SECONDS):
-        pass
 
 
 def _as_tensor(array: np.ndarray):

@@ -23,6 +23,8 @@ class Stats:
     def __init__(self):
         self.threads: dict[str, int] = {}
         self.bytes_read = 0
+        self.bad_samples = 0  # lines of the ledger
+        self.read_retries = 0
         self.device: Callable[[], dict] = dict  # counters of what happened on a GPU
         self._busy_seconds = dict.fromkeys(STAGES, 0.0)
         self._waiting_seconds = 0.0  # of the training, for all batches but the first
@@ -93,7 +95,8 @@ class Stats:
             "limited_by": self._limited_by(busy, steady),
             "pool": pool,
             "device": self.device(),
-            "bad_samples": 0,
+            "bad_samples": self.bad_samples,
+            "read_retries": self.read_retries,
         }
 
     def _count_cpu(self) -> None:

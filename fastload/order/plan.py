@@ -13,6 +13,7 @@ The keys are Philox bits at the first position that they govern, so that no two 
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +58,10 @@ class Sequential:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         return _split(positions, self.n)[1]
 
+    def windows(self, positions: np.ndarray) -> "Windows":
+        """A whole epoch each."""
+        return _epoch_windows(positions, self.n)
+
     @property
     def kind(self) -> str:
         """The rule, without its numbers."""
@@ -83,6 +88,10 @@ class Global:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         epochs, indices = _split(positions, self.n)
         return permute(indices, self.n, _keys(self.seed, epochs * self.n, Purpose.ORDER, self.stream))
+
+    def windows(self, positions: np.ndarray) -> "Windows":
+        """A whole epoch each."""
+        return _epoch_windows(positions, self.n)
 
     @property
     def kind(self) -> str:
@@ -148,6 +157,13 @@ class Windowed:
             sample_ids[inside] = places[inside] + shifts[shard]
         return sample_ids
 
+    def windows(self, positions: np.ndarray) -> "Windows":
+        """The stretch of its lane that each position is mixed with."""
+        epochs, indices = _split(positions, self.n)
+        lane, _, stretch, length = self._stretches(indices)
+        first = epochs * self.n + stretch * self.lanes + lane
+        return Windows(first, np.full_like(first, self.lanes), length)
+
     @property
     def kind(self) -> str:
         """The rule, with what of it nobody chooses."""
@@ -163,16 +179,20 @@ class Windowed:
 
     def _places(self, epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Where each index of an epoch falls in that epoch's row of shards, in [0, n)."""
+        _, run_start, stretch, stretch_length = self._stretches(indices)
+        starts = epochs * self.n + run_start + stretch
+        keys = _keys(self.seed, starts, Purpose.WINDOW_ORDER, self.stream)
+        return run_start + stretch + permute(indices // self.lanes - stretch, stretch_length, keys)
+
+    def _stretches(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Of each index of an epoch: its lane, where the lane's run starts in the row of shards, where its
+        stretch starts in the run, and the stretch's length."""
         lane, index_in_run = indices % self.lanes, indices // self.lanes
         shortest, longer_runs = divmod(self.n, self.lanes)
         run_start = lane * shortest + np.minimum(lane, longer_runs)
         run_length = shortest + (lane < longer_runs)
-        index_in_window = index_in_run % self.window
-        stretch = index_in_run - index_in_window
-        starts = epochs * self.n + run_start + stretch
-        keys = _keys(self.seed, starts, Purpose.WINDOW_ORDER, self.stream)
-        stretch_length = np.minimum(self.window, run_length - stretch)
-        return run_start + stretch + permute(index_in_window, stretch_length, keys)
+        stretch = index_in_run - index_in_run % self.window
+        return lane, run_start, stretch, np.minimum(self.window, run_length - stretch)
 
     def _row_of_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(starts, shifts) of the epoch's shards laid end to end: sample_id = place + shift of its shard."""
@@ -194,11 +214,27 @@ class Windowed:
 Plan = Sequential | Global | Windowed
 
 
+class Windows(NamedTuple):
+    """Positions that are mixed with each other, for each of N positions: first + k * step, k in [0, count).
+
+    All are [N] int64.
+    """
+
+    first: np.ndarray
+    step: np.ndarray
+    count: np.ndarray
+
+
 def _split(positions: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     positions = np.asarray(positions)
     if positions.size and positions.min() < 0:
         raise ConfigError(f"position {positions.min()} is negative: positions count from 0.")
     return np.divmod(positions.astype(np.int64, casting="same_kind", copy=False), n)
+
+
+def _epoch_windows(positions: np.ndarray, n: int) -> Windows:
+    first = _split(positions, n)[0] * n
+    return Windows(first, np.ones_like(first), np.full_like(first, n))
 
 
 def _stream(stream: int) -> str:

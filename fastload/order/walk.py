@@ -8,7 +8,7 @@ One source needs no more than a position. A mixture also needs what its sources 
 position, and up to the start of its epoch, because that is what `last="pad"` repeats.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 from fastload.order.mixture import MIXTURE_VERSION, MixtureState
 from fastload.order.partition import rank_positions
 from fastload.order.plan import Plan
+from fastload.order.stand_in import stand_in_ids
 from fastload.order.steps import Step
 
 
@@ -75,12 +76,20 @@ class Place:
 
 class Taken(NamedTuple):
     """What one rank takes in a step. positions, sample_ids: [N] int64. sources: [N] int32, the number of the
-    source in a mixture, or None. after: the place behind the step."""
+    source in a mixture, or None. own_positions: [N] int64, the positions in the order of that source; those
+    of one source are its own. after: the place behind the step."""
 
     positions: np.ndarray
     sample_ids: np.ndarray
     sources: np.ndarray | None
+    own_positions: np.ndarray
     after: Place
+
+    def of(self, places: np.ndarray) -> "Taken":
+        """Some of the samples."""
+        sources = None if self.sources is None else self.sources[places]
+        columns = (self.positions[places], self.sample_ids[places], sources, self.own_positions[places])
+        return Taken(*columns, self.after)
 
 
 class PlanWalk:
@@ -101,7 +110,13 @@ class PlanWalk:
     def take(self, step: Step, rank: int, place: Place) -> Taken:
         """The samples of `rank` in a step that begins at `place` or after."""
         positions = step.positions(rank)
-        return Taken(positions, self._plan.sample_ids(positions), None, Place(step.valid_stop))
+        sample_ids = self._plan.sample_ids(positions)
+        return Taken(positions, sample_ids, None, positions, Place(step.valid_stop))
+
+    def stand_ins(self, taken: Taken, attempt: int, seed: int) -> Taken:
+        """Other samples for the same positions; see stand_in.py."""
+        sample_ids = stand_in_ids(self._plan, taken.positions, taken.own_positions, attempt, seed)
+        return taken._replace(sample_ids=sample_ids)
 
 
 class MixtureWalk:
@@ -140,14 +155,23 @@ class MixtureWalk:
             after = Place(step.valid_stop, after, place.epoch_mixture)
         else:
             after = place.at(step.valid_stop, self.n)
-        return Taken(step.positions(rank), self._sample_ids(sources, samples), sources, after)
+        sample_ids = self._by_source(sources, lambda plan, at: plan.sample_ids(samples[at]))
+        return Taken(step.positions(rank), sample_ids, sources, samples, after)
 
-    def _sample_ids(self, sources: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        sample_ids = np.empty_like(samples)
+    def stand_ins(self, taken: Taken, attempt: int, seed: int) -> Taken:
+        """Other samples of the same sources for the same positions; see stand_in.py."""
+
+        def drawn(plan: Plan, at: np.ndarray) -> np.ndarray:
+            return stand_in_ids(plan, taken.positions[at], taken.own_positions[at], attempt, seed)
+
+        return taken._replace(sample_ids=self._by_source(taken.sources, drawn))
+
+    def _by_source(self, sources: np.ndarray, ids_of: Callable[[Plan, np.ndarray], np.ndarray]) -> np.ndarray:
+        """[N] sample_ids; ids_of(plan, at): those of one source's samples `at`, as it counts them."""
+        sample_ids = np.empty(len(sources), np.int64)
         for source in np.unique(sources).tolist():
-            of_source = sources == source
-            own_ids = self._plans[source].sample_ids(samples[of_source])
-            sample_ids[of_source] = own_ids + self._first_ids[source]
+            at = np.flatnonzero(sources == source)
+            sample_ids[at] = ids_of(self._plans[source], at) + self._first_ids[source]
         return sample_ids
 
 

@@ -121,7 +121,9 @@ def bench(
     # The peer's workers start before fastload has threads: a fork copies locks in whatever state they are.
     theirs = _Theirs(open_peer(dataset, size=size, batch_size=batch_size, workers=threads, seed=seed))
     least, largest = compare(source, dataset, **settings)
-    with pipeline.open_loader(source, dataset, only_images=True, seed=seed, **settings) as loader:
+    # The peer raises for a bad sample, so both do.
+    ours = {"only_images": True, "on_bad": "raise", "seed": seed}
+    with pipeline.open_loader(source, dataset, **ours, **settings) as loader:
         sides = dict(zip(SIDES, (_Ours(loader), theirs), strict=True))
         turns = _take_turns(sides, rounds, seconds / rounds / len(sides), progress)
         description = repr(loader)
@@ -141,7 +143,7 @@ def compare(source, dataset, *, size: int, batch_size: int, threads: int) -> tup
     from fastload.prepare import pipeline
     from fastload.prepare.pillow_peer import PillowImages
 
-    plain = {"xflip": 0.0, "shuffle": False, "only_images": True, "scaled": None}
+    plain = {"xflip": 0.0, "shuffle": False, "only_images": True, "scaled": None, "on_bad": "raise"}
     peer = PillowImages(dataset, size, xflip=0.0)
     least, largest, compared = None, 0, 0
     with pipeline.open_loader(

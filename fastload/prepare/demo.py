@@ -153,7 +153,10 @@ def _pairs(dataset, batch: dict):
     extensions = pipeline.image_extensions(dataset)
     count = min(len(sample_ids), SHEET_SAMPLES)
     trained = pipeline.as_pixels(batch["image"][:count])
+    keys = dataset.keys(sample_ids[:count])
     for place, sample_id in enumerate(sample_ids[:count].tolist()):
+        if keys[place] != batch["__key__"][place]:
+            continue  # a bad sample: another one stands in for it
         stored = read_stored(dataset, sample_id, extensions, limit=2 * PICTURE_HEIGHT)
         title = SEPARATOR.join((batch["__key__"][place], f"{stored.width} x {stored.height} {stored.format}"))
         yield Pair(stored.picture, Image.fromarray(trained[place]), title, _note(dataset, batch, place))

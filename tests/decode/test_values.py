@@ -1,17 +1,23 @@
 """Values: exact, never unpickled, collated into tensors or refused with the two samples that do not fit."""
 
+import ast
+import gc
 import io
 import json
 import pickle
+import struct
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from fastload.decode import values
 from fastload.decode.values import collate, decode
-from fastload.errors import ConfigError, FieldError, SampleError
+from fastload.errors import ConfigError, FieldError, FunctionError, SampleError
 from fastload.fields import Bytes, Custom, Int, Json, Tensor, Text
 
 NPY, INT, TEXT = Tensor("npy"), Int(), Text()
@@ -223,10 +229,17 @@ def test_bytes_are_the_bytes():
 
 def test_custom_returns_what_its_function_returns_or_says_what_it_raised():
     assert decode(Custom("x", len), memoryview(b"abc")) == 3
-    with pytest.raises(SampleError, match="fails raised ZeroDivisionError: division by zero"):
+    with pytest.raises(FunctionError, match=r"fails raised ZeroDivisionError: division by zero\. Where"):
         decode(Custom("x", fails), b"")
+    for content, reason in ((b"seven", "ValueError: invalid literal"), (b"\xff", "UnicodeDecodeError: ")):
+        with pytest.raises(SampleError, match=f"parses raised {reason}"):
+            decode(Custom("x", parses), content)
     with pytest.raises(ConfigError, match="its own"):
         decode(Custom("x", refuses), b"")
+
+
+def parses(content: bytes):
+    return int(content.decode())
 
 
 def fails(content: bytes):
@@ -325,3 +338,56 @@ def test_decoding_numpy_and_text_needs_no_torch():
         "print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_headers_are_read_by_many_threads_at_once():
+    """CPython 3.11.7 raises SystemError where threads are switched amid a literal, as by collections."""
+    contents = []
+    for i in range(300):
+        header = f"{{'shape': ({i}, [1, [2, (3, {{4: (5, 6)}})]]), 'fortran_order': False, 'descr': '<f4'}}\n"
+        contents.append(b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode())
+    failures = []
+
+    def work(part):
+        for content in contents[part::8]:
+            try:
+                decode(NPY, content)
+            except SampleError:
+                continue
+            except BaseException as error:
+                failures.append(error)
+
+    def switch(phase, details):
+        time.sleep(0)
+
+    before = gc.get_threshold()
+    gc.set_threshold(5)
+    gc.callbacks.append(switch)
+    try:
+        threads = [threading.Thread(target=work, args=(part,)) for part in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.callbacks.remove(switch)
+        gc.set_threshold(*before)
+    assert failures == []
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["3", "(3)", "(03,)", "(3,,)", "(,)", "(3 4)", "(-1,)", "(3, 4,)", "(3,4)", "()", "(3,)", "(3, 4)"],
+)
+def test_shapes_mean_what_they_mean_in_python(shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    try:
+        expected = ast.literal_eval(header)["shape"]
+        right = isinstance(expected, tuple) and all(side >= 0 for side in expected)
+    except SyntaxError:
+        right = False
+    if right:
+        assert values._npy_header(header.encode())[2] == expected
+    else:
+        with pytest.raises(SampleError, match="whose header cannot be read"):
+            values._npy_header(header.encode())

@@ -80,7 +80,7 @@ def test_batches_in_hand_are_never_written_again(shards, decode, prefetch):
 def test_a_bad_image_is_named_by_its_own_batch(tmp_path, decode, bad):
     samples = [sample(i) for i in range(12)]
     samples[9]["jpg"] = samples[9]["jpg"][:300] if bad == "cut" else bad
-    made = iter(loader(write(tmp_path, samples), 4, decode=decode, shuffle=False))
+    made = iter(loader(write(tmp_path, samples), 4, decode=decode, shuffle=False, on_bad="raise"))
     assert flat([next(made), next(made)]) == list(range(8))
     with pytest.raises(SampleError, match=r"000\.tar.*00009.*field 'image'"):
         next(made)
@@ -99,7 +99,7 @@ def test_a_missing_shard_is_named(tmp_path, decode):
 def test_after_an_error_the_loader_goes_on(tmp_path, decode):
     samples = [sample(i) for i in range(12)]
     samples[2]["jpg"] = b"\xff\xd8\xff"
-    made = loader(write(tmp_path, samples), 4, decode=decode, shuffle=False, prefetch=1)
+    made = loader(write(tmp_path, samples), 4, decode=decode, shuffle=False, prefetch=1, on_bad="raise")
     for _ in range(6):  # more often than batches may be in flight
         with pytest.raises(SampleError):
             list(made)
@@ -237,4 +237,4 @@ def test_an_iteration_that_is_found_forgotten_on_a_worker_thread_ends_when_its_w
 def test_an_image_of_too_many_pixels_is_refused(tmp_path, decode):
     source = write(tmp_path, [sample(i) for i in range(4)])
     with pytest.raises(SampleError, match="more than max_pixels=100"):
-        list(loader(source, 4, decode=decode, max_pixels=100))
+        list(loader(source, 4, decode=decode, max_pixels=100, on_bad="raise"))

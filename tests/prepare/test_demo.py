@@ -105,6 +105,20 @@ def test_both_halves_of_every_pair_show_the_same_sample(shards, tmp_path, sheet_
         assert min(flips) < 2.0  # levels; decoding at half size moves some by a few
 
 
+@pytest.mark.filterwarnings("ignore:a bad sample was replaced")
+def test_a_bad_sample_stops_no_demo_and_is_not_on_the_sheet(tmp_path, sheet_pairs):
+    with ShardWriter(tmp_path / "odd-%d.tar") as writer:
+        for number in range(12):
+            writer.write({"__key__": f"{number:04d}", "jpg": b"" if number == 4 else jpeg(number)})
+    report = run(tmp_path / "odd-0.tar", tmp_path, batch_size=6, seconds=0.3)
+    assert report.stats["bad_samples"] >= 1
+    assert 0 < len(sheet_pairs) and not any(pair.title.startswith("0004") for pair in sheet_pairs)
+    for pair in sheet_pairs:
+        ours = np.asarray(pair.trained, np.int16)
+        theirs = np.asarray(short_side_center_crop(pair.stored, 32), np.int16)
+        assert min(np.abs(ours - theirs).mean(), np.abs(ours[:, ::-1] - theirs).mean()) < 2.0
+
+
 def test_class_folders_are_named_on_the_sheet(class_folders, tmp_path, sheet_pairs):
     run(class_folders, tmp_path)
     assert {pair.note for pair in sheet_pairs} == {"cats", "dogs"}

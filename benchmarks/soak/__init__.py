@@ -1,0 +1,1 @@
+"""Resident memory, descriptors and threads of a loader over hundreds of thousands of samples."""

@@ -1,0 +1,67 @@
+"""What is wrong with the samples of a source, without replacing or delivering any.
+
+In: a config, a dataset, sample_ids. Out: their faults, sample by sample. Promised: bytes and pixels go
+through the very stages that a training uses, so that what is found here is what it would meet; a sample that
+cannot be read is a fault like any other, and does not hide the samples beside it; one chunk is decoded while
+the next is read.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastload import _native
+from fastload.errors import ShardError
+from fastload.loader.config import LoaderConfig
+from fastload.loader.stages import Stages
+from fastload.loader.stats import Stats
+from fastload.loader.trip import Trip
+from fastload.order.plan import Sequential
+from fastload.order.walk import Place, PlanWalk, Taken
+from fastload.read.ledger import BadSample, Ledger
+
+_AHEAD = 2  # chunks
+
+
+def examine(
+    config: LoaderConfig, dataset, sample_ids: np.ndarray, threads: int
+) -> Iterator[tuple[int, list[BadSample]]]:
+    """(how many samples more are done, what is wrong with them), chunk by chunk, in order.
+
+    config: its batch_size is that of a chunk; `position` of what is found is the sample_id.
+    """
+    memory = _native.BufferPool(config.max_bytes)
+    walk = PlanWalk(Sequential(dataset.n))
+    stages = Stages(config, dataset, walk, 0, threads, memory, Stats(), Ledger(None, 1.0, 0), {})
+    chunks = deque(np.array_split(sample_ids, range(config.batch_size, len(sample_ids), config.batch_size)))
+    under_way: deque[Trip] = deque()
+    try:
+        while chunks or under_way:
+            while chunks and len(under_way) < _AHEAD:
+                under_way.append(_launched(stages, chunks.popleft()))
+            trip = under_way.popleft()
+            yield len(trip.positions), _faults(stages, trip)
+    finally:
+        for trip in under_way:
+            trip.cancel()
+        stages.close(wait=True)
+        for trip in under_way:
+            trip.wait()
+
+
+def _launched(stages: Stages, sample_ids: np.ndarray) -> Trip:
+    trip = stages.plan(None, Taken(sample_ids, sample_ids.copy(), None, sample_ids, Place(0)))
+    stages.launch(trip)
+    return trip
+
+
+def _faults(stages: Stages, trip: Trip) -> list[BadSample]:
+    try:
+        return stages.faults(trip)
+    except ShardError as error:
+        trip.wait()
+        if len(trip.positions) == 1:
+            return [stages.unreadable(trip, error)]
+    alone = (_launched(stages, one[None]) for one in trip.positions)
+    return [found for one in alone for found in _faults(stages, one)]

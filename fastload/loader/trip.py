@@ -1,0 +1,89 @@
+"""One batch on its way: its samples, what native and Python threads make of them, and what is wrong with it.
+
+In: a step and the samples that it takes. Out: a `Trip`, which stages.py fills. Promised: cancelling it stops
+what has not begun, its stand-ins too; after `wait` no native thread works on it.
+"""
+
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastload import _native
+from fastload.errors import FastloadError, FieldError, SampleError
+from fastload.loader.device import Delivered
+from fastload.order.steps import Step
+from fastload.order.walk import Taken
+from fastload.read.ledger import BadSample
+
+# Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
+WAIT_SECONDS = 0.2
+
+
+class Fault(NamedTuple):
+    """What is wrong with one field of a sample. reason: without the sample's name, which is in `error`."""
+
+    reason: str
+    error: FastloadError
+
+    @property
+    def is_of_the_content(self) -> bool:
+        """Another sample may stand in; else something is wrong with the program, and it must be raised."""
+        return isinstance(self.error, (SampleError, FieldError))
+
+
+@dataclass
+class Trip:
+    """One batch on its way."""
+
+    step: Step | None  # None for stand-ins, which belong to another trip
+    taken: Taken
+    located: list = field(default_factory=list)  # one Located for each stored field
+    missing: dict[str, np.ndarray] = field(default_factory=dict)  # field -> [N] bool
+    first_blob: dict[str, int] = field(default_factory=dict)  # field -> its first blob in `bytes`
+    held_bytes: int = 0  # what it holds from its launch on
+    bytes: "_native.ByteBatch | None" = None
+    images: Any = None  # BatchImages or DaliImages
+    delivered: "futures.Future[Delivered] | None" = None
+    work: list[futures.Future] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)  # field -> [N], for all but images and labels
+    wrong: dict[tuple[int, str], Fault] = field(default_factory=dict)  # (sample, field)
+    stand_ins: "Trip | None" = None  # for its bad samples, being made
+    bad: list[BadSample] = field(default_factory=list)  # what the ledger will have of it
+    error: Exception | None = None  # of the whole batch
+    cancelled: bool = False
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self.taken.positions
+
+    @property
+    def sample_ids(self) -> np.ndarray:
+        return self.taken.sample_ids
+
+    def cancel(self) -> None:
+        """Stops what has not begun."""
+        self.cancelled = True
+        for future in (*self.work, self.delivered):
+            if future is not None:
+                future.cancel()
+        for native in (self.bytes, self.images):
+            if native is not None:
+                native.cancel()
+        if self.stand_ins is not None:
+            self.stand_ins.cancel()
+
+    def wait(self) -> None:
+        """Until no native thread works on it any more."""
+        for native in (self.bytes, self.images):
+            if native is not None:
+                wait_for(native)
+        if self.stand_ins is not None:
+            self.stand_ins.wait()
+
+
+def wait_for(native) -> None:
+    """Until something that native threads work on is done; Ctrl-C is seen between two waits."""
+    while not native.wait(WAIT_SECONDS):
+        pass

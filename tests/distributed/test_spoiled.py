@@ -1,0 +1,26 @@
+"""Too many bad samples on one rank end the whole job, in a way that its launcher sees."""
+
+import time
+
+from tests.distributed.launch import Ranks
+from tests.loader.samples import write
+
+SECONDS = 60  # far beyond what it takes, and below gloo's own limit for a partner that is gone
+
+
+def test_too_many_bad_samples_on_one_rank_end_all_ranks(tmp_path):
+    samples = ({"__key__": f"{i:05d}", "cls": b"cat" if i % 2 and 20 < i < 60 else i} for i in range(4000))
+    write(tmp_path / "shards", samples, per_shard=40)
+    arguments = ["--shards", str(tmp_path / "shards")]
+    with Ranks("tests.distributed.spoiled", 2, tmp_path / "said", arguments, "torchrun") as ranks:
+        stop = time.monotonic() + SECONDS
+        while ranks.alive():
+            assert time.monotonic() < stop, ranks.story("the job goes on although a rank has ended")
+            time.sleep(0.05)
+        (process,) = ranks.processes
+    said = (tmp_path / "said" / "said-0.txt").read_text()
+    assert process.returncode not in (0, None)
+    # Rank 1 takes 21, 23, ...: the sixth bad one is 31, in the batch of 29 and 31.
+    assert "BadSamplesError: 6 of rank 1's last 16 samples are bad" in said
+    assert "most of them in 000.tar (6)" in said
+    assert "rank 1 got up to 27\n" in said and "rank 1 got up to 31\n" not in said
