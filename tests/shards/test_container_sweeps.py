@@ -60,7 +60,7 @@ def test_a_tar_cut_at_every_byte_is_an_error_or_whole(tmp_path):
 
 
 def test_a_zip_cut_at_every_byte_is_an_error(tmp_path):
-    whole = zip_bytes(["a.txt", "b.txt"])
+    whole = zip_bytes(["a.txt", "b.txt"], b"a comment")
     path = write(tmp_path / "a.zip", whole)
     for size in range(len(whole) - 1, -1, -1):
         os.truncate(path, size)
@@ -298,8 +298,8 @@ def test_members_of_no_bytes_are_samples_with_an_empty_field(tmp_path, kind):
 
 
 def test_a_long_link_name_is_no_name(tmp_path):
-    """GNU's header K names what the next link leads to."""
+    """GNU's header K names what the next link leads to, and no file, should one follow."""
     target = header_block(b"././@LongLink", 200, b"K", b"ustar  \0") + padded(b"y" * 200)
-    blob = target + header_block(b"link.jpg", 0, b"2") + header_block(b"a.jpg", 2) + padded(b"ab") + END
+    blob = target + header_block(b"link.jpg", 0, b"2") + target + header_block(b"a.jpg", 0) + END
     rows = assert_same_outcome(index_tar, write(tmp_path / "a.tar", blob))
     assert rows.key_list() == [b"a"] and rows.skipped == {"link": 1}
