@@ -4,8 +4,12 @@ Every file of csrc/ is compiled once with the baseline instruction set. `pixel_k
 `augment_kernels.inc` are compiled once more for each wider instruction set by a small file of its own
 (`pixel_kernels_avx2.cpp` and so on) with the flags below; which one runs is decided on the machine that runs
 it, so one build serves every x86-64.
+
+FASTLOAD_SANITIZE=address,undefined (or thread) builds with these sanitizers instead of optimization, for
+`python -m benchmarks.sanitizers`, which does so in a folder of its own.
 """
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -46,13 +50,25 @@ class BuildNative(build_ext):
         super().build_extensions()
 
 
+OPTIMIZED = ["-O3"]
+SANITIZERS = os.environ.get("FASTLOAD_SANITIZE", "")
+if SANITIZERS:
+    OPTIMIZED = [
+        f"-fsanitize={SANITIZERS}",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+        "-O1",
+        "-g1",
+    ]
+
 # -ffp-contract=off: a fused multiply-add would round differently on machines that have one.
 native = Pybind11Extension(
     "fastload._native",
     sorted(str(path) for path in Path("csrc").glob("*.cpp")),
     depends=[str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)],
     cxx_std=17,
-    extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=[*OPTIMIZED, "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_link_args=[f"-fsanitize={SANITIZERS}"] if SANITIZERS else [],
     libraries=["dl", "pthread"] if sys.platform.startswith("linux") else [],
 )
 

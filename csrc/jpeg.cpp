@@ -22,6 +22,14 @@ constexpr int COLOR_GRAYSCALE = 1, COLOR_RGB = 2, COLOR_YCBCR = 3;
 constexpr int HEADER_OK = 1;
 constexpr size_t MESSAGE_SIZE = 200;  // JMSG_LENGTH_MAX
 
+// What libjpeg says where pixels are missing or wrong, and it would fill them with gray: one of these in a message of
+// its warnings is damage. The other warnings are harmless: a revision or an Adobe transform that it does not know, SOS
+// parameters that a baseline decoder does not need, a bad ICC profile, and "N extraneous bytes before marker", since
+// what came before them has been decoded (padding, or more rows than the header counts). The texts are compared
+// because the numbers of the messages differ between ABI 62 and 80.
+constexpr const char *DAMAGE[] = {"premature end of data segment", "bad Huffman code", "bad arithmetic code",
+                                  "instead of RST", "Inconsistent progression"};
+
 struct ErrorManager {
     void (*error_exit)(void *);
     void (*emit_message)(void *, int);
@@ -45,10 +53,16 @@ struct SourceManager {
     void (*term_source)(void *);
 };
 
+struct ProgressMonitor {
+    void (*progress_monitor)(void *);
+    long pass_counter, pass_limit;
+    int completed_passes, total_passes;
+};
+
 struct Decompress {
     ErrorManager *err;
     void *mem;
-    void *progress;
+    ProgressMonitor *progress;
     void *client_data;
     int is_decompressor;
     int global_state;
@@ -88,6 +102,11 @@ struct Component {
 static_assert(sizeof(Component) == 96, "ABI layout");
 static_assert(sizeof(ErrorManager) <= 256 && offsetof(ErrorManager, num_warnings) == 128, "ABI layout");
 
+// jpeg_memory_mgr's first member. What lives as long as the decoder is asked for from pool 0.
+using AllocateSmall = void *(*)(void *, int, size_t);
+constexpr int POOL_PERMANENT = 0;
+constexpr size_t TABLE_ALIGNMENT = 32;
+
 struct Functions {
     void *(*std_error)(ErrorManager *);
     void (*create)(Decompress *, int, size_t);
@@ -111,8 +130,13 @@ struct JpegState {
     Decompress decompress;
     ErrorManager errors;
     SourceManager source;
+    ProgressMonitor progress;
     std::jmp_buf escape;
     char message[MESSAGE_SIZE];
+    std::vector<uint8_t> row;  // of `check`
+    AllocateSmall allocate;
+    size_t tables_used;
+    alignas(TABLE_ALIGNMENT) unsigned char tables[4096];  // 4 quantization and 8 Huffman tables: 2944 bytes
 };
 
 namespace {
@@ -128,9 +152,29 @@ JpegState *state_of(void *decompress) {
     std::longjmp(state->escape, 1);
 }
 void on_message(void *decompress, int level) {
-    if (level < 0) state_of(decompress)->errors.num_warnings++;  // kept quiet: Pillow accepts what only warns
+    if (level >= 0) return;
+    JpegState *state = state_of(decompress);
+    state->errors.format_message(decompress, state->message);
+    for (const char *text : DAMAGE)
+        if (std::strstr(state->message, text)) std::longjmp(state->escape, 1);
+    state->message[0] = 0;
+}
+void on_progress(void *decompress) {
+    JpegState *state = state_of(decompress);
+    if (state->decompress.input_scan_number <= JpegDecoder::MOST_SCANS) return;
+    std::snprintf(state->message, MESSAGE_SIZE, "more than %d scans", JpegDecoder::MOST_SCANS);
+    std::longjmp(state->escape, 1);
 }
 void on_output(void *) {}
+// After jpeg_CreateDecompress only tables are permanent: they get a place that the next image takes again.
+void *on_allocate(void *decompress, int pool, size_t size) {
+    JpegState *state = state_of(decompress);
+    size_t left = sizeof state->tables - state->tables_used;
+    size_t whole = (size + TABLE_ALIGNMENT - 1) / TABLE_ALIGNMENT * TABLE_ALIGNMENT;
+    if (pool != POOL_PERMANENT || size > left || whole > left) return state->allocate(decompress, pool, size);
+    state->tables_used += whole;
+    return state->tables + state->tables_used - whole;
+}
 void on_init_source(void *) {}
 int on_fill_input(void *) { return 0; }  // all bytes were given at once: asking for more means that the file was cut
 void on_skip_input(void *decompress, long count) {
@@ -164,6 +208,11 @@ bool create(JpegState *state, int abi) {
     prepare(state);
     functions.create(&state->decompress, abi, abi == 62 ? STRUCT_SIZE_ABI_62 : STRUCT_SIZE_ABI_80);
     state->decompress.src = &state->source;
+    state->progress.progress_monitor = on_progress;
+    state->decompress.progress = &state->progress;
+    auto *allocate = static_cast<AllocateSmall *>(state->decompress.mem);
+    state->allocate = *allocate;
+    *allocate = on_allocate;
     return true;
 }
 
@@ -171,6 +220,23 @@ template <class Function>
 bool find(void *handle, const char *name, Function *function) {
     *function = reinterpret_cast<Function>(dlsym(handle, name));
     return *function != nullptr;
+}
+
+// jpeg_abort_decompress keeps the tables of the last image, and a file that lacks its own would be decoded with those:
+// to other pixels on every thread. A decoder made anew for each image would cost 11 us (libjpeg-turbo 3.2 then asks
+// CPUID three times, which a hypervisor answers).
+void forget_tables(JpegState *state) {
+    Decompress &decompress = state->decompress;
+    for (auto *pointers : {decompress.quantization_tables, decompress.dc_tables, decompress.ac_tables})
+        std::fill(pointers, pointers + 4, nullptr);
+    state->tables_used = 0;
+}
+
+// From behind, where it is in a whole file. Within a scan 0xFF is followed by 0, so this is no part of its content.
+bool has_end_marker(const uint8_t *bytes, size_t size) {
+    for (size_t i = size; i >= 2; i--)
+        if (bytes[i - 1] == 0xD9 && bytes[i - 2] == 0xFF) return true;
+    return false;
 }
 
 // The empty string, or why this library will not do.
@@ -242,16 +308,41 @@ JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
     state_->message[0] = 0;
     if (setjmp(state_->escape)) return Status::damaged;
     functions.abort(&state_->decompress);
-    state_->errors.num_warnings = 0;
+    forget_tables(state_);
     state_->source.next_input_byte = bytes;
     state_->source.bytes_in_buffer = size;
     if (functions.read_header(&state_->decompress, 1) != HEADER_OK) {
         std::snprintf(state_->message, MESSAGE_SIZE, "the file ends within its header");
         return Status::damaged;
     }
+    // A crop may not need the rows that are missing, and how far libjpeg is asked to read depends on the kernels.
+    if (!has_end_marker(state_->source.next_input_byte, state_->source.bytes_in_buffer)) {
+        std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: it has no end marker");
+        return Status::damaged;
+    }
     int space = state_->decompress.jpeg_color_space;
     bool known = space == COLOR_GRAYSCALE || space == COLOR_RGB || space == COLOR_YCBCR;
-    return known ? Status::ok : Status::unsupported;
+    bool lossless = state_->decompress.components[0].scaled_size == 1;  // what libjpeg-turbo sets for "blocks" of one
+    return known && !lossless ? Status::ok : Status::unsupported;
+}
+
+JpegDecoder::Status JpegDecoder::check(const uint8_t *bytes, size_t size) {
+    if (open(bytes, size) == Status::damaged) return Status::damaged;
+    if (setjmp(state_->escape)) return Status::damaged;
+    Decompress &decompress = state_->decompress;
+    decompress.scale_denom = 8;  // every code is read, and of the inverse DCT next to nothing is left to do
+    if (!functions.start(&decompress)) {
+        std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut");
+        return Status::damaged;
+    }
+    state_->row.resize(static_cast<size_t>(decompress.output_width) *
+                       static_cast<size_t>(decompress.output_components));
+    while (decompress.output_scanline < decompress.output_height) {
+        uint8_t *row = state_->row.data();
+        uint32_t done = 0;
+        if (read_some(&row, 1, &done) != Status::ok) return Status::damaged;
+    }
+    return Status::ok;
 }
 
 uint32_t JpegDecoder::stored_width() const { return state_->decompress.image_width; }

@@ -1,6 +1,8 @@
-// The Python face of jpeg: which library is loaded.
+// The Python face of jpeg: which library is loaded, and what is damaged in a file.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+
+#include <new>
 
 #include "jpeg.h"
 
@@ -17,6 +19,24 @@ void bind_jpeg(pybind11::module_ &module) {
             return py::make_tuple(loaded->path, loaded->abi, reasons);
         },
         py::arg("paths"), "(path, abi, reasons) of the libjpeg in use; path is None where none of `paths` will do.");
+    module.attr("MOST_JPEG_SCANS") = JpegDecoder::MOST_SCANS;
+    module.def(
+        "jpeg_damage",
+        [](const py::buffer &content) {
+            py::buffer_info view = content.request();
+            std::string reasons;
+            const bool loaded = load_jpeg_library({}, &reasons) != nullptr;
+            if (!loaded || view.ndim != 1 || view.itemsize != 1 || (view.size > 0 && view.strides[0] != 1))
+                throw py::value_error("jpeg_damage: load a libjpeg first, and give contiguous bytes");
+            py::gil_scoped_release unlocked;
+            JpegDecoder decoder;
+            JpegDecoder::Status status =
+                decoder.check(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size));
+            if (status != JpegDecoder::Status::damaged) return std::string();
+            if (decoder.out_of_memory()) throw std::bad_alloc();
+            return std::string(decoder.message());
+        },
+        py::arg("content"), "What is damaged in a JPEG, found by reading all of it; empty for one that is whole.");
 }
 
 }  // namespace fastload

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace fastload {
@@ -55,6 +56,7 @@ class ZipWalk {
                            std::to_string(directory.count) + ", starting",
                        COPY_AGAIN);
         }
+        check_overlap();
     }
 
    private:
@@ -153,15 +155,41 @@ class ZipWalk {
             std::memcmp(head.data() + LOCAL_BYTES, entry.name.data(), entry.name.size()) != 0) {
             file_.fail(entry.local_offset, "no local header of '" + entry.name + "'", COPY_AGAIN);
         }
+        if (contradicts(head.data(), entry)) {
+            file_.fail(entry.local_offset, "the local header of '" + entry.name + "' contradicts the directory",
+                       COPY_AGAIN);
+        }
         const uint64_t start = entry.local_offset + head_bytes + little(&head[28], 2);
         if (start > directory.start || entry.size_bytes > directory.start - start) {
             file_.fail(entry.local_offset, "'" + entry.name + "' runs into the directory", COPY_AGAIN);
         }
+        extents_.emplace_back(entry.local_offset, start + entry.size_bytes);
         rows_.add(entry.name, entry.local_offset, start, entry.size_bytes);
+    }
+
+    // Whether a local header makes of a stored member something else. Sizes may stand behind the content instead (flag
+    // 8), or in a zip64 field.
+    static bool contradicts(const unsigned char *head, const Entry &entry) {
+        const uint64_t flags = little(head + 6, 2), method = little(head + 8, 2), full = 0xffffffff;
+        if (method != 0 || (flags & 0x2041) != 0) return true;
+        for (uint64_t size : {little(head + 18, 4), little(head + 22, 4)})
+            if ((flags & 8) == 0 && size != full && size != entry.size_bytes) return true;
+        return false;
+    }
+
+    // A damaged length of a local header's extra field moves a member's content into the next member.
+    void check_overlap() {
+        std::sort(extents_.begin(), extents_.end());
+        for (size_t i = 1; i < extents_.size(); ++i) {
+            if (extents_[i].first < extents_[i - 1].second) {
+                file_.fail(extents_[i].first, "two members overlap, the second", COPY_AGAIN);
+            }
+        }
     }
 
     ContainerFile &file_;
     RowBuilder &rows_;
+    std::vector<std::pair<uint64_t, uint64_t>> extents_;  // of the members: local header, end of the content
 };
 
 }  // namespace

@@ -3,7 +3,7 @@
 `pictures()` are files that must decode, by name; `broken()` are files that must be refused with a reason.
 Both are made once a process. `picture(width, height, seed)` is a photo-like image, smooth with edges and a
 little noise, so that resize filters and JPEG have something to get wrong. `photos()` are the real ones in
-tests/data/photos.
+tests/data/photos. What no encoder writes is made by hand in odd_images.py.
 """
 
 import functools

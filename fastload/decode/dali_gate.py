@@ -12,13 +12,21 @@ What stays with Pillow, although DALI could decode most of it:
   which nobody trains on;
 - more than 8 bits: DALI scales by 255/65535 and rounds, the reference shifts, and they differ by a level;
 - JPEGs with four channels or with RGB inside: on a GPU the colour conversion is nvJPEG's own;
-- JPEG and WebP files that end early, as broken downloads do: found here, they cost no second run.
+- JPEG, WebP and BMP files that end early, as broken downloads do: found here, they cost no second run. Of a
+  BMP that lacks its last padding nvImageCodec makes garbage, without a word;
+- what takes DALI minutes or gigabytes: JPEGs of very many scans, PNGs with large packed texts.
+
+Where DALI is less strict than the other backends (damage.py): of a JPEG with damage between its header and
+its end marker it fills in what is missing, and libjpeg-turbo's warning goes to stderr. Finding that takes
+reading all codes on the CPU, most of the work that DALI is there to take over.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from fastload import _native
+from fastload.decode.damage import packed_text_bytes
 from fastload.decode.image_header import ImageHeader
 from fastload.decode.spec import Geometries, ImageSpec
 from fastload.errors import ConfigError
@@ -31,6 +39,8 @@ _SUPPORT = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 # a decoder does not look outside the region (libjpeg-turbo does; nobody says so of nvJPEG).
 MARGIN = 4
 _EDGE = 1e-6  # pixels: more than float64 sums are off by, less than two centres on different edges differ by
+# Unpacked they may be a thousand times as many, and libpng keeps them. Pillow is given none of them.
+_MOST_TEXT_BYTES = 1 << 16
 _TAIL_BYTES = 64  # where the end of a JPEG nearly always is; looking through all of it takes longer
 
 
@@ -78,12 +88,17 @@ def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -
         return False
     if header.format == "jpeg" and (header.channels not in (1, 3) or header.adobe_transform == 0):
         return False
+    if header.format == "jpeg" and _scans_at_most(content) > _native.MOST_JPEG_SCANS:
+        return False
+    if header.format == "png" and packed_text_bytes(content) > _MOST_TEXT_BYTES:
+        return False
     try:
         stream = library.nvimgcodec.CodeStream(content)
         # The type, too: some damaged files have a size and no valid sample type, and DALI throws at them.
-        return stream.dtype == np.uint8 and (stream.width, stream.height) == (header.width, header.height)
-    except (RuntimeError, TypeError, ValueError):
+        told = stream.dtype, stream.width, stream.height
+    except (RuntimeError, TypeError, ValueError):  # of the parser's own, about the file
         return False
+    return told == (np.uint8, header.width, header.height)
 
 
 def arguments(
@@ -141,8 +156,13 @@ def _nudges(box: np.ndarray, chosen: Geometries) -> np.ndarray:
     return nudges
 
 
+def _scans_at_most(content: np.ndarray) -> int:
+    """Their markers, and bytes of previews and trailers that look like one; DALI itself reads any number."""
+    return int(np.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA)))
+
+
 def _ends_well(header: ImageHeader, content: np.ndarray) -> bool:
-    """False where a JPEG or WebP file is cut: the end-of-image marker, or the bytes that RIFF counts.
+    """False where a JPEG, WebP or BMP is cut: its end marker, the bytes that RIFF counts, rows of words.
 
     A JPEG that holds another one, as a preview, may be cut and still have a marker: DALI's run finds it.
     """
@@ -150,5 +170,12 @@ def _ends_well(header: ImageHeader, content: np.ndarray) -> bool:
         end = b"\xff\xd9"
         return end in content[-_TAIL_BYTES:].tobytes() or end in content.tobytes()
     if header.format == "webp":
-        return int.from_bytes(content[4:8].tobytes(), "little") + 8 <= len(content)
+        return _little(content[4:8]) + 8 <= len(content)
+    if header.format == "bmp":
+        bits = _little(content[24:26] if _little(content[14:18]) == 12 else content[28:30])
+        return _little(content[10:14]) + -(-header.width * bits // 32) * 4 * header.height <= len(content)
     return True
+
+
+def _little(content: np.ndarray) -> int:
+    return int.from_bytes(content.tobytes(), "little")

@@ -4,7 +4,9 @@ flipped.
 In come the bytes of a file, an `ImageSpec`, seed and position; out come uint8 [height, width, 3] and the
 geometry. Promised: the format is told by the bytes; of several frames or pages the first is taken; EXIF
 orientation (see image_header.py) is applied; more than `max_pixels` are refused before a pixel is decoded;
-whatever is wrong becomes one SampleError with the reason. ICC profiles are ignored.
+whatever is wrong with the file becomes one SampleError with the reason, also where Pillow would fill in what
+is missing (damage.py); errors of this program, of an installation or for want of memory pass through. ICC
+profiles are ignored.
 
 One conversion to RGB each, the same in all backends:
 - gray, with or without alpha, is replicated; 1 bit is 0 and 255; a palette is looked up, its transparency
@@ -28,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from fastload.decode.damage import check_jpeg, check_rows, pixel_chunks
 from fastload.decode.image_header import ImageHeader, image_header
 from fastload.decode.spec import (
     DEFAULT_MAX_PIXELS,
@@ -56,6 +59,15 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+_PLAINLY = {  # how what Pillow says begins -> what it means
+    "not identified by this driver": "its header is damaged or cut",
+    "unpack": "its header is damaged or cut",
+    "Truncated File Read": "its header is damaged or cut",
+    "could not create decoder object": "its chunks are damaged or cut",
+    "failed to read next frame": "its pixels are damaged or cut",
+    "cannot load this image": "it holds no pixels",
+    "decoder error -2": "its pixels are damaged or cut",
+}
 
 
 class DecodedImage(NamedTuple):
@@ -82,18 +94,19 @@ def decode_image(
         guide's.
     Raises SampleError with the reason, without saying which sample: the caller knows.
     """
+    content = bytes(content)
     header = image_header(content)
-    with _reasons(header.format):
-        image, orientation = _open(content, header, max_pixels)
-        own = _upright_size(image, header, orientation)
-        size = guide or own
-        chosen = geometry(spec, *size, seed, position)
-        view = stretched(chosen, size, own)
-        divisor = denominator(spec.scaled, view) if header.format == "jpeg" else 1
-        if divisor > 1:
+    image, orientation = _open(content, header, max_pixels)
+    own = _upright_size(image, header, orientation)
+    size = guide or own
+    chosen = geometry(spec, *size, seed, position)
+    view = stretched(chosen, size, own)
+    divisor = denominator(spec.scaled, view) if header.format == "jpeg" else 1
+    if divisor > 1:
+        with _reasons(header.format):
             # draft takes the largest scale that leaves at least this size, which is 1/divisor, and rounds up
             image.draft(None, (image.size[0] // divisor, image.size[1] // divisor))
-        rgb = _upright(image, header, orientation)
+    rgb = _upright(image, content, header, orientation)
     scaled_size, box = scaled_box(view, *own, divisor, header.orientation)
     if rgb.size != scaled_size:  # a damaged TIFF directory, which two parsers read differently
         raise SampleError(f"decoded to {rgb.size} pixels, where its header promised {scaled_size}")
@@ -102,18 +115,18 @@ def decode_image(
 
 def decode_rgb(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     """The whole upright image: [height, width, 3] uint8. Raises SampleError with the reason."""
+    content = bytes(content)
     header = image_header(content)
-    with _reasons(header.format):
-        image, orientation = _open(content, header, max_pixels)
-        return np.array(_upright(image, header, orientation))
+    image, orientation = _open(content, header, max_pixels)
+    return np.array(_upright(image, content, header, orientation))
 
 
 def upright_size(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
     """Width and height of the upright image, without decoding: the `guide` of fields that are like this."""
+    content = bytes(content)
     header = image_header(content)
-    with _reasons(header.format):
-        image, orientation = _open(content, header, max_pixels)
-        return _upright_size(image, header, orientation)
+    image, orientation = _open(content, header, max_pixels)
+    return _upright_size(image, header, orientation)
 
 
 def render(
@@ -149,14 +162,17 @@ def _open(content: bytes, header: ImageHeader, max_pixels: int) -> tuple[Image.I
     _check_pixels(header.width, header.height, max_pixels)
     opener = _opener(content, header)
     if opener is None:
-        raise SampleError(f"not an image of a known format: it begins with {bytes(content[:12])}")
-    image = opener(io.BytesIO(content), "")
+        raise SampleError(f"not an image of a known format: it begins with {content[:12]}")
+    given = pixel_chunks(content) if header.format == "png" else content
+    with _reasons(header.format):
+        image = opener(io.BytesIO(given), "")
     _check_pixels(*image.size, max_pixels)
     # Pillow takes the orientation from XMP where EXIF has none; no other decoder does.
     for name in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(name, None)
     if header.format == "unknown":
-        return image, image.getexif().get(_EXIF_ORIENTATION, 1)
+        with _reasons(header.format):
+            return image, image.getexif().get(_EXIF_ORIENTATION, 1)
     return image, (
         1 if header.format == "tiff" else header.orientation
     )  # Pillow turns a TIFF when it is decoded
@@ -164,7 +180,7 @@ def _open(content: bytes, header: ImageHeader, max_pixels: int) -> tuple[Image.I
 
 def _opener(content: bytes, header: ImageHeader):
     """The class of Pillow that reads this format; None where there is none. Imported when first needed."""
-    prefix = bytes(content[:16])
+    prefix = content[:16]
     if header.format == "jpeg":
         from PIL.JpegImagePlugin import JpegImageFile as opener
     elif header.format == "png":
@@ -200,9 +216,16 @@ def _upright_size(image: Image.Image, header: ImageHeader, orientation: int) -> 
     return (height, width) if orientation >= 5 else (width, height)
 
 
-def _upright(image: Image.Image, header: ImageHeader, orientation: int) -> Image.Image:
+def _upright(image: Image.Image, content: bytes, header: ImageHeader, orientation: int) -> Image.Image:
     """Decodes, converts to RGB and turns."""
-    image.load()
+    if header.format == "jpeg":
+        check_jpeg(content)
+        # In one piece: the decoder of arithmetic codes cannot wait for the next.
+        image.decodermaxblock = max(image.decodermaxblock, len(content))
+    with _reasons(header.format):
+        image.load()
+    if header.format == "png":
+        check_rows(image, content)
     return turned(_rgb(image, header), orientation)
 
 
@@ -216,11 +239,12 @@ def _rgb(image: Image.Image, header: ImageHeader) -> Image.Image:
         return _gray(_checked(np.asarray(image), 65535, "gray of 32 bits") >> 8)
     if image.mode == "F":
         return _gray(np.rint(_checked(np.asarray(image), 1.0, "gray floats") * np.float32(255)))
-    if image.mode in ("P", "PA", "RGBa"):
-        image = image.convert("RGBA")
-    elif image.mode == "La":
-        image = image.convert("LA")
-    return image.convert("RGB")
+    with _reasons(header.format):
+        if image.mode in ("P", "PA", "RGBa"):
+            image = image.convert("RGBA")
+        elif image.mode == "La":
+            image = image.convert("LA")
+        return image.convert("RGB")
 
 
 def _gray(levels: np.ndarray) -> Image.Image:
@@ -239,14 +263,16 @@ def _checked(levels: np.ndarray, highest: float, what: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reasons(format: str):
-    """Turns whatever Pillow raises into a SampleError; its plugins raise nearly every class that there is."""
+    """Turns what calls of Pillow raise into a SampleError; its plugins raise nearly any class that there is.
+
+    Nothing else belongs inside. Want of memory and a missing plugin are no file's fault.
+    """
     try:
         yield
-    except (SampleError, MemoryError):
+    except (MemoryError, ImportError):
         raise
     except Exception as error:
         kind = "image" if format == "unknown" else f"{format.upper()} image"
         reason = " ".join(str(error).split()) or type(error).__name__
-        if reason == "not identified by this driver":
-            reason = "its header is damaged or cut"
+        reason = next((plain for said, plain in _PLAINLY.items() if reason.startswith(said)), reason)
         raise SampleError(f"cannot decode the {kind}: {reason}") from error

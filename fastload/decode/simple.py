@@ -2,17 +2,22 @@
 
 In, out and promised: as `pillow.decode_image`, which it stands in for; the package brings a libjpeg-turbo of
 its own and decodes with the GIL released, but is entered once an image, on Python's threads.
+
+Of damage.py's rule it knows what the package tells, the last of libjpeg's warnings: a file is whole if that
+is of bytes that were skipped. Lossless gray, which Pillow could decode, is refused.
 """
 
 import numpy as np
 from PIL import Image
 
+from fastload import _native
 from fastload.decode import pillow
 from fastload.decode.image_header import image_header
 from fastload.decode.spec import ImageSpec, denominator, geometry, scaled_box, stretched
 from fastload.errors import SampleError
 
 _CMYK_CHANNELS = 4
+_SCAN = b"\xff\xda"  # the marker that begins one
 
 
 def decode_image(
@@ -33,6 +38,8 @@ def decode_image(
         return pillow.decode_image(content, spec, seed, position, max_pixels=max_pixels, guide=guide)
     if header.width * header.height > max_pixels:
         raise SampleError(f"{header.width} x {header.height} pixels are more than max_pixels={max_pixels}")
+    if header.progressive and bytes(content).count(_SCAN) > _native.MOST_JPEG_SCANS:
+        raise SampleError(f"cannot decode the JPEG image: more than {_native.MOST_JPEG_SCANS} scans")
     own = header.upright
     size = guide or own
     chosen = geometry(spec, *size, seed, position)
@@ -51,8 +58,12 @@ def _decode(content, width: int, height: int, d: int) -> np.ndarray:
     """[ceil(height / d), ceil(width / d), 3] uint8, as stored."""
     import simplejpeg
 
-    scaled = {} if d == 1 else {"min_width": -(-width // d), "min_height": -(-height // d), "min_factor": 1}
+    options = {"colorspace": "RGB", "fastdct": False, "fastupsample": False}
+    if d > 1:
+        options |= {"min_width": -(-width // d), "min_height": -(-height // d), "min_factor": 1}
     try:
-        return simplejpeg.decode_jpeg(content, colorspace="RGB", fastdct=False, fastupsample=False, **scaled)
+        return simplejpeg.decode_jpeg(content, **options)
     except ValueError as error:
-        raise SampleError(f"cannot decode the JPEG image: {error}") from error
+        if "extraneous bytes" not in str(error):
+            raise SampleError(f"cannot decode the JPEG image: {error}") from error
+    return simplejpeg.decode_jpeg(content, **options, strict=False)

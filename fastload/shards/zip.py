@@ -3,17 +3,19 @@
 In: the path of a zip. Out: `Rows` (see rows.py). Promised: nothing is passed over in silence.
 
 Members count in the order of the central directory. Each one's local header is read too, because only it
-tells where the content starts; its signature and name must agree with the directory. Directories and symbolic
-links are no samples; they are counted in `Rows.skipped`. A root `dataset.json` is no sample (EDM keeps labels
-there; labels.py reads them). Refused by name: compressed and encrypted members. Refused: several disks, bytes
-put before the zip, a directory whose length or count is wrong. Names stay the bytes that the zip holds, also
-where a zip of the old kind declares them as code page 437: tools on Linux write UTF-8 there.
+tells where the content starts; its signature, name, method and sizes must agree with the directory.
+Directories and symbolic links are no samples; they are counted in `Rows.skipped`. A root `dataset.json` is no
+sample (EDM keeps labels there; labels.py reads them). Refused by name: compressed and encrypted members.
+Refused: several disks, bytes put before the zip, a directory whose length or count is wrong, members that
+overlap. Names stay the bytes that the zip holds, also where a zip of the old kind declares them as code page
+437: tools on Linux write UTF-8 there.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from itertools import pairwise
 from typing import BinaryIO
 
 from fastload import _native
@@ -56,6 +58,7 @@ class _ZipWalk:
         self.size_bytes = os.fstat(file.fileno()).st_size
         self.rows = RowBuilder(name, has_label_file=True)
         self.header_bytes = 0
+        self.extents: list[tuple[int, int]] = []  # of the members: local header, end of the content
 
     def run(self) -> Rows:
         start, stop, claimed = self._find_directory()
@@ -73,6 +76,7 @@ class _ZipWalk:
         if count != claimed:
             what = f"the directory has {count} entries and claims {claimed}, starting"
             raise damaged(self.name, start, what, COPY_AGAIN)
+        self._check_overlap()
         return self.rows.finish(self.header_bytes)
 
     def _find_directory(self) -> tuple[int, int, int]:
@@ -142,18 +146,33 @@ class _ZipWalk:
             raise damaged(self.name, local, f"'{shown(member)}' is encrypted", REPACK)
         if method != 0 or packed != size:
             raise damaged(self.name, local, f"'{shown(member)}' is compressed (method {method})", REPACK)
-        start = self._content_start(member, local)
+        start = self._content_start(member, local, size)
         if start + size > directory_start:
             raise damaged(self.name, local, f"'{shown(member)}' runs into the directory", COPY_AGAIN)
+        self.extents.append((local, start + size))
         self.rows.add(member, local, start, size)
 
-    def _content_start(self, member: bytes, local: int) -> int:
+    def _content_start(self, member: bytes, local: int, size: int) -> int:
         head_bytes = _LOCAL.size + len(member)
         head = self._read(local, head_bytes) if local + head_bytes <= self.size_bytes else bytes(head_bytes)
-        signature, *_, local_name_bytes, local_extra_bytes = _LOCAL.unpack_from(head)
+        signature, _, flags, method, *_, packed, unpacked, local_name_bytes, local_extra_bytes = (
+            _LOCAL.unpack_from(head)
+        )
         if signature != b"PK\3\4" or local_name_bytes != len(member) or head[_LOCAL.size :] != member:
             raise damaged(self.name, local, f"no local header of '{shown(member)}'", COPY_AGAIN)
+        # Sizes may stand behind the content instead (flag 8), or in a zip64 field.
+        sized = flags & 8 or {packed, unpacked} <= {size, FULL}
+        if method != 0 or flags & 0x2041 or not sized:
+            what = f"the local header of '{shown(member)}' contradicts the directory"
+            raise damaged(self.name, local, what, COPY_AGAIN)
         return local + head_bytes + local_extra_bytes
+
+    def _check_overlap(self) -> None:
+        """A damaged length of a local header's extra field moves a member's content into the next member."""
+        for (_, end), (begin, _) in pairwise(sorted(self.extents)):
+            if begin < end:
+                what = "two members overlap, the second"
+                raise damaged(self.name, begin, what, COPY_AGAIN)
 
     def _zip64(self, extra: bytes, numbers: tuple, member: bytes, entry_offset: int) -> list[int]:
         """Extra field 1 holds, in the order (size, packed, local), those of the three that did not fit."""

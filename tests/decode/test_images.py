@@ -53,7 +53,10 @@ def decoded(tmp_path, blobs, fields, **settings):
     assert images.wait(60)
     for name, i in images.others():
         images.render_other(name, i)
-    images.settle(lambda i: f"sample {i}")
+    errors = images.settle()
+    if errors:
+        name, i = min(errors, key=lambda place: (place[1], list(fields).index(place[0])))
+        raise SampleError(f"sample {i}: field {name!r}: {errors[name, i]}")
     return images, {name: images.tensor(name) for name in fields}
 
 

@@ -141,7 +141,7 @@ def test_a_flipped_bit_is_found_or_the_rows_still_lie_inside_the_file(tmp_path):
         ),
         (
             lambda blob: _entry(blob, 20, struct.pack("<2L", 10**6, 10**6)),
-            "'a.jpg' runs into the directory at byte 0",
+            "the local header of 'a.jpg' contradicts the directory at byte 0",
         ),
         (lambda blob: _entry(blob, 24, struct.pack("<L", 2**32 - 1)), "'a.jpg' has no zip64 sizes"),
         (

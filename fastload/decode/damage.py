@@ -1,0 +1,128 @@
+"""What is wrong with a file that Pillow decodes all the same, with gray or black where pixels are missing.
+
+In come the bytes of a JPEG or PNG that Pillow has opened; out comes a SampleError that says what is damaged,
+or nothing. Promised: the rule of csrc/jpeg.h for JPEGs, so that the reference and the native threads refuse
+the same files; nothing of what a PNG inflates to is kept.
+
+The rule, whoever decodes. A JPEG is whole if it has an end marker and libjpeg had no need to fill in pixels:
+its warnings of a premature end, a bad code, a lost restart interval or scans that do not fit each other are
+damage. Harmless are bytes that it skips before a marker, and whatever follows the end: padding, previews,
+films. A PNG is whole if all of its rows are there; what follows them, checksums and the end chunk too, may be
+cut. Of a GIF, WebP, BMP, TIFF or PNM Pillow itself refuses what ends early. No check finds levels that are
+wrong and can be read, as JPEG has no checksum; nor a JPEG of arithmetic codes that is cut and closed again by
+an end marker, as its codes never run out.
+
+DALI looks at less (dali_gate.py). Without a libjpeg (backend.py) a JPEG is taken as Pillow or simplejpeg take
+it.
+"""
+
+import functools
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from fastload import _native, backends
+from fastload.errors import SampleError
+
+_PIECE_BYTES = 1 << 16  # inflated at a time, and dropped
+# Adam7: left, top, and the steps to the right and down, of the seven passes
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PALETTE = 3
+
+
+def check_jpeg(content: bytes) -> None:
+    """Raises SampleError for a JPEG that libjpeg would complete with gray, or read for minutes."""
+    if not _has_libjpeg():
+        return
+    reason = _native.jpeg_damage(content)
+    if reason:
+        raise SampleError(f"cannot decode the JPEG image: {reason}")
+
+
+def pixel_chunks(content: bytes) -> bytes:
+    """The PNG without what no pixel depends on: texts, profiles, and the later frames of an animation.
+
+    Pillow inflates texts and profiles when it opens a file, and refuses one whose texts are large, as the
+    workflows are that some programs keep there. Raises SampleError for a palette image without a palette,
+    which Pillow would show black.
+    """
+    kept, start, has_palette = [], 0, False
+    for at, kind, stop in _chunks(content):
+        has_palette = has_palette or kind == b"PLTE"
+        if kind == b"IDAT" and _colour_type(content) == _PALETTE and not has_palette:
+            raise SampleError("cannot decode the PNG image: it has no palette")
+        if kind[0] & 0x20 and kind != b"tRNS":  # lower case: ancillary
+            kept.append(content[start:at])
+            start = stop
+    return b"".join((*kept, content[start:])) if start else content
+
+
+def check_rows(image: Image.Image, content: bytes) -> None:
+    """Raises SampleError for a PNG whose pixels end early, which Pillow leaves black.
+
+    image: as decoded from `content`. All is inflated a second time only where the last row is black, or the
+    rows are interlaced.
+    """
+    is_interlaced = content[28] != 0
+    if is_interlaced or not np.asarray(image)[-1].any():
+        needed, found = _pixel_bytes(content), 0
+        for piece in _inflated(content):
+            found += len(piece)
+            if found >= needed:
+                return
+        raise SampleError(f"cannot decode the PNG image: its pixels end after {found} of {needed} bytes")
+
+
+def packed_text_bytes(content: bytes) -> int:
+    """Bytes of the texts and profiles that a PNG stores deflated."""
+    texts = (b"zTXt", b"iTXt", b"iCCP")
+    return sum(stop - at for at, kind, stop in _chunks(content) if kind in texts)
+
+
+@functools.cache
+def _has_libjpeg() -> bool:
+    path, _, _ = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
+    return path is not None
+
+
+def _chunks(content: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """(start, type, stop) of every whole chunk; stops at what is none."""
+    at = 8
+    while at + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        stop = at + 12 + length
+        if stop > len(content) or not kind.isalpha():
+            return
+        yield at, kind, stop
+        at = stop
+
+
+def _colour_type(content: bytes) -> int:
+    return content[25]
+
+
+def _pixel_bytes(content: bytes) -> int:
+    """What the pixels of a PNG inflate to: rows of whole bytes, each behind the byte of its filter."""
+    width, height, bits = struct.unpack_from(">IIB", content, 16)
+    bits_of_pixel = bits * {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}[_colour_type(content)]
+    passes = _PASSES if content[28] else ((0, 0, 1, 1),)
+    needed = 0
+    for left, top, right, down in passes:
+        columns, rows = -(-(width - left) // right), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            needed += rows * (1 + -(-columns * bits_of_pixel // 8))
+    return needed
+
+
+def _inflated(content: bytes) -> Iterator[bytes]:
+    inflate = zlib.decompressobj()
+    for at, kind, stop in _chunks(content):
+        if kind != b"IDAT":
+            continue
+        rest = content[at + 8 : stop - 4]
+        while rest and not inflate.eof:
+            yield inflate.decompress(rest, _PIECE_BYTES)
+            rest = inflate.unconsumed_tail
