@@ -160,7 +160,7 @@ ImageField checked_field(const FieldRequest &field, size_t samples, size_t blobs
 
 std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<ByteBatch> bytes,
                                       const std::vector<FieldRequest> &fields, uint64_t seed,
-                                      const Positions &positions, uint64_t max_pixels) {
+                                      const Positions &positions, uint64_t max_pixels, bool urgent) {
     std::string reasons;
     if (!load_jpeg_library({}, &reasons)) throw std::runtime_error("no libjpeg is loaded");
     ImageRequest request{{}, {positions.data(), positions.data() + positions.size()}, seed, max_pixels};
@@ -172,9 +172,9 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
     auto batch = std::make_shared<ImageBatch>(bytes, std::move(request));
     auto pool = decoder.pool();
     // The reader's thread hands the batch on; where the pool went away meanwhile, the batch is over.
-    bytes->then([weak = std::weak_ptr<ThreadPool>(pool), batch] {
+    bytes->then([weak = std::weak_ptr<ThreadPool>(pool), batch, urgent] {
         if (auto alive = weak.lock()) {
-            alive->submit(batch);
+            alive->submit(batch, urgent);
         } else {
             batch->cancel();
             batch->finished();
@@ -254,7 +254,7 @@ void bind_image_batch(py::module_ &module) {
     py::class_<ImageDecoder>(module, "ImageDecoder", "Decoder threads of fastload's own.")
         .def(py::init<int>(), py::arg("threads"))
         .def("submit", &submit, py::arg("bytes"), py::arg("fields"), py::arg("seed"), py::arg("positions"),
-             py::arg("max_pixels"))
+             py::arg("max_pixels"), py::kw_only(), py::arg("urgent") = false, "urgent: before all that waits.")
         .def_property_readonly("threads", [](const ImageDecoder &decoder) { return decoder.pool()->threads(); })
         .def_property_readonly("alive", [](const ImageDecoder &decoder) { return decoder.pool()->alive(); });
 }

@@ -215,7 +215,7 @@ class ShardReader {
 
     std::shared_ptr<ByteBatch> submit(std::shared_ptr<FileTable> files, Array<int32_t> file_ids, Array<int64_t> offsets,
                                       Array<int64_t> sizes, const std::unordered_map<size_t, std::string> &paths,
-                                      BufferPool &memory) {
+                                      BufferPool &memory, bool urgent) {
         size_t count = static_cast<size_t>(file_ids.size());
         if (static_cast<size_t>(offsets.size()) != count || static_cast<size_t>(sizes.size()) != count)
             throw std::invalid_argument("file_ids, offsets and sizes must have one length");
@@ -237,7 +237,7 @@ class ShardReader {
                 throw std::invalid_argument("no such file number");
         }
         auto batch = ByteBatch::make(std::move(files), std::move(blobs), memory, delay_nanoseconds_);
-        pool_.submit(batch);
+        pool_.submit(batch, urgent);
         return batch;
     }
 
@@ -313,7 +313,8 @@ void bind_shard_reader(py::module_ &module) {
     py::class_<ShardReader, std::shared_ptr<ShardReader>>(module, "ShardReader", "Reader threads of fastload's own.")
         .def(py::init<int>(), py::arg("threads"))
         .def("submit", &ShardReader::submit, py::arg("files"), py::arg("file_ids"), py::arg("offsets_bytes"),
-             py::arg("sizes_bytes"), py::arg("paths"), py::arg("memory"))
+             py::arg("sizes_bytes"), py::arg("paths"), py::arg("memory"), py::kw_only(), py::arg("urgent") = false,
+             "urgent: before all that waits.")
         .def("set_delay_seconds", &ShardReader::set_delay_seconds, py::arg("seconds"),
              "Sleeps so long before each read: a slow disk, for tests.")
         .def_property_readonly("threads", &ShardReader::threads)

@@ -42,11 +42,14 @@ void ThreadPool::stop() {
     for (std::thread &thread : state_->threads) thread.join();
 }
 
-void ThreadPool::submit(std::shared_ptr<Work> work) {
+void ThreadPool::submit(std::shared_ptr<Work> work, bool urgent) {
     if (work->count() == 0) return work->finished();
     {
         std::lock_guard<std::mutex> lock(state_->mutex);
-        state_->queue.push_back(std::move(work));
+        if (urgent)
+            state_->queue.push_front(std::move(work));
+        else
+            state_->queue.push_back(std::move(work));
     }
     state_->ready.notify_all();
 }

@@ -1,8 +1,8 @@
 // Worker threads of fastload's own, which never touch Python.
 //
 // In: work of `count` independent parts, in order of submission. Out: each part run once, then `finished`.
-// Promises: parts are begun in order; a pool joins its threads when it is destroyed (in a forked child, where those
-// threads do not exist, it forgets them).
+// Promises: parts are begun in order, those of urgent work before all that wait; a pool joins its threads when it is
+// destroyed (in a forked child, where those threads do not exist, it forgets them).
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -41,7 +41,7 @@ class ThreadPool {
     explicit ThreadPool(int threads);  // throws std::system_error where the system gives no more threads
     ~ThreadPool();
 
-    void submit(std::shared_ptr<Work> work);
+    void submit(std::shared_ptr<Work> work, bool urgent = false);
     int threads() const { return static_cast<int>(state_->threads.size()); }
     bool alive() const { return state_.is_ours(); }  // false in a forked child
 

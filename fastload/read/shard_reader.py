@@ -2,9 +2,10 @@
 
 In: for each stored field of a batch, where its samples lie (`Located`). Out: a `ByteBatch` whose blob
 `field * batch_size + sample` holds the bytes of that field of that sample, complete after `wait`. Promised:
-no Python runs while bytes are read; batches are read in the order of submission; neighbours in a shard (the
-image, label and caption of a sample) are one read; an error stays with its own sample and is raised with
-shard, key and byte offset. `read_plain` is the twin: what each blob must hold.
+no Python runs while bytes are read; batches are read in the order of submission, but urgent ones before all
+that wait; neighbours in a shard (the image, label and caption of a sample) are one read; an error stays with
+its own sample and is raised with shard, key and byte offset. `read_plain` is the twin: what each blob must
+hold.
 """
 
 import os
@@ -35,11 +36,16 @@ class ShardReader:
     def threads(self) -> int:
         return self._pool.threads
 
-    def submit(self, located: list, memory: "_native.BufferPool") -> "_native.ByteBatch":
-        """Begins to read the blobs of `located`, one entry for each field, into memory of that pool."""
+    def submit(
+        self, located: list, memory: "_native.BufferPool", urgent: bool = False
+    ) -> "_native.ByteBatch":
+        """Begins to read the blobs of `located`, one entry for each field, into memory of that pool.
+
+        urgent: before all that waits, for what the training is waiting for already.
+        """
         names = ("file_id", "offset_bytes", "size_bytes")
         columns = [np.concatenate([getattr(one, name) for one in located]) for name in names]
-        return self._pool.submit(self._files, *columns, _paths(located), memory)
+        return self._pool.submit(self._files, *columns, _paths(located), memory, urgent=urgent)
 
     def raise_error(self, batch: "_native.ByteBatch", sample_ids: np.ndarray) -> None:
         """Raises a ShardError for the first blob of a complete batch that could not be read, if any."""

@@ -298,3 +298,24 @@ def test_letting_go_of_a_batch_stops_it_and_waits_for_the_images_at_hand(tmp_pat
         assert not images.wait(0.0)
         del images
     assert memory.used_bytes == 0, "nobody writes to the buffers any more"
+
+
+def test_urgent_images_are_decoded_before_all_that_wait(tmp_path):
+    large, small = corpus.encode(corpus.picture(1600, 1200), "JPEG"), corpus.pictures()["jpeg 420"]
+    fields = {"image": Image(size=16, scaled=None)}
+    stage = ImageStage(LoaderConfig(source="unused", batch_size=1, fields=fields, dtype="uint8"), threads=1)
+    decoder, memory = _native.ImageDecoder(1), _native.BufferPool(1 << 26)
+
+    def submit(name, blobs, **how):
+        (tmp_path / name).mkdir()
+        content = read(tmp_path / name, blobs)
+        out = memory.acquire(len(blobs) * stage.bytes_of["image"])
+        field = _native.ImageFieldRequest(stage.specs["image"].native, 0, 0, stage.writers["image"], out)
+        return decoder.submit(content, [field], SEED, np.arange(len(blobs)), 10**9, **how)
+
+    waiting = [submit(name, [large] * 12) for name in ("half served", "behind it")]
+    urgent = submit("urgent", [small] * 3, urgent=True)
+    assert urgent.wait(20)
+    assert not any(one.wait(0) for one in waiting)
+    assert all(one.wait(20) for one in waiting)
+    assert all((one.status == _native.ImageStatus.OK).all() for one in (*waiting, urgent))

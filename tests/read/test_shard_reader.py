@@ -178,6 +178,27 @@ def test_batches_are_read_in_the_order_of_submission(tmp_path, memory):
         time.sleep(0.002)
 
 
+def test_an_urgent_batch_is_read_before_all_that_wait_and_nothing_is_lost(tmp_path, memory):
+    contents = some_bytes([100] * 20)
+    dataset = write(tmp_path / "set", contents, 1)  # each its own file, so its own read
+    pool = _native.ShardReader(1)
+    files = _native.FileTable(list(dataset.files), 8)
+    pool.set_delay_seconds(0.02)
+
+    def submit(ids, **how):
+        one = dataset.locate(np.array(ids), ("bin",))
+        return pool.submit(files, one.file_id, one.offset_bytes, one.size_bytes, {}, memory, **how)
+
+    half_served = submit(range(9))
+    waiting = submit(range(9, 18))
+    time.sleep(0.05)
+    urgent = submit([18, 19], urgent=True)
+    assert urgent.wait(20)
+    assert not half_served.wait(0) and not waiting.wait(0)
+    assert half_served.wait(20) and waiting.wait(20)
+    assert blobs(half_served, 9) + blobs(waiting, 9) + blobs(urgent, 2) == contents
+
+
 def test_a_cancelled_batch_is_complete_soon_and_has_read_nothing(tmp_path, memory):
     dataset = write(tmp_path / "set", some_bytes([100] * 50), 1)
     reader = _native.ShardReader(2)
