@@ -50,11 +50,22 @@ void ImageBatch::run(size_t part) noexcept {
     size_t index = field_index * samples() + sample;
     try {
         reports_[index].status = render(field, sample, index);
-    } catch (const std::exception &error) {  // out of memory: the sample fails, the thread lives
-        reports_[index].status = IMAGE_DAMAGED;
-        messages_[index] = error.what();
+    } catch (const std::bad_alloc &) {
+        reports_[index].status = IMAGE_OUT_OF_MEMORY;
+    } catch (const std::exception &error) {
+        reports_[index].status = IMAGE_FAILED;
+        try {
+            messages_[index] = error.what();
+        } catch (const std::bad_alloc &) {
+            reports_[index].status = IMAGE_OUT_OF_MEMORY;
+        }
     }
     busy_nanoseconds_ += now_nanoseconds() - begun;
+}
+
+void ImageBatch::out_of_memory() noexcept {
+    for (ImageReport &report : reports_) report.status = IMAGE_OUT_OF_MEMORY;
+    finished();
 }
 
 ImageStatus ImageBatch::render(const ImageField &field, size_t sample, size_t index) {
@@ -173,11 +184,15 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
     auto pool = decoder.pool();
     // The reader's thread hands the batch on; where the pool went away meanwhile, the batch is over.
     bytes->then([weak = std::weak_ptr<ThreadPool>(pool), batch, urgent] {
-        if (auto alive = weak.lock()) {
-            alive->submit(batch, urgent);
-        } else {
+        auto alive = weak.lock();
+        if (!alive) {
             batch->cancel();
-            batch->finished();
+            return batch->finished();
+        }
+        try {
+            alive->submit(batch, urgent);
+        } catch (const std::bad_alloc &) {
+            batch->out_of_memory();
         }
     });
     return std::make_unique<PendingImages>(std::move(pool), std::move(batch), std::move(outs));
@@ -224,7 +239,9 @@ void bind_image_batch(py::module_ &module) {
         .value("MISSING", IMAGE_MISSING)
         .value("UNREAD", IMAGE_UNREAD)
         .value("TOO_LARGE", IMAGE_TOO_LARGE)
-        .value("BAD_GEOMETRY", IMAGE_BAD_GEOMETRY);
+        .value("BAD_GEOMETRY", IMAGE_BAD_GEOMETRY)
+        .value("OUT_OF_MEMORY", IMAGE_OUT_OF_MEMORY)
+        .value("FAILED", IMAGE_FAILED);
     py::class_<FieldRequest>(module, "ImageFieldRequest")
         .def(py::init([](const ImageSpec &spec, size_t first_blob, size_t geometry_first_blob,
                          std::shared_ptr<PixelWriter> writer, py::buffer out, std::shared_ptr<Augmenter> augmenter) {

@@ -3,7 +3,8 @@
 // In: a ByteBatch (as soon as it is read), for each image field how it is to look, seed and positions of the samples.
 // Out: pixels in the batch's buffer, and a report for each image: what became of it, sizes, crop.
 // Promises: one task per image; an image that this path does not take (not a JPEG, CMYK, 12 bits) is reported as
-// `unsupported` and left to Pillow; a damaged one as `damaged` with the reason; neither stops the others.
+// `unsupported` and left to Pillow; a damaged one as `damaged` with the reason; neither stops the others. What says
+// nothing about an image (no memory, a fault of ours) is never called damage.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -25,7 +26,9 @@ enum ImageStatus {
     IMAGE_MISSING = 3,
     IMAGE_UNREAD = 4,
     IMAGE_TOO_LARGE = 5,
-    IMAGE_BAD_GEOMETRY = 6
+    IMAGE_BAD_GEOMETRY = 6,
+    IMAGE_OUT_OF_MEMORY = 7,  // says nothing about the image
+    IMAGE_FAILED = 8          // a fault of ours, and nothing about the image either
 };
 
 struct ImageField {
@@ -57,6 +60,7 @@ class ImageBatch : public Work {
     ImageBatch(std::shared_ptr<ByteBatch> bytes, ImageRequest request);
     void run(size_t part) noexcept override;
     void finished() noexcept override { completion_.set(); }
+    void out_of_memory() noexcept;  // in place of being submitted
     bool wait(double timeout_seconds) { return completion_.wait(timeout_seconds); }
 
     // What follows holds after the batch is complete; index = field * samples + sample.

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
 
 namespace fastload {
 namespace {
@@ -114,7 +115,6 @@ struct JpegState {
     SourceManager source;
     std::jmp_buf escape;
     char message[MESSAGE_SIZE];
-    bool created;
 };
 
 namespace {
@@ -166,7 +166,6 @@ bool create(JpegState *state, int abi) {
     prepare(state);
     functions.create(&state->decompress, abi, abi == 62 ? STRUCT_SIZE_ABI_62 : STRUCT_SIZE_ABI_80);
     state->decompress.src = &state->source;
-    state->created = true;
     return true;
 }
 
@@ -199,7 +198,6 @@ std::string try_library(const std::string &path) {
     functions = found;
     for (int abi : {62, 80}) {
         auto state = std::make_unique<JpegState>();
-        state->created = false;
         if (create(state.get(), abi)) {
             functions.destroy(&state->decompress);
             library.path = path;
@@ -231,11 +229,12 @@ const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std:
 }
 
 JpegDecoder::JpegDecoder() : state_(new JpegState) {
-    state_->created = false;
-    create(state_, library.abi);
+    if (create(state_, library.abi)) return;
+    delete state_;
+    throw std::bad_alloc();  // the library is known to fit
 }
 JpegDecoder::~JpegDecoder() {
-    if (state_->created) functions.destroy(&state_->decompress);
+    functions.destroy(&state_->decompress);
     delete state_;
 }
 
@@ -243,7 +242,6 @@ JpegDecoder::~JpegDecoder() {
 
 JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
     state_->message[0] = 0;
-    if (!state_->created) return Status::damaged;
     if (setjmp(state_->escape)) return Status::damaged;
     functions.abort(&state_->decompress);
     state_->errors.num_warnings = 0;
@@ -264,6 +262,14 @@ uint32_t JpegDecoder::width() const { return state_->decompress.output_width; }
 uint32_t JpegDecoder::height() const { return state_->decompress.output_height; }
 bool JpegDecoder::can_crop() { return library.can_crop; }
 const char *JpegDecoder::message() const { return state_->message; }
+
+// By its text, since the number differs between ABI 62 and 80. The other cases are sizes that no memory would hold.
+bool JpegDecoder::out_of_memory() const {
+    for (const char *refused :
+         {"Insufficient memory (case 0)", "Insufficient memory (case 2)", "Insufficient memory (case 4)"})
+        if (std::strcmp(state_->message, refused) == 0) return true;
+    return false;
+}
 
 JpegDecoder::Status JpegDecoder::start(int denominator) { return begin(denominator, false); }
 

@@ -38,7 +38,7 @@ class JpegDecoder {
    public:
     enum class Status { ok, unsupported, damaged };
 
-    JpegDecoder();
+    JpegDecoder();  // throws std::bad_alloc
     ~JpegDecoder();
     JpegDecoder(const JpegDecoder &) = delete;
     JpegDecoder &operator=(const JpegDecoder &) = delete;
@@ -72,6 +72,7 @@ class JpegDecoder {
     void finish();
 
     const char *message() const;  // of the last damage
+    bool out_of_memory() const;   // whether that was none of the image's
 
    private:
     Status begin(int denominator, bool planes);

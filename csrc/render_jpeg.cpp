@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "jpeg.h"
@@ -168,6 +169,7 @@ std::string contradiction(uint32_t width, uint32_t height, uint32_t expected_wid
 }
 
 RenderStatus outcome(Status status, const JpegDecoder &decoder, std::string *message) {
+    if (status == Status::damaged && decoder.out_of_memory()) throw std::bad_alloc();
     if (status == Status::damaged) *message = decoder.message();
     return status == Status::ok        ? RenderStatus::ok
            : status == Status::damaged ? RenderStatus::damaged

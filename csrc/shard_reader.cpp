@@ -5,6 +5,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +14,9 @@
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <tuple>
+
+#include "index_lookup.h"
 
 namespace fastload {
 namespace {
@@ -25,21 +30,37 @@ size_t aligned(uint64_t size) {
     return static_cast<size_t>((size + BLOB_ALIGNMENT - 1) / BLOB_ALIGNMENT * BLOB_ALIGNMENT);
 }
 
-}  // namespace
-
-OpenFile::~OpenFile() { (void)::close(descriptor_); }
-
-int OpenFile::read(uint64_t offset, uint64_t size, uint8_t *to) const {
-    while (size > 0) {
-        ssize_t got = ::pread(descriptor_, to, static_cast<size_t>(size), static_cast<off_t>(offset));
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return errno;
-        if (got == 0) return SHORT_FILE;
-        to += got;
-        offset += static_cast<uint64_t>(got);
-        size -= static_cast<uint64_t>(got);
+// Whether the same read may succeed a moment later. What is about the file itself is final: ENOENT, EACCES, EISDIR.
+bool may_pass(int error) {
+    switch (error) {
+        case EIO:  // a soft mount or a bucket that did not answer; a disk's next try
+#ifdef EREMOTEIO
+        case EREMOTEIO:
+#endif
+        case ESTALE:  // the server has replaced the file, or itself
+        case ETIMEDOUT:
+        case EAGAIN:
+        case EBUSY:
+        case EINTR:
+        case ENOMEM:  // of the kernel, or ours
+        case ENOBUFS:
+        case ENFILE:  // descriptors that others may be about to close
+        case EMFILE:
+        case ENOTCONN:  // a FUSE or Lustre mount that is being connected anew
+        case ESHUTDOWN:
+        case ECONNABORTED:
+        case ECONNREFUSED:
+        case ECONNRESET:
+        case EPIPE:
+        case ENETDOWN:
+        case ENETRESET:
+        case ENETUNREACH:
+        case EHOSTDOWN:
+        case EHOSTUNREACH:
+            return true;
+        default:
+            return false;
     }
-    return 0;
 }
 
 std::shared_ptr<const OpenFile> open_path(const std::string &path, int *error) {
@@ -52,23 +73,88 @@ std::shared_ptr<const OpenFile> open_path(const std::string &path, int *error) {
     return std::make_shared<const OpenFile>(descriptor);
 }
 
-std::shared_ptr<const OpenFile> FileTable::open(int32_t file_id, int *error) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    *error = 0;
-    auto found = open_.find(file_id);
-    if (found != open_.end()) {
-        recent_.splice(recent_.begin(), recent_, found->second);
-        return found->second->second;
+}  // namespace
+
+OpenFile::~OpenFile() { (void)::close(descriptor_); }
+
+int OpenFile::read(uint64_t offset, uint64_t size, uint8_t *to, bool nothing_follows) const {
+    // One byte more than there should be, in the same call: a file that has grown is found without another one.
+    uint8_t beyond;
+    size_t more = nothing_follows ? 1 : 0;
+    while (size + more > 0) {
+        iovec parts[2] = {{to, static_cast<size_t>(size)}, {&beyond, more}};
+        ssize_t got = more ? ::preadv(descriptor_, parts, 2, static_cast<off_t>(offset))
+                           : ::pread(descriptor_, to, static_cast<size_t>(size), static_cast<off_t>(offset));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return errno;
+        if (static_cast<uint64_t>(got) > size) return CHANGED_FILE;
+        if (got == 0) return size == 0 ? 0 : SHORT_FILE;
+        to += got;
+        offset += static_cast<uint64_t>(got);
+        size -= static_cast<uint64_t>(got);
+        if (size == 0) return 0;
     }
+    return 0;
+}
+
+int FileStamp::check(const OpenFile &file) const {
+    struct stat status;
+    if (::fstat(file.descriptor(), &status) != 0) return errno;
+    if (static_cast<uint64_t>(status.st_size) != size_bytes) return CHANGED_FILE;
+#ifdef __APPLE__
+    const timespec &changed = status.st_mtimespec;
+#else
+    const timespec &changed = status.st_mtim;
+#endif
+    if (int64_t{changed.tv_sec} * 1'000'000'000 + changed.tv_nsec == mtime_nanoseconds) return 0;
+    if (tail_stop < tail_start || tail_stop > size_bytes) return CHANGED_FILE;
+    std::vector<uint8_t> tail(static_cast<size_t>(tail_stop - tail_start));
+    int error = file.read(tail_start, tail.size(), tail.data(), false);
+    return error ? error : crc32(tail.data(), tail.size()) == tail_crc ? 0 : CHANGED_FILE;
+}
+
+std::shared_ptr<const OpenFile> FileTable::find(int32_t file_id) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto found = open_.find(file_id);
+    if (found == open_.end()) return nullptr;
+    recent_.splice(recent_.begin(), recent_, found->second);
+    return found->second->second;
+}
+
+std::shared_ptr<const OpenFile> FileTable::open(int32_t file_id, int *error) {
+    *error = 0;
+    if (auto file = find(file_id)) return file;
+    // Opened and closed without the lock: both take long on a network.
     auto file = open_path(paths_[static_cast<size_t>(file_id)], error);
-    if (!file) return nullptr;
+    if (file && !stamps_.empty()) *error = stamps_[static_cast<size_t>(file_id)].check(*file);
+    if (*error) return nullptr;
+    if (auto other = find(file_id)) return other;
+    std::list<Entry> closed;
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (open_.count(file_id)) return file;
     recent_.emplace_front(file_id, file);
     open_[file_id] = recent_.begin();
     if (recent_.size() > max_open_) {
         open_.erase(recent_.back().first);
-        recent_.pop_back();
+        closed.splice(closed.begin(), recent_, std::prev(recent_.end()));
     }
     return file;
+}
+
+void FileTable::forget(int32_t file_id, const std::shared_ptr<const OpenFile> &file) {
+    std::list<Entry> closed;
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto found = open_.find(file_id);
+    if (found == open_.end() || found->second->second != file) return;
+    closed.splice(closed.begin(), recent_, found->second);
+    open_.erase(found);
+}
+
+void FileTable::close_all() {
+    std::list<Entry> closed;
+    std::lock_guard<std::mutex> lock(mutex_);
+    closed.swap(recent_);
+    open_.clear();
 }
 
 std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &blobs) {
@@ -102,23 +188,24 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
 }
 
 ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges,
-                     int64_t delay_nanoseconds)
+                     std::shared_ptr<const ReadManners> manners)
     : Work(ranges.size()),
       files_(std::move(files)),
       blobs_(std::move(blobs)),
       ranges_(std::move(ranges)),
       places_(blobs_.size(), nullptr),
       errors_(blobs_.size(), ECANCELED),
-      delay_nanoseconds_(delay_nanoseconds) {
+      attempts_(blobs_.size(), 0),
+      manners_(std::move(manners)) {
     for (size_t i = 0; i < blobs_.size(); i++)
         if (blobs_[i].missing) errors_[i] = 0;
 }
 
 std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs,
-                                           BufferPool &memory, int64_t delay_nanoseconds) {
+                                           BufferPool &memory, std::shared_ptr<const ReadManners> manners) {
     std::vector<Range> ranges = plan(blobs);
     std::shared_ptr<ByteBatch> batch(
-        new ByteBatch(std::move(files), std::move(blobs), std::move(ranges), delay_nanoseconds));
+        new ByteBatch(std::move(files), std::move(blobs), std::move(ranges), std::move(manners)));
     size_t total = 0;
     for (const Range &range : batch->ranges_) {
         if (range.stop - range.start > std::numeric_limits<size_t>::max() / 2 - total) throw std::bad_alloc();
@@ -136,21 +223,46 @@ std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std
 }
 
 void ByteBatch::run(size_t part) noexcept {
-    int64_t begun = now_nanoseconds();
-    if (delay_nanoseconds_ > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(delay_nanoseconds_));
+    int64_t begun = now_nanoseconds(), delay = manners_->delay_nanoseconds;
+    if (delay > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(delay));
     const Range &range = ranges_[part];
-    const BlobRequest &first = blobs_[range.blobs[0]];
-    int error = 0;
-    auto file = first.file_id < 0 ? open_path(first.path, &error) : files_->open(first.file_id, &error);
-    if (file) error = file->read(range.start, range.stop - range.start, range.to);
-    if (file && error && range.blobs.size() > 1) {
+    int attempts = 0;
+    int error = read_patiently(range, &attempts);
+    for (size_t blob : range.blobs) {
+        errors_[blob] = error;
+        attempts_[blob] = attempts;
+        if (!error || range.blobs.size() == 1 || cancelled()) continue;
         // One bad stretch must not cost its neighbours.
-        for (size_t blob : range.blobs)
-            errors_[blob] = file->read(blobs_[blob].offset_bytes, blobs_[blob].size_bytes, places_[blob]);
-    } else {
-        for (size_t blob : range.blobs) errors_[blob] = error;
+        uint64_t start = blobs_[blob].offset_bytes;
+        errors_[blob] = read_once(blobs_[blob], start, start + blobs_[blob].size_bytes, places_[blob]);
     }
     busy_nanoseconds_ += now_nanoseconds() - begun;
+}
+
+int ByteBatch::read_patiently(const Range &range, int *attempts) {
+    for (int64_t pause_nanoseconds : manners_->backoff_nanoseconds) {
+        ++*attempts;
+        int error = read_once(blobs_[range.blobs[0]], range.start, range.stop, range.to);
+        if (!may_pass(error) || !pause(pause_nanoseconds)) return error;
+        retries_++;
+    }
+    ++*attempts;
+    return read_once(blobs_[range.blobs[0]], range.start, range.stop, range.to);
+}
+
+int ByteBatch::read_once(const BlobRequest &place, uint64_t start, uint64_t stop, uint8_t *to) {
+    try {
+        int error = 0;
+        bool in_table = place.file_id >= 0;
+        auto file = in_table ? files_->open(place.file_id, &error) : open_path(place.path, &error);
+        if (file) error = file->read(start, stop - start, to, !in_table);
+        // A handle that is stale stays so: the next try opens the file anew.
+        if (file && in_table && may_pass(error)) files_->forget(place.file_id, file);
+        if (error == EMFILE || error == ENFILE) files_->close_all();
+        return error;
+    } catch (const std::bad_alloc &) {
+        return ENOMEM;
+    }
 }
 
 void ByteBatch::finished() noexcept {
@@ -236,18 +348,34 @@ class ShardReader {
             if (blob.file_id >= 0 && static_cast<size_t>(blob.file_id) >= files->size())
                 throw std::invalid_argument("no such file number");
         }
-        auto batch = ByteBatch::make(std::move(files), std::move(blobs), memory, delay_nanoseconds_);
+        auto batch = ByteBatch::make(std::move(files), std::move(blobs), memory, manners_);
         pool_.submit(batch, urgent);
         return batch;
     }
 
     int threads() const { return pool_.threads(); }
     bool alive() const { return pool_.alive(); }
-    void set_delay_seconds(double seconds) { delay_nanoseconds_ = static_cast<int64_t>(seconds * 1e9); }
+    // Of the batches to come.
+    void set_delay_seconds(double seconds) {
+        ReadManners manners = *manners_;
+        manners.delay_nanoseconds = static_cast<int64_t>(seconds * 1e9);
+        manners_ = std::make_shared<const ReadManners>(std::move(manners));
+    }
+    void set_backoff_seconds(const std::vector<double> &seconds) {
+        ReadManners manners = *manners_;
+        manners.backoff_nanoseconds.clear();
+        for (double each : seconds) manners.backoff_nanoseconds.push_back(static_cast<int64_t>(each * 1e9));
+        manners_ = std::make_shared<const ReadManners>(std::move(manners));
+    }
+    std::vector<double> backoff_seconds() const {
+        std::vector<double> seconds;
+        for (int64_t each : manners_->backoff_nanoseconds) seconds.push_back(static_cast<double>(each) * 1e-9);
+        return seconds;
+    }
 
    private:
     ThreadPool pool_;
-    int64_t delay_nanoseconds_ = 0;
+    std::shared_ptr<const ReadManners> manners_ = std::make_shared<const ReadManners>();
 };
 
 // A view of one blob that keeps its batch alive.
@@ -264,8 +392,20 @@ size_t checked(const ByteBatch &batch, size_t blob) {
 }  // namespace
 
 void bind_shard_reader(py::module_ &module) {
+    using StampTuple = std::tuple<uint64_t, int64_t, uint64_t, uint64_t, uint32_t>;
+    module.attr("SHORT_FILE") = SHORT_FILE;
+    module.attr("CHANGED_FILE") = CHANGED_FILE;
     py::class_<FileTable, std::shared_ptr<FileTable>>(module, "FileTable")
-        .def(py::init<std::vector<std::string>, size_t>(), py::arg("paths"), py::arg("max_open"));
+        .def(py::init([](std::vector<std::string> paths, size_t max_open, const std::vector<StampTuple> &stamps) {
+                 if (!stamps.empty() && stamps.size() != paths.size())
+                     throw std::invalid_argument("stamps: give one for each path, or none");
+                 std::vector<FileStamp> known;
+                 for (const auto &[size, mtime, start, stop, crc] : stamps)
+                     known.push_back({size, mtime, start, stop, crc});
+                 return std::make_shared<FileTable>(std::move(paths), max_open, std::move(known));
+             }),
+             py::arg("paths"), py::arg("max_open"), py::arg("stamps") = py::tuple(),
+             "stamps: (size in bytes, time of the last change in ns, start, stop and CRC of the tail) of each file.");
     py::class_<Blob>(module, "Blob", py::buffer_protocol()).def_buffer([](Blob &blob) {
         const uint8_t *bytes = blob.batch->bytes(blob.index);
         return py::buffer_info(const_cast<uint8_t *>(bytes), 1, py::format_descriptor<uint8_t>::format(), 1,
@@ -289,7 +429,10 @@ void bind_shard_reader(py::module_ &module) {
             py::arg("blob"))
         .def(
             "error", [](const ByteBatch &batch, size_t blob) { return batch.error(checked(batch, blob)); },
-            py::arg("blob"), "0, an errno, or -1 for a file that is too short.")
+            py::arg("blob"), "0, an errno, SHORT_FILE or CHANGED_FILE.")
+        .def(
+            "attempts", [](const ByteBatch &batch, size_t blob) { return batch.attempts(checked(batch, blob)); },
+            py::arg("blob"), "How often it was tried to read it.")
         .def(
             "missing", [](const ByteBatch &batch, size_t blob) { return batch.missing(checked(batch, blob)); },
             py::arg("blob"))
@@ -309,6 +452,7 @@ void bind_shard_reader(py::module_ &module) {
                                    return py::none();
                                })
         .def_property_readonly("bytes_read", &ByteBatch::bytes_read)
+        .def_property_readonly("retries", &ByteBatch::retries, "Reads that were tried again.")
         .def_property_readonly("busy_seconds", &ByteBatch::busy_seconds);
     py::class_<ShardReader, std::shared_ptr<ShardReader>>(module, "ShardReader", "Reader threads of fastload's own.")
         .def(py::init<int>(), py::arg("threads"))
@@ -317,6 +461,8 @@ void bind_shard_reader(py::module_ &module) {
              "urgent: before all that waits.")
         .def("set_delay_seconds", &ShardReader::set_delay_seconds, py::arg("seconds"),
              "Sleeps so long before each read: a slow disk, for tests.")
+        .def_property("backoff_seconds", &ShardReader::backoff_seconds, &ShardReader::set_backoff_seconds,
+                      "How long to wait before each further try of a read; tests make it short.")
         .def_property_readonly("threads", &ShardReader::threads)
         .def_property_readonly("alive", &ShardReader::alive);
 }

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 
 namespace fastload {
@@ -18,8 +19,9 @@ ThreadPool::ThreadPool(int threads) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-        for (int i = 0; i < threads; i++)
-            state_->threads.emplace_back([state = state_.operator->()] { serve(*state); });
+        state_->serving.resize(static_cast<size_t>(threads));
+        for (size_t i = 0; i < static_cast<size_t>(threads); i++)
+            state_->threads.emplace_back([state = state_.operator->(), i] { serve(*state, i); });
     } catch (...) {
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
         stop();
@@ -37,6 +39,8 @@ void ThreadPool::stop() {
         std::lock_guard<std::mutex> lock(state_->mutex);
         state_->stopping = true;
         for (auto &work : state_->queue) work->cancel();
+        for (auto &work : state_->serving)
+            if (work) work->cancel();
     }
     state_->ready.notify_all();
     for (std::thread &thread : state_->threads) thread.join();
@@ -54,21 +58,37 @@ void ThreadPool::submit(std::shared_ptr<Work> work, bool urgent) {
     state_->ready.notify_all();
 }
 
-void ThreadPool::serve(State &state) {
+void ThreadPool::serve(State &state, size_t thread) {
     std::unique_lock<std::mutex> lock(state.mutex);
     for (;;) {
         state.ready.wait(lock, [&state] { return state.stopping || !state.queue.empty(); });
         if (state.queue.empty())
             return;  // what was queued before the stop is finished first (cancelled parts are quick)
-        std::shared_ptr<Work> work = state.queue.front();
+        std::shared_ptr<Work> &work = state.serving[thread];
+        work = state.queue.front();
         size_t part = work->next_++;
         if (work->next_ == work->count_) state.queue.pop_front();
         lock.unlock();
         if (!work->cancelled()) work->run(part);
         if (work->remaining_.fetch_sub(1) == 1) work->finished();
-        work.reset();
+        std::shared_ptr<Work> done;
+        lock.lock();
+        done.swap(work);
+        lock.unlock();
+        done.reset();  // what it holds may take long to let go of
         lock.lock();
     }
+}
+
+bool Work::pause(int64_t nanoseconds) const {
+    // Looked at now and then: a condition variable would have to outlive forks, and nobody feels 5 ms here.
+    constexpr int64_t LOOK_NANOSECONDS = 5'000'000;
+    for (int64_t stop = now_nanoseconds() + nanoseconds; !cancelled();) {
+        int64_t left = stop - now_nanoseconds();
+        if (left <= 0) return true;
+        std::this_thread::sleep_for(std::chrono::nanoseconds(std::min(left, LOOK_NANOSECONDS)));
+    }
+    return false;
 }
 
 void Completion::set() {

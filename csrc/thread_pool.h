@@ -27,6 +27,8 @@ class Work {
     size_t count() const { return count_; }
     void cancel() { cancelled_ = true; }  // parts that have not begun are passed over; `finished` still comes
     bool cancelled() const { return cancelled_; }
+    // Sleeps in the middle of a part; false, at once, where the work is cancelled meanwhile.
+    bool pause(int64_t nanoseconds) const;
 
    private:
     friend class ThreadPool;
@@ -50,10 +52,11 @@ class ThreadPool {
         std::mutex mutex;
         std::condition_variable ready;
         std::deque<std::shared_ptr<Work>> queue;
+        std::vector<std::shared_ptr<Work>> serving;  // by each thread, or nullptr
         bool stopping = false;
         std::vector<std::thread> threads;
     };
-    static void serve(State &state);
+    static void serve(State &state, size_t thread);
     void stop();
 
     PerProcess<State> state_;

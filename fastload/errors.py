@@ -38,3 +38,13 @@ class BackendError(FastloadError, RuntimeError):
 
 class CursorError(FastloadError, ValueError):
     """A checkpoint does not belong to this loader: says which part differs."""
+
+
+def raise_if_foreign(error: OSError) -> None:
+    """Raises an OSError again that the system has no part in, before it is taken for a file's.
+
+    A TimeoutError that a signal's handler raises, wherever Python happens to be, is one by its class; it has
+    no errno. Nor have errors of ours.
+    """
+    if error.errno is None:
+        raise error

@@ -3,11 +3,14 @@
 In: for each stored field of a batch, where its samples lie (`Located`). Out: a `ByteBatch` whose blob
 `field * batch_size + sample` holds the bytes of that field of that sample, complete after `wait`. Promised:
 no Python runs while bytes are read; batches are read in the order of submission, but urgent ones before all
-that wait; neighbours in a shard (the image, label and caption of a sample) are one read; an error stays with
-its own sample and is raised with shard, key and byte offset. `read_plain` is the twin: what each blob must
-hold.
+that wait; neighbours in a shard (the image, label and caption of a sample) are one read; an error that may
+pass is tried again for some seconds, without waiting for a batch that is cancelled; any other stays with its
+own sample and is raised with shard, key and byte offset. A shard is compared with what was indexed whenever
+it is opened; one that is open is read on, though it has vanished. `read_plain` is the twin: what each blob
+must hold.
 """
 
+import errno
 import os
 
 import numpy as np
@@ -15,9 +18,23 @@ import numpy as np
 from fastload import _native
 from fastload.backends import once_per_process
 from fastload.errors import ShardError
+from fastload.shards.dataset import CHANGED
 
 MAX_OPEN_FILES = 128  # shards kept open by one loader; common limits on descriptors begin at 1024
-_SHORT_FILE = -1
+_NOT_AS_INDEXED = (_native.SHORT_FILE, _native.CHANGED_FILE)
+_PERMISSIONS = "Check its permissions."
+_LIMIT = "Raise the limit on open files (ulimit -n)."
+_GONE = "It was moved or deleted: put it back, or open the dataset again without it."
+_WAYS_OUT = {
+    errno.ENOENT: _GONE,
+    errno.ENOTDIR: _GONE,
+    errno.EACCES: _PERMISSIONS,
+    errno.EPERM: _PERMISSIONS,
+    errno.EMFILE: _LIMIT,
+    errno.ENFILE: _LIMIT,
+    errno.ENOMEM: "Give the machine more memory, or the loader less: prefetch, max_bytes.",
+}
+_DISK = "Check the disk or the mount, then resume from the last checkpoint."
 
 
 class ShardReader:
@@ -30,7 +47,11 @@ class ShardReader:
     def __init__(self, dataset, threads: int):
         self._dataset = dataset
         self._pool = once_per_process(("reader", threads), lambda: _native.ShardReader(threads))
-        self._files = _native.FileTable(list(dataset.files), MAX_OPEN_FILES)
+        stamps = [
+            (one.size_bytes, one.mtime_ns, one.tail_start, one.tail_stop, one.tail_crc)
+            for one in dataset.stamps
+        ]
+        self._files = _native.FileTable(list(dataset.files), MAX_OPEN_FILES, stamps)
 
     @property
     def threads(self) -> int:
@@ -52,10 +73,12 @@ class ShardReader:
         blob = batch.first_error
         if blob is None:
             return
-        code = batch.error(blob)
-        reason = "the file is shorter than its index says" if code == _SHORT_FILE else os.strerror(code)
         where = self._dataset.where(int(sample_ids[blob % len(sample_ids)]))
-        raise ShardError(f"{where}: {reason}. If the shard was rewritten, run: fastload index")
+        code, attempts = batch.error(blob), batch.attempts(blob)
+        if code in _NOT_AS_INDEXED:
+            raise ShardError(f"{where}: {CHANGED}")
+        tried = f", tried {attempts} times" if attempts > 1 else ""
+        raise ShardError(f"{where}: {os.strerror(code)}{tried}. {_WAYS_OUT.get(code, _DISK)}")
 
 
 def read_plain(located: list) -> list[bytes | None]:

@@ -9,6 +9,7 @@ that a copy of the data has the same.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +22,16 @@ from fastload import _native
 from fastload.errors import ConfigError, ShardError, SourceError
 
 from . import index
-from .index_file import IndexFile
+from .index_file import IndexFile, Stamp
 from .select import Selection, selected_rows
 from .source import Container, find_containers
 
 MAX_ALTERNATIVES = 127
 ROWS_AT_ONCE = 4096
+CHANGED = (
+    "the file has changed since it was indexed. Put it back as it was, or begin anew when it is complete; "
+    "where its index lies beside it, first run: fastload index --beside"
+)
 
 
 @dataclass(frozen=True)
@@ -105,11 +110,11 @@ class Dataset:
     """The samples of a source; made by open_dataset.
 
     n: number of (selected) samples. containers: absolute paths, names: relative ones; files: the same paths,
-    as Located.file_id counts them. shard_counts: int64 [containers], selected samples of each. extensions:
-    extension -> number of samples that have it. bytes_total: sum of the selected members' sizes. classes:
-    names of the class folders, or None. skipped: what was no sample, by kind. fingerprint: 32 hex digits of
-    all that follows: source_fingerprint, of the rows before any selection, and selection_fingerprint, of
-    which are selected; None for all.
+    as Located.file_id counts them; stamps: what they were when they were opened. shard_counts: int64
+    [containers], selected samples of each. extensions: extension -> number of samples that have it.
+    bytes_total: sum of the selected members' sizes. classes: names of the class folders, or None. skipped:
+    what was no sample, by kind. fingerprint: 32 hex digits of all that follows: source_fingerprint, of the
+    rows before any selection, and selection_fingerprint, of which are selected; None for all.
     """
 
     def __init__(
@@ -121,6 +126,7 @@ class Dataset:
         self._containers = containers
         self._cache_dir = cache_dir
         self._contents = [index.header["content"] for index in indexes]
+        self.stamps = [index.stamp for index in indexes]
         self.classes, self.has_labels = _classes(containers, indexes)
         self.skipped = sums([index.header["skipped"] for index in indexes])
         counts = sums([index.header["counts"] for index in indexes])
@@ -177,12 +183,38 @@ class Dataset:
     def where(self, sample_id: int) -> str:
         """The sample's place for messages: "00012.tar: key '0001' at byte 10240"."""
         row = self.row(sample_id)
-        (raw,) = self._rows_of([sample_id])
-        if self._containers[np.searchsorted(self._row_starts, raw, side="right") - 1].is_folder:
+        if self._home_of(sample_id)[0].is_folder:
             return f"{row.container}: key '{row.key}'"
         return (
             f"{row.container}: key '{row.key}' at byte {min(start for start, _ in row.extensions.values())}"
         )
+
+    def check_unchanged(self, sample_id: int) -> None:
+        """Raises ShardError where the sample's container is no longer the one that was indexed.
+
+        For content that turns out damaged: a shard that is overwritten while it is read is one error, and not
+        ten thousand bad samples. Costs a `stat`; of a folder, one for each file of the sample.
+        """
+        container, stamp = self._home_of(sample_id)
+        if container.is_folder:
+            is_other = self._files_changed(sample_id)
+        else:
+            is_other = index.changed(container, stamp)
+        if is_other:
+            raise ShardError(f"{self.where(sample_id)}: {CHANGED}")
+
+    def _files_changed(self, sample_id: int) -> bool:
+        for extension in self.row(sample_id).extensions:
+            located = self.locate([sample_id], [extension])
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(located.path_of(0)).st_size != located.size_bytes[0]:
+                    return True
+        return False
+
+    def _home_of(self, sample_id: int) -> tuple[Container, Stamp]:
+        (raw,) = self._rows_of([sample_id])
+        place = int(np.searchsorted(self._row_starts, raw, side="right")) - 1
+        return self._containers[place], self.stamps[place]
 
     def find_keys(self, keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Ascending row numbers (before any selection) int64 of all samples with these keys; keys that none
@@ -275,6 +307,7 @@ class Dataset:
                 f"{container.name}: its index was damaged, and the container is no longer the one that was "
                 "indexed. Open the dataset again."
             )
+        self.stamps[place] = fresh.stamp
         self._lookup.replace(
             place, fresh.mapped, fresh.described(self._extension_numbers, _folder(container))
         )

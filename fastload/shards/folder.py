@@ -23,7 +23,7 @@ from itertools import groupby
 
 import numpy as np
 
-from fastload.errors import ShardError, SourceError
+from fastload.errors import ShardError, SourceError, raise_if_foreign
 
 from .labels import labels_of_json
 from .rows import Rows, shown
@@ -44,6 +44,7 @@ def index_folder(path: str, name: str) -> tuple[Rows, Stamp, list[str] | None]:
     try:
         walk = _Walk(os.fsencode(path), name)
     except OSError as error:
+        raise_if_foreign(error)
         raise SourceError(
             f"{error.filename}: cannot be read ({error.strerror}). Check its permissions."
         ) from error
@@ -66,7 +67,8 @@ def folder_changed(path: str, stamp: Stamp) -> bool:
     """True if a folder of the stamp was changed (or vanished) since."""
     try:
         return any(os.stat(os.path.join(path, inner)).st_mtime_ns != mtime_ns for inner, mtime_ns in stamp)
-    except OSError:
+    except OSError as error:
+        raise_if_foreign(error)
         return True
 
 

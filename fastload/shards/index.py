@@ -18,15 +18,17 @@ process that dies.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from fastload.errors import ConfigError, ShardError, SourceError
+from fastload.errors import ConfigError, ShardError, SourceError, raise_if_foreign
 
 from .folder import folder_changed, index_folder
 from .index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
@@ -91,8 +93,15 @@ def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
         index = None
         with contextlib.suppress(FileNotFoundError, IndexUnusableError):
             index = read_index(path)
-        if index is not None and _is_current(container, index.stamp, published):
-            return index
+        if index is None:
+            continue
+        if container.is_folder:
+            if index.stamp.folders and not folder_changed(container.path, index.stamp.folders):
+                return index
+            continue
+        mtime_ns = _mtime_if_current(container, index.stamp, published)
+        if mtime_ns is not None:
+            return replace(index, seen_mtime_ns=mtime_ns)
     return None
 
 
@@ -116,12 +125,30 @@ def build(
                 index = read_index(path)
             return index
     except OSError as error:
-        if isinstance(error, SourceError):
-            raise
+        raise_if_foreign(error)
         raise ConfigError(
-            f"{path.parent}: the index cannot be written ({error.strerror}). "
-            "Give another cache_dir, or publish the index."
+            f"{path.parent}: the index cannot be written ({error.strerror}). {_way_out(error)}"
         ) from error
+
+
+def changed(container: Container, stamp: Stamp) -> bool:
+    """Whether a tar or zip is no longer the one of this stamp: by one `stat`, where nobody has touched it.
+
+    Another time of its last change says little, for a copy that was put back has one: then the tail decides.
+    False for one that is gone, or cannot be asked: that tells nothing about what was read before. The twin of
+    FileStamp::check in csrc/shard_reader.
+    """
+    try:
+        status = os.stat(container.path)
+        if status.st_size != stamp.size_bytes:
+            return True
+        if status.st_mtime_ns == stamp.mtime_ns:
+            return False
+        with open(container.path, "rb", buffering=0) as file:
+            return not _has_tail(file.fileno(), stamp)
+    except OSError as error:
+        raise_if_foreign(error)
+        return False
 
 
 def publish(container: Container) -> Path:
@@ -131,6 +158,7 @@ def publish(container: Container) -> Path:
     try:
         write_index(path, rows, stamp, classes)
     except OSError as error:
+        raise_if_foreign(error)
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror}). Let the cache hold the index instead."
         ) from error
@@ -139,10 +167,10 @@ def publish(container: Container) -> Path:
 
 def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
     """Rows, stamp and class names of a container, read from its headers. Raises SourceError, ShardError."""
-    if container.is_folder:
-        rows, folders, classes = index_folder(container.path, container.name)
-        return rows, Stamp(folders=folders), classes
     try:
+        if container.is_folder:
+            rows, folders, classes = index_folder(container.path, container.name)
+            return rows, Stamp(folders=folders), classes
         with open(container.path, "rb", buffering=0) as file:
             before = os.fstat(file.fileno())
             is_zip = _sniff(file.read(BLOCK), container.name)
@@ -156,9 +184,7 @@ def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None
             tail_crc = zlib.crc32(os.pread(file.fileno(), tail_stop - tail_start, tail_start))
             after = os.stat(container.path)
     except OSError as error:
-        raise SourceError(
-            f"{container.path}: cannot be read ({error.strerror}). Check its permissions."
-        ) from error
+        raise _unreadable(container, error) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ShardError(
             f"{container.name}: the file changed while it was indexed. Open it when it is complete."
@@ -181,20 +207,37 @@ def cached_path(container: Container, cache_dir: Path) -> Path:
     return Path(cache_dir) / f"{os.path.basename(container.path)[:100]}-{where}{INDEX_SUFFIX}"
 
 
-def _is_current(container: Container, stamp: Stamp, published: bool) -> bool:
-    if container.is_folder:
-        return bool(stamp.folders) and not folder_changed(container.path, stamp.folders)
+def _mtime_if_current(container: Container, stamp: Stamp, published: bool) -> int | None:
+    """When the tar or zip was last changed; None if it is not the one that was indexed."""
     try:
         with open(container.path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if status.st_size != stamp.size_bytes or (not published and status.st_mtime_ns != stamp.mtime_ns):
-                return False
-            tail = os.pread(file.fileno(), stamp.tail_stop - stamp.tail_start, stamp.tail_start)
-            return zlib.crc32(tail) == stamp.tail_crc
+                return None
+            return status.st_mtime_ns if _has_tail(file.fileno(), stamp) else None
     except OSError as error:
-        raise SourceError(
-            f"{container.path}: cannot be read ({error.strerror}). Check its permissions."
-        ) from error
+        raise _unreadable(container, error) from error
+
+
+def _has_tail(descriptor: int, stamp: Stamp) -> bool:
+    tail = os.pread(descriptor, stamp.tail_stop - stamp.tail_start, stamp.tail_start)
+    return zlib.crc32(tail) == stamp.tail_crc
+
+
+def _unreadable(container: Container, error: OSError) -> SourceError:
+    raise_if_foreign(error)
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    way_out = "Check its permissions." if denied else "Check its disk or mount."
+    return SourceError(f"{container.path}: cannot be read ({error.strerror}). {way_out}")
+
+
+def _way_out(error: OSError) -> str:
+    """What to do about a folder for indexes that refuses one."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (
+        f"{'Free some space there' if full else 'Make it writable'}, or name another folder (FASTLOAD_CACHE, "
+        "or cache_dir=), or let the indexes lie beside the shards: fastload index --beside"
+    )
 
 
 def _sniff(start: bytes, name: str) -> bool:
@@ -238,7 +281,8 @@ def _locked(path: Path, wait: bool) -> Iterator[bool]:
             except BlockingIOError:
                 yield False
                 return
-            except OSError:
+            except OSError as error:
+                raise_if_foreign(error)
                 yield True
                 return
             # The holder before us may have removed the file that we have opened.

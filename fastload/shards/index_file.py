@@ -35,6 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from fastload import _native
+from fastload.errors import raise_if_foreign
 
 from .rows import Rows
 
@@ -74,6 +75,7 @@ class IndexFile:
     header: dict
     columns_start: int
     checksum: int
+    seen_mtime_ns: int | None = None  # of the container, when it was found to be the one that was indexed
 
     @property
     def n(self) -> int:
@@ -81,9 +83,9 @@ class IndexFile:
 
     @property
     def stamp(self) -> Stamp:
-        return Stamp(
-            **{**self.header["stamp"], "folders": [tuple(pair) for pair in self.header["stamp"]["folders"]]}
-        )
+        stored = self.header["stamp"]
+        seen = {} if self.seen_mtime_ns is None else {"mtime_ns": self.seen_mtime_ns}
+        return Stamp(**{**stored, **seen, "folders": [tuple(pair) for pair in stored["folders"]]})
 
     def described(self, extension_numbers: dict[str, int], folder: str | None) -> dict:
         """What IndexLookup.add wants to know; folder: the absolute path, for a folder container."""
@@ -166,6 +168,7 @@ def read_index(path: str | Path) -> IndexFile:
     except FileNotFoundError:
         raise
     except OSError as error:
+        raise_if_foreign(error)
         raise IndexUnusableError(f"{path}: cannot be read ({error.strerror})") from None
     view = memoryview(mapped)
     if len(view) < _HEAD.size or sys.byteorder != "little":

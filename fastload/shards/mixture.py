@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastload.errors import ConfigError, FastloadError
+from fastload.errors import ConfigError, FastloadError, ShardError
 
 from .dataset import Dataset, Located, Row, open_dataset, sums
 
@@ -126,7 +126,8 @@ def open_mixture(mixture: Mixture, *, select: Any = None, **how: Any) -> Mixture
 class MixtureDataset:
     """The samples of all sources of a mixture, numbered through; the questions are those of `Dataset`.
 
-    datasets: name -> Dataset. n, names, files, extensions, classes, has_labels: of all together.
+    datasets: name -> Dataset. n, names, files, stamps, extensions, classes, has_labels: of all
+    together.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset]):
@@ -137,6 +138,7 @@ class MixtureDataset:
         self.n = int(self._first_ids[-1])
         self.names = [f"{name}: {one}" for name, dataset in self.datasets.items() for one in dataset.names]
         self.files = [path for dataset in self._parts for path in dataset.files]
+        self.stamps = [stamp for dataset in self._parts for stamp in dataset.stamps]
         self.extensions = sums([dataset.extensions for dataset in self._parts])
         self.has_labels = all(dataset.has_labels for dataset in self._parts)
         self.classes = self._common_classes()
@@ -189,6 +191,14 @@ class MixtureDataset:
         part = self._part_of(sample_id)
         name = list(self.datasets)[part]
         return f"{name}: {self._parts[part].where(sample_id - int(self._first_ids[part]))}"
+
+    def check_unchanged(self, sample_id: int) -> None:
+        """As Dataset.check_unchanged; the message names the source."""
+        part = self._part_of(sample_id)
+        try:
+            self._parts[part].check_unchanged(sample_id - int(self._first_ids[part]))
+        except ShardError as error:
+            raise ShardError(f"{list(self.datasets)[part]}: {error}") from error
 
     def _part_of(self, sample_id: int) -> int:
         return int(np.searchsorted(self._first_ids, sample_id, side="right")) - 1

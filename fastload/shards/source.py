@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from fastload.errors import ConfigError, SourceError
+from fastload.errors import ConfigError, SourceError, raise_if_foreign
 
 IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"])
 INDEX_SUFFIX = ".flidx"
@@ -97,6 +97,7 @@ def _existing(path: str) -> list[tuple[str, bool]]:
         with os.scandir(path) as entries:
             names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError as error:
+        raise_if_foreign(error)
         raise SourceError(
             f"{path}: the folder cannot be listed ({error.strerror}). Check its permissions."
         ) from error

@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from fastload import _native
 from fastload.errors import ShardError
 from fastload.read.shard_reader import MAX_OPEN_FILES, ShardReader, read_plain
 from fastload.shards.dataset import open_dataset
+from fastload.shards.index import publish
+from fastload.shards.mixture import Mixture, open_mixture
+from fastload.shards.source import find_containers
 from fastload.shards.writer import ShardWriter
 
 EXTENSIONS = (("bin",), ("txt",), ("odd",))
@@ -119,12 +123,15 @@ def test_a_cut_shard_is_an_error_of_the_samples_beyond_the_cut_alone(tmp_path, m
     dataset = write(tmp_path / "set", contents, 6)
     where = located(dataset, range(6))
     cut = int(where[0].offset_bytes[4]) + 100
+    reader = ShardReader(dataset, 4)
+    assert reader.submit(located(dataset, [0]), memory).wait(20)  # it is open now
     os.truncate(dataset.files[0], cut)
-    batch = read(dataset, where, memory)
+    batch = reader.submit(where, memory)
+    assert batch.wait(20)
     assert [batch.error(i) for i in range(6)] == [0, 0, 0, 0, -1, -1]
     assert [batch.bytes(i) for i in range(4)] == contents[:4]
     with pytest.raises(
-        ShardError, match=r"0000.tar: key '00004' at byte \d+: the file is shorter than its index"
+        ShardError, match=r"0000.tar: key '00004' at byte \d+: the file has changed since it was indexed"
     ):
         ShardReader(dataset, 4).raise_error(batch, np.arange(6))
 
@@ -135,8 +142,109 @@ def test_a_shard_that_vanished_is_an_error_of_its_own_samples(tmp_path, memory):
     batch = read(dataset, located(dataset, [5, 3, 0]), memory)
     assert [batch.error(i) != 0 for i in range(6)] == [False, True, False] * 2
     assert batch.first_error == 1
-    with pytest.raises(ShardError, match=r"0001.tar: key '00003' at byte \d+: No such file or directory"):
+    with pytest.raises(
+        ShardError, match=r"0001.tar: key '00003' at byte \d+: No such file or directory\. It was"
+    ):
         ShardReader(dataset, 4).raise_error(batch, np.array([5, 3, 0]))
+
+
+def rewritten(path, how):
+    """Changes a file in one of the ways in which shards change under a training."""
+    content, times = path.read_bytes(), path.stat()
+    if how == "cut":
+        os.truncate(path, len(content) - 512)
+    elif how == "longer":
+        path.write_bytes(content + bytes(512))
+    elif how == "other content of the same size":
+        path.write_bytes(content[::-1])
+    elif how == "replaced by another of the same size":
+        path.with_suffix(".new").write_bytes(content[::-1])
+        os.replace(path.with_suffix(".new"), path)
+    elif how == "touched":
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+    elif how == "copied again":
+        path.with_suffix(".new").write_bytes(content)
+        os.replace(path.with_suffix(".new"), path)
+
+
+REWRITTEN = ("cut", "longer", "other content of the same size", "replaced by another of the same size")
+STILL_THE_SAME = ("touched", "copied again", "not at all")
+
+
+@pytest.mark.parametrize("published", [False, True], ids=["cached", "published"])
+@pytest.mark.parametrize("how", REWRITTEN)
+def test_a_shard_that_was_rewritten_is_noticed_when_it_is_opened(tmp_path, memory, how, published):
+    dataset = write(tmp_path / "set", some_bytes([700] * 6), 3)
+    if published:
+        for container in find_containers(str(tmp_path / "set")):
+            publish(container)
+        dataset = open_dataset(str(tmp_path / "set"))
+    rewritten(Path(dataset.files[1]), how)
+    where = located(dataset, [0, 4])
+    batch = read(dataset, where, memory)
+    assert [batch.error(i) for i in range(4)] == [0, _native.CHANGED_FILE] * 2
+    message = r"0001.tar: key '00004' at byte \d+: the file has changed since .* fastload index --beside"
+    with pytest.raises(ShardError, match=message):
+        ShardReader(dataset, 4).raise_error(batch, np.array([0, 4]))
+    with pytest.raises(ShardError, match=message):
+        dataset.check_unchanged(4)
+    dataset.check_unchanged(0)
+
+
+@pytest.mark.parametrize("how", STILL_THE_SAME)
+def test_a_shard_that_was_only_touched_or_copied_again_is_read(tmp_path, memory, how):
+    contents = some_bytes([700] * 6)
+    dataset = write(tmp_path / "set", contents, 3)
+    rewritten(Path(dataset.files[1]), how)
+    assert blobs(read(dataset, located(dataset, [5]), memory), 1) == [contents[5]]
+    dataset.check_unchanged(5)
+
+
+def test_a_shard_that_vanished_while_it_is_open_is_read_on(tmp_path, memory):
+    contents = some_bytes([700] * 6)
+    dataset = write(tmp_path / "set", contents, 3)
+    reader = ShardReader(dataset, 4)
+    assert reader.submit(located(dataset, [3]), memory).wait(20)
+    os.unlink(dataset.files[1])
+    batch = reader.submit(located(dataset, [5]), memory)
+    assert batch.wait(20) and batch.bytes(0) == contents[5]
+    dataset.check_unchanged(5)  # what was read before it went was no other one's
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+@pytest.mark.parametrize("change", [-1, 0, 1])
+def test_a_file_of_a_folder_that_has_another_size_is_noticed(tmp_path, memory, size, change):
+    if size + change < 0:
+        pytest.skip("no file is that short")
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").write_bytes(bytes(size))
+    dataset = open_dataset(str(tmp_path))
+    (tmp_path / "1.jpg").write_bytes(bytes(size + change))
+    batch = read(dataset, [dataset.locate(np.arange(2), ("jpg",))], memory)
+    expected = {-1: _native.SHORT_FILE, 0: 0, 1: _native.CHANGED_FILE}[change]
+    assert [batch.error(0), batch.error(1)] == [0, expected]
+    dataset.check_unchanged(0)
+    if change:
+        for check in (
+            lambda: ShardReader(dataset, 4).raise_error(batch, np.arange(2)),
+            lambda: dataset.check_unchanged(1),
+        ):
+            with pytest.raises(ShardError, match="key '1': the file has changed since it was indexed"):
+                check()
+
+
+def test_a_mixture_says_whose_shard_has_changed(tmp_path, memory):
+    for name in ("one", "other"):
+        write(tmp_path / name, some_bytes([700] * 2), 2)
+    sources = {name: (str(tmp_path / name), 1) for name in ("one", "other")}
+    dataset = open_mixture(Mixture(sources, 4))
+    rewritten(tmp_path / "other" / "0000.tar", "cut")
+    batch = read(dataset, [dataset.locate(np.arange(4), ("bin",))], memory)
+    assert [batch.error(i) for i in range(4)] == [0, 0, _native.CHANGED_FILE, _native.CHANGED_FILE]
+    for wrong in (2, 3):
+        with pytest.raises(ShardError, match=r"^other: 0000.tar: key .* has changed"):
+            dataset.check_unchanged(wrong)
+    dataset.check_unchanged(1)
 
 
 def test_a_whole_batch_raises_nothing(tmp_path, memory):

@@ -196,7 +196,7 @@ def test_columns_that_a_reader_does_not_know_are_let_be(tmp_path, shard, cache):
 
 def test_a_cache_folder_that_cannot_be_written_says_so(shard, tmp_path):
     write(tmp_path / "file", b"")
-    with pytest.raises(ConfigError, match=r"the index cannot be written .* Give another cache_dir"):
+    with pytest.raises(ConfigError, match=r"the index cannot be written .* name another folder"):
         open_dataset(shard, cache_dir=tmp_path / "file" / "cache")
 
 
