@@ -39,6 +39,7 @@ from .tar import BLOCK, index_tar
 from .zip import index_zip
 
 TAIL_BYTES = 4096
+_HELD, _UNKNOWN = "held", "the file system knows no locks"
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 
 
@@ -115,13 +116,13 @@ def build(
     path = cached_path(container, cache_dir)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock"), wait) as locked:
-            if not locked:
+        with _locked(path.with_suffix(".lock"), wait) as lock:
+            if lock is None:
                 return None
             index = None if afresh else find_valid(container, cache_dir)
             if index is None:
                 rows, stamp, classes = index_container(container)
-                write_index(path, rows, stamp, classes)
+                write_index(path, rows, stamp, classes, alone=lock == _HELD)
                 index = read_index(path)
             return index
     except OSError as error:
@@ -173,15 +174,15 @@ def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None
             return rows, Stamp(folders=folders), classes
         with open(container.path, "rb", buffering=0) as file:
             before = os.fstat(file.fileno())
-            is_zip = _sniff(file.read(BLOCK), container.name)
+            is_zip = _sniff(_bytes_at(file.fileno(), 0, BLOCK), container.name)
             rows = (index_zip if is_zip else index_tar)(container.path, container.name)
             if rows.label_member is not None:
                 offset_bytes, size_bytes = rows.label_member
-                content = os.pread(file.fileno(), size_bytes, offset_bytes)
+                content = _bytes_at(file.fileno(), offset_bytes, size_bytes)
                 rows.labels = labels_of_json(content, rows, container.name, _key_of)
             tail_stop = before.st_size if is_zip else rows.members_stop
             tail_start = max(0, tail_stop - TAIL_BYTES)
-            tail_crc = zlib.crc32(os.pread(file.fileno(), tail_stop - tail_start, tail_start))
+            tail_crc = zlib.crc32(_bytes_at(file.fileno(), tail_start, tail_stop - tail_start))
             after = os.stat(container.path)
     except OSError as error:
         raise _unreadable(container, error) from error
@@ -220,8 +221,19 @@ def _mtime_if_current(container: Container, stamp: Stamp, published: bool) -> in
 
 
 def _has_tail(descriptor: int, stamp: Stamp) -> bool:
-    tail = os.pread(descriptor, stamp.tail_stop - stamp.tail_start, stamp.tail_start)
+    tail = _bytes_at(descriptor, stamp.tail_start, stamp.tail_stop - stamp.tail_start)
     return zlib.crc32(tail) == stamp.tail_crc
+
+
+def _bytes_at(descriptor: int, start: int, size_bytes: int) -> bytes:
+    """So many bytes, or fewer where the file ends before; a read may fall short of what there is."""
+    found = b""
+    while len(found) < size_bytes:
+        more = os.pread(descriptor, size_bytes - len(found), start + len(found))
+        if not more:
+            break
+        found += more
+    return found
 
 
 def _unreadable(container: Container, error: OSError) -> SourceError:
@@ -267,23 +279,23 @@ def _may_be_old_tar(start: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Holds the file lock at `path`, which is removed again; False if another process has it and wait is
+def _locked(path: Path, wait: bool) -> Iterator[str | None]:
+    """Holds the file lock at `path`, which is removed again; None if another process has it and wait is
     False.
 
-    Threads of one process never ask for the same one. Where the file system knows no locks, no lock is held:
-    the same index may then be built twice, and the last one written wins.
+    Threads of one process never ask for the same one. Where the file system knows no locks, _UNKNOWN: the
+    same index may then be built twice, and the last one written wins.
     """
     while True:
         with open(path, "wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                yield False
+                yield None
                 return
             except OSError as error:
                 raise_if_foreign(error)
-                yield True
+                yield _UNKNOWN
                 return
             # The holder before us may have removed the file that we have opened.
             try:
@@ -292,7 +304,7 @@ def _locked(path: Path, wait: bool) -> Iterator[bool]:
             except FileNotFoundError:
                 continue
             try:
-                yield True
+                yield _HELD
             finally:
                 path.unlink(missing_ok=True)
             return
