@@ -396,6 +396,7 @@ void bind_shard_reader(py::module_ &module) {
     using StampTuple = std::tuple<uint64_t, int64_t, uint64_t, uint64_t, uint32_t>;
     module.attr("SHORT_FILE") = SHORT_FILE;
     module.attr("CHANGED_FILE") = CHANGED_FILE;
+    module.def("may_pass", &may_pass, py::arg("errno"), "Whether a read that failed so may succeed a moment later.");
     py::class_<FileTable, std::shared_ptr<FileTable>>(module, "FileTable")
         .def(py::init([](std::vector<std::string> paths, size_t max_open, const std::vector<StampTuple> &stamps) {
                  if (!stamps.empty() && stamps.size() != paths.size())

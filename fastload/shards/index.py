@@ -22,12 +22,15 @@ import errno
 import fcntl
 import hashlib
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from fastload import _native
 from fastload.errors import ConfigError, ShardError, SourceError, raise_if_foreign
 
 from .folder import folder_changed, index_folder
@@ -39,6 +42,7 @@ from .tar import BLOCK, index_tar
 from .zip import index_zip
 
 TAIL_BYTES = 4096
+PAUSES_SECONDS = (0.01, 0.05, 0.25, 1.25)
 _HELD, _UNKNOWN = "held", "the file system knows no locks"
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 
@@ -169,23 +173,26 @@ def publish(container: Container) -> Path:
 def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
     """Rows, stamp and class names of a container, read from its headers. Raises SourceError, ShardError."""
     try:
-        if container.is_folder:
-            rows, folders, classes = index_folder(container.path, container.name)
-            return rows, Stamp(folders=folders), classes
-        with open(container.path, "rb", buffering=0) as file:
-            before = os.fstat(file.fileno())
-            is_zip = _sniff(_bytes_at(file.fileno(), 0, BLOCK), container.name)
-            rows = (index_zip if is_zip else index_tar)(container.path, container.name)
-            if rows.label_member is not None:
-                offset_bytes, size_bytes = rows.label_member
-                content = _bytes_at(file.fileno(), offset_bytes, size_bytes)
-                rows.labels = labels_of_json(content, rows, container.name, _key_of)
-            tail_stop = before.st_size if is_zip else rows.members_stop
-            tail_start = max(0, tail_stop - TAIL_BYTES)
-            tail_crc = zlib.crc32(_bytes_at(file.fileno(), tail_start, tail_stop - tail_start))
-            after = os.stat(container.path)
+        return _patiently(lambda: _index(container))
     except OSError as error:
         raise _unreadable(container, error) from error
+
+
+def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
+    if container.is_folder:
+        rows, folders, classes = index_folder(container.path, container.name)
+        return rows, Stamp(folders=folders), classes
+    with open(container.path, "rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        is_zip = _sniff(_bytes_at(file.fileno(), 0, BLOCK), container.name)
+        rows = (index_zip if is_zip else index_tar)(container.path, container.name)
+        if rows.label_member is not None:
+            content = _bytes_at(file.fileno(), *rows.label_member)
+            rows.labels = labels_of_json(content, rows, container.name, _key_of)
+        tail_stop = before.st_size if is_zip else rows.members_stop
+        tail_start = max(0, tail_stop - TAIL_BYTES)
+        tail_crc = zlib.crc32(_bytes_at(file.fileno(), tail_start, tail_stop - tail_start))
+        after = os.stat(container.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ShardError(
             f"{container.name}: the file changed while it was indexed. Open it when it is complete."
@@ -210,14 +217,34 @@ def cached_path(container: Container, cache_dir: Path) -> Path:
 
 def _mtime_if_current(container: Container, stamp: Stamp, published: bool) -> int | None:
     """When the tar or zip was last changed; None if it is not the one that was indexed."""
-    try:
+
+    def look() -> int | None:
         with open(container.path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if status.st_size != stamp.size_bytes or (not published and status.st_mtime_ns != stamp.mtime_ns):
                 return None
             return status.st_mtime_ns if _has_tail(file.fileno(), stamp) else None
+
+    try:
+        return _patiently(look)
     except OSError as error:
         raise _unreadable(container, error) from error
+
+
+def _patiently(read: Callable[[], Any]) -> Any:
+    """What `read()` returns; where it fails with what may pass, it is tried again.
+
+    Not for as long as a training's own reads are (csrc/shard_reader): here somebody waits for the first
+    batch.
+    """
+    for pause_seconds in PAUSES_SECONDS:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno is None or not _native.may_pass(error.errno):
+                raise
+        time.sleep(pause_seconds)
+    return read()
 
 
 def _has_tail(descriptor: int, stamp: Stamp) -> bool:

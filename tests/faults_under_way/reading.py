@@ -3,14 +3,16 @@
 import errno
 import os
 import resource
+import shutil
 import time
 
 import numpy as np
 
 import fastload as fl
 from fastload import _native
-from fastload.errors import ShardError
+from fastload.errors import ShardError, SourceError
 from fastload.read.shard_reader import ShardReader
+from fastload.shards import index
 from fastload.shards.dataset import open_dataset
 from tests.faults import Rule, rules
 from tests.faults_under_way.scenarios import Pauses, equal, labels_of, loader, pressed_after, raised
@@ -100,6 +102,28 @@ def an_error_that_lasts_is_raised_after_the_batches_before_it(shards):
     equal(bad.state_dict()["position"], 6)
     bad.load_state_dict(bad.state_dict())
     equal(labels_of(bad), list(range(6, 22)))  # the disk is well again, and the loader goes on where it was
+
+
+def opening_the_source_tries_again_too(shards):
+    fresh = os.environ["FASTLOAD_CACHE"] + "/fresh"
+    for name in ("EIO", "ESTALE", "ETIMEDOUT"):
+        for cache in (os.environ["FASTLOAD_CACHE"] + "/index", fresh):  # found, and built
+            with rules(Rule("read", BAD_SHARD, getattr(errno, name), times=1)) as seen:
+                equal(open_dataset(shards, cache_dir=cache).n, 23)
+            equal((name, seen.hits), (name, [1]))
+            shutil.rmtree(fresh, ignore_errors=True)
+    before, index.PAUSES_SECONDS = index.PAUSES_SECONDS, (0.001, 0.001)
+    try:
+        with rules(Rule("read", BAD_SHARD, errno.EIO)) as seen:
+            error = raised(SourceError, lambda: loader(shards))
+    finally:
+        index.PAUSES_SECONDS = before
+    assert "001.tar: cannot be read (Input/output error). Check its disk" in str(error), str(error)
+    equal(seen.hits, [3])
+    begun = time.perf_counter()
+    with rules(Rule("open", BAD_SHARD, errno.EACCES)):
+        error = raised(SourceError, lambda: loader(shards))
+    assert "Permission denied" in str(error) and time.perf_counter() - begun < 1, str(error)
 
 
 def an_error_that_cannot_pass_is_raised_at_once(shards):
@@ -214,6 +238,7 @@ SCENARIOS = {
         a_stale_file_is_opened_anew_before_the_next_try,
         retries_are_counted_in_the_batch,
         an_error_that_lasts_is_raised_after_the_batches_before_it,
+        opening_the_source_tries_again_too,
         an_error_that_cannot_pass_is_raised_at_once,
         reads_that_fall_short_are_continued,
         a_slow_file_keeps_the_order_and_loses_nothing,
