@@ -50,7 +50,7 @@ class AugmentThreads {
    public:
     explicit AugmentThreads(int threads) : threads_(threads) {
         check(threads >= 1, "at least the calling thread works");
-        if (threads > 1) pool_ = std::make_unique<ThreadPool>(threads - 1);
+        if (threads > 1) pool_ = std::make_unique<ThreadPool>(threads - 1, "fastload-ops");
     }
     int threads() const { return threads_; }
     ThreadPool *pool() const { return pool_.get(); }

@@ -120,7 +120,7 @@ struct FieldRequest {
 
 class ImageDecoder {
    public:
-    explicit ImageDecoder(int threads) : pool_(std::make_shared<ThreadPool>(threads)) {}
+    explicit ImageDecoder(int threads) : pool_(std::make_shared<ThreadPool>(threads, "fastload-decode")) {}
     const std::shared_ptr<ThreadPool> &pool() const { return pool_; }
 
    private:

@@ -64,18 +64,19 @@ bool may_pass(int error) {
 }
 
 std::shared_ptr<const OpenFile> open_path(const std::string &path, int *error) {
-    int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) {
-        *error = errno;
-        return nullptr;
-    }
-    *error = 0;
-    return std::make_shared<const OpenFile>(descriptor);
+    auto file = std::make_shared<const OpenFile>(path, error);  // opened when there is memory for what closes it
+    return *error ? nullptr : file;
 }
 
 }  // namespace
 
-OpenFile::~OpenFile() { (void)::close(descriptor_); }
+OpenFile::OpenFile(const std::string &path, int *error) : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    *error = descriptor_ < 0 ? errno : 0;
+}
+
+OpenFile::~OpenFile() {
+    if (descriptor_ >= 0) (void)::close(descriptor_);
+}
 
 int OpenFile::read(uint64_t offset, uint64_t size, uint8_t *to, bool nothing_follows) const {
     // One byte more than there should be, in the same call: a file that has grown is found without another one.
@@ -323,7 +324,7 @@ using Array = py::array_t<Item, py::array::c_style | py::array::forcecast>;
 
 class ShardReader {
    public:
-    explicit ShardReader(int threads) : pool_(threads) {}
+    explicit ShardReader(int threads) : pool_(threads, "fastload-read") {}
 
     std::shared_ptr<ByteBatch> submit(std::shared_ptr<FileTable> files, Array<int32_t> file_ids, Array<int64_t> offsets,
                                       Array<int64_t> sizes, const std::unordered_map<size_t, std::string> &paths,
@@ -395,6 +396,7 @@ void bind_shard_reader(py::module_ &module) {
     using StampTuple = std::tuple<uint64_t, int64_t, uint64_t, uint64_t, uint32_t>;
     module.attr("SHORT_FILE") = SHORT_FILE;
     module.attr("CHANGED_FILE") = CHANGED_FILE;
+    module.def("may_pass", &may_pass, py::arg("errno"), "Whether a read that failed so may succeed a moment later.");
     py::class_<FileTable, std::shared_ptr<FileTable>>(module, "FileTable")
         .def(py::init([](std::vector<std::string> paths, size_t max_open, const std::vector<StampTuple> &stamps) {
                  if (!stamps.empty() && stamps.size() != paths.size())

@@ -23,7 +23,7 @@ namespace fastload {
 
 class OpenFile {
    public:
-    explicit OpenFile(int descriptor) : descriptor_(descriptor) {}
+    OpenFile(const std::string &path, int *error);  // 0 or an errno
     ~OpenFile();
     OpenFile(const OpenFile &) = delete;
     OpenFile &operator=(const OpenFile &) = delete;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 
 namespace fastload {
 
@@ -13,7 +14,20 @@ int64_t now_nanoseconds() {
         .count();
 }
 
-ThreadPool::ThreadPool(int threads) {
+namespace {
+
+void name_this_thread(const char *name) {
+    // A name is for people: without it all else holds.
+#ifdef __APPLE__
+    (void)pthread_setname_np(name);
+#else
+    (void)pthread_setname_np(pthread_self(), name);
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads, const char *name) {
     // Signals belong to Python's main thread: a worker that took one would see its reads interrupted.
     sigset_t all, before;
     sigfillset(&all);
@@ -21,7 +35,10 @@ ThreadPool::ThreadPool(int threads) {
     try {
         state_->serving.resize(static_cast<size_t>(threads));
         for (size_t i = 0; i < static_cast<size_t>(threads); i++)
-            state_->threads.emplace_back([state = state_.operator->(), i] { serve(*state, i); });
+            state_->threads.emplace_back([state = state_.operator->(), i, name] {
+                name_this_thread(name);
+                serve(*state, i);
+            });
     } catch (...) {
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
         stop();
@@ -59,6 +76,9 @@ void ThreadPool::submit(std::shared_ptr<Work> work, bool urgent) {
 }
 
 void ThreadPool::serve(State &state, size_t thread) {
+    // Now, and not when memory is short: glibc aborts where a thread's first exception has none for its bookkeeping.
+    volatile int bookkeeping = std::uncaught_exceptions();  // volatile: it is declared to have no effects
+    (void)bookkeeping;
     std::unique_lock<std::mutex> lock(state.mutex);
     for (;;) {
         state.ready.wait(lock, [&state] { return state.stopping || !state.queue.empty(); });

@@ -40,7 +40,9 @@ class Work {
 
 class ThreadPool {
    public:
-    explicit ThreadPool(int threads);  // throws std::system_error where the system gives no more threads
+    // name: of the threads, as the system shows them; at most 15 letters. Throws std::system_error where it gives no
+    // more threads.
+    ThreadPool(int threads, const char *name);
     ~ThreadPool();
 
     void submit(std::shared_ptr<Work> work, bool urgent = false);

@@ -22,12 +22,15 @@ import errno
 import fcntl
 import hashlib
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from fastload import _native
 from fastload.errors import ConfigError, ShardError, SourceError, raise_if_foreign
 
 from .folder import folder_changed, index_folder
@@ -39,6 +42,8 @@ from .tar import BLOCK, index_tar
 from .zip import index_zip
 
 TAIL_BYTES = 4096
+PAUSES_SECONDS = (0.01, 0.05, 0.25, 1.25)
+_HELD, _UNKNOWN = "held", "the file system knows no locks"
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 
 
@@ -115,13 +120,13 @@ def build(
     path = cached_path(container, cache_dir)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock"), wait) as locked:
-            if not locked:
+        with _locked(path.with_suffix(".lock"), wait) as lock:
+            if lock is None:
                 return None
             index = None if afresh else find_valid(container, cache_dir)
             if index is None:
                 rows, stamp, classes = index_container(container)
-                write_index(path, rows, stamp, classes)
+                write_index(path, rows, stamp, classes, alone=lock == _HELD)
                 index = read_index(path)
             return index
     except OSError as error:
@@ -168,23 +173,26 @@ def publish(container: Container) -> Path:
 def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
     """Rows, stamp and class names of a container, read from its headers. Raises SourceError, ShardError."""
     try:
-        if container.is_folder:
-            rows, folders, classes = index_folder(container.path, container.name)
-            return rows, Stamp(folders=folders), classes
-        with open(container.path, "rb", buffering=0) as file:
-            before = os.fstat(file.fileno())
-            is_zip = _sniff(file.read(BLOCK), container.name)
-            rows = (index_zip if is_zip else index_tar)(container.path, container.name)
-            if rows.label_member is not None:
-                offset_bytes, size_bytes = rows.label_member
-                content = os.pread(file.fileno(), size_bytes, offset_bytes)
-                rows.labels = labels_of_json(content, rows, container.name, _key_of)
-            tail_stop = before.st_size if is_zip else rows.members_stop
-            tail_start = max(0, tail_stop - TAIL_BYTES)
-            tail_crc = zlib.crc32(os.pread(file.fileno(), tail_stop - tail_start, tail_start))
-            after = os.stat(container.path)
+        return _patiently(lambda: _index(container))
     except OSError as error:
         raise _unreadable(container, error) from error
+
+
+def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
+    if container.is_folder:
+        rows, folders, classes = index_folder(container.path, container.name)
+        return rows, Stamp(folders=folders), classes
+    with open(container.path, "rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        is_zip = _sniff(_bytes_at(file.fileno(), 0, BLOCK), container.name)
+        rows = (index_zip if is_zip else index_tar)(container.path, container.name)
+        if rows.label_member is not None:
+            content = _bytes_at(file.fileno(), *rows.label_member)
+            rows.labels = labels_of_json(content, rows, container.name, _key_of)
+        tail_stop = before.st_size if is_zip else rows.members_stop
+        tail_start = max(0, tail_stop - TAIL_BYTES)
+        tail_crc = zlib.crc32(_bytes_at(file.fileno(), tail_start, tail_stop - tail_start))
+        after = os.stat(container.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ShardError(
             f"{container.name}: the file changed while it was indexed. Open it when it is complete."
@@ -209,19 +217,50 @@ def cached_path(container: Container, cache_dir: Path) -> Path:
 
 def _mtime_if_current(container: Container, stamp: Stamp, published: bool) -> int | None:
     """When the tar or zip was last changed; None if it is not the one that was indexed."""
-    try:
+
+    def look() -> int | None:
         with open(container.path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if status.st_size != stamp.size_bytes or (not published and status.st_mtime_ns != stamp.mtime_ns):
                 return None
             return status.st_mtime_ns if _has_tail(file.fileno(), stamp) else None
+
+    try:
+        return _patiently(look)
     except OSError as error:
         raise _unreadable(container, error) from error
 
 
+def _patiently(read: Callable[[], Any]) -> Any:
+    """What `read()` returns; where it fails with what may pass, it is tried again.
+
+    Not for as long as a training's own reads are (csrc/shard_reader): here somebody waits for the first
+    batch.
+    """
+    for pause_seconds in PAUSES_SECONDS:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno is None or not _native.may_pass(error.errno):
+                raise
+        time.sleep(pause_seconds)
+    return read()
+
+
 def _has_tail(descriptor: int, stamp: Stamp) -> bool:
-    tail = os.pread(descriptor, stamp.tail_stop - stamp.tail_start, stamp.tail_start)
+    tail = _bytes_at(descriptor, stamp.tail_start, stamp.tail_stop - stamp.tail_start)
     return zlib.crc32(tail) == stamp.tail_crc
+
+
+def _bytes_at(descriptor: int, start: int, size_bytes: int) -> bytes:
+    """So many bytes, or fewer where the file ends before; a read may fall short of what there is."""
+    found = b""
+    while len(found) < size_bytes:
+        more = os.pread(descriptor, size_bytes - len(found), start + len(found))
+        if not more:
+            break
+        found += more
+    return found
 
 
 def _unreadable(container: Container, error: OSError) -> SourceError:
@@ -267,23 +306,23 @@ def _may_be_old_tar(start: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Holds the file lock at `path`, which is removed again; False if another process has it and wait is
+def _locked(path: Path, wait: bool) -> Iterator[str | None]:
+    """Holds the file lock at `path`, which is removed again; None if another process has it and wait is
     False.
 
-    Threads of one process never ask for the same one. Where the file system knows no locks, no lock is held:
-    the same index may then be built twice, and the last one written wins.
+    Threads of one process never ask for the same one. Where the file system knows no locks, _UNKNOWN: the
+    same index may then be built twice, and the last one written wins.
     """
     while True:
         with open(path, "wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                yield False
+                yield None
                 return
             except OSError as error:
                 raise_if_foreign(error)
-                yield True
+                yield _UNKNOWN
                 return
             # The holder before us may have removed the file that we have opened.
             try:
@@ -292,7 +331,7 @@ def _locked(path: Path, wait: bool) -> Iterator[bool]:
             except FileNotFoundError:
                 continue
             try:
-                yield True
+                yield _HELD
             finally:
                 path.unlink(missing_ok=True)
             return

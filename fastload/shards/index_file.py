@@ -124,8 +124,13 @@ class IndexFile:
         }
 
 
-def write_index(path: str | Path, rows: Rows, stamp: Stamp, classes: list[str] | None = None) -> None:
-    """Writes the index of a container to `path`, whole or not at all. Raises OSError."""
+def write_index(
+    path: str | Path, rows: Rows, stamp: Stamp, classes: list[str] | None = None, *, alone: bool = False
+) -> None:
+    """Writes the index of a container to `path`, whole or not at all; `alone` as for write_atomically.
+
+    Raises OSError.
+    """
     packed = _pack_all(rows)
     columns, blob, start = [], [], 0
     for name, (array, shift) in packed.items():
@@ -155,7 +160,7 @@ def write_index(path: str | Path, rows: Rows, stamp: Stamp, classes: list[str] |
     text = json.dumps(header).encode()
     text += b" " * (-(_HEAD.size + len(text)) % _HEADER_MULTIPLE)
     head = _HEAD.pack(MAGIC, VERSION, len(text), zlib.crc32(text), zlib.crc32(content))
-    write_atomically(path, head + text + content)
+    write_atomically(path, head + text + content, alone=alone)
 
 
 def read_index(path: str | Path) -> IndexFile:
@@ -185,10 +190,18 @@ def read_index(path: str | Path) -> IndexFile:
     return IndexFile(os.fspath(path), mapped, header, columns_start, checksum)
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a file that is there whole or not at all, also after a power cut. Raises OSError."""
+def write_atomically(path: str | Path, content: bytes, *, alone: bool = False) -> None:
+    """Writes a file that is there whole or not at all, also after a power cut. Raises OSError.
+
+    alone: nobody else writes it now, so the temporary file has one name, and takes the place of what a
+    process left that was killed as it wrote.
+    """
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    if alone:
+        temporary = str(path.parent / f".{path.name}.partial")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    else:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)

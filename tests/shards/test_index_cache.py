@@ -1,5 +1,6 @@
 """Index files: what they hold and when they are believed."""
 
+import errno
 import json
 import os
 import shutil
@@ -198,6 +199,50 @@ def test_a_cache_folder_that_cannot_be_written_says_so(shard, tmp_path):
     write(tmp_path / "file", b"")
     with pytest.raises(ConfigError, match=r"the index cannot be written .* name another folder"):
         open_dataset(shard, cache_dir=tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "os.pread",
+        "fcntl.flock",
+        "os.fsync",
+        "os.replace",
+        "fastload._native.MappedFile",
+    ],
+)
+def test_a_timeout_of_the_users_own_is_no_error_of_a_file(shard, cache, monkeypatch, where):
+    """It is raised by a signal's handler, wherever Python is; and TimeoutError is an OSError."""
+
+    def too_late(*_, **__):
+        raise TimeoutError("the user's")
+
+    monkeypatch.setattr(where, too_late)
+    with pytest.raises(TimeoutError, match=r"^the user's$"):
+        open_dataset(shard, cache_dir=cache)
+
+
+@pytest.mark.parametrize("where", ["os.scandir", "os.fsync"])
+def test_a_timeout_of_the_users_own_is_no_error_of_a_folder(tmp_path, cache, monkeypatch, where):
+    def too_late(*_, **__):
+        raise TimeoutError("the user's")
+
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").write_bytes(b"")
+    monkeypatch.setattr(where, too_late)
+    with pytest.raises(TimeoutError, match=r"^the user's$"):
+        open_dataset(tmp_path / "pictures", cache_dir=cache)
+
+
+def test_a_label_file_that_cannot_be_read_is_no_fault_of_the_cache(tmp_path, cache, monkeypatch):
+    def refused(path, *_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "dataset.json").write_text("{}")
+    monkeypatch.setattr("fastload.shards.folder.open", refused, raising=False)
+    with pytest.raises(SourceError, match=r"cannot be read .Permission denied.. Check its permissions"):
+        open_dataset(tmp_path, cache_dir=cache)
 
 
 @pytest.mark.parametrize(
