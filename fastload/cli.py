@@ -62,7 +62,7 @@ def _run(arguments: list[str]) -> int:
         parser.print_help(sys.stderr)
         return USAGE
     report = module.from_command_line(options)
-    print(_as_json(report) if options.json else report.render(), flush=True)
+    print(_printable(_as_json(report) if options.json else report.render()), flush=True)
     return DATA_PROBLEM if getattr(report, "problems", 0) else FINE
 
 
@@ -77,6 +77,12 @@ def _parser():
     for verb, what in VERBS.items():
         subparsers.add_parser(verb, help=what, description=what[0].upper() + what[1:] + ".")
     return parser, subparsers
+
+
+def _printable(text: str) -> str:
+    """Names of files may be no text: their bytes are shown as escapes, which JSON knows as well."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _as_json(report) -> str:

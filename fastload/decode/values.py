@@ -224,6 +224,8 @@ def _pth(content: bytes) -> Any:
 
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # of any class: pickle, zip, and torch's own
         reason = str(error).strip().split("\n")[0]
         raise SampleError(f"a pth file that torch.load(weights_only=True) refuses: {reason}") from error

@@ -123,10 +123,7 @@ class LoaderConfig:
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
             raise ConfigError(f"max_bad_fraction={fraction!r}: give a number from 0 to 1, such as 0.01.")
         self._keep("max_bad_fraction", float(fraction))
-        if self.ledger is not None and (
-            not isinstance(self.ledger, (str, os.PathLike)) or not os.fspath(self.ledger)
-        ):
-            raise ConfigError(f'ledger={self.ledger!r}: give the path of a file, "auto", or None for none.')
+        self._keep("ledger", _ledger(self.ledger))
 
     def _check_mixing(self):
         if not self.augment.mixes:
@@ -176,6 +173,18 @@ def count(name: str, value: Any, lowest: int, highest: float = math.inf) -> int:
         limit = f"at least {lowest}" if highest == math.inf else f"{lowest} to {highest}"
         raise ConfigError(f"{name}={value!r}: give a whole number, {limit}.")
     return number
+
+
+def _ledger(ledger: Any) -> str | None:
+    """An absolute path, so that it stays the same file wherever the program goes."""
+    if ledger is None or ledger == "auto":
+        return ledger
+    if not isinstance(ledger, (str, os.PathLike)) or not os.fspath(ledger):
+        raise ConfigError(f'ledger={ledger!r}: give the path of a file, "auto", or None for none.')
+    path = os.path.abspath(os.path.expanduser(os.fspath(ledger)))
+    if "\0" in path or os.path.isdir(path):
+        raise ConfigError(f"ledger={ledger!r}: this names no file; give one, such as bad_samples.jsonl.")
+    return path
 
 
 def _one_of(name: str, value: Any, allowed: tuple):

@@ -66,7 +66,8 @@ class Loader:
     on_bad: "replace": a sample whose content cannot be decoded, or that lacks a field without a default,
         gives its place to another one of the same source and window, drawn from (seed, position); the first
         is warned of. "raise": its batch raises.
-    max_bad_fraction: more bad samples than this share of the rank's last 10,000 end the run; None: 0.01.
+    max_bad_fraction: more bad samples than this share of the rank's last 10,000 end the run; a process counts
+        from its own start; None: 0.01.
     ledger: the file that lists bad samples, one JSON object a line (fastload/read/ledger.py), with the rank
         before its suffix where there are several; "auto": in the cache folder; None: nowhere.
     rank, world_size: of this process; None: torch.distributed's, else RANK and WORLD_SIZE, else one process.
@@ -224,12 +225,16 @@ class Loader:
         "first_batch_seconds", "cpu_seconds" (of this process), "bytes_read", "stages": {name:
         {"busy_seconds", "waiting_seconds", "threads"}}, "limited_by", "pool": {"idle_bytes", "used_bytes",
         "reused", "allocated"}, "device": {"batches", "copied_bytes", "copy_seconds", "augment_seconds"} (of
-        the stream on a GPU; {} on a CPU), "bad_samples" (in batches that were delivered), "read_retries"};
+        the stream on a GPU; {} on a CPU), "bad_samples" (replaced in batches that were delivered),
+        "bad_stand_ins" (drawn for these, and bad as well), "ledger" (its path, or None), "read_retries"};
         the stages are read, decode, values (Python's worker threads), batch (stacking and map_batch, in the
         training's thread) and training.
         """
         self._notice_fork()
-        return self._stats.snapshot({name: getattr(self._memory, name, 0) for name in _POOL_COUNTERS})
+        pool = {name: getattr(self._memory, name, 0) for name in _POOL_COUNTERS}
+        bad = {name: getattr(self._ledger, name, 0) for name in ("bad_samples", "bad_stand_ins")}
+        path = getattr(self._ledger, "path", None)
+        return self._stats.snapshot(pool, bad | {"ledger": None if path is None else str(path)})
 
     def close(self) -> None:
         """Ends the iteration under way and frees its memory; the loader may be iterated again."""
@@ -277,20 +282,22 @@ class Loader:
         if self._memory is None:
             self._memory = _native.BufferPool(self._config.max_bytes)
         world, threads, epochs = self._current_world(), self._threads(), self._config.epochs
-        if self._ledger is None:
-            self._ledger = self._new_ledger(world)
+        self._prepare_ledger(world)
         resources = self._memory, self._stats, self._ledger, self._kept
         stages = Stages(self._config, self.dataset, self._walk, world.rank, threads, *resources)
         stop = self._walk.n * (self._epoch // epochs + 1) * epochs if epochs else math.inf
         return Course(stages, self._steps(), self._walk, self._here(), stop, world)
 
-    def _new_ledger(self, world: World) -> Ledger:
-        config, path = self._config, self._config.ledger
+    def _prepare_ledger(self, world: World) -> None:
+        """Its counts go on; rank and file are those of the world as it is now."""
+        path = self._config.ledger
         if path == "auto":
             path = backends.cache_dir() / "ledger" / default_name(self.dataset.files)
         if path is not None:
             path = ledger_path(path, world.rank, world.world_size)
-        return Ledger(path, config.max_bad_fraction, world.rank)
+        if self._ledger is None:
+            self._ledger = Ledger(path, self._config.max_bad_fraction, world.rank)
+        self._ledger.path, self._ledger.rank = path, world.rank
 
     def _arrive(self, start: int, place: Place) -> None:
         """The training got everything before `place`, last the step that starts at `start`."""

@@ -145,7 +145,6 @@ class Stages:
         except FastloadError:
             self._ledger.write(trip.bad)  # the run ends, and what was found may say why
             raise
-        self._stats.bad_samples += len(trip.bad)
         self._ledger.enter(trip.bad, len(trip.positions))
         begun = time.perf_counter()
         batch = self._delivery.hand_over(delivered)
@@ -165,6 +164,8 @@ class Stages:
         """
         if trip.error is not None:
             raise trip.error
+        if trip.bytes is None:  # labels of folders alone
+            return []
         if not trip.work:
             self._launch_work(trip)
         self._settle(trip)

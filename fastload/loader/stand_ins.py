@@ -75,6 +75,8 @@ class StandIns:
             key=row.key,
             offset_bytes=stored[0] if stored else min(offsets.values()),
             field=name,
+            field_type=type(self._config.fields[name]).__name__,
+            ext=self._config.fields[name].ext,
             reason=fault.reason,
             source=source,
         )

@@ -23,7 +23,6 @@ class Stats:
     def __init__(self):
         self.threads: dict[str, int] = {}
         self.bytes_read = 0
-        self.bad_samples = 0  # lines of the ledger
         self.read_retries = 0
         self.device: Callable[[], dict] = dict  # counters of what happened on a GPU
         self._busy_seconds = dict.fromkeys(STAGES, 0.0)
@@ -71,7 +70,7 @@ class Stats:
             self._count_cpu()
             self._cpu_mark = None
 
-    def snapshot(self, pool: dict) -> dict:
+    def snapshot(self, pool: dict, bad: dict) -> dict:
         """The counters as plain numbers; see `Loader.stats`."""
         with self._lock:
             busy = dict(self._busy_seconds)
@@ -95,7 +94,7 @@ class Stats:
             "limited_by": self._limited_by(busy, steady),
             "pool": pool,
             "device": self.device(),
-            "bad_samples": self.bad_samples,
+            **bad,
             "read_retries": self.read_retries,
         }
 

@@ -75,12 +75,14 @@ class Trip:
             self.stand_ins.cancel()
 
     def wait(self) -> None:
-        """Until no native thread works on it any more."""
+        """Until no native thread works on it any more; for a batch that is given up."""
         for native in (self.bytes, self.images):
             if native is not None:
                 wait_for(native)
         if self.stand_ins is not None:
             self.stand_ins.wait()
+        # What they raised holds frames, and these the stages with their open files.
+        self.delivered, self.work = None, []
 
 
 def wait_for(native) -> None:

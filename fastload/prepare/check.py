@@ -17,6 +17,7 @@ CHUNK = 64  # samples
 SHOWN_SAMPLES, SHOWN_SHARDS, SHOWN_REASON = 20, 10, 70
 _SIZE = 32  # pixels: the whole image is decoded, and hardly anything is made of it
 _ARRAYS = ("npy", "npz", "pth", "pt")
+_CUSTOM = "Custom"  # the type of field that only the training can judge
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Bad:
 @dataclass(frozen=True)
 class CheckReport:
     """What was found. checked: samples that were read and decoded now. in_ledger: samples that the ledger
-    lists, and entries: its lines; 0 without one. bad: what is bad now, or, where nothing was checked, what
-    the ledger says."""
+    lists, entries: its lines, damaged_lines: those that were cut; 0 without one. unjudged: samples that are
+    listed because of an fl.Custom field, whose function only the training has. bad: what is bad now, or,
+    where nothing was checked, what the ledger says."""
 
     source: str | None
     ledger: str | None
@@ -43,6 +45,8 @@ class CheckReport:
     checked: int
     in_ledger: int
     entries: int
+    damaged_lines: int
+    unjudged: int
     extensions: dict[str, int]
     bad: tuple[Bad, ...]
     seconds: float
@@ -71,7 +75,12 @@ class CheckReport:
             seconds = f"{self.checked:,} of {self.samples:,} in {self.seconds:.1f} s"
             pairs += [("source", self.source), ("extensions", extensions), ("samples checked", seconds)]
         if self.ledger is not None:
-            pairs.append(("ledger", f"{self.ledger}: {self.entries:,} lines, {self.in_ledger:,} samples"))
+            cut = f", {self.damaged_lines:,} lines cut" if self.damaged_lines else ""
+            pairs.append(
+                ("ledger", f"{self.ledger}: {self.entries:,} lines, {self.in_ledger:,} samples{cut}")
+            )
+        if self.unjudged:
+            pairs.append(("not judged", f"{self.unjudged:,} samples, listed because of an fl.Custom field"))
         pairs.append(("bad samples", f"{self.problems:,}"))
         text = render_pairs(pairs)
         if not self.bad:
@@ -110,34 +119,42 @@ def check(
     """
     import time
 
+    from fastload.backends import usable_cpus
+    from fastload.prepare.stored import open_source
+    from fastload.read.ledger import Lines, read_ledger
+
     begun = time.perf_counter()
-    entries = list(_entries(ledger)) if ledger is not None else []
-    listed = {(entry["shard"], entry["key"]): entry for entry in entries}
+    lines = Lines([], 0) if ledger is None else read_ledger(ledger)
+    listed = {_place(entry): entry for entry in lines.entries}
+    told = {"in_ledger": len(listed), "entries": len(lines.entries), "damaged_lines": lines.damaged}
+    told["ledger"] = None if ledger is None else str(ledger)
     if source is None:
         if ledger is None:
             raise ConfigError("fastload check: name a source, or a ledger with --ledger, or both.")
         bad = tuple(_from_ledger(entry) for entry in listed.values())
-        return CheckReport(None, str(ledger), 0, 0, len(listed), len(entries), {}, bad, 0.0)
-    from fastload.backends import usable_cpus
-    from fastload.prepare.stored import open_source
-
+        return CheckReport(
+            source=None, samples=0, checked=0, unjudged=0, extensions={}, bad=bad, seconds=0.0, **told
+        )
     threads = usable_cpus() if threads is None else threads
     if threads < 1:
         raise ConfigError(f"threads is {threads}: checking needs at least one thread.")
     dataset = open_source(source, threads)
-    sample_ids = _all(dataset) if ledger is None else _ids_of(dataset, listed)
-    fields = _fields_of(dataset) if fields is None else fields
-    bad = tuple(_examined(source, dataset, fields, sample_ids, max_pixels, threads, progress))
+    judged = [entry for entry in listed.values() if entry.get("field_type") != _CUSTOM]
+    sample_ids = _range(0, dataset.n) if ledger is None else _ids_of(dataset, listed, judged)
+    if fields is None:
+        fields = _fields_of(dataset) if ledger is None else _fields_of_ledger(judged)
+    bad = ()
+    if len(sample_ids):
+        bad = tuple(_examined(source, dataset, fields, sample_ids, max_pixels, threads, progress))
     return CheckReport(
         source=str(source),
-        ledger=None if ledger is None else str(ledger),
         samples=dataset.n,
         checked=len(sample_ids),
-        in_ledger=len(listed),
-        entries=len(entries),
+        unjudged=len(listed) - len(judged),
         extensions=dict(dataset.extensions),
         bad=bad,
         seconds=time.perf_counter() - begun,
+        **told,
     )
 
 
@@ -207,47 +224,62 @@ def _first_is_integer(dataset, extension: str) -> bool:
     return False
 
 
-def _all(dataset):
-    return _range(0, dataset.n)
-
-
 def _range(start: int, stop: int):
     import numpy as np
 
     return np.arange(start, stop, dtype=np.int64)
 
 
-def _ids_of(dataset, listed: dict):
-    """The samples that a ledger lists; those of another source of a mixture are passed over.
+def _place(entry: dict) -> tuple:
+    return entry.get("source"), entry["shard"], entry["key"]
 
-    Raises ConfigError where none is in the source.
+
+def _ids_of(dataset, listed: dict, judged: list[dict]):
+    """The samples of some lines; those of another source of a mixture are passed over.
+
+    Raises ConfigError where none of all that the ledger lists is in the source.
     """
     import numpy as np
 
-    rows, _ = dataset.find_keys(sorted({key for _, key in listed}))
-    found = {}
-    for row in rows.tolist():
-        one = dataset.row(row)
-        if (one.container, one.key) in listed:
-            found[one.container, one.key] = row
-    if listed and not found:
-        shard, key = next(iter(listed))
+    known = {(shard, key) for _, shard, key in listed}
+    wanted = {(entry["shard"], entry["key"]) for entry in judged}
+    rows, _ = dataset.find_keys(sorted({key for _, key in known}))
+    places = {row: (one.container, one.key) for row in rows.tolist() for one in [dataset.row(row)]}
+    if known and not known & set(places.values()):
+        shard, key = next(iter(known))
         raise ConfigError(
             f"the ledger lists {len(listed)} samples, such as key {key!r} of {shard}, and none of them is in "
             "the source. Name the source that the ledger is of."
         )
-    return np.array(sorted(found.values()), np.int64)
+    return np.array([row for row, place in places.items() if place in wanted], np.int64)
 
 
-def _entries(ledger):
-    from fastload.read.ledger import read_ledger
+def _fields_of_ledger(judged: list[dict]) -> dict:
+    """The fields that its lines name, as the training read them; what a sample lacked is required."""
+    from fastload import fields as fl
 
-    return read_ledger(ledger)
+    lacked = {
+        entry["field"] for entry in judged if entry["reason"] == f"no {' or '.join(_extensions(entry))}"
+    }
+    chosen = {}
+    for entry in judged:
+        name, kind, ext = entry["field"], entry.get("field_type", "Bytes"), ";".join(_extensions(entry))
+        if kind == "Image":
+            how = {} if name in lacked else {"default": 0}
+            chosen[name] = fl.Image(ext, size=_SIZE, resize="exact", filter="bilinear", **how)
+        else:
+            how = {} if name in lacked else {"default": 0 if kind == "Int" else None}
+            chosen[name] = getattr(fl, kind)(ext, **how)
+    return chosen
+
+
+def _extensions(entry: dict) -> list[str]:
+    return [part.strip().lower() for part in entry.get("ext", entry["field"]).split(";")]
 
 
 def _from_ledger(entry: dict) -> Bad:
     shard = f"{entry['source']}: {entry['shard']}" if entry.get("source") else entry["shard"]
-    place = entry["sample_id"], shard, entry["key"], int(entry.get("offset_bytes", 0))
+    place = entry["sample_id"], shard, entry["key"], entry["offset_bytes"]
     return Bad(*place, entry["field"], entry["reason"])
 
 

@@ -1,34 +1,40 @@
 """The ledger of bad samples: what was replaced, where it lies and why; one JSON object a line.
 
 In: the bad samples of each batch that the training gets, in order. Out: lines in a file, counts, and an error
-where they are too many. Promised: what was prefetched and never delivered is not in it; a line is written at
-once or not at all; a disk that is full or read-only stops no training, it is warned of once; memory is
-bounded by WINDOW, the file by MOST_BYTES.
+where they are too many. Promised: what was prefetched and never delivered is not in it; a disk that is full
+or read-only stops no training, it is warned of once; who reads it passes over a line that was cut; memory is
+bounded by WINDOW, the file by MOST_BYTES, and one of as many before it.
 
     {"position": 40961, "attempt": 0, "sample_id": 7, "shard": "00000.tar", "key": "0007",
-     "offset_bytes": 10240, "field": "image", "reason": "...", "rank": 0, "time": "2026-01-31T12:00:00+00:00"}
+     "offset_bytes": 10240, "field": "image", "field_type": "Image", "ext": "jpg;png", "reason": "...",
+     "rank": 0, "time": "2026-01-31T12:00:00+00:00"}
 
 `attempt` 0 is the sample of that position itself, 1 its first stand-in, which was bad as well, and so on. Of
 a mixture, "source" names the source, which `sample_id` counts in. `offset_bytes` is that of the field in the
 shard, 0 in a file of its own.
 """
 
+import errno
 import hashlib
 import json
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from fastload.errors import BadSamplesError, ConfigError
 
 WINDOW = 10_000  # positions of this rank that max_bad_fraction is about
-MOST_BYTES = 64 << 20  # some 200,000 lines; then samples are counted only
+MOST_BYTES = 64 << 20  # some 200,000 lines; then the file is put aside, and what was there before is lost
+OLD = ".old"
 MOST_SHARDS = 5  # in a message
 MOST_REASON = 300  # characters
+_KINDS = {"position": int, "attempt": int, "sample_id": int, "shard": str, "key": str, "offset_bytes": int}
+_KINDS |= {"field": str, "reason": str}
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class BadSample:
     key: str
     offset_bytes: int
     field: str
+    field_type: str  # "Image", "Custom" and so on
+    ext: str  # that the field may be stored under, as it was asked for
     reason: str
     source: str | None = None
 
@@ -54,80 +62,73 @@ class BadSample:
 class Ledger:
     """The bad samples of one rank.
 
-    path: of the file, None for none. max_bad_fraction: of the last WINDOW positions. Nothing is opened but to
-    write a line.
+    path: of the file, None for none. max_bad_fraction: of the last WINDOW positions; a process that begins
+    anew counts from nothing. Nothing is opened but to write lines.
     """
 
     def __init__(self, path: Path | None, max_bad_fraction: float, rank: int):
-        self.path, self.count = path, 0
-        self._most = max_bad_fraction * WINDOW
-        self._max_bad_fraction, self._rank = max_bad_fraction, rank
+        self.path, self.rank = path, rank
+        self.bad_samples = self.bad_stand_ins = 0  # of attempt 0, and of all others
+        self._max_bad_fraction, self._most = max_bad_fraction, round(max_bad_fraction * WINDOW)
         self._seen = 0  # positions
         self._recent: deque[tuple[int, str]] = deque()  # (how many positions were seen, shard)
-        self._writes = path is not None
+        self._trouble: str | None = None  # why nothing is written any more
 
     def enter(self, bad: list[BadSample], samples: int) -> None:
         """Takes the bad samples of a batch of `samples` positions, which the training is about to get.
 
         Warns of the first one. Raises BadSamplesError where there are too many.
         """
+        sentences = []
         if bad:
+            is_first, knew_trouble = not self.bad_samples, self._trouble is not None
+            own = [one for one in bad if one.attempt == 0]
+            self.bad_samples += len(own)
+            self.bad_stand_ins += len(bad) - len(own)
+            self._recent += [(self._seen, _shard(one)) for one in own]
             self.write(bad)
-            if not self.count:
-                warnings.warn(self._first(bad[0]), stacklevel=5)
-            self.count += len(bad)
-            self._recent += [(self._seen, _shard(one)) for one in bad if one.attempt == 0]
+            if is_first:
+                sentences.append(self._first(bad[0]))
+            if self._trouble is not None and not knew_trouble:
+                sentences.append(self._trouble)
         self._seen += samples
         while self._recent and self._recent[0][0] < self._seen - WINDOW:
             self._recent.popleft()
         if bad and len(self._recent) > self._most:
             raise BadSamplesError(self._too_many())
-
-    def _first(self, one: BadSample) -> str:
-        rest = f"further ones go to {self.path}" if self._writes else "further ones are counted in stats()"
-        return f"a bad sample was replaced by another one: {one} ({rest})"
-
-    def _too_many(self) -> str:
-        worst = Counter(shard for _, shard in self._recent).most_common(MOST_SHARDS)
-        where = f" All are in {self.path}." if self._writes else ""
-        return (
-            f"{len(self._recent)} of rank {self._rank}'s last {min(self._seen, WINDOW)} samples are bad, "
-            f"more than max_bad_fraction={self._max_bad_fraction:g} of {WINDOW}; most of them in "
-            f"{', '.join(f'{shard} ({count})' for shard, count in worst)}.{where} Mend or leave out these "
-            "shards, or raise max_bad_fraction."
-        )
+        for sentence in sentences:  # last, as a warning may be made an error
+            warnings.warn(sentence, stacklevel=5)
 
     def write(self, bad: Iterable[BadSample]) -> None:
         """Writes lines only: the batch of these samples never came."""
-        if not self._writes:
+        if self.path is None or self._trouble is not None:
             return
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        lines = [_line({**_without_none(asdict(one)), "rank": self._rank, "time": now}) for one in bad]
+        lines = [_line({**_without_none(asdict(one)), "rank": self.rank, "time": now}) for one in bad]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            try:
-                full = os.fstat(descriptor).st_size > MOST_BYTES
-                if not full:
-                    self._append(descriptor, "".join(lines).encode())
-            finally:
-                os.close(descriptor)
+            if self.path.exists() and self.path.stat().st_size > MOST_BYTES:
+                os.replace(self.path, self.path.with_name(self.path.name + OLD))
+            _append(self.path, "".join(lines).encode())
         except OSError as error:
-            self._stop(f"cannot be written ({error.strerror})")
-            return
-        if full:
-            self._stop(f"has more than {MOST_BYTES:,} bytes")
+            self._trouble = (
+                f"the ledger {self.path} cannot be written ({error.strerror}): bad samples are counted, and "
+                "not listed any more; ledger= names another file"
+            )
 
-    def _append(self, descriptor: int, content: bytes) -> None:
-        start = os.fstat(descriptor).st_size
-        if os.write(descriptor, content) < len(content):  # the disk is full: half a line helps nobody
-            os.ftruncate(descriptor, start)
-            raise OSError(28, os.strerror(28))
+    def _first(self, one: BadSample) -> str:
+        listed = self.path is not None and self._trouble is None
+        rest = f"listed in {self.path}" if listed else "counted in stats()"
+        return f"a bad sample was replaced by another one: {one} (further ones are {rest})"
 
-    def _stop(self, why: str) -> None:
-        self._writes = False
-        warnings.warn(
-            f"the ledger {self.path} {why}: bad samples are counted, and not listed any more", stacklevel=7
+    def _too_many(self) -> str:
+        worst = Counter(shard for _, shard in self._recent).most_common(MOST_SHARDS)
+        where = "" if self.path is None or self._trouble is not None else f" All are listed in {self.path}."
+        return (
+            f"{len(self._recent)} of rank {self.rank}'s last {min(self._seen, WINDOW)} samples are bad, and "
+            f"max_bad_fraction={self._max_bad_fraction:g} allows {self._most} in {WINDOW}; most of them in "
+            f"{', '.join(f'{shard} ({count})' for shard, count in worst)}.{where} Mend or leave out these "
+            "shards, or raise max_bad_fraction."
         )
 
 
@@ -146,26 +147,51 @@ def ledger_path(path: "str | os.PathLike", rank: int, world_size: int) -> Path:
     return path if world_size == 1 else path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
 
 
-def read_ledger(path: "str | os.PathLike") -> Iterator[dict]:
+class Lines(NamedTuple):
+    """What a ledger holds. damaged: lines that a crash or a full disk cut."""
+
+    entries: list[dict]
+    damaged: int
+
+
+def read_ledger(path: "str | os.PathLike") -> Lines:
     """The lines of a ledger, those of all its ranks. Raises ConfigError for what is no ledger."""
     path = Path(path)
     ranks = path.parent.glob(f"{_escaped(path.stem)}.rank*{_escaped(path.suffix)}")
-    files = [one for one in (path, *sorted(ranks)) if one.exists()]
+    files = [one for one in (path, *sorted(ranks)) if one.is_file()]
     if not files:
         raise ConfigError(f"{path}: no such ledger; name the file that ledger= was given.")
+    entries: list[dict] = []
+    damaged = 0
     for one in files:
-        with open(one, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield _entry(line, one, number)
+        with open(one, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                entry = _entry(line)
+                if entry is None:
+                    damaged += 1
+                else:
+                    entries.append(entry)
+    if damaged and not entries:
+        raise ConfigError(f"{path}: none of its {damaged} lines is one of a ledger; name another file.")
+    return Lines(entries, damaged)
 
 
-def _entry(line: str, path: Path, number: int) -> dict:
+def _entry(line: str) -> dict | None:
     try:
         entry = json.loads(line)
-        entry["sample_id"], entry["shard"], entry["key"], entry["reason"], entry["field"]
+        is_right = all(isinstance(entry[name], kind) for name, kind in _KINDS.items())
     except (ValueError, TypeError, KeyError):
-        raise ConfigError(f"{path}: line {number} is no line of a ledger.") from None
-    return entry
+        return None
+    return entry if is_right else None
+
+
+def _append(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
 
 
 def _line(entry: dict) -> str:

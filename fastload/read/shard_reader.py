@@ -51,7 +51,7 @@ class ShardReader:
             (one.size_bytes, one.mtime_ns, one.tail_start, one.tail_stop, one.tail_crc)
             for one in dataset.stamps
         ]
-        self._files = _native.FileTable(list(dataset.files), MAX_OPEN_FILES, stamps)
+        self._files = _native.FileTable(list(map(os.fsencode, dataset.files)), MAX_OPEN_FILES, stamps)
 
     @property
     def threads(self) -> int:
@@ -95,10 +95,10 @@ def read_plain(located: list) -> list[bytes | None]:
     return blobs
 
 
-def _paths(located: list) -> dict[int, str]:
+def _paths(located: list) -> dict[int, bytes]:
     """Blob number -> path, for the blobs that are files of their own."""
     paths, first = {}, 0
     for one in located:
-        paths.update((first + i, path) for i, path in one.paths.items())
+        paths.update((first + i, os.fsencode(path)) for i, path in one.paths.items())
         first += len(one.file_id)
     return paths

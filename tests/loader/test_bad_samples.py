@@ -75,9 +75,11 @@ def test_a_bad_sample_gives_its_place_to_the_one_that_the_order_names(tmp_path, 
     labels = [label for _, batch in got for label in batch]
     assert labels == expected_ids(pictures(source, 4, seed=5), positions, BAD)
     assert not set(labels) & set(BAD)
-    lines = list(read_ledger(made._ledger.path))
-    assert made.stats()["bad_samples"] == len(lines) == made._ledger.count
-    assert sum(line["attempt"] == 0 for line in lines) == 2 * len(BAD)
+    lines = read_ledger(made._ledger.path).entries
+    stats = made.stats()
+    assert stats["bad_samples"] + stats["bad_stand_ins"] == len(lines)
+    assert sum(line["attempt"] == 0 for line in lines) == 2 * len(BAD) == stats["bad_samples"]
+    assert stats["ledger"] == str(made._ledger.path)
     made.close()
 
 
@@ -199,7 +201,7 @@ def test_stand_ins_come_from_the_same_source_of_a_mixture(tmp_path):
     for batch in made:
         for name, label in zip(batch["__source__"], batch["label"].tolist(), strict=True):
             assert label not in bad[name]
-    lines = list(read_ledger(made._ledger.path))
+    lines = read_ledger(made._ledger.path).entries
     assert {(line["source"], line["sample_id"]) for line in lines} == {("a", 1), ("a", 2), ("b", 0)}
     sources = {}
     for batch in pictures(mixture, 5, seed=2):
@@ -225,7 +227,7 @@ def test_a_sample_is_replaced_as_a_whole(tmp_path):
         assert batch["text"] == [str(label) for label in batch["label"].tolist()]
         assert not {2, 5} & set(batch["label"].tolist())
     fields_of = {
-        line["sample_id"]: (line["field"], line["reason"]) for line in read_ledger(made._ledger.path)
+        line["sample_id"]: (line["field"], line["reason"]) for line in read_ledger(made._ledger.path).entries
     }
     assert fields_of[2][0] == "mask"
     assert fields_of[5] == ("text", "no txt")
@@ -271,7 +273,7 @@ def test_the_offset_is_that_of_the_field_or_of_the_sample_where_it_lacks_the_fie
         write(tmp_path, written), 4, {"image": fl.Image(size=8), "text": fl.Text()}, shuffle=False
     )
     list(made)
-    offsets = {line["sample_id"]: line["offset_bytes"] for line in read_ledger(made._ledger.path)}
+    offsets = {line["sample_id"]: line["offset_bytes"] for line in read_ledger(made._ledger.path).entries}
     starts = [{name: start for name, (start, _) in made.dataset.row(i).extensions.items()} for i in (2, 4)]
     assert offsets[2] == starts[0]["txt"] > min(starts[0].values())
     assert offsets[4] == min(starts[1].values())
@@ -288,7 +290,9 @@ def test_what_was_prefetched_and_not_delivered_is_not_in_the_ledger(tmp_path):
     made.load_state_dict(made.state_dict())
     with pytest.warns(UserWarning, match="a bad sample was replaced"):
         list(made)
-    assert [line["sample_id"] for line in read_ledger(tmp_path / "bad.jsonl") if not line["attempt"]] == [
+    assert [
+        line["sample_id"] for line in read_ledger(tmp_path / "bad.jsonl").entries if not line["attempt"]
+    ] == [
         9,
         10,
     ]
@@ -303,7 +307,7 @@ def test_the_first_bad_sample_is_warned_of_and_the_others_are_not(tmp_path):
     (warning,) = caught
     text = str(warning.message)
     assert "000.tar: key '00003' at byte" in text and "the file is empty" in text
-    assert f"further ones go to {made._ledger.path}" in text
+    assert f"further ones are listed in {made._ledger.path}" in text
     assert warning.filename == __file__
 
 
@@ -314,12 +318,12 @@ def test_ranks_have_ledgers_of_their_own_which_are_read_together(tmp_path):
         list(pictures(source, 2, rank=rank, world_size=3, ledger=path, last="partial"))
     files = sorted(one.name for one in tmp_path.glob("odd*"))
     assert files == [f"odd [name]*.rank{rank}.jsonl" for rank in range(3)]
-    assert {line["sample_id"] for line in read_ledger(path) if not line["attempt"]} == set(BAD)
+    assert {line["sample_id"] for line in read_ledger(path).entries if not line["attempt"]} == set(BAD)
     with pytest.raises(fl.ConfigError, match="no such ledger"):
-        list(read_ledger(tmp_path / "other.jsonl"))
+        read_ledger(tmp_path / "other.jsonl")
     (tmp_path / "no.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(fl.ConfigError, match=r"no\.jsonl: line 1 is no line of a ledger"):
-        list(read_ledger(tmp_path / "no.jsonl"))
+    with pytest.raises(fl.ConfigError, match=r"no\.jsonl: none of its 1 lines is one of a ledger"):
+        read_ledger(tmp_path / "no.jsonl")
 
 
 def test_a_ledger_that_cannot_be_written_stops_nothing(tmp_path):
@@ -332,13 +336,103 @@ def test_a_ledger_that_cannot_be_written_stops_nothing(tmp_path):
 
 
 def test_a_ledger_does_not_grow_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "MOST_BYTES", 500)
+    monkeypatch.setattr(ledger_module, "MOST_BYTES", 900)
     source = write(tmp_path / "shards", samples())
-    made = pictures(source, 1, shuffle=False, ledger=tmp_path / "bad.jsonl")
-    with pytest.warns(UserWarning, match="has more than 500 bytes"):
-        list(made)
-    lines = list(read_ledger(tmp_path / "bad.jsonl"))
-    assert 2 <= len(lines) < made.stats()["bad_samples"]
+    path = tmp_path / "bad.jsonl"
+    made = pictures(source, 1, shuffle=False, ledger=path, epochs=20, max_bad_fraction=1)
+    list(made)
+    sizes = [one.stat().st_size for one in (path, tmp_path / "bad.jsonl.old")]
+    assert max(sizes) < 1800 and min(sizes) > 0
+    lines = read_ledger(path)
+    assert lines.damaged == 0 and lines.entries[-1]["position"] == 19 * N + 20
+
+
+def test_a_line_that_was_cut_costs_that_line_only(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    list(pictures(write(tmp_path / "shards", samples()), 4, shuffle=False, ledger=path))
+    lines = path.read_bytes().splitlines(keepends=True)
+    odd = [b"\xff\xfe\n", b"[1]\n", b'{"sample_id": null}\n', lines[1][: len(lines[1]) // 2]]
+    path.write_bytes(b"".join([lines[0], *odd[:3], *lines[2:], odd[3]]))
+    found = read_ledger(path)
+    assert (len(found.entries), found.damaged) == (len(lines) - 1, 4)
+    with pytest.raises(fl.ConfigError, match="no such ledger"):
+        read_ledger(tmp_path)
+
+
+def test_a_ledger_stays_one_file_wherever_the_program_goes(tmp_path, monkeypatch):
+    source = [str(path) for path in write(tmp_path / "shards", samples())]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = pictures(source, 4, shuffle=False, ledger="bad.jsonl")
+    monkeypatch.chdir(tmp_path / "two")
+    list(made)
+    assert (tmp_path / "one" / "bad.jsonl").exists() and list((tmp_path / "two").iterdir()) == []
+    assert pictures(source, ledger="~/x.jsonl")._config.ledger == str(tmp_path / "x.jsonl")
+
+
+def test_a_ledger_follows_the_world_and_its_counts_go_on(tmp_path, monkeypatch):
+    source = write(tmp_path / "shards", samples())
+    made = pictures(source, 2, shuffle=False, ledger=tmp_path / "bad.jsonl", last="partial")
+    list(made)
+    before = made.stats()["bad_samples"]
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    list(made)
+    assert made.stats()["bad_samples"] > before == len(BAD)
+    other = [json.loads(line) for line in (tmp_path / "bad.rank1.jsonl").read_text().splitlines()]
+    assert {line["rank"] for line in other} == {1}
+
+
+def test_a_warning_that_is_made_an_error_stops_once_and_counts_right(tmp_path):
+    made = pictures(
+        write(tmp_path, samples({2: b"", 3: b""})), 1, shuffle=False, ledger=tmp_path / "bad.jsonl"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="a bad sample was replaced"):
+            list(made)
+        made.load_state_dict(made.state_dict())
+        assert len(flat(made)) == N - 2  # it goes on at the batch that was not delivered
+    assert made.stats()["bad_samples"] == 3
+
+
+def test_an_error_is_not_hidden_by_a_ledger_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    source = write(tmp_path / "shards", samples({i: b"broken" for i in range(N)}))
+    made = pictures(source, 1, shuffle=False, ledger=tmp_path / "file" / "bad.jsonl")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(SampleError, match="all 8 samples"):
+            next(iter(made))
+
+
+@pytest.mark.parametrize("fraction", [k / 1000 for k in (1, 7, 57, 501, 819, 999)])
+def test_exactly_as_many_as_are_allowed_are_allowed(fraction):
+    allowed = ledger_module.Ledger(None, fraction, 0)._most
+    assert allowed == int(f"{fraction:.3f}".split(".")[1]) * 10
+
+
+def test_a_sample_error_of_your_own_kind_is_one(tmp_path):
+    class Faint(fl.SampleError):
+        def __init__(self, path, code):
+            super().__init__(f"{path}: {code}")
+
+    def judged(content):
+        if content == b"caption 5":
+            raise Faint("too faint", 7)
+        return len(content)
+
+    fields = {"text": fl.Custom("txt", judged), "label": fl.Int()}
+    source = write(tmp_path, samples({}))
+    made = fl.Loader(source, 4, fields, shuffle=False)
+    assert len(flat(made)) == N
+    (reason,) = {line["reason"] for line in read_ledger(made._ledger.path).entries}
+    assert reason == "too faint: 7"
+    with pytest.raises(SampleError, match=r"key '00005'.*too faint: 7") as caught:
+        list(fl.Loader(source, 4, fields, shuffle=False, on_bad="raise"))
+    assert type(caught.value.__cause__) is Faint
 
 
 def test_no_ledger_where_none_is_wanted(tmp_path):
@@ -358,7 +452,7 @@ def test_a_sample_whose_stand_ins_are_all_bad_is_raised_and_listed(tmp_path, dec
     with pytest.raises(SampleError, match=r"key '000\d\d' .*; all 8 samples .*fastload check") as caught:
         list(made)
     assert type(caught.value.__cause__) is SampleError
-    lines = list(read_ledger(tmp_path / "bad.jsonl"))
+    lines = read_ledger(tmp_path / "bad.jsonl").entries
     position = lines[-1]["position"]
     assert [line["attempt"] for line in lines if line["position"] == position] == list(
         range(MOST_ATTEMPTS + 1)
@@ -375,7 +469,7 @@ def test_too_many_bad_samples_end_the_run_and_name_the_worst_shards(tmp_path, mo
         for batch in made:
             got += batch["__position__"].tolist()
     assert got == list(range(12))
-    assert "more than max_bad_fraction=0.15 of 20; most of them in 001.tar (3), 000.tar (1)." in str(
+    assert "max_bad_fraction=0.15 allows 3 in 20; most of them in 001.tar (3), 000.tar (1)." in str(
         caught.value
     )
     assert len(flat(pictures(source, 2, shuffle=False, max_bad_fraction=0.25))) == N
@@ -411,7 +505,7 @@ def test_a_fraction_that_is_none_is_refused(wrong):
 def test_other_arguments_that_mean_nothing_are_refused():
     with pytest.raises(fl.ConfigError, match="on_bad='skip': give one of 'replace', 'raise'"):
         pictures("x", on_bad="skip")
-    for wrong in (7, "", True):
+    for wrong in (7, "", True, "/", ".", "a\0b"):
         with pytest.raises(fl.ConfigError, match="ledger="):
             pictures("x", ledger=wrong)
 
@@ -451,7 +545,7 @@ def test_your_own_function_may_say_that_the_content_is_bad(tmp_path):
     fields = {"text": fl.Custom("txt", judged), "label": fl.Int()}
     made = fl.Loader(write(tmp_path, samples({})), 4, fields, shuffle=False)
     assert not {5, 6} & set(flat(made))
-    reasons = {line["sample_id"]: line["reason"] for line in read_ledger(made._ledger.path)}
+    reasons = {line["sample_id"]: line["reason"] for line in read_ledger(made._ledger.path).entries}
     assert reasons[5] == "too short a caption" and "raised EOFError" in reasons[6]
 
 
@@ -480,7 +574,7 @@ def test_a_file_too_large_to_be_an_image_is_not_even_read(tmp_path, monkeypatch)
     made = pictures(write(tmp_path, written), 4, shuffle=False, max_pixels=1000)
     assert set(flat(made)) == set(range(8)) - {2}
     assert made.stats()["bytes_read"] < 50_000
-    (reason,) = {line["reason"] for line in read_ledger(made._ledger.path)}
+    (reason,) = {line["reason"] for line in read_ledger(made._ledger.path).entries}
     assert reason == "60,000 bytes are more than an image of max_pixels can need"
 
 

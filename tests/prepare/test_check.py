@@ -82,18 +82,18 @@ def test_with_fields_a_sample_that_lacks_one_is_bad(tmp_path):
     assert (one.key, one.field, one.reason) == ("00004", "caption", "no txt")
 
 
-def test_a_shard_that_cannot_be_read_hides_no_other(source):
-    fl.Loader(source, 4, {"label": fl.Int("cls")}).dataset  # noqa: B018  it opens, and indexes
-    os.truncate(source[1], os.path.getsize(source[1]) // 2)
-    os.utime(source[1], ns=(0, 0))
-    with pytest.raises(fl.ShardError, match=r"001\.tar"):
-        check(source)  # a new index is made, and refused: the shard is cut
-    dataset = check_module_dataset(source)
-    del dataset
+def test_a_shard_that_changed_meanwhile_hides_no_other(source, monkeypatch):
+    real = check_module._fields_of
 
+    def cut_meanwhile(dataset):
+        fields = real(dataset)
+        os.truncate(source[1], os.path.getsize(source[1]) // 2)
+        return fields
 
-def check_module_dataset(source):
-    return fl.Loader(source[:1], 4, {"label": fl.Int("cls")}).dataset
+    monkeypatch.setattr(check_module, "_fields_of", cut_meanwhile)
+    report = check(source)
+    assert {one.sample_id for one in report.bad} == {3, 7, *range(30, 60), 66}
+    assert all("changed" in one.reason for one in report.bad if one.shard == "001.tar")
 
 
 def test_a_photo_that_vanished_while_it_was_checked_is_one_bad_sample(tmp_path, monkeypatch):
@@ -135,6 +135,75 @@ def test_the_samples_of_a_ledger_are_checked_anew(source, tmp_path):
     mended = write(tmp_path / "shards", all_samples({40: b"still"}), per_shard=30)
     report = check(mended, ledger=ledger)
     assert [one.sample_id for one in report.bad] == [40, 55, 66] and report.checked == 5
+
+
+def test_a_field_that_was_missing_is_still_missing(tmp_path):
+    written = [sample(i) for i in range(6)]
+    del written[4]["txt"], written[2]["jpg"]
+    source = write(tmp_path / "shards", written)
+    ledger = trained(source, tmp_path)
+    assert [(one.key, one.reason) for one in check(source, ledger=ledger).bad] == [
+        ("00002", "no " + " or ".join(fl.Image(size=1).extensions)),
+        ("00004", "no txt"),
+    ]
+
+
+def test_what_only_the_training_can_judge_is_said_to_be_unjudged(tmp_path):
+    def odd(content):
+        if content == b"caption 3":
+            raise ValueError("no")
+        return len(content)
+
+    source = write(tmp_path / "shards", (sample(i) for i in range(6)))
+    ledger = tmp_path / "bad.jsonl"
+    with pytest.warns(UserWarning, match="a bad sample"):
+        list(fl.Loader(source, 2, {"text": fl.Custom("txt", odd)}, ledger=ledger))
+    report = check(source, ledger=ledger)
+    assert (report.bad, report.unjudged, report.checked) == ((), 1, 0)
+    assert "fl.Custom" in report.render()
+
+
+def test_equal_keys_of_two_sources_are_two_samples(tmp_path):
+    for name in "ab":
+        write(tmp_path / name, all_samples({1: b""}, 4))
+    mixture = fl.Mixture({name: (str(tmp_path / name), 1) for name in "ab"}, 40)
+    report = check(ledger=trained(mixture, tmp_path))
+    assert sorted((one.shard, one.key) for one in report.bad) == [
+        ("a: 000.tar", "00001"),
+        ("b: 000.tar", "00001"),
+    ]
+    assert report.in_ledger == 2
+
+
+def test_lines_that_were_cut_are_counted(source, tmp_path):
+    ledger = trained(source, tmp_path)
+    ledger.write_bytes(ledger.read_bytes() + b'{"posi')
+    report = check(ledger=ledger)
+    assert report.damaged_lines == 1 and "1 lines cut" in report.render()
+
+
+def test_names_that_are_not_utf_8_are_printed_all_the_same(tmp_path):
+    import subprocess
+    import sys
+
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        with open(os.fsencode(tmp_path / "photos") + b"/\xff%d.jpg" % i, "wb") as file:
+            file.write(b"broken" if i == 1 else jpeg(i))
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    for more in ([], ["--json"]):
+        command = [sys.executable, "-m", "fastload.cli", "check", str(tmp_path / "photos"), *more]
+        done = subprocess.run(command, env=environment, capture_output=True)
+        assert done.returncode == cli.DATA_PROBLEM, done.stderr
+        if more:
+            assert [one["key"] for one in json.loads(done.stdout)["bad"]] == ["\udcff1"]
+
+
+def test_labels_of_class_folders_alone_are_never_bad(tmp_path):
+    for kind in ("cats", "dogs"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "a.jpg").write_bytes(b"broken")
+    assert check(tmp_path, fields={"label": fl.Int("cls")}).bad == ()
 
 
 def test_a_ledger_of_a_mixture_is_checked_source_by_source(source, tmp_path):
