@@ -110,53 +110,31 @@ def zips() -> dict[str, bytes]:
         "comment": small(names, b"a comment"),
         "zip64 member": packed(("a.jpg", b"abc"), force_zip64=True),
         "zip64": zip64(),
+        "zip64 numbers": zip64(classic_end=True),
+        "zip64 field that is cut": zip64(struct.pack("<2H2Q", 1, 24, 3, 3), classic_end=True),
+        "zip64 field behind another": zip64(
+            struct.pack("<2H4s2H3Q", 7, 4, b"text", 1, 24, 3, 3, 0), classic_end=True
+        ),
         "deflated": packed(("a.jpg", b"abc" * 20), compression=zipfile.ZIP_DEFLATED),
         "encrypted": bytes(encrypted),
         "links and folders": out.getvalue(),
-        "extra": packed(("a.jpg", b"abc")).replace(b"a.jpg", b"b.jpg"),
     }
 
 
-def zip64() -> bytes:
-    """One member, all of whose numbers stand in zip64 records."""
-    name, content = b"a.jpg", b"abc"
-    full = 2**32 - 1
+def zip64(extra: bytes = struct.pack("<2H3Q", 1, 24, 3, 3, 0), classic_end: bool = False) -> bytes:
+    """One member whose numbers stand in a zip64 field; a zip64 end record, or the plain one."""
+    name, content, full = b"a.jpg", b"abc", 2**32 - 1
     local = struct.pack("<4s5H3L2H", b"PK\3\4", 45, 0, 0, 0, 0, 0, 3, 3, len(name), 0) + name + content
-    extra = struct.pack("<2H3Q", 1, 24, 3, 3, 0)
-    entry = struct.pack(
-        "<4s4B4H3L5H2L",
-        b"PK\1\2",
-        45,
-        3,
-        45,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        full,
-        full,
-        len(name),
-        len(extra),
-        0,
-        0,
-        0,
-        0,
-        full,
-    )
+    versions = struct.pack("<4s4B4H", b"PK\1\2", 45, 3, 45, 0, 0, 0, 0, 0)
+    entry = versions + struct.pack("<3L5H2L", 0, full, full, len(name), len(extra), 0, 0, 0, 0, full)
     entry += name + extra
-    start = len(local)
-    stop = start + len(entry)
+    start, stop = len(local), len(local) + len(entry)
+    if classic_end:
+        return local + entry + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), start, 0)
     end64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(entry), start)
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, stop, 1)
-    return (
-        local
-        + entry
-        + end64
-        + locator
-        + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, full, full, 0)
-    )
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, full, full, 0)
+    return local + entry + end64 + locator + end
 
 
 def image_headers() -> dict[str, bytes]:
