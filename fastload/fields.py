@@ -19,6 +19,8 @@ FILTERS = ("bicubic", "bilinear", "lanczos", "nearest")
 SCALINGS = ("half", "full", None)
 MAX_SIDE = 65535  # pixels; the largest side that a JPEG can have, and far beyond any training resolution
 _CROPS = ("center", "random")
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+TENSOR_DTYPES = ("float16", "bfloat16", "float32", "float64", *_INTEGERS, "bool", "complex64", "complex128")
 
 
 class _Required:
@@ -178,11 +180,34 @@ class Json(Field):
 
 @dataclass(frozen=True)
 class Tensor(Field):
-    """An array or a dict of arrays: npy, npz or pth, told apart by their bytes; never a free pickle."""
+    """An array or a dict of arrays: npy, npz or pth, told apart by their bytes; never a free pickle.
+
+    shape: of the array of one sample, such as (4, 64, 64), and dtype, such as "float16": a sample of another
+        one is bad, where without them a batch of samples that do not fit together raises.
+    """
 
     ext: str
     _: KW_ONLY
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
     default: Any = REQUIRED
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.shape is not None:
+            try:
+                shape = tuple(_as_int(side) for side in self.shape)
+            except TypeError:
+                shape = (None,)
+            if any(side is None or side < 0 for side in shape):
+                raise ConfigError(
+                    f"Tensor(shape={self.shape!r}): give the sides of one sample's array, (4, 64, 64)."
+                )
+            object.__setattr__(self, "shape", shape)
+        if self.dtype is not None:
+            object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
+            if self.dtype not in TENSOR_DTYPES:
+                raise ConfigError(f"Tensor(dtype={self.dtype!r}): give one of {', '.join(TENSOR_DTYPES)}.")
 
 
 @dataclass(frozen=True)

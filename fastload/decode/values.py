@@ -101,7 +101,13 @@ def _decode_json(field: Json, content) -> Any:
 
 
 def _decode_tensor(field: Tensor, content) -> Any:
-    content = bytes(content)
+    array = _array(bytes(content))
+    if field.shape is not None or field.dtype is not None:
+        _check_form(field, array)
+    return array
+
+
+def _array(content: bytes) -> Any:
     if content.startswith(_NPY_MAGIC):
         return _npy(content)
     if content.startswith(_ZIP_MAGIC):
@@ -109,6 +115,14 @@ def _decode_tensor(field: Tensor, content) -> Any:
     if content.startswith(_PICKLE_MAGIC):  # torch's format before 1.6
         return _pth(content)
     raise SampleError(f"neither npy nor npz nor pth: it begins with {_excerpt(content)}")
+
+
+def _check_form(field: Tensor, array: Any) -> None:
+    dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
+    right = dtype and field.shape in (None, tuple(array.shape)) and field.dtype in (None, dtype)
+    if not right:
+        wanted = f"{field.dtype or 'an array'}{'' if field.shape is None else f' {list(field.shape)}'}"
+        raise SampleError(f"it holds {_described(array)}, where {wanted} is asked for")
 
 
 def _decode_bytes(field: Bytes, content) -> bytes:

@@ -20,7 +20,7 @@ import json
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -99,9 +99,9 @@ class Ledger:
         for sentence in sentences:  # last, as a warning may be made an error
             warnings.warn(sentence, stacklevel=5)
 
-    def write(self, bad: Iterable[BadSample]) -> None:
+    def write(self, bad: Sequence[BadSample]) -> None:
         """Writes lines only: the batch of these samples never came."""
-        if self.path is None or self._trouble is not None:
+        if not bad or self.path is None or self._trouble is not None:
             return
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         lines = [_line({**_without_none(asdict(one)), "rank": self.rank, "time": now}) for one in bad]

@@ -423,3 +423,28 @@ def test_shapes_mean_what_they_mean_in_python(shape):
     else:
         with pytest.raises(SampleError, match="whose header cannot be read"):
             values._npy_header(header.encode())
+
+
+def test_a_tensor_of_another_form_than_is_asked_for_is_damaged():
+    array = np.zeros((4, 8), np.float32)
+    for right in ({"shape": (4, 8)}, {"dtype": "float32"}, {"dtype": torch.float32, "shape": [4, 8]}):
+        assert decode(Tensor("npy", **right), npy(array)).shape == (4, 8)
+    with pytest.raises(
+        SampleError, match=r"it holds array float32 \[4, 8\], where an array \[4, 9\] is asked for"
+    ):
+        decode(Tensor("npy", shape=(4, 9)), npy(array))
+    with pytest.raises(SampleError, match=r"where float16 is asked for"):
+        decode(Tensor("npy", dtype="float16"), npy(array))
+    with pytest.raises(SampleError, match=r"it holds a dict of \['a'\], where float32 \[4, 8\] is asked for"):
+        decode(Tensor("npz", shape=(4, 8), dtype="float32"), npz(a=array))
+    stream = io.BytesIO()
+    torch.save(torch.zeros(4, 8, dtype=torch.bfloat16), stream)
+    assert decode(Tensor("pth", shape=(4, 8), dtype="bfloat16"), stream.getvalue()).dtype == torch.bfloat16
+    with pytest.raises(SampleError, match="where float16 is asked for"):
+        decode(Tensor("pth", dtype="float16"), stream.getvalue())
+
+
+@pytest.mark.parametrize("wrong", [{"shape": 4}, {"shape": (4, -1)}, {"shape": (1.5,)}, {"dtype": "float"}])
+def test_a_form_that_means_nothing_is_refused(wrong):
+    with pytest.raises(ConfigError, match=r"Tensor\((shape|dtype)="):
+        Tensor("npy", **wrong)

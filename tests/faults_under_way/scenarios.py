@@ -107,9 +107,15 @@ def first_batch_seconds(shards: str, **arguments) -> float:
         return time.perf_counter() - begun
 
 
+def hear_ctrl_c() -> None:
+    """A shell that starts the tests in the background has its children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def main(shards: str, out: str, *modules: str) -> None:
     """Runs what is in SCENARIOS of the modules: name -> (function, arguments of its loaders)."""
     faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
+    hear_ctrl_c()
     scenarios = {}
     for module in modules:
         scenarios.update(importlib.import_module(module).SCENARIOS)

@@ -18,6 +18,7 @@ from tests.faults_under_way import scenarios
 
 
 def main(shards: str, how: str, folder: str = "") -> None:
+    scenarios.hear_ctrl_c()
     if how == "handles SIGTERM":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     assert torch.__version__

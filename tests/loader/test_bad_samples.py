@@ -435,6 +435,18 @@ def test_a_sample_error_of_your_own_kind_is_one(tmp_path):
     assert type(caught.value.__cause__) is Faint
 
 
+def test_no_ledger_where_there_is_nothing_to_list(tmp_path):
+    source = write(tmp_path / "shards", samples({}))
+
+    def mistaken(content):
+        raise KeyError(content)
+
+    made = fl.Loader(source, 4, {"text": fl.Custom("txt", mistaken)}, ledger=tmp_path / "bad.jsonl")
+    with pytest.raises(FunctionError):
+        list(made)
+    assert not (tmp_path / "bad.jsonl").exists()
+
+
 def test_no_ledger_where_none_is_wanted(tmp_path):
     source = write(tmp_path / "shards", samples())
     made = pictures(source, 4, ledger=None)

@@ -1,4 +1,4 @@
-"""A loader that is closed while something is under way: from another thread, or by Ctrl-C amid the closing."""
+"""A loader that is closed while something is under way: from another thread, or by Ctrl-C amid closing."""
 
 import threading
 
