@@ -73,6 +73,7 @@ def open_loader(
         "normalize": NORMALIZE,
         "epochs": None,
         "device": "cpu",
+        "max_bad_fraction": 1.0,  # they are counted, and nothing is trained here
     } | other
     return Loader(source, batch_size=batch_size, fields=chosen, threads=threads, **settings)
 

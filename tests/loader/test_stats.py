@@ -163,7 +163,7 @@ def test_every_second_goes_where_it_belongs(monkeypatch):
         stats.asked()
         stats.paused()
         clock.now += 1000
-    numbers = stats.snapshot({})
+    numbers = stats.snapshot({}, {})
     assert numbers["first_batch_seconds"] == 7
     assert numbers["stages"]["training"] == {"busy_seconds": 24.0, "waiting_seconds": 5.0, "threads": 1}
     assert numbers["seconds"] == 36
@@ -185,6 +185,6 @@ def test_a_stage_limits_by_the_share_of_its_threads_not_by_their_sum(monkeypatch
     stats.add("decode", 1.2)
     stats.add("values", 0.9)
     stats.add("batch", 0.5)
-    assert stats.snapshot({})["limited_by"] == "batch"
+    assert stats.snapshot({}, {})["limited_by"] == "batch"
     stats.add("decode", 1.0)
-    assert stats.snapshot({})["limited_by"] == "decode"
+    assert stats.snapshot({}, {})["limited_by"] == "decode"
