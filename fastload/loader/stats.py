@@ -43,21 +43,22 @@ class Stats:
 
     def asked(self) -> None:
         """The training asks for a batch."""
-        self._asked_at = time.perf_counter()
-        if self._left_at is not None:
-            self.add("training", self._asked_at - self._left_at)
+        self._asked_at, left_at = time.perf_counter(), self._left_at
+        if left_at is not None:
+            self.add("training", self._asked_at - left_at)
             self._left_at = None
         if self._cpu_mark is None:
             self._cpu_mark = time.process_time()
 
     def handed_over(self, samples: int, images: int) -> None:
         """The training gets the batch that it asked for."""
-        self._left_at = time.perf_counter()
+        now = time.perf_counter()
         if self._first_batch_seconds is None:
-            self._first_batch_seconds = self._left_at - self._asked_at
+            self._first_batch_seconds = now - self._asked_at
             self._first_images = images
         else:
-            self._waiting_seconds += self._left_at - self._asked_at
+            self._waiting_seconds += now - self._asked_at
+        self._left_at = now
         self._count_cpu()
         self._batches += 1
         self._samples += samples
@@ -66,9 +67,8 @@ class Stats:
     def paused(self) -> None:
         """The run ended; what follows until the next batch is asked for is nobody's training."""
         self._left_at = None
-        if self._cpu_mark is not None:
-            self._count_cpu()
-            self._cpu_mark = None
+        self._count_cpu()
+        self._cpu_mark = None
 
     def snapshot(self, pool: dict, bad: dict) -> dict:
         """The counters as plain numbers; see `Loader.stats`."""
@@ -99,9 +99,10 @@ class Stats:
         }
 
     def _count_cpu(self) -> None:
-        now = time.process_time()
-        self._cpu_seconds += now - self._cpu_mark
-        self._cpu_mark = now
+        now, mark = time.process_time(), self._cpu_mark
+        if mark is not None:  # else another thread has just closed the iteration
+            self._cpu_seconds += now - mark
+            self._cpu_mark = now
 
     def _rate(self, steady: float) -> float:
         """Images a second after the first batch, whose time is start-up and told by itself."""
