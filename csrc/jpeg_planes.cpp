@@ -52,12 +52,14 @@ JpegDecoder::Status PlaneReader::have(uint32_t part) {
 
 JpegDecoder::Status PlaneReader::read(uint8_t *out, size_t plane_stride_bytes, size_t stride_bytes, uint32_t count) {
     for (uint32_t stop = row_ + count; row_ < stop; row_++, out += stride_bytes) {
-        uint32_t near = row_, far = row_;
+        uint32_t near = row_, far = row_, reach = row_;
         if (planes_.halved) {
             near = row_ / 2;
-            far = row_ % 2 ? std::min(near + 1, planes_.chroma_height - 1) : near - (near > 0);
+            reach = std::min(near + 1,
+                             planes_.chroma_height - 1);  // as far as libjpeg's RGB reads, for both rows of a pair
+            far = row_ % 2 ? reach : near - (near > 0);
         }
-        JpegDecoder::Status status = have(std::max(near, far) / planes_.chroma_rows);
+        JpegDecoder::Status status = have(reach / planes_.chroma_rows);
         if (status != JpegDecoder::Status::ok) return status;
         const uint8_t *luma = luma_row(row_) + left_;
         uint32_t chroma_left = planes_.halved ? left_ / 2 : left_;

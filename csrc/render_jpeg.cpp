@@ -131,12 +131,15 @@ bool mostly_needed(const Resizer &resizer, const ResizeRequest &request) {
     return columns * rows > 0.6 * request.in_width * resizer.last_row();
 }
 
-Status decode_all(Scratch &scratch, int orientation, const uint8_t **pixels) {
+// The first `rows` rows of an upright image, all of any other. No more: what lies below is not looked at on any other
+// way either, and whether an image is damaged must not depend on the kernels that decide the way.
+Status decode_all(Scratch &scratch, int orientation, int rows, const uint8_t **pixels) {
     JpegDecoder &decoder = scratch.decoder;
     int width = static_cast<int>(decoder.width()), height = static_cast<int>(decoder.height());
+    if (orientation != 1) rows = height;
     size_t stride = static_cast<size_t>(width) * 3;
-    scratch.pixels.resize(stride * static_cast<size_t>(height));
-    Status status = decoder.read(scratch.pixels.data(), stride, decoder.height());
+    scratch.pixels.resize(stride * static_cast<size_t>(rows));
+    Status status = decoder.read(scratch.pixels.data(), stride, static_cast<uint32_t>(rows));
     *pixels = scratch.pixels.data();
     if (status == Status::ok && orientation != 1) {
         make_upright(scratch.pixels.data(), width, height, orientation, &scratch.upright);
@@ -218,7 +221,7 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
         status = stream(scratch, resizer, sink);
     } else {
         const uint8_t *pixels = nullptr;
-        status = decode_all(scratch, orientation, &pixels);
+        status = decode_all(scratch, orientation, resizer.last_row(), &pixels);
         if (status == Status::ok) resizer.run(pixels, static_cast<size_t>(request.in_width) * 3, sink);
     }
     kernels.finish_writes();

@@ -244,11 +244,13 @@ int ByteBatch::read_patiently(const Range &range, int *attempts) {
     for (int64_t pause_nanoseconds : manners_->backoff_nanoseconds) {
         ++*attempts;
         int error = read_once(blobs_[range.blobs[0]], range.start, range.stop, range.to);
-        if (!may_pass(error) || !pause(pause_nanoseconds)) return error;
+        if (!may_pass(error) || given_up_ || !pause(pause_nanoseconds)) return error;
         retries_++;
     }
     ++*attempts;
-    return read_once(blobs_[range.blobs[0]], range.start, range.stop, range.to);
+    int error = read_once(blobs_[range.blobs[0]], range.start, range.stop, range.to);
+    if (may_pass(error)) given_up_ = true;
+    return error;
 }
 
 int ByteBatch::read_once(const BlobRequest &place, uint64_t start, uint64_t stop, uint8_t *to) {
@@ -328,7 +330,7 @@ class ShardReader {
 
     std::shared_ptr<ByteBatch> submit(std::shared_ptr<FileTable> files, Array<int32_t> file_ids, Array<int64_t> offsets,
                                       Array<int64_t> sizes, const std::unordered_map<size_t, std::string> &paths,
-                                      BufferPool &memory, bool urgent) {
+                                      BufferPool &memory, bool urgent, bool patient) {
         size_t count = static_cast<size_t>(file_ids.size());
         if (static_cast<size_t>(offsets.size()) != count || static_cast<size_t>(sizes.size()) != count)
             throw std::invalid_argument("file_ids, offsets and sizes must have one length");
@@ -349,7 +351,9 @@ class ShardReader {
             if (blob.file_id >= 0 && static_cast<size_t>(blob.file_id) >= files->size())
                 throw std::invalid_argument("no such file number");
         }
-        auto batch = ByteBatch::make(std::move(files), std::move(blobs), memory, manners_);
+        auto manners = manners_;
+        if (!patient) manners = std::make_shared<const ReadManners>(ReadManners{manners_->delay_nanoseconds, {}});
+        auto batch = ByteBatch::make(std::move(files), std::move(blobs), memory, std::move(manners));
         pool_.submit(batch, urgent);
         return batch;
     }
@@ -460,7 +464,7 @@ void bind_shard_reader(py::module_ &module) {
         .def(py::init<int>(), py::arg("threads"))
         .def("submit", &ShardReader::submit, py::arg("files"), py::arg("file_ids"), py::arg("offsets_bytes"),
              py::arg("sizes_bytes"), py::arg("paths"), py::arg("memory"), py::kw_only(), py::arg("urgent") = false,
-             "urgent: before all that waits.")
+             py::arg("patient") = true, "urgent: before all that waits. patient: what may pass is tried again.")
         .def("set_delay_seconds", &ShardReader::set_delay_seconds, py::arg("seconds"),
              "Sleeps so long before each read: a slow disk, for tests.")
         .def_property("backoff_seconds", &ShardReader::backoff_seconds, &ShardReader::set_backoff_seconds,

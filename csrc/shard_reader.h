@@ -134,6 +134,8 @@ class ByteBatch : public Work {
     const std::shared_ptr<const ReadManners> manners_;
     uint64_t bytes_read_ = 0;
     std::atomic<int64_t> busy_nanoseconds_{0}, retries_{0};
+    // A range was tried in vain as often as may be: the batch is lost, and the rest of it is not waited for.
+    std::atomic<bool> given_up_{false};
     Completion completion_;
     std::mutex mutex_;
     std::vector<std::function<void()>> next_;

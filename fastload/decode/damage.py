@@ -1,8 +1,9 @@
 """What is wrong with a file that Pillow decodes all the same, with gray or black where pixels are missing.
 
 In come the bytes of a JPEG or PNG that Pillow has opened; out comes a SampleError that says what is damaged,
-or nothing. Promised: the rule of csrc/jpeg.h for JPEGs, so that the reference and the native threads refuse
-the same files; nothing of what a PNG inflates to is kept.
+or nothing. Promised: the rule of csrc/jpeg.h for JPEGs; nothing of what a PNG inflates to is kept. The native
+threads stop reading below the crop (on all kernels at the same row), so that of codes that are wrong down
+there only this check knows: whether such a file is bad may depend on a random crop.
 
 The rule, whoever decodes. A JPEG is whole if it has an end marker and libjpeg had no need to fill in pixels:
 its warnings of a premature end, a bad code, a lost restart interval or scans that do not fit each other are
@@ -118,11 +119,27 @@ def _pixel_bytes(content: bytes) -> int:
 
 
 def _inflated(content: bytes) -> Iterator[bytes]:
-    inflate = zlib.decompressobj()
-    for at, kind, stop in _chunks(content):
-        if kind != b"IDAT":
-            continue
-        rest = content[at + 8 : stop - 4]
+    """What the pixels inflate to, in pieces, as far as the bytes go."""
+    inflate = zlib.decompressobj(
+        -zlib.MAX_WBITS
+    )  # raw: zlib's checksum, behind the pixels, may be cut or wrong
+    header_bytes = 2  # zlib's
+    for rest in _pixel_data(content):
+        rest, header_bytes = rest[header_bytes:], max(0, header_bytes - len(rest))
         while rest and not inflate.eof:
-            yield inflate.decompress(rest, _PIECE_BYTES)
+            try:
+                yield inflate.decompress(rest, _PIECE_BYTES)
+            except zlib.error:
+                return
             rest = inflate.unconsumed_tail
+
+
+def _pixel_data(content: bytes) -> Iterator[bytes]:
+    """What the IDAT chunks hold; the last of them may be cut."""
+    end = 8
+    for at, kind, stop in _chunks(content):
+        end = stop
+        if kind == b"IDAT":
+            yield content[at + 8 : stop - 4]
+    if content[end + 4 : end + 8] == b"IDAT":
+        yield content[end + 8 :]

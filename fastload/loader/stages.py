@@ -115,11 +115,11 @@ class Stages:
             trip.held_bytes += len(trip.positions) * self._sample_bytes()
         return trip
 
-    def launch(self, trip: Trip) -> None:
-        """Sends a batch on its way; nothing here waits."""
+    def launch(self, trip: Trip, patient: bool = True) -> None:
+        """Sends a batch on its way; nothing here waits. patient: reads that may pass are tried again."""
         if trip.error is not None or not trip.located:
             return
-        self._submit(trip, urgent=False)
+        self._submit(trip, urgent=False, patient=patient)
         if trip.error is not None:
             return
         if self._on_workers or self._expect_others:
@@ -250,10 +250,10 @@ class Stages:
         trip.located.append(located)
         trip.first_blob[name] = place * len(trip.positions)
 
-    def _submit(self, trip: Trip, urgent: bool) -> None:
+    def _submit(self, trip: Trip, urgent: bool, patient: bool = True) -> None:
         """Hands a batch to the native threads. urgent: before all that waits there."""
         try:
-            trip.bytes = self._reader.submit(trip.located, self._memory, urgent=urgent)
+            trip.bytes = self._reader.submit(trip.located, self._memory, urgent, patient)
             if self._images is not None:
                 n, sizes = len(trip.positions), self._images.bytes_of
                 buffers = {name: self._acquire(n * size) for name, size in sizes.items()}
@@ -277,6 +277,8 @@ class Stages:
             self._submit(made, urgent=True)
         if made.error is not None:
             raise made.error
+        if trip.cancelled:  # while it was submitted
+            made.cancel()
         self._work(made, 0, 1)
         self._settle(made)
         self._count_native(made)

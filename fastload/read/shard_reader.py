@@ -58,15 +58,18 @@ class ShardReader:
         return self._pool.threads
 
     def submit(
-        self, located: list, memory: "_native.BufferPool", urgent: bool = False
+        self, located: list, memory: "_native.BufferPool", urgent: bool = False, patient: bool = True
     ) -> "_native.ByteBatch":
         """Begins to read the blobs of `located`, one entry for each field, into memory of that pool.
 
-        urgent: before all that waits, for what the training is waiting for already.
+        urgent: before all that waits, for what the training is waiting for already. patient: what may pass is
+        tried again.
         """
         names = ("file_id", "offset_bytes", "size_bytes")
         columns = [np.concatenate([getattr(one, name) for one in located]) for name in names]
-        return self._pool.submit(self._files, *columns, _paths(located), memory, urgent=urgent)
+        return self._pool.submit(
+            self._files, *columns, _paths(located), memory, urgent=urgent, patient=patient
+        )
 
     def raise_error(self, batch: "_native.ByteBatch", sample_ids: np.ndarray) -> None:
         """Raises a ShardError for the first blob of a complete batch that could not be read, if any."""

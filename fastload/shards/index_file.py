@@ -10,11 +10,12 @@ All numbers are little-endian. The JSON lists the columns: {"name", "width" in b
 "start", "count"}; a reader takes the columns that it knows and lets the others be, so that columns may be
 added without a new version:
 
-    size:EXT      bytes of each sample's member; all ones: there is none.     unsigned, 1, 2, 4 or 8 bytes
-    wide, offset:EXT    where its content starts, shifted right by `shift`           whatever the largest
-    value needs spelling:EXT  folders: which of `spellings[EXT]` the file has on disk key_end       where each
-    sample's key ends in `keys` keys          the keys, one behind the other label         int32 class labels,
-    if there are any
+    size:EXT      bytes of each sample's member; all ones: there is none. Unsigned, 1, 2, 4 or 8 bytes wide
+    offset:EXT    where its content starts, shifted right by `shift`; as wide as the largest value needs
+    spelling:EXT  folders: which of `spellings[EXT]` the file has on disk
+    key_end       where each sample's key ends in `keys`
+    keys          the keys, one behind the other
+    label         int32 class labels, if there are any
 
 Promised: a file is written whole or not at all (temporary file, fsync, rename); a file that is not exactly
 what was written is never used: `read_index` refuses a wrong header or size, and IndexLookup checks the

@@ -1,6 +1,7 @@
 """What Pillow would let pass is found; what is no file's fault is never called a bad sample."""
 
 import io
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -11,8 +12,8 @@ from fastload.decode import damage, pillow, simple
 from fastload.decode.pillow import decode_image, decode_rgb, upright_size
 from fastload.decode.spec import DEFAULT_MAX_PIXELS, ImageSpec
 from fastload.errors import SampleError
-from tests.corpus import SIZE, picture, pictures
-from tests.odd_images import chunk, odd, refused
+from tests.corpus import SIZE, encode, picture, pictures
+from tests.odd_images import chunk, odd, png_of, refused
 from tests.odd_jpegs import lossless
 from tests.pillow_version import needs_pillow_13
 
@@ -134,3 +135,31 @@ def test_jpeg_damage_wants_bytes():
             _native.jpeg_damage(wrong)
     assert _native.jpeg_damage(lossless(picture())) == _native.jpeg_damage(pictures()["jpeg cmyk"]) == ""
     assert _native.jpeg_damage(b"") and _native.jpeg_damage(b"\xff\xd8")
+
+
+@pytest.mark.parametrize("level", [0, 90])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_that_is_cut_behind_its_pixels_is_what_pillow_says_whatever_they_are(level, interlaced):
+    png = adam7(level) if interlaced else encode(np.full((40, 40), level, np.uint8), "PNG")
+    whole = 0
+    for cut in range(20 if level == 0 else 40):  # of black pixels nobody sees which are missing
+        try:
+            pixels = np.asarray(PIL.Image.open(io.BytesIO(png[: len(png) - cut])))
+        except (OSError, SyntaxError):
+            pixels = None
+        if (
+            pixels is not None and (pixels == level).all() and cut < 20
+        ):  # the pixels end 20 bytes before the file
+            assert (decode_rgb(png[: len(png) - cut]) == level).all()
+            whole += 1
+        else:
+            with pytest.raises(SampleError):
+                decode_rgb(png[: len(png) - cut])
+    assert whole >= 12  # all of the end chunk
+
+
+def adam7(level: int) -> bytes:
+    """An interlaced gray PNG of 16 x 16 pixels."""
+    rows = [(2, 2), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16)]  # (rows, bytes) of each pass
+    content = b"".join((b"\0" + bytes([level]) * width) * count for count, width in rows)
+    return png_of(16, 16, zlib.compress(content), kind=(8, 0, 1))

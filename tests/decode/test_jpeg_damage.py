@@ -7,10 +7,13 @@ below the crop, which some instruction sets took.
 import numpy as np
 import pytest
 
+from fastload import _native
 from fastload.errors import SampleError
 from fastload.fields import Image
 from tests import corpus
 from tests.decode.test_images import decoded, reference
+from tests.decode.test_jpeg_planes import runs_here
+from tests.decode.test_resize import INSTRUCTION_SETS
 
 FIELD = Image(size=(20, 30), resize="exact")
 TABLES = {"huffman": 0xC4, "quantization": 0xDB}
@@ -53,3 +56,40 @@ def test_a_file_that_is_cut_below_its_crop_is_damaged_as_pillow_has_it(tmp_path,
         reference([whole[:-missing_bytes]], top)
     with pytest.raises(SampleError, match="cut"):
         decoded(tmp_path, [whole[:-missing_bytes]], {"image": top}, dtype="uint8")
+
+
+def with_a_wrong_restart(jpeg: bytes) -> list[bytes]:
+    """Copies with one restart marker out of turn, each another one: damage that begins at a known row."""
+    start = jpeg.index(b"\xff\xda") + 14
+    places = [i for i in range(start, len(jpeg) - 1) if jpeg[i] == 0xFF and 0xD0 <= jpeg[i + 1] <= 0xD7]
+    return [jpeg[: i + 1] + bytes([0xD0 + (jpeg[i + 1] + 4) % 8]) + jpeg[i + 2 :] for i in places]
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("halved", [True, False])
+def test_whether_a_file_is_damaged_depends_on_no_instruction_set(tmp_path, subsampling, halved):
+    """Each way through a JPEG reads as far below its crop as every other."""
+    noise = np.random.default_rng(0).integers(0, 255, (192, 64, 3), np.uint8)
+    jpeg = corpus.encode(noise, "JPEG", quality=80, subsampling=subsampling, restart_marker_rows=1)
+    mcu_rows = 16 if subsampling == 2 else 8
+    seen = set()
+    try:
+        for stop in range(60, 100, 2):  # rows of the image that the crop needs, more or less
+            size = (stop // 2, 32) if halved else (stop, 64)
+            field = Image(size=size, crop=(0, 0), scaled=None)
+            for number, blob in enumerate(with_a_wrong_restart(jpeg)):
+                if abs((number + 1) * mcu_rows - stop) > 20:
+                    continue
+                outcomes = {}
+                for kernels in filter(runs_here, INSTRUCTION_SETS):
+                    _native.use_pixel_kernels(kernels)
+                    try:
+                        decoded(tmp_path, [blob], {"image": field}, dtype="uint8")
+                        outcomes[kernels] = "whole"
+                    except SampleError:
+                        outcomes[kernels] = "damaged"
+                assert len(set(outcomes.values())) == 1, (stop, number, outcomes)
+                seen |= set(outcomes.values())
+    finally:
+        _native.use_pixel_kernels("")
+    assert seen == {"whole", "damaged"}

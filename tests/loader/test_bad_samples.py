@@ -635,8 +635,9 @@ def test_stand_ins_are_read_and_decoded_before_what_is_ahead(tmp_path, monkeypat
     for stage in (ShardReader, ImageStage):
         real = stage.submit
 
-        def noted(self, *arguments, real=real, **more):
-            asked.append((type(self).__name__, more["urgent"] if "urgent" in more else arguments[-1]))
+        def noted(self, *arguments, real=real, stage=stage, **more):
+            urgent = arguments[2 if stage is ShardReader else -1]
+            asked.append((type(self).__name__, urgent))
             return real(self, *arguments, **more)
 
         monkeypatch.setattr(stage, "submit", noted)

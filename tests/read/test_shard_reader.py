@@ -1,6 +1,7 @@
 """The native reader against Python's own files, and what it does about what cannot be read."""
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -370,3 +371,22 @@ def test_blobs_that_are_not_there_are_an_index_error(tmp_path, memory):
     for ask in (batch.blob, batch.bytes, batch.error, batch.missing):
         with pytest.raises(IndexError, match="no such blob"):
             ask(3)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no file that always fails to be read")
+def test_a_batch_that_is_lost_waits_once_and_not_for_each_of_its_ranges(memory):
+    """Reading at 0 in a process's memory fails with EIO, which may pass elsewhere."""
+    reader = _native.ShardReader(2)
+    reader.backoff_seconds = [0.05] * 4
+    files = _native.FileTable(["/proc/self/mem"], 8)
+
+    def submit(ranges, **how):
+        columns = np.zeros(ranges, np.int32), np.arange(ranges) * 20_000, np.full(ranges, 10)
+        return reader.submit(files, *columns, {}, memory, **how)
+
+    lost, impatient = submit(40), submit(40, patient=False)
+    assert lost.wait(10) and impatient.wait(10)
+    assert {lost.error(blob) for blob in range(40)} == {errno.EIO}
+    assert lost.retries <= 2 * 4  # of the two that the threads had in hand
+    assert sorted(lost.attempts(blob) for blob in range(40))[-3:] == [1, 5, 5]
+    assert impatient.retries == 0 and impatient.attempts(0) == 1
