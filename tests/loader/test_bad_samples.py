@@ -3,6 +3,7 @@ too many."""
 
 import io
 import json
+import os
 import threading
 import warnings
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 import fastload as fl
-from fastload import backends
-from fastload.errors import BadSamplesError, FieldError, FunctionError, SampleError
+from fastload import _native, backends
+from fastload.decode.images import BatchImages
+from fastload.errors import BadSamplesError, FieldError, FunctionError, SampleError, ShardError
 from fastload.loader.trip import Trip
 from fastload.order.stand_in import MOST_ATTEMPTS
 from fastload.read import ledger as ledger_module
@@ -588,6 +590,49 @@ def test_a_file_too_large_to_be_an_image_is_not_even_read(tmp_path, monkeypatch)
     assert made.stats()["bytes_read"] < 50_000
     (reason,) = {line["reason"] for line in read_ledger(made._ledger.path).entries}
     assert reason == "60,000 bytes are more than an image of max_pixels can need"
+
+
+def test_a_shard_that_is_overwritten_while_it_is_read_is_no_heap_of_bad_samples(tmp_path):
+    paths = write(tmp_path, samples({}), per_shard=8)
+    made = pictures(paths, 2, shuffle=False, prefetch=1)
+    run = iter(made)
+    next(run)
+    with open(paths[1], "r+b") as shard:  # in place, of the same size, and it is open already or soon
+        shard.write(b"x" * os.path.getsize(paths[1]))
+    with pytest.raises(ShardError, match=r"001\.tar: key .* changed since it was indexed"):
+        list(run)
+    assert made.stats()["bad_samples"] == 0
+
+
+def test_a_shard_that_is_overwritten_when_it_is_open_is_noticed_at_its_first_bad_sample(tmp_path):
+    (path,) = write(tmp_path, samples({}))
+    made = pictures(path, 2, shuffle=False, prefetch=1)
+    run = iter(made)
+    next(run)
+    start = made.dataset.row(10).extensions["jpg"][0]
+    with open(path, "r+b") as shard:
+        shard.seek(start)
+        shard.write(b"x" * (os.path.getsize(path) - start))
+    with pytest.raises(ShardError, match=r"000\.tar: key '000\d\d' .* changed since it was indexed"):
+        list(run)
+    assert made.stats()["bad_samples"] == 0
+
+
+@pytest.mark.parametrize(("status", "kind"), [("OUT_OF_MEMORY", MemoryError), ("FAILED", RuntimeError)])
+def test_what_says_nothing_about_an_image_is_no_bad_sample(tmp_path, monkeypatch, status, kind):
+    real = BatchImages._statuses
+
+    def with_trouble(self):
+        statuses = real(self).copy()
+        statuses[0, 1] = int(getattr(_native.ImageStatus, status))
+        self._status = statuses
+        return statuses
+
+    monkeypatch.setattr(BatchImages, "_statuses", with_trouble)
+    made = pictures(write(tmp_path, samples({})), 4, decode="native")
+    with pytest.raises(kind, match="an image of field 'image'"):
+        next(iter(made))
+    assert made.stats()["bad_samples"] == 0
 
 
 def test_resuming_between_bad_samples_gives_the_same_stream(tmp_path):
