@@ -26,15 +26,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import options
 from benchmarks.end_to_end.corpora import KINDS, make
-from benchmarks.end_to_end.machine import ROOT, commit, keep, machine
+from benchmarks.end_to_end.machine import commit, keep, machine
 from fastload.shards.writer import ShardWriter
 
 BATCH, SIDE, THREADS = 64, 256, 2
 SHARES = (0, 0.002, 0.02, 0.1)
 COPIES, PER_SHARD = 4, 256
 WARM_SECONDS, WINDOW_SECONDS = 2.0, 5.0
-PHOTOS = ROOT / "tests" / "data" / "photos"
 
 
 def fastload_batches(shards: list[str], decode: str) -> Iterator[list[str]]:
@@ -202,11 +202,7 @@ def page(result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for the result; nothing is written without it")
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder of photos")
-    cache = Path.home() / ".cache" / "fastload" / "benchmarks"
-    parser.add_argument("--cache", type=Path, default=cache, help="where the corpus lies, or is drawn")
+    parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window", nargs="+", help=argparse.SUPPRESS)  # a loader and its shards
     given = parser.parse_args()

@@ -14,18 +14,17 @@ after each are those of one that never is, and the states are the places after t
 Prints a page, and writes state-DATE-COMMIT.json and .md into --out.
 """
 
-import argparse
 import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 import fastload as fl
+from benchmarks import options
 from benchmarks.end_to_end.corpora import KINDS, make
-from benchmarks.end_to_end.machine import ROOT, commit, keep, machine
+from benchmarks.end_to_end.machine import commit, keep, machine
 
 BATCH, SIDE, THREADS = 64, 256, 2
 DEPTHS = (1, 4, 16, 64)
@@ -33,7 +32,6 @@ WINDOW_BATCHES = 12
 CHECKED_BATCHES = 12
 MAX_BYTES = 2**32  # more than 66 batches hold, so that none of them has to wait for memory
 CALLS = 200
-PHOTOS = ROOT / "tests" / "data" / "photos"
 
 KINDS_OF_STEP: dict[str, Callable] = {
     "none": lambda loader: None,
@@ -141,11 +139,7 @@ def page(result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for the result; nothing is written without it")
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder of photos")
-    cache = Path.home() / ".cache" / "fastload" / "benchmarks"
-    parser.add_argument("--cache", type=Path, default=cache, help="where the corpus lies, or is drawn")
+    parser = options.parser(__doc__)
     parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS, help="batches ahead")
     parser.add_argument("--rounds", type=int, default=40)
     given = parser.parse_args()

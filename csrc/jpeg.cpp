@@ -1,3 +1,5 @@
+// One file, because what libjpeg calls back, what jumps out of it and what calls it share its structs, whose layout
+// nobody else is to know.
 #include "jpeg.h"
 
 #include <dlfcn.h>

@@ -35,6 +35,7 @@ class OpenFile {
     int descriptor_;
 };
 
+bool may_pass(int error);         // whether a read that failed with this errno may succeed a moment later
 constexpr int SHORT_FILE = -1;    // it ends before its index says
 constexpr int CHANGED_FILE = -2;  // it is not the one that was indexed
 

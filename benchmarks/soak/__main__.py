@@ -12,7 +12,6 @@ reading of that half minus the least.
 Prints a page, and writes soak-DATE-COMMIT.json, .md and .png into --out.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -20,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.end_to_end.machine import ROOT, commit, keep, machine
+from benchmarks import options
+from benchmarks.end_to_end.machine import commit, keep, machine
 from benchmarks.soak.corpus import make_corpus
 from benchmarks.soak.plot import draw
-
-PHOTOS = ROOT / "tests" / "data" / "photos"
 
 
 def run(decode: str, shards: Path, samples: int) -> list[dict]:
@@ -78,11 +76,7 @@ def page(result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for the result; nothing is written without it")
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder of photos")
-    cache = Path.home() / ".cache" / "fastload" / "benchmarks"
-    parser.add_argument("--cache", type=Path, default=cache, help="where the corpus lies, or is drawn")
+    parser = options.parser(__doc__)
     parser.add_argument("--samples", type=int, default=200_000)
     parser.add_argument("--decode", nargs="+", default=["native", "pillow", "dali"])
     given = parser.parse_args()

@@ -5,7 +5,8 @@ happens on other threads between `launch` and `finish`; native threads read and 
 threads do only what must be Python (npy, json, your own functions, formats other than JPEG); bad samples are
 replaced (stand_ins.py) without queueing behind other batches; an error is raised by the `finish` of its own
 batch, and of several bad samples it is always the same that is named; what a batch will hold is known in
-bytes before it is launched; nothing is made of bytes that a cancelled batch did not read.
+bytes before it is launched; nothing is made of bytes that a cancelled batch did not read. It is one file,
+because what is launched, waited for, cancelled and counted must be the same things.
 """
 
 import copy
