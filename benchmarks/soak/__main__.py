@@ -13,6 +13,7 @@ Prints a page, and writes soak-DATE-COMMIT.json, .md and .png into --out.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,8 @@ def page(result: dict) -> str:
         "Memory of a loader over a long training, by decoder; what the columns mean: benchmarks/soak.",
         "",
         f"Commit {result['commit']['commit']}{' with changes' if result['commit']['dirty'] else ''}, "
-        f"{result['machine']['cpu']}, {result['machine']['usable_cpus']} CPUs. The plot lies beside it.",
+        f"{result['machine']['cpu']}, {result['machine']['usable_cpus']} CPUs; MALLOC_ARENA_MAX "
+        f"{result['malloc_arena_max'] or 'as it is by default'}. The plot lies beside it.",
         "",
         "| decoder | samples | bad | median | growth per 100,000 | spread | peak | threads | descriptors |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -81,6 +83,8 @@ def main() -> None:
     parser.add_argument("--decode", nargs="+", default=["native", "pillow", "dali"])
     given = parser.parse_args()
     result = {"commit": commit(), "machine": machine(), "summary": {}, "readings": {}}
+    # glibc keeps what ended threads have freed in arenas of their own, which DALI's many threads fill.
+    result["malloc_arena_max"] = os.environ.get("MALLOC_ARENA_MAX")
     shards = make_corpus(given.photos, given.cache / "soak")
     for decode in given.decode:
         result["readings"][decode] = run(decode, shards, given.samples)
