@@ -225,8 +225,8 @@ bool find(void *handle, const char *name, Function *function) {
 }
 
 // jpeg_abort_decompress keeps the tables of the last image, and a file that lacks its own would be decoded with those:
-// to other pixels on every thread. A decoder made anew for each image would cost 11 us (libjpeg-turbo 3.2 then asks
-// CPUID three times, which a hypervisor answers).
+// to other pixels on every thread. A decoder made anew for each image would cost more than a small image does:
+// libjpeg-turbo 3.2 then asks CPUID three times, which a hypervisor answers.
 void forget_tables(JpegState *state) {
     Decompress &decompress = state->decompress;
     for (auto *pointers : {decompress.quantization_tables, decompress.dc_tables, decompress.ac_tables})

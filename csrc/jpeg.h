@@ -41,8 +41,8 @@ class JpegDecoder {
    public:
     enum class Status { ok, unsupported, damaged };
 
-    // Each scan of a progressive file visits all blocks, at 11 ns each, and may take a few bytes: 600 kB that are valid
-    // can ask for 80 s. Encoders write 6 to 20 scans.
+    // Each scan of a progressive file visits all blocks and may take a few bytes, so that a small valid file can ask
+    // for minutes. Encoders write 6 to 20 scans.
     static constexpr int MOST_SCANS = 256;
 
     JpegDecoder();  // throws std::bad_alloc

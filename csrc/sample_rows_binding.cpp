@@ -6,6 +6,9 @@
 
 namespace fastload {
 
+namespace {
+
+// The rows as the keyword arguments of fastload.shards.rows.Rows.
 pybind11::dict rows_to_python(SampleRows &&rows) {
     namespace py = pybind11;
     auto array = [](const std::vector<int64_t> &values) {
@@ -33,7 +36,8 @@ pybind11::dict rows_to_python(SampleRows &&rows) {
     return out;
 }
 
-void raise_shard_error(const std::string &message) {
+// Raises fastload.errors.ShardError with this message (the GIL must be held).
+[[noreturn]] void raise_shard_error(const std::string &message) {
     namespace py = pybind11;
     // Member names are bytes of any encoding; the message must be text all the same.
     py::object text = py::reinterpret_steal<py::object>(
@@ -42,6 +46,29 @@ void raise_shard_error(const std::string &message) {
     py::object type = py::module_::import("fastload.errors").attr("ShardError");
     PyErr_SetObject(type.ptr(), text.ptr());
     throw py::error_already_set();
+}
+
+}  // namespace
+
+void bind_container_index(pybind11::module_ &module, const char *name,
+                          SampleRows (*index)(const std::string &path, const std::string &name),
+                          const char *description) {
+    namespace py = pybind11;
+    module.def(
+        name,
+        [index](const std::string &path, const std::string &name) {
+            try {
+                SampleRows rows;
+                {
+                    py::gil_scoped_release unlocked;
+                    rows = index(path, name);
+                }
+                return rows_to_python(std::move(rows));
+            } catch (const ContainerProblem &problem) {
+                raise_shard_error(problem.what());
+            }
+        },
+        py::arg("path"), py::arg("name"), description);
 }
 
 }  // namespace fastload

@@ -1,4 +1,4 @@
-// What the bindings of tar_index and zip_index share: rows and problems, as Python has them.
+// The Python face of what indexes a container: rows and problems, as Python has them.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -9,10 +9,9 @@
 
 namespace fastload {
 
-// The rows as the keyword arguments of fastload.shards.rows.Rows.
-pybind11::dict rows_to_python(SampleRows &&rows);
-
-// Raises fastload.errors.ShardError with this message (the GIL must be held).
-[[noreturn]] void raise_shard_error(const std::string &message);
+// `index` as module.NAME(path, name): it runs without the GIL, and a ContainerProblem becomes a ShardError.
+void bind_container_index(pybind11::module_ &module, const char *name,
+                          SampleRows (*index)(const std::string &path, const std::string &name),
+                          const char *description);
 
 }  // namespace fastload

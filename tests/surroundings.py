@@ -1,6 +1,7 @@
 """What tests of whole loaders have around them: an index folder of their own, and a limit on their time.
 
-A conftest.py imports `own_index_folder` and makes its own `no_hang = time_limit(...)`.
+A conftest.py imports `own_index_folder`, makes its own `no_hang = time_limit(...)`, and where tests need data
+`shards = numbered_shards(...)`.
 """
 
 import faulthandler
@@ -8,6 +9,8 @@ import signal
 import sys
 
 import pytest
+
+from tests.loader import samples
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,3 +43,15 @@ def time_limit(most_seconds: int, most_seconds_if_slow: int):
         signal.signal(signal.SIGALRM, before)
 
     return no_hang
+
+
+def numbered_shards(n: int, per_shard: int):
+    """A fixture: the folder of `samples.write_shards(n, per_shard)`."""
+
+    @pytest.fixture(scope="session")
+    def shards(tmp_path_factory):
+        folder = tmp_path_factory.mktemp("shards")
+        samples.write_shards(folder, n, per_shard)
+        return str(folder)
+
+    return shards

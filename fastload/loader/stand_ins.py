@@ -29,7 +29,7 @@ class StandIns:
         self._field_order = {name: place for place, name in enumerate(config.fields)}
 
     def replace(self, trip: Trip, make: Callable[[Trip, Taken], Trip]) -> None:
-        """Replaces the bad samples of a batch, and notes them in `trip.bad`.
+        """Replaces the bad samples of a batch that has some, and notes them in `trip.bad`.
 
         make(trip, taken): a batch of other samples for some places of `trip`, of which all that can be made
         is made; it holds what is wrong with them in turn. Raises the first error of the samples where
@@ -44,8 +44,6 @@ class StandIns:
         trip.bad += [self.entry(trip, i, 0, *faults[i]) for i in places.tolist()]
         trip.wrong.clear()  # tracebacks hold the batch, and would keep its memory until garbage is collected
         for attempt in range(1, MOST_ATTEMPTS + 1):
-            if not len(places):
-                return
             drawn = self._walk.stand_ins(trip.taken.of(places), attempt, self._config.seed)
             made = make(trip, drawn)
             self._raise_what_is_raised(made)
@@ -57,9 +55,10 @@ class StandIns:
             if made.images is not None:
                 made.images.release(None)
             places = places[~good]
-        if len(places):
-            i = int(places[0])
-            raise self._gave_up(trip, i) from faults[i][1].error
+            if not len(places):
+                return
+        i = int(places[0])
+        raise self._gave_up(trip, i) from faults[i][1].error
 
     def entry(self, trip: Trip, i: int, attempt: int, name: str, fault: Fault) -> BadSample:
         """The line of the ledger for sample i of a batch, of which one field is bad."""

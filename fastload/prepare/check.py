@@ -183,26 +183,31 @@ def _examined(source, dataset, fields, sample_ids, max_pixels, threads, progress
 
 def _fields_of(dataset) -> dict:
     """One field for each extension: what its bytes are by its name."""
-    from fastload import fields as fl
     from fastload.shards.source import IMAGE_EXTENSIONS
 
     chosen = {}
     for extension in dataset.extensions:
-        kind = extension.rpartition(".")[2]
-        if kind in IMAGE_EXTENSIONS:
-            field = fl.Image(extension, size=_SIZE, resize="exact", filter="bilinear", default=0)
-        elif kind in _ARRAYS:
-            field = fl.Tensor(extension, default=None)
-        elif kind == "json":
-            field = fl.Json(extension, default=None)
-        elif kind == "txt":
-            field = fl.Text(extension, default=None)
-        elif kind == "cls" and _first_is_integer(dataset, extension):
-            field = fl.Int(extension, default=0)
+        last = extension.rpartition(".")[2]
+        if last in IMAGE_EXTENSIONS:
+            kind = "Image"
+        elif last in _ARRAYS:
+            kind = "Tensor"
+        elif last == "cls" and _first_is_integer(dataset, extension):
+            kind = "Int"
         else:
-            field = fl.Bytes(extension, default=None)
-        chosen[extension] = field
+            kind = {"json": "Json", "txt": "Text"}.get(last, "Bytes")
+        chosen[extension] = _field(kind, extension, required=False)
     return chosen
+
+
+def _field(kind: str, ext: str, required: bool):
+    """A field of the type `kind`, of whose content as little is made as finds damage."""
+    from fastload import fields as fl
+
+    how = {} if required else {"default": 0 if kind in ("Image", "Int") else None}
+    if kind == "Image":
+        how |= {"size": _SIZE, "resize": "exact", "filter": "bilinear"}
+    return getattr(fl, kind)(ext, **how)
 
 
 def _first_is_integer(dataset, extension: str) -> bool:
@@ -256,20 +261,13 @@ def _ids_of(dataset, listed: dict, judged: list[dict]):
 
 def _fields_of_ledger(judged: list[dict]) -> dict:
     """The fields that its lines name, as the training read them; what a sample lacked is required."""
-    from fastload import fields as fl
-
     lacked = {
         entry["field"] for entry in judged if entry["reason"] == f"no {' or '.join(_extensions(entry))}"
     }
     chosen = {}
     for entry in judged:
         name, kind, ext = entry["field"], entry.get("field_type", "Bytes"), ";".join(_extensions(entry))
-        if kind == "Image":
-            how = {} if name in lacked else {"default": 0}
-            chosen[name] = fl.Image(ext, size=_SIZE, resize="exact", filter="bilinear", **how)
-        else:
-            how = {} if name in lacked else {"default": 0 if kind == "Int" else None}
-            chosen[name] = getattr(fl, kind)(ext, **how)
+        chosen[name] = _field(kind, ext, required=name in lacked)
     return chosen
 
 

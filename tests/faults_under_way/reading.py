@@ -47,19 +47,18 @@ LABEL = {"label": fl.Int("cls")}
 
 
 def a_read_error_that_passes_costs_nothing_but_time(shards):
-    with Pauses(0.001, 0.001, 0.001):
-        for name in PASSING:
-            good = loader(shards)
-            with rules(Rule("read", BAD_SHARD, getattr(errno, name), times=2)) as seen:
-                equal((name, labels_of(good)), (name, ALL))
-            equal((name, seen.hits), (name, [2]))
+    _passes(shards, "read", PASSING)
 
 
 def an_error_of_opening_that_passes_costs_nothing_but_time(shards):
+    _passes(shards, "open", PASSING_OPENS)
+
+
+def _passes(shards, call: str, names: list[str]) -> None:
     with Pauses(0.001, 0.001, 0.001):
-        for name in PASSING_OPENS:
+        for name in names:
             good = loader(shards)
-            with rules(Rule("open", BAD_SHARD, getattr(errno, name), times=2)) as seen:
+            with rules(Rule(call, BAD_SHARD, getattr(errno, name), times=2)) as seen:
                 equal((name, labels_of(good)), (name, ALL))
             equal((name, seen.hits), (name, [2]))
 

@@ -24,7 +24,7 @@
 namespace fastload {
 
 // One file whose content is replaced for each input; the indexers open it by its path. In memory where the system can:
-// on a disk truncating it took 4 ms.
+// on a disk truncating it takes longer than the parser does.
 class ScratchFile {
    public:
     ScratchFile() {
