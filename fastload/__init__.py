@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Loader": "fastload.loader.loader",
+    "DataLoader": "fastload.loader.dataloader",
+    "Dataset": "fastload.loader.dataset",
     "Augment": "fastload.augment.pipe",
     "Mixture": "fastload.shards.mixture",
     "World": "fastload.world",
@@ -28,6 +30,7 @@ _HOME_OF = {
     "SampleError": "fastload.errors",
     "BadSamplesError": "fastload.errors",
     "FunctionError": "fastload.errors",
+    "BatchTimeoutError": "fastload.errors",
     "BackendError": "fastload.errors",
     "CursorError": "fastload.errors",
 }

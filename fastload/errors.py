@@ -49,6 +49,10 @@ class FunctionError(FastloadError):
     exception."""
 
 
+class BatchTimeoutError(FastloadError, RuntimeError):
+    """A batch took longer than timeout_seconds."""
+
+
 def raise_if_foreign(error: OSError) -> None:
     """Raises an OSError again that the system has no part in, before it is taken for a file's.
 

@@ -15,6 +15,7 @@ from fastload.decode import crop_report
 from fastload.decode.dali import DaliBatch, DaliStage
 from fastload.decode.image_header import image_header
 from fastload.decode.images import missing_guide, specs_of
+from fastload.errors import ConfigError
 from fastload.fields import Image
 
 _FEEDER = "fastload-dali-feeder"
@@ -69,11 +70,16 @@ class DaliImageStage:
 
 def make_stage(config, threads: int, device, in_flight: int) -> DaliStage:
     """The DaliStage of a loader: pipelines are dear, so that one serves all of its iterations."""
+    if config.most_samples is None:
+        raise ConfigError(
+            f"DALI needs to know how large a batch can be: give {type(config.batch_sampler).__name__} an "
+            'attribute batch_size, or use decode="native".'
+        )
     return DaliStage(
         specs_of(config),
         device=device,
         threads=threads,
-        max_batch=config.batch_size,
+        max_batch=config.most_samples,
         seed=config.seed,
         max_pixels=config.max_pixels,
         in_flight=in_flight,

@@ -7,11 +7,12 @@ data is judged here, with a ConfigError of one line; nothing here imports torch.
 import math
 import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastload.augment.pipe import Augment
+from fastload.backends import threads_per_process
 from fastload.decode.dali_gate import hardware_share
 from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
@@ -39,7 +40,7 @@ class LoaderConfig:
     """The arguments of `Loader`, checked; see there for what they mean."""
 
     source: Any
-    batch_size: int
+    batch_size: int | None
     fields: Mapping[str, Field]
     augment: Augment = field(default_factory=Augment)
     normalize: Any = "gan"
@@ -65,12 +66,16 @@ class LoaderConfig:
     world_size: int | None = None
     deterministic: bool = True
     hw_decoder_load: float | None = None
+    sampler: Iterable | None = None
+    batch_sampler: Iterable | None = None
+    timeout_seconds: float | None = None
     shares: tuple[int, ...] | None = field(init=False, default=None)  # of the sources of a mixture
 
     def __post_init__(self):
         if isinstance(self.source, Mixture):
             self._keep("shares", shares_of(self.source.weights))
-        self._keep("batch_size", count("batch_size", self.batch_size, 1))
+        if self.batch_sampler is None:
+            self._keep("batch_size", count("batch_size", self.batch_size, 1))
         self._keep("fields", _fields(self.fields))
         self._keep("augment", Augment() if self.augment is None else self.augment)
         self._keep("dtype", _dtype(self.dtype))
@@ -88,6 +93,8 @@ class LoaderConfig:
         _one_of("on_bad", self.on_bad, ON_BAD)
         self._check_bad_samples()
         self._check_order()
+        self._check_samplers()
+        self._check_timeout()
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"augment={self.augment!r}: give fl.Augment(...).")
         if self.map_batch is not None and not callable(self.map_batch):
@@ -97,6 +104,24 @@ class LoaderConfig:
         normalization(self.normalize)
         for name in self.image_fields:
             self.normalization_of(name)
+
+    def world(self) -> World:
+        """The ranks as they are now."""
+        return World.current(self.rank, self.world_size)
+
+    def threads_here(self) -> int:
+        """Decoding threads on this machine."""
+        return self.threads or threads_per_process(self.world())
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether a sampler of the user's says which samples come."""
+        return self.sampler is not None or self.batch_sampler is not None
+
+    @property
+    def most_samples(self) -> int | None:
+        """Of a batch; None where a batch sampler does not say it."""
+        return getattr(self.batch_sampler, "batch_size", None) if self.batch_size is None else self.batch_size
 
     @property
     def image_fields(self) -> dict[str, Image]:
@@ -116,7 +141,36 @@ class LoaderConfig:
                 f"window={self.window} has no meaning with shuffle=False: use shuffle=True, or window=None."
             )
         if self.rank is not None or self.world_size is not None:
-            World.current(self.rank, self.world_size)
+            self.world()
+
+    def _check_samplers(self):
+        given = [name for name in ("sampler", "batch_sampler") if getattr(self, name) is not None]
+        if not given:
+            return
+        name = given[0]
+        if not isinstance(getattr(self, name), Iterable):
+            raise ConfigError(f"{name}={getattr(self, name)!r}: give what can be iterated over.")
+        if self.batch_sampler is not None and self.batch_size is not None:
+            raise ConfigError("batch_sampler= says how large batches are: use batch_size=None.")
+        others = ["sampler"] * (len(given) > 1)
+        others += [one for one in ("window", "rank", "world_size") if getattr(self, one) is not None]
+        if others:
+            raise ConfigError(
+                f"{name}= alone says which samples come, and on which rank: leave out {others[0]}."
+            )
+        if isinstance(self.source, Mixture):
+            raise ConfigError(f"{name}= takes the place of a mixture's order: use one of the two.")
+        if self.last not in ("drop", "partial"):
+            raise ConfigError(f'{name}= allows last="drop" and "partial", not "{self.last}".')
+
+    def _check_timeout(self):
+        seconds = self.timeout_seconds
+        if seconds is None:
+            return
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+            raise ConfigError(
+                f"timeout_seconds={seconds!r}: give a number above 0, or None to wait for ever."
+            )
 
     def _check_bad_samples(self):
         fraction = _or(self.max_bad_fraction, DEFAULT_MAX_BAD_FRACTION)

@@ -39,6 +39,8 @@ def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place
 def order_fingerprints(config: LoaderConfig, dataset, walk) -> dict[str, str | int | None]:
     """Part -> what decides it; two loaders with equal ones take the same samples at the same positions."""
     parts = {"seed": config.seed, "plan": walk.kind, "window": config.window}
+    if config.is_sampled:
+        parts["batch_size"] = config.batch_size
     if not isinstance(dataset, MixtureDataset):
         return parts | _source_fingerprints("", dataset)
     parts["epoch_samples"] = walk.n

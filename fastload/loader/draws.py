@@ -64,7 +64,7 @@ class Draws:
         own = self._own_state()
         return {
             "taken": self._taken,
-            "epoch": _epoch_of(self._sampler),
+            "epoch": epoch_of(self._sampler),
             "generators": self._generators if own is None else {},
             "own": own,
         }
@@ -78,7 +78,7 @@ class Draws:
     def _find(self, restored: dict) -> None:
         """Begins where `restored` says."""
         self._taken = restored["taken"]
-        _set_epoch(self._sampler, restored["epoch"])
+        set_epoch(self._sampler, restored["epoch"])
         own = restored["own"]
         if own is None:
             self._replay(restored["generators"])
@@ -126,7 +126,7 @@ def _stateful_part(sampler: Any) -> Any:
     return next((part for part in _parts(sampler) if is_stateful(part)), None)
 
 
-def _epoch_of(sampler: Any) -> int | None:
+def epoch_of(sampler: Any) -> int | None:
     """The epoch of a sampler that is told it, as torch's DistributedSampler is."""
     for part in _parts(sampler):
         if callable(getattr(part, "set_epoch", None)) and type(getattr(part, "epoch", None)) is int:
@@ -134,7 +134,7 @@ def _epoch_of(sampler: Any) -> int | None:
     return None
 
 
-def _set_epoch(sampler: Any, epoch: int | None) -> None:
+def set_epoch(sampler: Any, epoch: int | None) -> None:
     for part in _parts(sampler):
         if epoch is not None and callable(getattr(part, "set_epoch", None)):
             part.set_epoch(epoch)

@@ -10,7 +10,7 @@ import math
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,19 +19,19 @@ from fastload.augment.pipe import Augment
 from fastload.errors import ConfigError
 from fastload.fields import Field
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
-from fastload.loader.describe import describe, order_fingerprints, pixel_fingerprints
+from fastload.loader.dataset import Samples
+from fastload.loader.describe import describe, pixel_fingerprints
+from fastload.loader.own_order import OwnOrder
 from fastload.loader.restored import check_restored
 from fastload.loader.run import Course, Run
+from fastload.loader.sampled import SampledOrder
 from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
 from fastload.order.cursor import Cursor
 from fastload.order.mixture import shares_of
-from fastload.order.plan import make_plan
-from fastload.order.steps import Steps
-from fastload.order.walk import MixtureWalk, Place, PlanWalk, Walk
+from fastload.order.walk import Place
 from fastload.read.ledger import Ledger, default_name, ledger_path
-from fastload.shards.dataset import Dataset, open_dataset
-from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
+from fastload.shards.mixture import Mixture
 from fastload.world import World
 
 _POOL_COUNTERS = ("idle_bytes", "used_bytes", "reused", "allocated")
@@ -71,6 +71,11 @@ class Loader:
     ledger: the file that lists bad samples, one JSON object a line (fastload/read/ledger.py), with the rank
         before its suffix where there are several; "auto": in the cache folder; None: nowhere.
     rank, world_size: of this process; None: torch.distributed's, else RANK and WORLD_SIZE, else one process.
+    sampler, batch_sampler: of yours, which draws sample_ids, or lists of them (then batch_size=None). It
+        alone says which samples come, on this rank; shuffle, and how many ranks there are, play no part. Its
+        place is saved (fastload/loader/draws.py), for as many ranks and batches as large. last: "drop" or
+        "partial".
+    timeout_seconds: a batch that takes longer raises BatchTimeoutError; None: never.
 
     deterministic: True: nothing that load or timing decides has a say in pixels. hw_decoder_load: of DALI on
         a GPU, the share of JPEGs that the hardware engine decodes: 0 or 1 (the default), or, where
@@ -95,7 +100,7 @@ class Loader:
     def __init__(
         self,
         source: Any,
-        batch_size: int,
+        batch_size: int | None,
         fields: Mapping[str, Field],
         *,
         augment: Augment | None = None,
@@ -122,10 +127,15 @@ class Loader:
         world_size: int | None = None,
         deterministic: bool = True,
         hw_decoder_load: float | None = None,
+        sampler: Iterable | None = None,
+        batch_sampler: Iterable | None = None,
+        timeout_seconds: float | None = None,
     ):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._config = LoaderConfig(**arguments)
-        self._dataset: Dataset | MixtureDataset | None = None
+        self._samples = Samples(self._config)
+        order = SampledOrder if self._config.is_sampled else OwnOrder
+        self._order = order(self._config, self._samples)
         self._epoch = 0  # of the first batch that the training has not got
         self._place = Place.start(self._config.shares)  # of that batch, unless it is:
         self._at_epoch_start = True  # the start of `_epoch`, to be counted on from `_place`
@@ -149,8 +159,8 @@ class Loader:
         return run
 
     def __len__(self) -> int:
-        """The steps of a whole epoch."""
-        return self._steps().steps_per_epoch
+        """The steps of a whole epoch. Raises TypeError where a sampler of yours has no length."""
+        return len(self._order)
 
     def __bool__(self) -> bool:
         return True  # or `if loader:` would open the source to count its steps
@@ -164,7 +174,7 @@ class Loader:
         if restored is not None and restored.place is self._place and not self._at_epoch_start:
             return restored.to_dict()
         self._check_restored()
-        prints = self._order_fingerprints, self._pixel_fingerprints
+        prints = self._order.fingerprints(), self._pixel_fingerprints
         return Cursor(self._epoch, self._here(), *prints, self._config.shares).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
@@ -179,6 +189,7 @@ class Loader:
         restored = Cursor.from_dict(state)
         self._go_to(restored.epoch, restored.place)
         self._restored = restored
+        self._order.put_back(restored.place)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Other weights for the sources of a mixture, from the next batch on; call it on every rank alike.
@@ -207,9 +218,11 @@ class Loader:
         Changes nothing where the cursor lies in that epoch already: after `load_state_dict`, or while the
         epoch is under way. An epoch that was broken off begins anew. A mixture goes to epochs before the one
         under way as if the weights now in force had always held; unless these repeat soon, as 0.7 and 0.3 do,
-        it counts the places up to the epoch one by one.
+        it counts the places up to the epoch one by one. A sampler of yours is told it, where it has a
+        set_epoch.
         """
         epoch = count("epoch", epoch, 0, MAX_EPOCH)
+        self._order.tell(epoch)
         run = self._run_between_batches()
         if run is not None and run.begun:
             is_there = epoch in (self._epoch, self._got_of)
@@ -252,47 +265,55 @@ class Loader:
         self.close()
 
     def __repr__(self) -> str:
-        order = "the source is not opened yet" if self._dataset is None else self._walk.describe()
+        order = self._order.describe(is_open=self._samples.opened is not None)
         place = "start" if self._at_epoch_start else f"position {self._place.position}"
-        return describe(self._config, self._threads, order, f"epoch {self._epoch}, {place}")
+        return describe(self._config, self._config.threads_here, order, f"epoch {self._epoch}, {place}")
 
     @property
-    def batch_size(self) -> int:
+    def batch_size(self) -> int | None:
         return self._config.batch_size
 
     @property
-    def dataset(self) -> Dataset | MixtureDataset:
-        """The samples behind the loader; opened, and indexed where that was never done, on first use."""
-        if self._dataset is None:
-            world, source = self._current_world(), self._config.source
-            open_source = open_mixture if isinstance(source, Mixture) else open_dataset
-            self._dataset = open_source(
-                source,
-                cache_dir=backends.cache_dir() / "index",
-                threads=self._threads(),
-                select=self._config.select,
-                local_rank=world.local_rank,
-                local_world_size=world.local_world_size,
-            )
-        return self._dataset
+    def drop_last(self) -> bool:
+        """Whether an incomplete batch at the end of an epoch is left out."""
+        return self._config.last == "drop"
+
+    @property
+    def sampler(self) -> Any:
+        """Yours, or one that shows this loader's order; its set_epoch is the loader's."""
+        return self._order.sampler(self._epoch_start, self.set_epoch)
+
+    @property
+    def batch_sampler(self) -> Any:
+        """Yours, if you gave one."""
+        return self._config.batch_sampler
+
+    @property
+    def dataset(self) -> Any:
+        """The samples behind the loader, as it was given them; else opened, and indexed where that was never
+        done, on first use."""
+        return self._samples() if self._samples.given is None else self._samples.given
 
     def _begin(self) -> Course:
         """What the first `next` of an iteration needs."""
         self._check_restored()
         if self._memory is None:
             self._memory = _native.BufferPool(self._config.max_bytes)
-        world, threads, epochs = self._current_world(), self._threads(), self._config.epochs
+        world, threads, epochs = self._config.world(), self._config.threads_here(), self._config.epochs
         self._prepare_ledger(world)
         resources = self._memory, self._stats, self._ledger, self._kept
-        stages = Stages(self._config, self.dataset, self._walk, world.rank, threads, *resources)
-        stop = self._walk.n * (self._epoch // epochs + 1) * epochs if epochs else math.inf
-        return Course(stages, self._steps(), self._walk, self._here(), stop, world)
+        stages = Stages(self._config, self._samples(), self._order.walk, world.rank, threads, *resources)
+        if self._order.has_left(self._here()):
+            self._epoch, self._at_epoch_start = self._epoch + 1, True
+        place, span = self._here(), self._order.span
+        stop = span * (self._epoch // epochs + 1) * epochs if epochs else math.inf
+        return Course(stages, self._order.turns(place, world), place, stop, world)
 
     def _prepare_ledger(self, world: World) -> None:
         """Its counts go on; rank and file are those of the world as it is now."""
         path = self._config.ledger
         if path == "auto":
-            path = backends.cache_dir() / "ledger" / default_name(self.dataset.files)
+            path = backends.cache_dir() / "ledger" / default_name(self._samples().files)
         if path is not None:
             path = ledger_path(path, world.rank, world.world_size)
         if self._ledger is None:
@@ -301,7 +322,7 @@ class Loader:
 
     def _arrive(self, start: int, place: Place) -> None:
         """The training got everything before `place`, last the step that starts at `start`."""
-        n = self._walk.n
+        n = self._order.span
         self._epoch, self._place, self._at_epoch_start = place.position // n, place, False
         self._got_of = start // n
 
@@ -314,50 +335,25 @@ class Loader:
 
     def _here(self) -> Place:
         """The place of the next batch. Looking changes nothing: who saves must go on as the others do."""
-        if not self._at_epoch_start:
-            return self._place
-        mixture = self._config.source
-        n = mixture.epoch_samples if isinstance(mixture, Mixture) else self.dataset.n
-        return self._place.at(self._epoch * n, n)
+        return self._epoch_start() if self._at_epoch_start else self._place
+
+    def _epoch_start(self) -> Place:
+        """Where the epoch begins that the loader is in."""
+        return self._place.at(self._epoch * self._order.span, self._order.span)
 
     def _check_restored(self) -> None:
         """Compares a restored cursor with what it is to be used on, once."""
         restored = self._restored
         if restored is None:
             return
-        own = self._order_fingerprints, self._pixel_fingerprints
-        for sentence in check_restored(restored, *own, self._walk.n, self._config.shares):
+        own = self._order.fingerprints(), self._pixel_fingerprints
+        for sentence in check_restored(restored, *own, self._order.span, self._config.shares):
             warnings.warn(sentence, stacklevel=5)
         self._restored = None
 
     @cached_property
-    def _walk(self) -> Walk:
-        config, dataset = self._config, self.dataset
-        how = {"shuffle": config.shuffle, "window": config.window, "seed": config.seed}
-        if isinstance(dataset, MixtureDataset):
-            parts = enumerate(dataset.datasets.values())
-            plans = [make_plan(one.shard_counts, stream=number, **how) for number, one in parts]
-            return MixtureWalk(config.source.epoch_samples, plans)
-        return PlanWalk(make_plan(dataset.shard_counts, **how))
-
-    @cached_property
-    def _order_fingerprints(self) -> dict:
-        return order_fingerprints(self._config, self.dataset, self._walk)
-
-    @cached_property
     def _pixel_fingerprints(self) -> dict:
         return pixel_fingerprints(self._config)
-
-    def _steps(self) -> Steps:
-        world_size = self._current_world().world_size
-        return Steps(self._walk.n, self._config.batch_size, world_size, self._config.last)
-
-    def _current_world(self) -> World:
-        """The world as it is now; an iteration keeps the one in which it began."""
-        return World.current(self._config.rank, self._config.world_size)
-
-    def _threads(self) -> int:
-        return self._config.threads or backends.threads_per_process(self._current_world())
 
     def _begin_process(self) -> None:
         self._process = os.getpid()

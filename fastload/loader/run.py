@@ -11,16 +11,16 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
-from fastload.errors import ConfigError
+from fastload.errors import BatchTimeoutError, ConfigError
 from fastload.loader.config import LoaderConfig
+from fastload.loader.sampled import SampledTurns
 from fastload.loader.stages import WORKER_NAME, Stages
 from fastload.loader.stats import Stats
 from fastload.loader.trip import Trip
-from fastload.order.steps import Steps
-from fastload.order.walk import Place, Walk
+from fastload.order.turns import Turns
+from fastload.order.walk import Place
 from fastload.world import World
 
 CLOSED = "the loader was closed while this batch was made: close it between two batches."
@@ -30,8 +30,7 @@ class Course(NamedTuple):
     """What an iteration goes through: the steps that start in [start, stop) of the endless order."""
 
     stages: Stages
-    steps: Steps
-    walk: Walk
+    turns: Turns | SampledTurns
     start: Place
     stop: float  # infinity where it never ends
     world: World
@@ -46,7 +45,7 @@ class Run:
 
     def __init__(self, begin: Callable[[], Course], arrive: Callable, config: LoaderConfig, stats: Stats):
         self._begin, self._arrive, self._config, self._stats = begin, arrive, config, stats
-        self._current_world = partial(World.current, config.rank, config.world_size)
+        self._current_world = config.world
         self._process = os.getpid()
         self._course: Course | None = None
         self._next: Place | None = None  # where the step after the planned ones is to be looked for
@@ -54,6 +53,7 @@ class Run:
         self._stop = 0.0  # of the course with which it began
         self._trips: deque[Trip] = deque()
         self._planned: Trip | None = None  # not launched: it has to wait for memory
+        self._failed: Exception | None = None  # after the batches that are on their way
         self._ended = False
         self.is_making = False  # a `next` has not returned yet
         self._why: str | None = None  # it ended, where the user may not have meant it to
@@ -77,6 +77,8 @@ class Run:
         except BaseException as error:
             # Whatever the rest of a batch says that was cancelled under way, this is why.
             was_closed = self._ended and isinstance(error, Exception)
+            if isinstance(error, BatchTimeoutError):
+                self._abandon()
             self.close()
             if was_closed:
                 raise ConfigError(CLOSED) from error
@@ -109,6 +111,13 @@ class Run:
     def __del__(self):
         self.close()
 
+    def _abandon(self) -> None:
+        """Gives up what is on its way, and waits for nothing: what hangs would hang the training, too."""
+        for trip in self._trips:
+            trip.cancel()
+        self._course.stages.close(wait=False)
+        self._course, self._planned, self._trips = None, None, deque()
+
     def _end_course(self) -> None:
         course, trips = self._course, deque(self._trips)
         if course is None or os.getpid() != self._process:
@@ -134,6 +143,8 @@ class Run:
                 self._world, self._stop = self._course.world, self._course.stop
         self._check_world()
         self._launch_ahead()
+        if not self._trips and self._failed is not None:
+            raise self._failed
         if not self._trips:
             self._arrive(self._stop - 1, self._next)
             raise StopIteration
@@ -146,7 +157,7 @@ class Run:
 
     def _launch_ahead(self) -> None:
         while len(self._trips) <= self._config.prefetch:
-            if self._planned is None:
+            if self._planned is None and self._failed is None:
                 self._planned = self._plan_next()
             if self._planned is None or not self._fits(self._planned):
                 return
@@ -156,15 +167,16 @@ class Run:
 
     def _plan_next(self) -> Trip | None:
         course = self._course
-        if self._next.position >= self._stop:
+        try:
+            turn = course.turns.take(self._next, self._stop)
+        except Exception as error:  # a sampler's: the batches that it drew before come first
+            self._failed = error
             return None
-        step = course.steps.step_at(self._next.position)
-        if step.start >= self._stop:  # what is left is too little for a step
-            self._next = self._next.at(self._stop, course.walk.n)
+        if turn is None:
+            self._next = course.turns.end(self._next, self._stop)
             return None
-        taken = course.walk.take(step, course.world.rank, self._next)
-        self._next = taken.after
-        return course.stages.plan(step, taken)
+        self._next = turn[1].after
+        return course.stages.plan(*turn)
 
     def _check_world(self) -> None:
         try:

@@ -28,7 +28,7 @@ from fastload.loader.pixels import Pixels
 from fastload.loader.presence import check_fields, label_fields, missing_error
 from fastload.loader.stand_ins import StandIns
 from fastload.loader.stats import Stats
-from fastload.loader.trip import WAIT_SECONDS, Fault, Trip, wait_for
+from fastload.loader.trip import Fault, Trip, wait_for, wait_seconds
 from fastload.order.steps import Step
 from fastload.order.walk import Taken, Walk
 from fastload.read.ledger import MOST_REASON, BadSample, Ledger
@@ -141,8 +141,12 @@ class Stages:
         """
         if trip.error is not None:
             raise trip.error
+        if self._config.timeout_seconds is not None:
+            trip.deadline = time.monotonic() + self._config.timeout_seconds
         try:
-            delivered = self._result_of(trip.delivered) if trip.delivered else self._deliver(trip)
+            delivered = (
+                self._result_of(trip.delivered, trip.deadline) if trip.delivered else self._deliver(trip)
+            )
         except FastloadError:
             self._ledger.write(trip.bad)  # the run ends, and what was found may say why
             raise
@@ -200,10 +204,10 @@ class Stages:
                 batch[name] = self._pixels.finished(name, batch[name], trip.positions)
         return self._pixels.mixed(batch, trip.positions) if self._config.augment.mixes else batch
 
-    def _result_of(self, future: futures.Future):
+    def _result_of(self, future: futures.Future, deadline: float):
         """The future's result; Ctrl-C is seen between two waits."""
         # One that was cancelled before it ran is done, but no wait ever says so.
-        while not (future.done() or futures.wait([future], WAIT_SECONDS).done):
+        while not (future.done() or futures.wait([future], wait_seconds(deadline)).done):
             pass
         return future.result()
 
@@ -271,6 +275,7 @@ class Stages:
     def _make_stand_ins(self, trip: Trip, taken: Taken) -> Trip:
         """Other samples for some places of a batch, made at once; Python's part in this thread."""
         made = self.plan(None, taken)
+        made.deadline = trip.deadline
         trip.stand_ins = made  # from here on, who cancels the one cancels the other
         if trip.cancelled:
             raise futures.CancelledError
@@ -357,16 +362,16 @@ class Stages:
 
         Raises what is no sample's fault.
         """
-        wait_for(trip.bytes)
+        wait_for(trip.bytes, trip.deadline)
         self._reader.raise_error(trip.bytes, trip.sample_ids)
         if trip.images is not None:
-            wait_for(trip.images)
+            wait_for(trip.images, trip.deadline)
             if trip.step is not None:
                 self._expect_others = bool(trip.images.others())
                 if self._expect_others and not trip.work:
                     self._launch_work(trip)
         for future in trip.work:
-            future.result()
+            self._result_of(future, trip.deadline)
         if trip.cancelled:
             raise futures.CancelledError
         if trip.images is not None:

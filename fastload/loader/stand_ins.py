@@ -44,7 +44,7 @@ class StandIns:
         trip.bad += [self.entry(trip, i, 0, *faults[i]) for i in places.tolist()]
         trip.wrong.clear()  # tracebacks hold the batch, and would keep its memory until garbage is collected
         for attempt in range(1, MOST_ATTEMPTS + 1):
-            drawn = self._walk.stand_ins(trip.taken.of(places), attempt, self._config.seed)
+            drawn = self._walk.stand_ins(trip.taken, places, attempt, self._config.seed)
             made = make(trip, drawn)
             self._raise_what_is_raised(made)
             still_bad = self._first_faults(made)

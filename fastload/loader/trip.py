@@ -4,6 +4,8 @@ In: a step and the samples that it takes. Out: a `Trip`, which stages.py fills. 
 what has not begun, its stand-ins too; after `wait` no native thread works on it.
 """
 
+import math
+import time
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastload import _native
-from fastload.errors import FastloadError, FieldError, SampleError
+from fastload.errors import BatchTimeoutError, FastloadError, FieldError, SampleError
 from fastload.loader.device import Delivered
 from fastload.order.steps import Step
 from fastload.order.walk import Taken
@@ -53,6 +55,7 @@ class Trip:
     bad: list[BadSample] = field(default_factory=list)  # what the ledger will have of it
     error: Exception | None = None  # of the whole batch
     cancelled: bool = False
+    deadline: float = math.inf  # seconds of time.monotonic, from when the training asks for it
 
     @property
     def positions(self) -> np.ndarray:
@@ -85,7 +88,23 @@ class Trip:
         self.delivered, self.work = None, []
 
 
-def wait_for(native) -> None:
-    """Until something that native threads work on is done; Ctrl-C is seen between two waits."""
-    while not native.wait(WAIT_SECONDS):
+def wait_for(native, deadline: float = math.inf) -> None:
+    """Until something that native threads work on is done; Ctrl-C is seen between two waits.
+
+    deadline: seconds of time.monotonic, after which it raises BatchTimeoutError.
+    """
+    while not native.wait(wait_seconds(deadline)):
         pass
+
+
+def wait_seconds(deadline: float) -> float:
+    """How long to wait at once. Raises BatchTimeoutError where the deadline is over."""
+    if deadline == math.inf:
+        return WAIT_SECONDS
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise BatchTimeoutError(
+            "a batch took longer than timeout_seconds (timeout= of DataLoader): look at loader.stats() for the "
+            "slow stage, and at the file system, or allow more time."
+        )
+    return min(left, WAIT_SECONDS)

@@ -6,6 +6,8 @@ refused with the part that is wrong; `differing` names the parts in which two cu
 not the same. What follows from a difference is the loader's question.
 """
 
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,7 +44,7 @@ class Cursor:
                 "epoch": place.epoch_mixture.to_dict(),
                 "made_with": list(self.made_with),
             }
-        return {
+        state = {
             "version": CURSOR_VERSION,
             "epoch": self.epoch,
             "position": place.position,
@@ -50,6 +52,7 @@ class Cursor:
             "pixels": dict(self.pixels),
             "mixture": mixture,
         }
+        return state if place.draws is None else state | {DRAWS: copy.deepcopy(place.draws)}
 
     @classmethod
     def from_dict(cls, state: dict) -> "Cursor":
@@ -63,7 +66,7 @@ class Cursor:
         # First, because another version may have other entries.
         _check_version(state.get("version"))
         missing = [name for name in _ENTRIES if name not in state]
-        unknown = sorted(str(name) for name in state if name not in _ENTRIES)
+        unknown = sorted(str(name) for name in state if name not in (*_ENTRIES, DRAWS))
         if missing or unknown:
             wrong = [f"no {name!r}" for name in missing] + [f"an unknown {name!r}" for name in unknown]
             raise CursorError(f"the cursor has {', '.join(wrong)}: {WAY_OUT}")
@@ -74,6 +77,8 @@ class Cursor:
         for name in ("order", "pixels"):
             _check_fingerprints(name, state[name])
         place, made_with = _place_of(state["position"], state["mixture"])
+        if DRAWS in state:
+            place = dataclasses.replace(place, draws=_draws_of(state[DRAWS]))
         return cls(state["epoch"], place, dict(state["order"]), dict(state["pixels"]), made_with)
 
 
@@ -90,6 +95,7 @@ def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
     return words
 
 
+DRAWS = "draws"  # there only where a sampler of the user's draws
 _ENTRIES = ("version", "epoch", "position", "order", "pixels", "mixture")
 
 
@@ -105,6 +111,14 @@ def _place_of(position: int, mixture) -> tuple[Place, tuple[int, ...] | None]:
     if len(sources) > 1 or now.position != position or at_epoch.position > position:
         raise CursorError(f"the cursor's mixture is not the one of position {position}: {WAY_OUT}")
     return Place(position, now, at_epoch), made_with
+
+
+def _draws_of(draws) -> dict:
+    """The place of a sampler, judged as far as it is ours."""
+    good = isinstance(draws, Mapping) and set(draws) == {"taken", "epoch", "generators", "own"}
+    if not good or type(draws["taken"]) is not int or draws["taken"] < 0:
+        raise CursorError(f"the cursor's draws are {str(draws)[:200]}, no place of a sampler: {WAY_OUT}")
+    return copy.deepcopy(dict(draws))
 
 
 def _is_hash(text: str) -> bool:

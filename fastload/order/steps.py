@@ -88,6 +88,12 @@ class Steps:
         """Steps of an epoch from its start; with "straddle" a later epoch may have one fewer."""
         return self.after(0)
 
+    @property
+    def samples_per_rank(self) -> int:
+        """Samples that each rank delivers in an epoch from its start, padding among them."""
+        full, rest = divmod(self.n, self.samples_per_step)
+        return full * self.batch_size + self._per_rank_of_rest(rest)
+
     def after(self, position: int) -> int:
         """How many steps are left in the epoch that `position` lies in, counted from there; may be 0."""
         assert position >= 0

@@ -29,11 +29,14 @@ class Place:
     source. An epoch has n positions, which is given wherever it matters. Shares that changed within the epoch
     are not in epoch_mixture: padding that reaches beyond the change takes other samples than were delivered
     there, which only a run can see that resumed with larger steps.
+    draws: of a sampler of yours, which place it has (loader/draws.py); None at the start of an epoch, and
+    where the order is fastload's.
     """
 
     position: int
     mixture: MixtureState | None = None
     epoch_mixture: MixtureState | None = None
+    draws: dict | None = None
 
     @classmethod
     def start(cls, shares: Sequence[int] | None) -> "Place":
@@ -113,8 +116,9 @@ class PlanWalk:
         sample_ids = self._plan.sample_ids(positions)
         return Taken(positions, sample_ids, None, positions, Place(step.valid_stop))
 
-    def stand_ins(self, taken: Taken, attempt: int, seed: int) -> Taken:
-        """Other samples for the same positions; see stand_in.py."""
+    def stand_ins(self, taken: Taken, places: np.ndarray, attempt: int, seed: int) -> Taken:
+        """Other samples for some places of a batch; see stand_in.py."""
+        taken = taken.of(places)
         sample_ids = stand_in_ids(self._plan, taken.positions, taken.own_positions, attempt, seed)
         return taken._replace(sample_ids=sample_ids)
 
@@ -158,8 +162,9 @@ class MixtureWalk:
         sample_ids = self._by_source(sources, lambda plan, at: plan.sample_ids(samples[at]))
         return Taken(step.positions(rank), sample_ids, sources, samples, after)
 
-    def stand_ins(self, taken: Taken, attempt: int, seed: int) -> Taken:
-        """Other samples of the same sources for the same positions; see stand_in.py."""
+    def stand_ins(self, taken: Taken, places: np.ndarray, attempt: int, seed: int) -> Taken:
+        """Other samples of the same sources for some places of a batch; see stand_in.py."""
+        taken = taken.of(places)
 
         def drawn(plan: Plan, at: np.ndarray) -> np.ndarray:
             return stand_in_ids(plan, taken.positions[at], taken.own_positions[at], attempt, seed)

@@ -51,13 +51,13 @@ def png(i: int) -> bytes:
 
 def expected_ids(loader, positions, bad) -> list[int]:
     """The samples that the order names for some positions, by the walk's own rule."""
-    walk, ids = loader._walk, []
+    walk, ids = loader._order.walk, []
     for position in positions:
         taken = walk.take(fl_steps(walk.n).step_at(position), 0, loader._place.at(position, walk.n))
         sample_id, attempt = int(taken.sample_ids[0]), 0
         while sample_id in bad:
             attempt += 1
-            sample_id = int(walk.stand_ins(taken, attempt, loader._config.seed).sample_ids[0])
+            sample_id = int(walk.stand_ins(taken, np.arange(1), attempt, loader._config.seed).sample_ids[0])
         ids.append(sample_id)
     return ids
 
@@ -116,7 +116,7 @@ def alone(source, how, sample_id, position) -> dict:
     """One sample, made by itself, as if it stood at a position."""
     made = fl.Loader(source, 1, **how, on_bad="raise")
     course = made._begin()
-    walk = course.walk
+    walk = course.turns.walk
     taken = walk.take(fl_steps(walk.n).step_at(position), 0, course.start.at(position, walk.n))
     trip = course.stages.plan(
         fl_steps(walk.n).step_at(position), taken._replace(sample_ids=np.array([sample_id]))

@@ -33,7 +33,7 @@ def test_making_a_loader_imports_no_torch_and_opens_nothing():
 
 def test_nothing_is_read_before_the_first_next(shards, monkeypatch):
     opened = []
-    monkeypatch.setattr("fastload.loader.loader.open_dataset", lambda *a, **k: opened.append(a))
+    monkeypatch.setattr("fastload.shards.dataset.open_dataset", lambda *a, **k: opened.append(a))
     loader = pictures(shards, last="pad", epochs=2)
     loader.set_epoch(1)
     iter(loader)

@@ -65,7 +65,7 @@ def small(tmp_path_factory):
 
 def far(small, make=labels, **arguments):
     loader = make("stands for nothing", BATCH_SIZE, rank=0, world_size=1, **arguments)
-    loader._dataset = FarDataset(small)
+    loader._samples.opened = FarDataset(small)
     return loader
 
 

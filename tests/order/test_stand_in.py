@@ -83,7 +83,7 @@ def test_stand_ins_of_a_mixture_are_of_the_same_source(last):
         taken = walk.take(Steps(50, 4, 2, last).step_at(step * 8), 1, place)
         place = taken.after
         for attempt in ATTEMPTS:
-            ids = walk.stand_ins(taken, attempt, 3).sample_ids
+            ids = walk.stand_ins(taken, np.arange(len(taken.positions)), attempt, 3).sample_ids
             sources = np.searchsorted([0, 20, 50, 57], ids, side="right") - 1
             assert sources.tolist() == taken.sources.tolist()
             for i, (source, own) in enumerate(
@@ -97,10 +97,10 @@ def test_stand_ins_of_a_mixture_are_of_the_same_source(last):
 def test_a_rank_alone_draws_what_the_ranks_together_draw():
     walk = PlanWalk(Windowed(np.array([40, 60]), 1, 8))
     whole = walk.take(Steps(100, 8, 1, "drop").step_at(16), 0, Place(16))
-    expected = walk.stand_ins(whole, 2, 4).sample_ids
+    expected = walk.stand_ins(whole, np.arange(8), 2, 4).sample_ids
     for rank in range(4):
         part = walk.take(Steps(100, 2, 4, "drop").step_at(16), rank, Place(16))
-        assert walk.stand_ins(part, 2, 4).sample_ids.tolist() == expected[rank::4].tolist()
-        one = walk.stand_ins(part.of(np.array([1])), 2, 4)
+        assert walk.stand_ins(part, np.arange(2), 2, 4).sample_ids.tolist() == expected[rank::4].tolist()
+        one = walk.stand_ins(part, np.array([1]), 2, 4)
         assert one.sample_ids.tolist() == expected[[rank + 4]].tolist()
         assert one.positions.tolist() == [16 + rank + 4]

@@ -1,0 +1,171 @@
+"""`fl.Dataset`: samples and what is to be made of them, for a DataLoader to load.
+
+In: a source, fields, and how they are to look. Out: what `fl.DataLoader` makes a Loader of, and, for looking
+at, single samples by their index. Promised: what can be judged without data is judged when it is made; the
+source is opened once, on first use, and a copy for another process opens it again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from fastload import backends
+from fastload.augment.pipe import Augment
+from fastload.errors import ConfigError
+from fastload.fields import Field
+from fastload.loader.config import LoaderConfig
+from fastload.shards import dataset as shards
+from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
+from fastload.world import World
+
+
+class Dataset:
+    """Samples of a source, and how they are to look; see `fl.Loader` for all arguments but these.
+
+    as_tuple: a batch is a list of the fields' values in their order, as torch's collate makes it of tuples,
+        and has no "__key__" and the like; a sample is a tuple. False: dicts.
+
+    `len(dataset)` is the number of samples, `dataset[i]` one of them: dict or tuple, image [3, height,
+    width], on the CPU, with the dice of position i; for looking at, not for training, because each opens its
+    files anew. `classes` are the names of class folders, or None.
+
+    Raises ConfigError here for what is wrong in itself, and what `fl.Loader` raises when the source is
+    needed; IndexError for an index outside [-n, n).
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        fields: Mapping[str, Field],
+        *,
+        augment: Augment | None = None,
+        normalize: Any = "gan",
+        dtype: Any = "float32",
+        layout: str = "nchw",
+        window: int | None = None,
+        select: Any = None,
+        map_batch: Callable[[dict], Any] | None = None,
+        decode: str = "auto",
+        max_bytes: int | None = None,
+        max_pixels: int | None = None,
+        on_bad: str = "replace",
+        max_bad_fraction: float | None = None,
+        ledger: Any = "auto",
+        deterministic: bool = True,
+        hw_decoder_load: float | None = None,
+        as_tuple: bool = False,
+    ):
+        self.options = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "source", "fields", "window", "as_tuple")
+        }
+        LoaderConfig(source, 1, fields, window=window, **self.options)
+        if not isinstance(as_tuple, bool):
+            raise ConfigError(f"as_tuple={as_tuple!r}: give True or False.")
+        self.source, self.fields, self.window, self.as_tuple = source, dict(fields), window, as_tuple
+        self._opened: shards.Dataset | MixtureDataset | None = None
+
+    @classmethod
+    def from_torch(cls, dataset: Any, scaled: str | None = None) -> "Dataset":
+        """A torchvision ImageFolder, or whatever has `.samples` and such transforms, read by fastload.
+
+        See fastload/loader/lifted.py for what can be lifted, and what is not the same. scaled: as in
+        fl.Image. Raises ConfigError for what cannot be honoured.
+        """
+        from fastload.loader.lifted import lift
+
+        return cls(**lift(dataset, scaled=scaled))
+
+    def opened(self, threads: int | None = None) -> shards.Dataset | MixtureDataset:
+        """The samples on disk; indexed on `threads` threads where that was never done."""
+        if self._opened is None:
+            world = World.current()
+            threads = threads or backends.threads_per_process(world)
+            self._opened = open_samples(self.source, self.options["select"], world, threads)
+        return self._opened
+
+    @property
+    def classes(self) -> list[str] | None:
+        return getattr(self.opened(), "classes", None)
+
+    def as_given(self, batch: dict) -> dict | list:
+        """A batch of a Loader in the form of this dataset: a list of the fields with as_tuple, else
+        itself.
+        """
+        return [batch[name] for name in self.fields] if self.as_tuple else batch
+
+    def samples_of(self, batch: dict) -> list:
+        """The samples of a Loader's batch, each a dict or tuple; tensors are views of the batch."""
+        names = list(self.fields) if self.as_tuple else list(batch)
+        columns = [batch[name] for name in names]
+        rows = ([column[i] for column in columns] for i in range(len(batch["__position__"])))
+        return [tuple(row) if self.as_tuple else dict(zip(names, row, strict=True)) for row in rows]
+
+    def __len__(self) -> int:
+        return self.source.epoch_samples if isinstance(self.source, Mixture) else self.opened().n
+
+    def __bool__(self) -> bool:
+        return True  # or `if dataset:` would open the source
+
+    def __getitem__(self, i: int) -> dict | tuple:
+        from fastload.loader.loader import Loader
+
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"sample {i} is outside [0, {n}).")
+        options = self.options | {"device": "cpu", "map_batch": None, "ledger": None, "max_bad_fraction": 1.0}
+        # Sample i in order is what rank i of n gets first.
+        loader = Loader(
+            self.source, 1, self.fields, shuffle=False, rank=i % n, world_size=n, prefetch=1, **options
+        )
+        loader._samples.given = self
+        with loader:
+            return self.samples_of(next(iter(loader)))[0]
+
+    def __getitems__(self, indices: list[int]) -> list:
+        """Torch's own DataLoader asks so: it would read sample by sample what was meant to be fast."""
+        raise ConfigError(
+            "a torch DataLoader would read a fastload.Dataset sample by sample: use fastload.DataLoader, or "
+            "fastload.Loader. (Accelerate's skip_first_batches makes one; load_state_dict goes to any batch.)"
+        )
+
+    def __iter__(self) -> Iterator:
+        return (self[i] for i in range(len(self)))
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_opened": None}
+
+    def __repr__(self) -> str:
+        return f"fastload.Dataset({self.source!r}, fields={list(self.fields)})"
+
+
+class Samples:
+    """The samples of a loader, opened on first use. given: the fl.Dataset that opens them, if any."""
+
+    def __init__(self, config: LoaderConfig):
+        self._config = config
+        self.given: Dataset | None = None
+        self.opened: shards.Dataset | MixtureDataset | None = None
+
+    def __call__(self) -> shards.Dataset | MixtureDataset:
+        if self.opened is None:
+            config = self._config
+            threads = config.threads_here()
+            if self.given is not None:
+                self.opened = self.given.opened(threads)
+            else:
+                self.opened = open_samples(config.source, config.select, config.world(), threads)
+        return self.opened
+
+
+def open_samples(source: Any, select: Any, world: World, threads: int) -> shards.Dataset | MixtureDataset:
+    """Opens a source, in the cache of this machine. Raises SourceError, ShardError, ConfigError."""
+    open_source = open_mixture if isinstance(source, Mixture) else shards.open_dataset
+    return open_source(
+        source,
+        cache_dir=backends.cache_dir() / "index",
+        threads=threads,
+        select=select,
+        local_rank=world.local_rank,
+        local_world_size=world.local_world_size,
+    )

@@ -1,0 +1,180 @@
+"""The order that a sampler of yours gives, in the place of fastload's own.
+
+In: a sampler or a batch sampler that draws sample_ids. Out: steps and samples, as order/turns.py gives them.
+Promised: it is asked for batches in order, as far ahead as the loader works, and the place after a batch is
+that of its own draw; positions are (draws before in the epoch) * world_size + rank, so that no two ranks
+throw the same dice; stand-ins come from the same batch, because nothing else is known to be in the sampler's
+choice.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fastload import rng
+from fastload.errors import ConfigError
+from fastload.loader.config import LoaderConfig
+from fastload.loader.dataset import Samples
+from fastload.loader.describe import order_fingerprints
+from fastload.order.partition import rank_positions
+from fastload.order.steps import Step
+from fastload.order.walk import Place, Taken
+from fastload.rng import Purpose
+from fastload.world import World
+
+SPAN = 1 << 31  # positions of an epoch: how many a sampler draws, nobody knows before
+
+
+class SampledOrder:
+    """What own_order.OwnOrder is, for a sampler, or batch sampler, of the user's."""
+
+    span = SPAN
+
+    def __init__(self, config: LoaderConfig, samples: Samples):
+        self._config, self._samples = config, samples
+        self.given = config.sampler if config.batch_sampler is None else config.batch_sampler
+        self.walk = SampledWalk(self.given)
+
+    def __len__(self) -> int:
+        """Batches of an epoch. Raises TypeError where the sampler has no length."""
+        return len(self._batches)
+
+    def turns(self, place: Place, world: World) -> "SampledTurns":
+        """What the sampler draws, from a place on; the place must be the one that it is put to."""
+        return SampledTurns(self._batches, place.draws, self._samples().n, world)
+
+    def fingerprints(self) -> dict:
+        """What a checkpoint must agree in: what a sampler draws belongs to a number of ranks."""
+        return self._fingerprints | {"world_size": self._config.world().world_size}
+
+    def describe(self, is_open: bool) -> str:
+        """In words; without opening anything."""
+        return self.walk.describe()
+
+    def sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None]) -> Any:
+        """The user's own."""
+        return self.given
+
+    def tell(self, epoch: int) -> None:
+        """The epoch that comes, to a sampler that wants to know it."""
+        from fastload.loader.draws import set_epoch
+
+        set_epoch(self._batches, epoch)
+
+    def put_back(self, place: Place) -> None:
+        """To the epoch of a checkpoint; the sampler finds the rest at its first draw."""
+        if place.draws is not None and place.draws["epoch"] is not None:
+            self.tell(place.draws["epoch"])
+
+    def has_left(self, place: Place) -> bool:
+        """Whether the sampler was told another epoch since it was put back: Lightning does so where a
+        checkpoint was saved after an epoch's last batch.
+        """
+        from fastload.loader.draws import epoch_of
+
+        draws = place.draws
+        return draws is not None and draws["epoch"] is not None and epoch_of(self._batches) != draws["epoch"]
+
+    @cached_property
+    def _fingerprints(self) -> dict:
+        return order_fingerprints(self._config, self._samples(), self.walk)
+
+    @cached_property
+    def _batches(self) -> Iterable:
+        """What draws whole batches: the user's batch sampler, or his sampler in torch's BatchSampler."""
+        if self._config.batch_sampler is not None:
+            return self._config.batch_sampler
+        from torch.utils.data import BatchSampler
+
+        return BatchSampler(self._config.sampler, self._config.batch_size, self._config.last == "drop")
+
+
+class SampledWalk:
+    """What is known of a sampler's order: that an epoch is at most SPAN positions long."""
+
+    n = SPAN
+
+    def __init__(self, drawn_from: Any):
+        self._drawn_from = drawn_from
+
+    @property
+    def kind(self) -> str:
+        return f"sampler {type(self._drawn_from).__name__}"
+
+    def describe(self) -> str:
+        """The order in words."""
+        return f"{type(self._drawn_from).__name__}, of yours"
+
+    def stand_ins(self, taken: Taken, places: np.ndarray, attempt: int, seed: int) -> Taken:
+        """Other samples of the same batch; the same again where there is no other."""
+        drawn = rng.bits(seed, taken.positions[places], Purpose.STAND_IN, 0)[:, 0].tolist()
+        sample_ids = taken.sample_ids[places].copy()
+        for i, (sample_id, word) in enumerate(zip(sample_ids.tolist(), drawn, strict=True)):
+            others = taken.sample_ids[taken.sample_ids != sample_id]
+            if len(others):
+                sample_ids[i] = others[(word + attempt) % len(others)]
+        return taken.of(places)._replace(sample_ids=sample_ids)
+
+
+class SampledTurns:
+    """The batches that a sampler draws, from a place on. n: samples of the dataset."""
+
+    def __init__(self, batches: Iterable, restored: dict | None, n: int, world: World):
+        from fastload.loader.draws import Draws
+
+        self._batches, self._n, self._world, self._begin = batches, n, world, Draws
+        self._draws = Draws(batches, restored)
+
+    def take(self, place: Place, stop: float) -> tuple[Step, Taken] | None:
+        """The next batch, which begins at `place` or in the epoch after; None: it is not before `stop`.
+
+        Raises ConfigError for what is no batch of sample_ids, and what the sampler raises.
+        """
+        while place.position < stop:
+            for drawn in self._draws:
+                return self._turn(place, self._sample_ids(drawn))
+            if place.position % SPAN == 0:
+                raise ConfigError(f"{type(self._batches).__name__}: the sampler draws nothing in this epoch.")
+            place = Place(place.position - place.position % SPAN + SPAN)
+            self._draws = self._begin(self._batches)
+        return None
+
+    def end(self, place: Place, stop: float) -> Place:
+        """Where an iteration is that has taken all there is between `place` and `stop`."""
+        return Place(int(stop))
+
+    def _turn(self, place: Place, sample_ids: np.ndarray) -> tuple[Step, Taken]:
+        rank, world_size = self._world.rank, self._world.world_size
+        step = Step(
+            start=place.position,
+            per_rank=len(sample_ids),
+            valid_stop=place.position + len(sample_ids) * world_size,
+            world_size=world_size,
+            n=SPAN,
+        )
+        if step.valid_stop > place.position - place.position % SPAN + SPAN:
+            raise ConfigError(f"the sampler draws more than {SPAN // world_size} samples in an epoch.")
+        positions = rank_positions(step.start, step.per_rank, rank, world_size)
+        after = Place(step.valid_stop, draws=self._draws.state())
+        return step, Taken(positions, sample_ids, None, positions, after)
+
+    def _sample_ids(self, drawn: Any) -> np.ndarray:
+        """A drawn batch as [N] int64."""
+        try:
+            ids = np.asarray(drawn)
+        except (TypeError, ValueError):
+            ids = np.empty(0)
+        if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
+            raise ConfigError(
+                f"{type(self._batches).__name__} drew {str(drawn)[:200]}: a batch is a list of sample_ids, "
+                "which are integers; what draws one at a time goes to sampler=, lists to batch_sampler=."
+            )
+        outside = ids[(ids < 0) | (ids >= self._n)]
+        if outside.size:
+            raise ConfigError(
+                f"{type(self._batches).__name__} drew {outside[0]}, and the dataset's samples are "
+                f"[0, {self._n}): make the sampler for this dataset."
+            )
+        return ids.astype(np.int64)

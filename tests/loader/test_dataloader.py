@@ -1,0 +1,307 @@
+"""fl.DataLoader of an fl.Dataset: torch's arguments, fastload's Loader."""
+
+import inspect
+import json
+import pickle
+import threading
+import warnings
+
+import pytest
+import torch
+from torch.utils.data import BatchSampler, RandomSampler, Subset, default_collate
+
+import fastload as fl
+from fastload.errors import BatchTimeoutError, ConfigError
+from tests.contracts.stream import assert_every_cursor_gives_the_rest
+from tests.loader import samples
+from tests.loader.samples import flat, labels
+
+N = 23
+FIELDS = {"image": fl.Image(size=8), "label": fl.Int("cls")}
+
+
+@pytest.fixture
+def dataset(shards):
+    return fl.Dataset(shards, FIELDS)
+
+
+def test_it_is_a_loader_and_no_torch_dataloader(dataset):
+    loader = fl.DataLoader(dataset)
+    assert type(loader) is fl.Loader and not isinstance(loader, torch.utils.data.DataLoader)
+    assert isinstance(fl.DataLoader([1, 2, 3]), torch.utils.data.DataLoader)
+    assert type(fl.DataLoader([1, 2, 3])) is fl.DataLoader
+
+
+def test_it_takes_torchs_arguments_in_torchs_order_and_one_more(dataset):
+    """A call by place means the same, whichever dataset is given."""
+    torchs = inspect.signature(torch.utils.data.DataLoader.__init__).parameters
+    from fastload.loader.dataloader import _loader
+
+    ours = inspect.signature(_loader).parameters
+    assert list(ours) == [name for name in torchs if name != "self"] + ["device"]
+    for name in list(ours)[1:-1]:
+        assert (ours[name].default, ours[name].kind) == (torchs[name].default, torchs[name].kind), name
+
+
+def test_defaults_are_torchs_batches_of_one_in_order_none_left_out(dataset):
+    loader = fl.DataLoader(dataset)
+    assert len(loader) == N and flat(loader) == list(range(N))
+    assert (loader.batch_size, loader.drop_last, loader.dataset) == (1, False, dataset)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_drop_last_decides_about_the_incomplete_batch(dataset, drop_last):
+    loader = fl.DataLoader(dataset, 4, drop_last=drop_last)
+    sizes = [len(batch["label"]) for batch in loader]
+    assert sizes == [4] * 5 + ([] if drop_last else [3])
+    assert len(loader) == len(sizes) and loader.drop_last is drop_last
+
+
+def test_shuffle_is_another_order_in_each_epoch_and_the_same_in_each_run(dataset):
+    epochs = [flat(loader) for loader in [fl.DataLoader(dataset, 4, shuffle=True)] for _ in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(N))
+    assert len({tuple(epoch) for epoch in (*epochs, range(N))}) == 3
+    assert flat(fl.DataLoader(dataset, 4, shuffle=True)) == epochs[0]
+
+
+def test_the_generator_gives_the_seed_and_is_left_as_it_was(dataset, shards):
+    for seed in (0, 7, -1, 2**63):
+        generator = torch.Generator().manual_seed(seed)
+        before = generator.get_state()
+        got = flat(fl.DataLoader(dataset, 4, shuffle=True, generator=generator))
+        assert got == flat(labels(shards, 4, seed=seed % 2**64, last="partial"))
+        assert torch.equal(generator.get_state(), before)
+
+
+def test_the_window_of_the_dataset_is_for_shuffling(shards):
+    dataset = fl.Dataset(shards, FIELDS, window=5)
+    assert flat(fl.DataLoader(dataset, 4, shuffle=True)) == flat(labels(shards, 4, window=5, last="partial"))
+    assert flat(fl.DataLoader(dataset, 4)) == list(range(N))
+    assert flat(fl.DataLoader(dataset, 4, sampler=[3, 1])) == [3, 1]
+
+
+def test_num_workers_are_threads_and_prefetch_factor_batches_for_each(dataset):
+    config = fl.DataLoader(dataset, num_workers=3, prefetch_factor=5, persistent_workers=True)._config
+    assert (config.threads, config.prefetch) == (3, 15)
+    config, usual = fl.DataLoader(dataset)._config, fl.Loader("x", 1, FIELDS)._config
+    assert (config.threads, config.prefetch) == (None, usual.prefetch)
+    assert fl.DataLoader(dataset, num_workers=2, prefetch_factor=0)._config.prefetch == 1
+    loader = fl.DataLoader(dataset, 4, num_workers=3)
+    list(loader)
+    assert loader.stats()["stages"]["decode"]["threads"] == 3
+
+
+def test_collate_fn_is_given_the_samples_of_a_batch(dataset):
+    seen = []
+
+    def collate(batch):
+        seen.append(batch)
+        return default_collate([{"image": one["image"], "label": one["label"]} for one in batch])
+
+    got = list(fl.DataLoader(dataset, 4, collate_fn=collate))
+    expected = list(fl.DataLoader(dataset, 4))
+    for mine, plain in zip(got, expected, strict=True):
+        assert torch.equal(mine["image"], plain["image"]) and torch.equal(mine["label"], plain["label"])
+    assert [len(batch) for batch in seen] == [4] * 5 + [3]
+    assert seen[0][1]["__key__"] == "00001" and seen[0][1]["image"].shape == (3, 8, 8)
+
+
+def test_tuples_come_as_torch_collates_them(shards):
+    dataset = fl.Dataset(shards, FIELDS | {"text": fl.Text()}, as_tuple=True)
+    batch = next(iter(fl.DataLoader(dataset, 3)))
+    images, numbers, texts = batch
+    assert type(batch) is list and images.shape == (3, 3, 8, 8)
+    assert numbers.tolist() == [0, 1, 2] and texts == ["caption 0", "caption 1", "caption 2"]
+    given = next(iter(fl.DataLoader(dataset, 3, collate_fn=list)))
+    assert [type(one) for one in given] == [tuple] * 3 and given[2][2] == "caption 2"
+    assert torch.equal(given[1][0], images[1])
+
+
+def test_the_datasets_map_batch_comes_before_collate_fn(shards):
+    def double(batch):
+        return batch | {"label": batch["label"] * 2}
+
+    dataset = fl.Dataset(shards, FIELDS, map_batch=double, as_tuple=True)
+    got = next(iter(fl.DataLoader(dataset, 3, collate_fn=lambda batch: [int(label) for _, label in batch])))
+    assert got == [0, 2, 4]
+    nothing = fl.Dataset(shards, FIELDS, map_batch=lambda batch: None)
+    with pytest.raises(ConfigError, match="map_batch returned None"):
+        next(iter(fl.DataLoader(nothing, 3)))
+
+
+@pytest.mark.parametrize("as_batches", [False, True])
+def test_samplers_and_batch_samplers_are_honoured(dataset, as_batches):
+    def sampler():
+        return RandomSampler(range(N), generator=torch.Generator().manual_seed(3))
+
+    expected = list(BatchSampler(sampler(), 4, False))
+    if as_batches:
+        loader = fl.DataLoader(dataset, batch_sampler=BatchSampler(sampler(), 4, False))
+    else:
+        loader = fl.DataLoader(dataset, 4, sampler=sampler())
+    assert [batch["label"].tolist() for batch in loader] == expected
+    assert len(loader) == 6
+
+
+@pytest.mark.parametrize("arguments", [{"shuffle": True}, {"batch_sampler": [[i, i + 1] for i in range(9)]}])
+def test_every_cursor_gives_the_rest(dataset, arguments):
+    def make():
+        return fl.DataLoader(dataset, **({"batch_size": 2} if "shuffle" in arguments else {}), **arguments)
+
+    def restore(state):
+        loader = make()
+        loader.load_state_dict(json.loads(json.dumps(state)))
+        return iter(loader)
+
+    assert_every_cursor_gives_the_rest(make, restore)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"batch_size": None}, "use batch_size=1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"sampler": [1], "shuffle": True}, "mutually exclusive"),
+        ({"batch_sampler": [[1]], "batch_size": 2}, "mutually exclusive"),
+        ({"batch_sampler": [[1]], "shuffle": True}, "mutually exclusive"),
+        ({"batch_sampler": [[1]], "sampler": [1]}, "mutually exclusive"),
+        ({"batch_sampler": [[1]], "drop_last": True}, "mutually exclusive"),
+        ({"num_workers": -1}, "num_workers=-1"),
+        ({"timeout": -1}, "timeout option should be non-negative"),
+        ({"prefetch_factor": 2}, "give num_workers, too"),
+        ({"prefetch_factor": -1, "num_workers": 1}, "non-negative"),
+        ({"persistent_workers": True}, "needs num_workers > 0"),
+        ({"collate_fn": 3}, "give a function"),
+    ],
+)
+def test_what_torch_refuses_is_refused_at_once_as_a_value_error(dataset, arguments, match):
+    with pytest.raises(ConfigError, match=match):
+        fl.DataLoader(dataset, **arguments)
+    if arguments not in ({"batch_size": None}, {"collate_fn": 3}):
+        with pytest.raises(ValueError):
+            torch.utils.data.DataLoader(range(5), **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"worker_init_fn": print}, {"multiprocessing_context": "spawn"}])
+def test_what_is_meant_for_worker_processes_is_warned_of(dataset, arguments):
+    with pytest.warns(UserWarning, match=f"{next(iter(arguments))} has no effect") as caught:
+        fl.DataLoader(dataset, num_workers=1, **arguments)
+    assert caught[0].filename == __file__
+
+
+def test_what_holds_anyway_is_not_warned_of(dataset):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader = fl.DataLoader(dataset, 4, num_workers=2, in_order=False, persistent_workers=True)
+        assert flat(loader) == list(range(N))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_pin_memory_means_the_gpu_and_is_warned_of_where_there_is_none(dataset):
+    with pytest.warns(UserWarning, match="sees no GPU here") as caught:
+        loader = fl.DataLoader(dataset, 4, pin_memory=True)
+    assert caught[0].filename == __file__
+    assert next(iter(loader))["image"].device.type == "cpu"
+    assert fl.DataLoader(dataset, device="cpu")._config.device == "cpu"
+    assert fl.DataLoader(dataset)._config.device == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pin_memory_brings_batches_to_the_gpu(dataset):
+    for arguments in ({"pin_memory": True}, {"device": "cuda"}):
+        assert next(iter(fl.DataLoader(dataset, 4, **arguments)))["image"].device.type == "cuda"
+    assert next(iter(fl.DataLoader(dataset, 4)))["image"].device.type == "cpu"
+
+
+def test_a_timeout_ends_what_takes_too_long(shards):
+    hang = threading.Event()
+    dataset = fl.Dataset(shards, {"slow": fl.Custom("txt", lambda content: hang.wait(30))})
+    with pytest.raises(BatchTimeoutError, match="took longer"):
+        next(iter(fl.DataLoader(dataset, 4, num_workers=1, timeout=0.2)))
+    hang.set()
+
+
+def test_a_subclass_cannot_become_a_loader_and_says_so(dataset):
+    class Mine(fl.DataLoader):
+        pass
+
+    with pytest.raises(ConfigError, match="Mine: a subclass of DataLoader cannot load"):
+        Mine(dataset)
+    assert list(Mine([1, 2])) == [torch.tensor([1]), torch.tensor([2])]
+
+
+def test_what_would_be_read_sample_by_sample_is_refused(dataset):
+    with pytest.raises(ConfigError, match="select=indices"):
+        fl.DataLoader(Subset(dataset, [1, 2]))
+    with pytest.raises(ConfigError, match=r"use fastload\.DataLoader"):
+        next(iter(torch.utils.data.DataLoader(dataset, 2)))
+
+
+def test_a_dataset_shows_single_samples(shards, dataset):
+    assert len(dataset) == N
+    batch = next(iter(fl.DataLoader(dataset, N)))
+    for i in (0, 7, N - 1, -1):
+        sample = dataset[i]
+        assert sample["label"] == i % N and sample["__key__"] == f"{i % N:05d}"
+        assert torch.equal(sample["image"], batch["image"][i])
+    for i in (N, -N - 1):
+        with pytest.raises(IndexError, match="outside"):
+            dataset[i]
+    assert [sample["label"].item() for sample in dataset] == list(range(N))
+    image, label = fl.Dataset(shards, FIELDS, as_tuple=True)[3]
+    assert image.shape == (3, 8, 8) and label == 3
+
+
+def test_a_dataset_shows_samples_with_the_dice_of_their_position(shards):
+    dataset = fl.Dataset(shards, FIELDS, augment=fl.Augment(xflip=0.5, brightness=0.3))
+    batch = next(iter(fl.DataLoader(dataset, N)))
+    for i in range(N):
+        assert torch.equal(dataset[i]["image"], batch["image"][i])
+
+
+def test_a_dataset_goes_through_pickle_and_opens_its_source_again(dataset):
+    len(dataset)
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again._opened is None and flat(fl.DataLoader(again, 4)) == list(range(N))
+
+
+def test_a_dataset_opens_its_source_once_for_all_that_use_it(dataset):
+    opened = dataset.opened()
+    one, other = fl.DataLoader(dataset, 4), fl.DataLoader(dataset, 5)
+    list(one), list(other)
+    assert one._samples.opened is other._samples.opened is opened and one.dataset is dataset
+
+
+def test_nothing_is_read_when_a_dataset_is_made_and_asked_whether_it_is_there():
+    dataset = fl.Dataset("nowhere", FIELDS)
+    assert dataset and "nowhere" in repr(dataset)
+    loader = fl.DataLoader(dataset)
+    assert loader and "nowhere" in repr(loader)
+    with pytest.raises(fl.SourceError):
+        len(dataset)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [({"as_tuple": 1}, "as_tuple=1"), ({"normalize": "x"}, "normalize"), ({"window": 0}, "window=0")],
+)
+def test_a_dataset_judges_its_arguments_at_once(arguments, match):
+    with pytest.raises(ConfigError, match=match):
+        fl.Dataset("nowhere", FIELDS, **arguments)
+
+
+def test_a_selection_and_classes(tmp_path):
+    for name in ("b", "a"):
+        for i in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{i}.jpg").write_bytes(samples.jpeg(i))
+    dataset = fl.Dataset(str(tmp_path), FIELDS, select=[0, 4, 5], as_tuple=True)
+    assert dataset.classes == ["a", "b"] and len(dataset) == 3
+    assert [label.tolist() for _, label in fl.DataLoader(dataset, 2)] == [[0, 1], [1]]
+
+
+def test_a_mixture_is_a_dataset_too(shards):
+    mixture = fl.Mixture({"a": (shards, 1.0), "b": (shards + "/000.tar", 1.0)}, epoch_samples=10)
+    dataset = fl.Dataset(mixture, FIELDS)
+    loader = fl.DataLoader(dataset, 5, shuffle=True)
+    assert len(dataset) == 10 and len(list(loader)) == 2 and dataset.classes is None

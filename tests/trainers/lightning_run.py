@@ -1,0 +1,128 @@
+"""Trainings under Lightning, on as many ranks as torchrun gives; what each rank saw is written to --out.
+
+python -m tests.trainers.lightning_run --shards DIR --out DIR
+"""
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DistributedSampler
+
+import fastload as fl
+from tests.distributed.rank import add_rank_arguments, ends_after
+from tests.trainers.seen import FIELDS, Seen, train_loader, who_loaded, write
+
+EPOCHS = 3
+MOST_SECONDS = 100
+SAVED_AFTER = 6  # steps, which is within the second epoch on 2 ranks, and in the first on 1
+
+
+class Model(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3 * 8 * 8, 1)
+        self.trained, self.validated = Seen(), Seen()
+
+    def training_step(self, batch, _):
+        self.trained.see(self.trainer.current_epoch, batch)
+        return self.layer(batch["image"].flatten(1)).square().mean()
+
+    def validation_step(self, batch, _):
+        self.validated.see(self.trainer.current_epoch, batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+def fit(
+    given, folder, sampler=None, resume=None, shuffle=True, **arguments
+) -> tuple[Model, lightning.Trainer]:
+    """A training, whole or from a checkpoint on; step checkpoints go to `folder`."""
+    model = Model()
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=world_size,
+        strategy="ddp" if world_size > 1 else "auto",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[
+            ModelCheckpoint(folder, filename="{step}", every_n_train_steps=SAVED_AFTER, save_top_k=-1),
+            ModelCheckpoint(
+                Path(folder, "ends"), filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True
+            ),
+        ],
+        **{"max_epochs": EPOCHS, **arguments},
+    )
+    loader = train_loader(given.shards, sampler, shuffle)
+    validation = fl.DataLoader(fl.Dataset(given.shards, FIELDS), 4)
+    trainer.fit(model, loader, validation, ckpt_path=resume)
+    assert trainer.train_dataloader is loader  # Lightning has not made one of its own
+    return model, trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shards", required=True)
+    parser.add_argument("--out", required=True)
+    add_rank_arguments(parser, required=False)  # of no use: Lightning reads the environment
+    given = parser.parse_args()
+    ends_after(MOST_SECONDS)
+    warnings.simplefilter("ignore")
+    out = Path(given.out)
+    model, trainer = fit(given, out / "whole")
+    found = {
+        "whole": model.trained.steps,
+        "validated": model.validated.steps,
+        "who": who_loaded(trainer.train_dataloader),
+    }
+    steps = len(found["whole"]) // EPOCHS
+    for name, checkpoint in {
+        "from a step": out / "whole" / f"step={SAVED_AFTER}.ckpt",
+        "from an epoch's end": out / "whole" / "ends" / "epoch=0.ckpt",
+    }.items():
+        again, _ = fit(given, out / name.replace(" ", "-"), resume=checkpoint)
+        found[name] = again.trained.steps
+    if trainer.world_size > 1:
+        found |= of_a_sampler(given, out)
+    else:
+        stopped, trainer = fit(given, out / "stopped", max_steps=steps + 1)
+        trainer.save_checkpoint(out / "stopped" / "last.ckpt")
+        again, _ = fit(given, out / "again", resume=out / "stopped" / "last.ckpt")
+        found["stopped by max_steps"] = stopped.trained.steps + again.trained.steps
+        in_order, _ = fit(given, out / "overfit", shuffle=False, max_epochs=2, overfit_batches=2)
+        found["overfit"] = in_order.trained.steps
+    write(given.out, trainer.global_rank, found)
+
+
+def of_a_sampler(given, out: Path) -> dict:
+    """The same with torch's DistributedSampler, which splits the samples instead of World."""
+    sampler = DistributedSampler(range(44), seed=4)
+    whole, _ = fit(given, out / "sampled", sampler)
+    again, _ = fit(
+        given,
+        out / "sampled-again",
+        DistributedSampler(range(44), seed=4),
+        resume=out / "sampled" / f"step={SAVED_AFTER}.ckpt",
+    )
+    end, _ = fit(
+        given,
+        out / "sampled-end",
+        DistributedSampler(range(44), seed=4),
+        resume=out / "sampled" / "ends" / "epoch=0.ckpt",
+    )
+    return {
+        "sampled": whole.trained.steps,
+        "sampled from a step": again.trained.steps,
+        "sampled from an epoch's end": end.trained.steps,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What a training sees of its loader: the samples of every step, and who decoded them."""
+
+import json
+from pathlib import Path
+
+import fastload as fl
+
+BATCH_SIZE = 5
+FIELDS = {"image": fl.Image(size=8), "label": fl.Int("cls")}
+
+
+def train_loader(shards: str, sampler=None, shuffle: bool = True) -> fl.Loader:
+    dataset = fl.Dataset(shards, FIELDS, augment=fl.Augment(xflip=0.5))
+    return fl.DataLoader(
+        dataset, BATCH_SIZE, shuffle=shuffle and sampler is None, sampler=sampler, drop_last=True
+    )
+
+
+class Seen:
+    """The steps of one run, as JSON holds them: epoch, labels, and the sum of the pixels."""
+
+    def __init__(self):
+        self.steps: list[dict] = []
+
+    def see(self, epoch: int, batch: dict) -> None:
+        pixels = round(float(batch["image"].double().sum()), 6)
+        self.steps.append({"epoch": epoch, "labels": batch["label"].tolist(), "pixels": pixels})
+
+
+def who_loaded(loader) -> dict:
+    """What only a Loader whose native threads have worked can say."""
+    stats = loader.stats()
+    return {
+        "type": type(loader).__name__,
+        "decoder": repr(loader).partition("decode: ")[2].partition("\n")[0],
+        "images": stats["images"],
+        "native_decode_seconds": stats["stages"]["decode"]["busy_seconds"],
+    }
+
+
+def write(out: str, rank: int, found: dict) -> None:
+    Path(out, f"rank-{rank}.json").write_text(json.dumps(found))

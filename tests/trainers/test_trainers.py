@@ -1,0 +1,129 @@
+"""fl.DataLoader of an fl.Dataset inside Lightning's Trainer.fit and an Accelerate loop, on 1 and 2 processes.
+
+The two runs are in lightning_run.py and accelerate_run.py; here is said what all ranks must have seen.
+"""
+
+import json
+
+import pytest
+
+from tests.distributed.launch import Ranks
+from tests.trainers import accelerate_run, lightning_run
+from tests.trainers.seen import BATCH_SIZE
+
+N = 44
+EPOCHS = 3
+LAUNCH_SECONDS = 100
+TRAINERS = {"lightning": lightning_run, "accelerate": accelerate_run}
+each_run = pytest.mark.parametrize("run", [(name, ranks) for name in TRAINERS for ranks in (1, 2)], ids=str)
+
+
+@pytest.fixture(scope="session")
+def ranks_saw(tmp_path_factory, shards):
+    """(trainer, ranks) -> what each rank saw; a run happens when it is first asked for."""
+    done = {}
+
+    def launch(trainer: str, world_size: int) -> list[dict]:
+        folder = tmp_path_factory.mktemp(trainer)
+        arguments = ["--shards", shards, "--out", str(folder)]
+        launcher = "own" if world_size == 1 else "torchrun"
+        with Ranks(TRAINERS[trainer].__name__, world_size, folder, arguments, launcher) as ranks:
+            ranks.finish(LAUNCH_SECONDS)
+        return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(world_size)]
+
+    def saw(run) -> list[dict]:
+        if run not in done:
+            try:
+                done[run] = launch(*run)
+            except Exception as error:  # once is enough to learn that it fails
+                done[run] = error
+        if isinstance(done[run], Exception):
+            raise done[run]
+        return done[run]
+
+    return saw
+
+
+@each_run
+def test_the_loader_is_ours_and_its_native_threads_decoded_every_image(ranks_saw, run):
+    for found in ranks_saw(run):
+        who = found["who"]
+        assert who["type"] == "Loader" and who["decoder"].startswith("native")
+        assert who["native_decode_seconds"] > 0
+        assert who["images"] >= len(found["whole"]) * BATCH_SIZE
+
+
+@each_run
+def test_every_sample_comes_once_over_the_ranks(ranks_saw, run):
+    ranks = ranks_saw(run)
+    steps_per_epoch = N // (BATCH_SIZE * len(ranks))
+    for kind in ("whole", "sampled"):
+        for epoch in range(EPOCHS):
+            mine = [
+                [step for step in found[kind] if step["epoch"] == epoch] for found in ranks if kind in found
+            ]
+            assert all(len(steps) == steps_per_epoch for steps in mine)
+            labels = [label for steps in mine for step in steps for label in step["labels"]]
+            assert len(set(labels)) == len(labels)
+    if len(ranks) > 1:
+        assert ranks[0]["whole"][0]["labels"] != ranks[0]["sampled"][0]["labels"]
+
+
+@each_run
+def test_epochs_differ_in_their_order(ranks_saw, run):
+    (whole, *_) = (found["whole"] for found in ranks_saw(run))
+    firsts = [next(step["labels"] for step in whole if step["epoch"] == epoch) for epoch in range(EPOCHS)]
+    assert len({tuple(first) for first in firsts}) == EPOCHS
+
+
+def assert_rest(found: dict, name: str, of: str, saved_after: int) -> None:
+    """A resumed run saw what the whole one saw after its checkpoint: epochs, samples, pixels."""
+    assert found[name] == found[of][saved_after:]
+    assert len(found[name]) > 0
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_checkpoint_that_lightning_saved_resumes_exactly(ranks_saw, ranks):
+    for found in ranks_saw(("lightning", ranks)):
+        steps_per_epoch = len(found["whole"]) // EPOCHS
+        for kind in ("", "sampled ") if ranks > 1 else ("",):
+            of = "sampled" if kind else "whole"
+            assert_rest(found, f"{kind}from a step", of, lightning_run.SAVED_AFTER)
+            assert_rest(found, f"{kind}from an epoch's end", of, steps_per_epoch)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_checkpoint_that_accelerate_saved_resumes_exactly(ranks_saw, ranks):
+    for found in ranks_saw(("accelerate", ranks)):
+        steps_per_epoch = len(found["whole"]) // EPOCHS
+        for kind in ("", "sampled ") if ranks > 1 else ("",):
+            of = "sampled" if kind else "whole"
+            for step in (*accelerate_run.SAVED_AFTER, steps_per_epoch):
+                assert_rest(found, f"{kind}from step {step}", of, step)
+
+
+def test_lightning_counts_an_epoch_that_max_steps_ends_as_done_and_goes_on_with_the_next(ranks_saw):
+    """Its own rule, with every loader: epoch_progress says so, and set_epoch follows it."""
+    (found,) = ranks_saw(("lightning", 1))
+    steps_per_epoch = len(found["whole"]) // EPOCHS
+    assert (
+        found["stopped by max_steps"]
+        == found["whole"][: steps_per_epoch + 1] + found["whole"][2 * steps_per_epoch :]
+    )
+
+
+def test_lightning_overfits_on_the_first_batches_of_a_loader_that_does_not_shuffle(ranks_saw):
+    (found,) = ranks_saw(("lightning", 1))
+    assert [step["labels"] for step in found["overfit"]] == [list(range(5)), list(range(5, 10))] * 2
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_lightning_validates_on_every_sample_once(ranks_saw, ranks):
+    everybody = ranks_saw(("lightning", ranks))
+    labels = []
+    for found in everybody:
+        (sanity, *_) = found["validated"]
+        assert sanity["epoch"] == 0
+        last = [step for step in found["validated"] if step["epoch"] == EPOCHS - 1]
+        labels += [label for step in last for label in step["labels"]]
+    assert sorted(labels) == list(range(N))
