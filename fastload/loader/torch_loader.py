@@ -122,13 +122,11 @@ class StatefulLoader(DataLoader):
         self._restored = copy.deepcopy(state_dict) or None
 
     def _get_iterator(self):
-        restored, self._restored = self._restored, None
-        epoch = _Epoch(self, restored)
-        # Before anything is read: a dataset that fails to begin leaves the place behind, as a batch that fails.
+        epoch = _Epoch(self, self._restored)
         inner = epoch.torch_iterator(self)
-        self._epoch = epoch
         if epoch.to_discard:
             _discard(inner, epoch)
+        self._epoch, self._restored = epoch, None
         return inner
 
     @property
@@ -235,7 +233,7 @@ class _Epoch:
         """The sampler's place; a state at an epoch's end begins the next, as the one process would have."""
         self._now = restored["generator"]["now"]
         self._start = restored["generator"]["start"]
-        self._workers = restored["workers"]
+        self._workers = list(restored["workers"])
         if not restored["finished"]:
             self.delivered, self._last_worker = restored["delivered"], restored["last_worker"]
             return restored["sampler"]
@@ -383,7 +381,7 @@ class _Recorded:
         """After the batches that are through; `passed` of them were placeholders."""
         through = min(self._drawn, max(0, self.asked - (self.ahead or 0) - passed))
         under_way = 0 if finished else self._drawn - through
-        if under_way and self._draws.has_own_place():
+        if self._places and not finished and self._draws.has_own_place():
             return self._places[-1 - under_way]
         state = self._draws.state()
         return state and {**state, "taken": state["taken"] - under_way}
