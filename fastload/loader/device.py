@@ -141,7 +141,7 @@ class CudaDelivery:
                 self._counters["augment_seconds"] += copied.elapsed_time(done) / 1000
 
     def _copied(self, value, sources: list):
-        """`value` with its tensors on the device, those in containers too (see `_rebuilt`), and what has `to`."""
+        """`value` on the device: tensors, those in containers (see `_rebuilt`), objects that have `to`."""
         if isinstance(value, self._torch.Tensor):
             if value.device == self._device:
                 return value

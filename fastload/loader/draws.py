@@ -1,11 +1,11 @@
 """A sampler of yours, iterated once, with a place that can be saved after each draw and found again.
 
-In: any iterable of what is to be drawn: a sampler, or a batch sampler. Out: its draws. Promised: nothing is asked
-of it before the first draw, or before `begin`; a place is found again by the sampler's own state_dict (of the
-sampler, of the one inside a torch BatchSampler, or of its iterator), else by drawing again as many times, with the
-generators that it drew from as they were: its own, or the global ones of torch, random and NumPy, which are then
-given back as they are now. Not found again is what a sampler without state_dict draws from global generators after
-its first draw; torch's samplers draw everything at once.
+In: any iterable of what is to be drawn: a sampler, or a batch sampler. Out: its draws. Promised: nothing is
+asked of it before the first draw, or before `begin`; a place is found again by the sampler's own state_dict
+(of the sampler, of the one inside a torch BatchSampler, or of its iterator), else by drawing again as many
+times, with the generators that it drew from as they were: its own, or the global ones of torch, random and
+NumPy, which are then given back as they are now. Not found again is what a sampler without state_dict draws
+from global generators after its first draw; torch's samplers draw everything at once.
 """
 
 import base64
@@ -40,7 +40,7 @@ def pass_over(sampler: Iterable, state: dict) -> None:
 
 
 class Draws:
-    """One iteration over `sampler`. restored: where it begins, a `state()` of an iteration over an equal one."""
+    """One iteration over `sampler`. restored: a `state()` of one over an equal sampler, where it begins."""
 
     def __init__(self, sampler: Iterable, restored: dict | None = None):
         self._sampler, self._restored = sampler, restored
@@ -78,10 +78,11 @@ class Draws:
         return is_stateful(self._iterator) or _stateful_part(self._sampler) is not None
 
     def state(self) -> dict | None:
-        """The place after the last draw, JSON-able where the sampler's own state is; None where all is to come.
+        """The place after the last draw, JSON-able where the sampler's own state is; None before it begins.
 
         {"taken": draws, "epoch": the sampler's, where it has set_epoch, "generators": {"iter", "first"}: what
-        iter() and the first draw used, as name -> state before, "own": the sampler's or its iterator's state}.
+        iter() and the first draw used, as name -> state before, "own": the sampler's or its iterator's
+        state}.
         """
         if self._iterator is None and self._restored is not None:
             return self._restored
@@ -139,8 +140,8 @@ class Draws:
                 _GLOBAL[name][1](now[name])
         if drawn < self._taken:
             raise CursorError(
-                f"the checkpoint was saved after {self._taken} draws, and the sampler makes {drawn} now. Use the "
-                "sampler, the dataset and the batch size that it was saved with."
+                f"the checkpoint was saved after {self._taken} draws, and the sampler makes {drawn} now. Use "
+                "the sampler, the dataset and the batch size that it was saved with."
             )
 
     def _set_generators(self, states: dict) -> None:

@@ -1,9 +1,9 @@
 """What runs beside a torch dataset, in its worker or in the main process, so that its place can be saved.
 
-In: the dataset of yours, and the states that its workers were saved with. Out: batches with the state after each
-(`Carried`). Promised: torchdata's order of loading: the dataset's state, then its iterator is made, then the
-iterator's state; the dataset in `get_worker_info()` is yours; everything here can be pickled, for spawn and
-forkserver. A state: {"dataset", "iterator": their own states or None, "ended": the iterator has raised
+In: the dataset of yours, and the states that its workers were saved with. Out: batches with the state after
+each (`Carried`). Promised: torchdata's order of loading: the dataset's state, then its iterator is made, then
+the iterator's state; the dataset in `get_worker_info()` is yours; everything here can be pickled, for spawn
+and forkserver. A state: {"dataset", "iterator": their own states or None, "ended": the iterator has raised
 StopIteration, "after": None, or how the epoch that it is of was left ("end" or "break"), where it is the next
 that goes on}.
 """
@@ -64,7 +64,7 @@ class WorkerStart:
     def __call__(self, worker_id: int) -> None:
         worker = get_worker_info()
         if worker.dataset is self._source:
-            # It refuses to be written to; yours is the dataset that an __iter__ and a worker_init_fn look for.
+            # It refuses to be written to; an __iter__ and a worker_init_fn look there for your dataset.
             object.__setattr__(worker, "dataset", self._source.dataset)
         if self._init_fn is not None:
             self._init_fn(worker_id)
@@ -158,8 +158,13 @@ def _state(dataset: Any, iterator: Any, ended: bool = False) -> dict:
 
 def _load(one: Any, state: Any) -> None:
     if not is_stateful(one):
-        raise CursorError(
-            f"the checkpoint holds the state of a dataset or its iterator, and {type(one).__name__} has no "
-            "state_dict and load_state_dict. Use the dataset that it was saved with."
-        )
+        raise no_state(one)
     one.load_state_dict(copy.deepcopy(state))
+
+
+def no_state(one: Any) -> CursorError:
+    """What is raised where a state has nothing to be loaded into."""
+    return CursorError(
+        f"the checkpoint holds the state of a dataset or its iterator, and {type(one).__name__} has no "
+        "state_dict and load_state_dict. Use the dataset that it was saved with."
+    )

@@ -284,7 +284,9 @@ def test_default_collate_makes_tensors_in_the_containers_of_the_samples(loader_c
 @both
 @workers
 def test_a_collate_fn_of_yours_gets_the_samples(loader_class, num_workers):
-    assert epochs(loader_class(Numbers(5), 2, num_workers=num_workers, collate_fn=as_list), 1) == [[[0, 1], [2, 3], [4]]]
+    assert epochs(loader_class(Numbers(5), 2, num_workers=num_workers, collate_fn=as_list), 1) == [
+        [[0, 1], [2, 3], [4]]
+    ]
 
 
 @both
@@ -336,7 +338,9 @@ def test_worker_init_fn_finds_your_dataset_in_get_worker_info(loader_class, cont
 def test_a_worker_that_cannot_start_says_why(loader_class):
     for dataset in (Numbers(), Stream()):
         loader = loader_class(dataset, num_workers=1, worker_init_fn=fail_to_start)
-        with pytest.raises(RuntimeError, match=r"(?s)Caught RuntimeError in DataLoader worker.*worker 0 cannot start"):
+        with pytest.raises(
+            RuntimeError, match=r"(?s)Caught RuntimeError in DataLoader worker.*worker 0 cannot start"
+        ):
             next(iter(loader))
 
 
