@@ -7,9 +7,10 @@ read on the way (pinned memory, DALI's buffers) is held until the event after th
 only finished.
 """
 
+import copy
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any, NamedTuple
 
 from fastload.errors import BackendError
@@ -140,19 +141,62 @@ class CudaDelivery:
                 self._counters["augment_seconds"] += copied.elapsed_time(done) / 1000
 
     def _copied(self, value, sources: list):
-        """`value` with its tensors on the device, those in dicts too (npz and pth fields)."""
-        if isinstance(value, dict):
-            return {name: self._copied(one, sources) for name, one in value.items()}
-        if not isinstance(value, self._torch.Tensor) or value.device == self._device:
-            return value
-        source = value if value.is_pinned() else value.pin_memory()
-        sources.append(source)
-        self._counters["copied_bytes"] += source.numel() * source.element_size()
-        return source.to(self._device, non_blocking=True)
+        """`value` on the device: tensors, those in containers (see `_rebuilt`), objects that have `to`."""
+        if isinstance(value, self._torch.Tensor):
+            if value.device == self._device:
+                return value
+            source = value if value.is_pinned() else value.pin_memory()
+            sources.append(source)
+            self._counters["copied_bytes"] += source.numel() * source.element_size()
+            return source.to(self._device, non_blocking=True)
+        if callable(getattr(value, "to", None)):
+            sources.append(value)
+            return value.to(self._device, non_blocking=True)
+        return _rebuilt(value, lambda one: self._copied(one, sources))
 
     def _tensors(self, value) -> Iterator:
-        if isinstance(value, dict):
+        """What of a batch knows `record_stream`: tensors, and objects that hold them themselves."""
+        if callable(getattr(value, "record_stream", None)):
+            yield value
+        elif isinstance(value, Mapping):
             for one in value.values():
                 yield from self._tensors(one)
-        elif isinstance(value, self._torch.Tensor):
-            yield value
+        elif isinstance(value, (tuple, list)):
+            for one in value:
+                yield from self._tensors(one)
+        elif callable(getattr(value, "to", None)):
+            yield from self._tensors(getattr(value, "__dict__", {}))
+
+
+def _rebuilt(value, change: Callable):
+    """A container of the same type with `change` of its items: the containers that torch's DataLoader knows.
+
+    As there, a mapping or sequence whose type cannot be made anew becomes a dict or a list.
+    """
+    if isinstance(value, Mapping):
+        changed = {name: change(one) for name, one in value.items()}
+        return changed if type(value) is dict else _like(value, changed)
+    if isinstance(value, tuple):
+        changed = [change(one) for one in value]
+        return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        changed = [change(one) for one in value]
+        return changed if type(value) is list else _like(value, changed)
+    return value
+
+
+def _like(value, changed):
+    """A container of value's type, with its other attributes, that holds `changed`."""
+    try:
+        if isinstance(value, MutableMapping):
+            clone = copy.copy(value)
+            clone.update(changed)
+            return clone
+        if isinstance(value, MutableSequence):
+            clone = copy.copy(value)
+            for index, one in enumerate(changed):
+                clone[index] = one
+            return clone
+        return type(value)(changed)
+    except TypeError:
+        return changed

@@ -1,0 +1,241 @@
+"""The record of an iteration over a torch DataLoader: what was drawn, what is through, the workers' states.
+
+In: a loader, and the state that it goes on at. Out: torch's own iterator, made from a view of the loader in
+which the sampler remembers its draws and batches carry the states of workers; a state at any time. Promised:
+of torch's iterator nothing is read or written; where neither the sampler nor the dataset has a state of its
+own, a batch costs no more than a count.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
+
+from fastload.loader.draws import Draws, generator_state, is_stateful, pass_over, set_generator
+from fastload.loader.worker_state import (
+    Carried,
+    Carry,
+    IterableSource,
+    MapSource,
+    Placeholder,
+    WorkerStart,
+    no_state,
+)
+
+VERSION = 1
+
+
+class Epoch:
+    """What is known of one iteration: how far it is, and the states of its dataset and sampler.
+
+    restored: the state that it begins at. With persistent workers it is the record of all their epochs.
+    """
+
+    def __init__(self, loader: DataLoader, restored: dict | None):
+        self._generator = loader.generator
+        self._iterable = isinstance(loader.dataset, IterableDataset)
+        self._lasting = loader.persistent_workers
+        self.num_workers, self.delivered, self.finished = loader.num_workers, 0, False
+        self.shown: dict | None = None  # where batches are fetched ahead: the state of the one delivered
+        self.passed = self.to_discard = 0
+        # loader.generator before torch drew the workers' seed, and where it goes on after; None: there
+        self._start: str | None = None
+        self._now: str | None = None
+        self._workers: list = [None] * max(1, loader.num_workers)
+        self._last_worker: int | None = None
+        place = self._restore(loader, restored) if restored is not None else None
+        skips = 0 if self._last_worker is None else (self._last_worker + 1) % max(1, loader.num_workers)
+        self._source = _source_of(loader)
+        if any(self._workers) and self._source is None:
+            raise no_state(loader.dataset)
+        if self._iterable and self.delivered and not any(self._workers):
+            self.to_discard, self.delivered, skips = self.delivered, 0, 0
+        self._skips = skips if self.num_workers and self._source is not None else 0
+        self._recorded = None if self._iterable else Recorded(loader, place, self._skips)
+        self.carries = self._source is not None and self.num_workers > 0
+
+    def _restore(self, loader: DataLoader, restored: dict) -> dict | None:
+        """The sampler's place; a state at an epoch's end begins the next, as the one process would have."""
+        self._now = restored["generator"]["now"]
+        self._start = restored["generator"]["start"]
+        self._workers = list(restored["workers"])
+        if not restored["finished"]:
+            self.delivered, self._last_worker = restored["delivered"], restored["last_worker"]
+            return restored["sampler"]
+        if restored["sampler"] is not None:
+            pass_over(loader._index_sampler, restored["sampler"])
+        if self._lasting or not self.num_workers:
+            self._workers = _left(self._workers, "end")
+        else:
+            self._workers = [None] * self.num_workers
+        if not self._lasting:
+            self._start = None
+        return None
+
+    def torch_iterator(self, loader: DataLoader) -> Iterator:
+        """torch's own, made from a view of `loader`; the seeds of its workers are those of the saved run."""
+        view = self._view(loader)
+        if self._source is not None and not self.num_workers:
+            self._source.restore(self._workers[0])
+        generator = loader.generator
+        if self._start is None and self._now is not None:
+            set_generator(generator, self._now)
+        if self._start is None:
+            self._start = generator_state(generator)
+            return DataLoader._get_iterator(view)
+        after = self._now if generator is not None else generator_state(None)
+        set_generator(generator, self._start)
+        then = _Once(lambda: None if after is None else set_generator(generator, after))
+        if self._recorded is not None:
+            self._recorded.before_first = then
+        try:
+            return DataLoader._get_iterator(view)
+        finally:
+            then()
+
+    def _view(self, loader: DataLoader) -> DataLoader:
+        """A copy of the loader that only torch's iterator sees."""
+        view = copy.copy(loader)
+        changed = view.__dict__  # torch's __setattr__ refuses to change some of them
+        changed["_recorded"] = self._recorded
+        if self.carries:
+            changed["collate_fn"] = Carry(loader.collate_fn, self._source)
+            changed["worker_init_fn"] = WorkerStart(
+                loader.worker_init_fn, self._source, self._workers, self._skips
+            )
+        if self._source is not None and (self._iterable or self._skips):
+            changed["dataset"] = self._source
+        return view
+
+    def begun(self) -> None:
+        """torch has drawn ahead what it will."""
+        if self._recorded is not None:
+            self._recorded.ahead = self._recorded.asked
+
+    def begin_next(self) -> None:
+        """The workers live on, and so do their datasets."""
+        self._workers = _left(self._workers, "end" if self.finished else "break")
+        self._last_worker, self.delivered, self.finished = None, 0, False
+        self.passed, self.shown = 0, None
+        if self._recorded is not None:
+            self._recorded.begin_next()
+
+    def unpacked(self, carried: Carried) -> Any:
+        self._workers[carried.worker], self._last_worker = carried.state, carried.worker
+        return carried.batch
+
+    def state(self) -> dict:
+        """The state of the loader; nothing changes it any more."""
+        return copy.deepcopy(self.shown or self.snapshot())
+
+    def snapshot(self) -> dict:
+        """The state after the batch that torch gave last, to be copied before it is given away."""
+        workers = list(self._workers)
+        if not self.num_workers:
+            workers = [None if self._source is None else self._source.state()]
+        now = None
+        if self._generator is not None and (self.finished or self._start is None):
+            now = generator_state(self._generator)
+        return {
+            "version": VERSION,
+            "kind": "iterable" if self._iterable else "map",
+            "num_workers": self.num_workers,
+            "delivered": self.delivered,
+            "finished": self.finished,
+            "sampler": None if self._recorded is None else self._recorded.place(self.passed, self.finished),
+            "workers": workers,
+            "last_worker": self._last_worker,
+            "generator": {"start": self._start, "now": now},
+        }
+
+
+class Recorded:
+    """What torch draws from instead of the sampler: remembers places, as batches are drawn ahead of need.
+
+    torch asks once for each batch that it got from a worker, whether there is still one to draw or not, so
+    that what it asked for less what it asked for at first is how many batches are through.
+    """
+
+    def __init__(self, loader: DataLoader, place: dict | None, placeholders: int):
+        self._sampler = loader._index_sampler
+        self._place, self._placeholders = place, placeholders
+        self._placeholder = [Placeholder()] if loader._auto_collation else Placeholder()
+        self.before_first: Callable | None = None
+        self.asked = self._drawn = 0
+        self.ahead: int | None = None  # what torch asked for before the first batch
+        self._draws = Draws(self._sampler, place)
+        self._keeps: bool | None = None  # whether the sampler has a state
+        self._places: deque = deque()  # its places, after each draw that is not through yet
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> "Recorded":
+        self._draws = Draws(self._sampler, self._place)
+        if self._place is None and self.before_first is None:
+            self._draws.begin()
+        self._keeps, self._places = None, deque([self._draws.state()])
+        self.asked = self._drawn = 0
+        self.ahead = None
+        return self
+
+    def begin_next(self) -> None:
+        """torch is about to ask for the iterator again."""
+        self._place, self._placeholders, self.before_first = None, 0, None
+
+    def __next__(self) -> Any:
+        self.asked += 1
+        if self.asked <= self._placeholders:
+            return self._placeholder
+        if self.before_first is not None:
+            self.before_first()
+        drawn = next(self._draws)
+        self._drawn += 1
+        if self._keeps is None:
+            self._keeps = self._draws.has_own_place()
+        if self._keeps:
+            self._keep()
+        return drawn
+
+    def _keep(self) -> None:
+        self._places.append(self._draws.state())
+        while self.ahead is not None and len(self._places) > self.ahead + 1:
+            self._places.popleft()
+
+    def place(self, passed: int, finished: bool) -> dict | None:
+        """After the batches that are through; `passed` of them were placeholders."""
+        through = min(self._drawn, max(0, self.asked - (self.ahead or 0) - passed))
+        under_way = 0 if finished else self._drawn - through
+        if self._keeps and not finished:
+            return self._places[-1 - under_way]
+        state = self._draws.state()
+        return state and {**state, "taken": state["taken"] - under_way}
+
+
+class _Once:
+    """Calls a function the first time that it is called."""
+
+    def __init__(self, function: Callable):
+        self._function = function
+
+    def __call__(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
+
+
+def _source_of(loader: DataLoader) -> MapSource | IterableSource | None:
+    """The keeper of the dataset's state; None where it has none, and for datapipes, whose graph torch keeps."""
+    dataset = loader.dataset
+    if isinstance(dataset, (IterDataPipe, MapDataPipe)):
+        return None
+    if isinstance(dataset, IterableDataset):
+        return IterableSource(dataset, loader.batch_size)
+    return MapSource(dataset) if is_stateful(dataset) else None
+
+
+def _left(workers: list, how: str) -> list:
+    """The states of workers that live on after their epoch ended; those that are older stay as they are."""
+    return [one if one is None or one["after"] is not None else one | {"after": how} for one in workers]

@@ -1,0 +1,247 @@
+"""torch's DataLoader with a state, and with batches copied to a GPU ahead of need.
+
+In: everything that torch.utils.data.DataLoader takes. Out: its batches, by its own iterators and workers, in
+its order. Promised: `state_dict()` between two batches is the place after the one delivered last, and
+`load_state_dict()` makes the next iteration its rest, in the meaning of torchdata's StatefulDataLoader;
+attributes stay what torch makes them. Exact are the samplers that draws.py finds again, datasets and
+iterators with `state_dict` and `load_state_dict`, and the seeds of workers; an iterable dataset without is
+read again up to its place. Not exact: random draws inside workers after a resume within an epoch,
+in_order=False, and, with persistent workers, an epoch that follows one that was broken off.
+
+Of torch's private names are used `_get_iterator`, `_index_sampler`, and `_iterator` with its `_reset`:
+torch's iterator is made from a copy of the loader that has other functions and another sampler where a state
+is to be remembered (see torch_epoch.py).
+"""
+
+import copy
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from fastload.errors import CursorError
+from fastload.loader.device import delivery, resolve_device
+from fastload.loader.torch_epoch import VERSION, Epoch
+from fastload.loader.worker_state import Placeholder
+
+_KEYS = ("kind", "num_workers", "delivered", "finished", "sampler", "workers", "last_worker", "generator")
+
+
+class StatefulLoader(DataLoader):
+    """torch.utils.data.DataLoader, its arguments and behaviour, and what follows.
+
+    device: None and "cpu" leave batches where torch leaves them. With "cuda" ("auto": where there is one)
+    they are copied there, one batch ahead, on a stream of the loader's own; tensors in containers, and
+    objects that have `to`, are moved. Give pin_memory=True too, or memory is pinned by the training's thread.
+
+    Raises: BackendError, CursorError, besides what torch raises.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        batch_size=1,
+        shuffle=None,
+        sampler=None,
+        batch_sampler=None,
+        num_workers=0,
+        collate_fn=None,
+        pin_memory=False,
+        drop_last=False,
+        timeout=0,
+        worker_init_fn=None,
+        multiprocessing_context=None,
+        generator=None,
+        *,
+        prefetch_factor=None,
+        persistent_workers=False,
+        pin_memory_device="",
+        in_order=True,
+        device=None,
+    ):
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sampler=sampler,
+            batch_sampler=batch_sampler,
+            num_workers=num_workers,
+            collate_fn=collate_fn,
+            pin_memory=pin_memory,
+            drop_last=drop_last,
+            timeout=timeout,
+            worker_init_fn=worker_init_fn,
+            multiprocessing_context=multiprocessing_context,
+            generator=generator,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            pin_memory_device=pin_memory_device,
+            in_order=in_order,
+        )
+        self.device = device
+        self._epoch: Epoch | None = None  # of the iteration begun last; holds no iterator of torch's
+        self._restored: dict | None = None  # where the next iteration begins
+
+    def __iter__(self) -> "_Iterator":
+        lasting = self.persistent_workers and self.num_workers > 0
+        if lasting and self._iterator is not None and self._epoch is not None:
+            self._epoch.begin_next()
+            self._iterator._reset(self)
+            inner = self._iterator
+        else:
+            inner = self._get_iterator()
+            if lasting:
+                self._iterator = inner
+        self._epoch.begun()
+        there = None if self.device is None else delivery(resolve_device(self.device))
+        if there is None or there.stream is None:
+            return _Iterator(inner, self._epoch)
+        return _Ahead(inner, self._epoch, there)
+
+    def state_dict(self) -> dict:
+        """The place after the batch delivered last: a plain dict, and in it the states of your datasets."""
+        if self.num_workers > 1 and not self.in_order:
+            warnings.warn(
+                "with in_order=False batches do not arrive in the order of the sampler: after a resume some "
+                "may come twice and some not at all. Use in_order=True where that matters.",
+                stacklevel=2,
+            )
+        if self._restored is not None:
+            return copy.deepcopy(self._restored)
+        return (self._epoch or Epoch(self, None)).state()
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """The next iteration goes on at `state_dict`; {} is the beginning. Raises CursorError."""
+        if state_dict:
+            _check(state_dict, self)
+        self._iterator = self._epoch = None
+        self._restored = copy.deepcopy(state_dict) or None
+
+    def _get_iterator(self):
+        epoch = Epoch(self, self._restored)
+        inner = epoch.torch_iterator(self)
+        if epoch.to_discard:
+            _discard(inner, epoch)
+        self._epoch, self._restored = epoch, None
+        return inner
+
+    @property
+    def _index_sampler(self):
+        recorded = self.__dict__.get("_recorded")
+        return super()._index_sampler if recorded is None else recorded
+
+    def __getstate__(self) -> dict:
+        # Copies begin anew, as torch's do: what is under way holds iterators, which cannot be pickled.
+        return self.__dict__ | {"_epoch": None}
+
+
+class _Iterator:
+    """One iteration: torch's iterator, and the record of what it delivered."""
+
+    def __init__(self, inner: Iterator, epoch: "Epoch"):
+        self._inner, self._epoch = inner, epoch
+
+    def __iter__(self) -> "_Iterator":
+        return self
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_inner":
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def __next__(self) -> Any:
+        epoch = self._epoch
+        try:
+            batch = next(self._inner)
+            while epoch.carries:
+                if not isinstance(batch.batch, Placeholder):
+                    batch = epoch.unpacked(batch)
+                    break
+                epoch.passed += 1
+                batch = next(self._inner)
+        except StopIteration:
+            epoch.finished = True
+            raise
+        epoch.delivered += 1
+        return batch
+
+
+class _Ahead(_Iterator):
+    """An iteration whose next batch is on its way to the device while the last is trained on."""
+
+    def __init__(self, inner: Iterator, epoch: "Epoch", there: Any):
+        super().__init__(inner, epoch)
+        self._there = there
+        self._coming: deque = deque()  # (batch on its way or None, error or None, the state after it)
+        epoch.shown = epoch.state()
+
+    def __next__(self) -> Any:
+        while len(self._coming) < 2 and not self._ended():
+            self._fetch()
+        delivered, error, self._epoch.shown = self._coming[0]
+        if not isinstance(error, StopIteration):  # that one is raised for ever
+            self._coming.popleft()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame, and with it torch's iterator
+        return self._there.hand_over(delivered)
+
+    def _ended(self) -> bool:
+        return bool(self._coming) and isinstance(self._coming[-1][1], StopIteration)
+
+    def _fetch(self) -> None:
+        delivered, error = None, None
+        try:
+            delivered = self._there.deliver(super().__next__(), lambda batch: batch)
+        except Exception as raised:
+            error = raised.with_traceback(None) if isinstance(raised, StopIteration) else raised
+        self._coming.append((delivered, error, self._epoch.snapshot()))
+
+
+def _discard(inner: Iterator, epoch: Epoch) -> None:
+    """Reads an iterable dataset without a state up to its place."""
+    warnings.warn(
+        f"neither the dataset nor its iterator has state_dict and load_state_dict: {epoch.to_discard} "
+        "batches are read again and dropped. Give one of them both for a faster resume.",
+        stacklevel=4,
+    )
+    reading = _Iterator(inner, epoch)
+    for done in range(epoch.to_discard):
+        try:
+            next(reading)
+        except StopIteration:
+            raise CursorError(
+                f"the checkpoint was saved after {epoch.to_discard} batches, and the dataset has {done} now. "
+                "Use the dataset and the batch size that it was saved with."
+            ) from None
+
+
+def _check(state: Any, loader: StatefulLoader) -> None:
+    if (
+        not isinstance(state, dict)
+        or state.get("version") != VERSION
+        or not all(name in state for name in _KEYS)
+    ):
+        raise CursorError(
+            f"this is no state of a loader of torch datasets: {str(state)[:80]!r}. Give what its "
+            "state_dict() returned."
+        )
+    kind = "iterable" if isinstance(loader.dataset, IterableDataset) else "map"
+    if state["kind"] != kind:
+        raise CursorError(
+            f"the checkpoint is of a dataset of kind {state['kind']!r}, this one is {kind!r}. Use the "
+            "dataset that it was saved with."
+        )
+    if state["num_workers"] != loader.num_workers:
+        raise CursorError(
+            f"the checkpoint was saved with num_workers={state['num_workers']}, this loader has "
+            f"{loader.num_workers}: each worker has a place of its own. Use "
+            f"num_workers={state['num_workers']}, or begin the epoch anew."
+        )

@@ -1,0 +1,496 @@
+"""What torch documents of its DataLoader, asked of torch's class and of ours."""
+
+import collections
+import copy
+import inspect
+import os
+import pickle
+import random
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    get_worker_info,
+)
+from torch.utils.data.dataloader import default_collate, default_convert
+
+from fastload.loader.torch_loader import StatefulLoader
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory", "ignore:This DataLoader will create")
+both = pytest.mark.parametrize("loader_class", [DataLoader, StatefulLoader])
+workers = pytest.mark.parametrize("num_workers", [0, 2])
+
+
+class Numbers(Dataset):
+    """0, 1, ... n - 1, and what went wrong at `bad`."""
+
+    def __init__(self, n=11, bad=None, slow=None):
+        self.n, self.bad, self.slow = n, bad, slow
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if index == self.bad:
+            raise ValueError(f"sample {index} is bad")
+        if index == self.slow:
+            time.sleep(1.5)
+        return index
+
+
+class ManyAtOnce(Numbers):
+    def __getitems__(self, indices):
+        return [100 + index for index in indices]
+
+
+class Dice(Numbers):
+    """What a worker's three global generators give, and its seed."""
+
+    def __getitem__(self, index):
+        worker = get_worker_info()
+        seed = None if worker is None else worker.seed
+        return index, seed, random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+class Whose(Numbers):
+    def __getitem__(self, index):
+        return os.getpid()
+
+
+class Stream(IterableDataset):
+    """Numbers from start to stop; each worker takes its own of every num_workers."""
+
+    def __init__(self, stop=11, start=0, length=None):
+        self.start, self.stop, self.length = start, stop, length
+
+    def __iter__(self):
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return iter(range(self.start + first, self.stop, step))
+
+
+class SizedStream(Stream):
+    def __len__(self):
+        return self.length
+
+
+class StreamOfInfo(IterableDataset):
+    """What worker_init_fn wrote on the dataset of get_worker_info(), and whether that is this one."""
+
+    mark = "none"
+
+    def __iter__(self):
+        worker = get_worker_info()
+        yield f"{worker.id} of {worker.num_workers}, {worker.dataset.mark}, {worker.dataset is self}"
+
+
+class Pinned:
+    def __init__(self, batch):
+        self.batch = batch
+
+
+class Eager:
+    """A batch sampler that draws its whole order when it is asked for an iterator."""
+
+    def __init__(self, n=11):
+        self.n = n
+
+    def __iter__(self):
+        return iter([[int(i)] for i in torch.randperm(self.n)])
+
+    def __len__(self):
+        return self.n
+
+
+def as_list(samples):
+    return list(samples)
+
+
+def mark_dataset(worker_id):
+    get_worker_info().dataset.mark = f"worker {worker_id}"
+
+
+def fail_to_start(worker_id):
+    raise RuntimeError(f"worker {worker_id} cannot start")
+
+
+def plain(batch):
+    return batch.tolist() if isinstance(batch, torch.Tensor) else batch
+
+
+def epochs(loader, count=2):
+    return [[plain(batch) for batch in loader] for _ in range(count)]
+
+
+def test_our_signature_is_torch_s_and_a_device():
+    ours = inspect.signature(StatefulLoader.__init__).parameters
+    theirs = inspect.signature(DataLoader.__init__).parameters
+    assert [*ours] == [*theirs, "device"]
+    for name, one in theirs.items():
+        assert (ours[name].default, ours[name].kind) == (one.default, one.kind), name
+    assert ours["device"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert ours["device"].default is None
+
+
+def test_the_two_private_names_of_torch_mean_what_we_take_them_for():
+    """If one of these fails, torch has changed how its iterators are made: see StatefulLoader._view."""
+    assert inspect.signature(DataLoader._get_iterator).parameters.keys() == {"self"}
+    assert isinstance(DataLoader._index_sampler, property)
+    loader = DataLoader(Numbers(), batch_size=2)
+    assert loader._index_sampler is loader.batch_sampler
+    assert DataLoader(Numbers(), batch_size=None)._index_sampler.__class__ is SequentialSampler
+    for name in ("_get_iterator()", "_iterator._reset(self)"):
+        assert name in inspect.getsource(DataLoader.__iter__)
+
+
+def test_torch_asks_for_one_index_per_batch_that_is_through():
+    """Ours counts on it: what was asked for, less what was asked for at first, is what is through."""
+
+    class Counted(SequentialSampler):
+        asked = 0
+
+        def __iter__(self):
+            for index in super().__iter__():
+                self.asked += 1
+                yield index
+
+    sampler = Counted(Numbers(40))
+    iterator = iter(DataLoader(Numbers(40), None, sampler=sampler, num_workers=2, prefetch_factor=3))
+    assert sampler.asked == 6
+    for through in range(1, 5):
+        next(iterator)
+        assert sampler.asked == 6 + through
+
+
+@both
+def test_it_is_a_loader_of_torch_with_torch_s_attributes(loader_class):
+    dataset = Numbers()
+    loader = loader_class(dataset, 4, True, collate_fn=as_list, worker_init_fn=mark_dataset, num_workers=1)
+    assert isinstance(loader, DataLoader)
+    assert (loader.dataset, loader.collate_fn, loader.worker_init_fn) == (dataset, as_list, mark_dataset)
+    assert type(loader.batch_sampler) is BatchSampler and type(loader.sampler) is RandomSampler
+    next(iter(loader))
+    assert (loader.dataset, loader.collate_fn, loader.worker_init_fn) == (dataset, as_list, mark_dataset)
+    assert type(loader.batch_sampler) is BatchSampler and type(loader.sampler) is RandomSampler
+    assert (loader.prefetch_factor, loader._iterator) == (2, None)
+    assert loader_class(dataset).collate_fn is default_collate
+    assert loader_class(dataset, None).collate_fn is default_convert
+    with pytest.raises(ValueError, match="dataset attribute should not be set after"):
+        loader.dataset = dataset
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_workers": -1}, "num_workers option should be non-negative"),
+        ({"timeout": -1}, "timeout option should be non-negative"),
+        ({"prefetch_factor": 2}, "prefetch_factor option could only be specified in multiprocessing"),
+        ({"persistent_workers": True}, "persistent_workers option needs num_workers > 0"),
+        ({"sampler": [1], "shuffle": True}, "sampler option is mutually exclusive with shuffle"),
+        ({"batch_sampler": [[1]], "batch_size": 2}, "batch_sampler option is mutually exclusive"),
+        ({"batch_size": None, "drop_last": True}, "batch_size=None option disables auto-batching"),
+        ({"multiprocessing_context": "spawn"}, "can only be used with multi-process loading"),
+        ({"num_workers": 1, "multiprocessing_context": "x"}, "should specify a valid start method"),
+    ],
+)
+@both
+def test_arguments_that_contradict_each_other_are_refused_in_torch_s_words(loader_class, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        loader_class(Numbers(), **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"sampler": [0]}, {"batch_sampler": [[0]]}, {"shuffle": True}])
+@both
+def test_an_iterable_dataset_takes_no_sampler(loader_class, arguments):
+    with pytest.raises(ValueError, match="DataLoader with IterableDataset: expected unspecified"):
+        loader_class(Stream(), **arguments)
+
+
+ORDERS = {
+    "sequential": lambda: {"batch_size": 4},
+    "shuffled": lambda: {"batch_size": 4, "shuffle": True},
+    "generator": lambda: {"shuffle": True, "generator": torch.Generator().manual_seed(5)},
+    "sampler": lambda: {"batch_size": 3, "sampler": RandomSampler(range(11), True, 37)},
+    "weighted": lambda: {"batch_size": 2, "sampler": WeightedRandomSampler([1.0] * 11, 9)},
+    "distributed": lambda: {"batch_size": 2, "sampler": DistributedSampler(range(11), 2, 1)},
+    "drop_last": lambda: {"batch_size": 4, "shuffle": True, "drop_last": True},
+    "batch sampler": lambda: {"batch_sampler": BatchSampler(RandomSampler(range(11)), 4, False)},
+    "eager": lambda: {"batch_sampler": Eager()},
+    "list": lambda: {"batch_sampler": [[1], [4, 4, 7], [0, 2]]},
+    "unbatched": lambda: {"batch_size": None, "shuffle": True},
+}
+
+
+@workers
+@pytest.mark.parametrize("order", ORDERS)
+def test_batches_and_generators_for_a_seed_are_torch_s(order, num_workers):
+    """Also after three epochs, the global generator is where torch leaves it."""
+    seen = []
+    for loader_class in (DataLoader, StatefulLoader):
+        torch.manual_seed(13)
+        made = loader_class(Numbers(), num_workers=num_workers, **ORDERS[order]())
+        seen.append((epochs(made, 2), len(made), torch.rand(2).tolist()))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("persistent_workers", [False, True])
+def test_workers_have_torch_s_seeds(persistent_workers):
+    seen = []
+    for loader_class in (DataLoader, StatefulLoader):
+        torch.manual_seed(7)
+        made = loader_class(Dice(6), None, num_workers=2, persistent_workers=persistent_workers)
+        seen.append(epochs(made))
+    assert seen[0] == seen[1]
+    assert len({sample[1] for sample in seen[0][0]}) == 2
+
+
+@both
+@workers
+def test_the_last_batch_is_smaller_or_dropped(loader_class, num_workers):
+    assert epochs(loader_class(Numbers(5), 2, num_workers=num_workers), 1) == [[[0, 1], [2, 3], [4]]]
+    dropped = loader_class(Numbers(5), 2, drop_last=True, num_workers=num_workers)
+    assert epochs(dropped, 1) == [[[0, 1], [2, 3]]]
+    assert len(dropped) == len(iter(dropped)) == 2
+
+
+@both
+def test_an_empty_dataset_has_no_batches(loader_class):
+    loader = loader_class(Numbers(0), 2)
+    assert (list(loader), len(loader)) == ([], 0)
+
+
+@both
+def test_default_collate_makes_tensors_in_the_containers_of_the_samples(loader_class):
+    point = collections.namedtuple("point", "x y")
+    samples = [{"a": 1.5, "b": ("s", np.ones(2, np.float32)), "c": point(1, [2])}] * 3
+    batch = next(iter(loader_class(samples, 3)))
+    assert batch["a"].dtype is torch.float64 and batch["a"].shape == (3,)
+    assert list(batch["b"][0]) == ["s"] * 3 and batch["b"][1].shape == (3, 2)
+    assert type(batch["c"]) is point and batch["c"].y[0].tolist() == [2, 2, 2]
+
+
+@both
+@workers
+def test_a_collate_fn_of_yours_gets_the_samples(loader_class, num_workers):
+    assert epochs(loader_class(Numbers(5), 2, num_workers=num_workers, collate_fn=as_list), 1) == [
+        [[0, 1], [2, 3], [4]]
+    ]
+
+
+@both
+@workers
+def test_a_dataset_may_fetch_a_whole_batch(loader_class, num_workers):
+    assert epochs(loader_class(ManyAtOnce(3), 2, num_workers=num_workers), 1) == [[[100, 101], [102]]]
+
+
+@both
+@workers
+def test_an_iterable_dataset_is_read_by_each_worker(loader_class, num_workers):
+    loader = loader_class(Stream(7), 2, num_workers=num_workers)
+    expected = [[0, 1], [2, 3], [4, 5], [6]] if num_workers == 0 else [[0, 2], [1, 3], [4, 6], [5]]
+    assert epochs(loader) == [expected, expected]
+    dropped = loader_class(Stream(7), 2, num_workers=num_workers, drop_last=True)
+    assert epochs(dropped, 1) == [expected[:3]]
+    one_by_one = loader_class(Stream(5), None, num_workers=num_workers)
+    assert epochs(one_by_one, 1) == [[0, 1, 2, 3, 4]]
+    with pytest.raises(TypeError, match="has no len"):
+        len(loader)
+
+
+@both
+def test_the_length_of_an_iterable_dataset_is_a_promise(loader_class):
+    loader = loader_class(SizedStream(6, length=4), 2)
+    assert len(loader) == 2
+    with pytest.warns(UserWarning, match=r"Length of IterableDataset <.*SizedStream.*> was reported to be"):
+        # What is counted are batches, and what is compared with is the number of samples: so it is in torch.
+        epochs(loader_class_with_length(loader_class), 1)
+
+
+def loader_class_with_length(loader_class):
+    loader = loader_class(SizedStream(6, length=1), 2)
+    assert len(loader) == 1
+    return loader
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@both
+def test_worker_init_fn_finds_your_dataset_in_get_worker_info(loader_class, context):
+    loader = loader_class(
+        StreamOfInfo(), None, num_workers=2, worker_init_fn=mark_dataset, multiprocessing_context=context
+    )
+    assert list(loader) == ["0 of 2, worker 0, True", "1 of 2, worker 1, True"]
+    assert get_worker_info() is None
+
+
+@both
+def test_a_worker_that_cannot_start_says_why(loader_class):
+    for dataset in (Numbers(), Stream()):
+        loader = loader_class(dataset, num_workers=1, worker_init_fn=fail_to_start)
+        with pytest.raises(
+            RuntimeError, match=r"(?s)Caught RuntimeError in DataLoader worker.*worker 0 cannot start"
+        ):
+            next(iter(loader))
+
+
+@both
+@workers
+def test_an_error_comes_at_its_batch_and_iteration_goes_on(loader_class, num_workers):
+    iterator = iter(loader_class(Numbers(9, bad=4), 2, num_workers=num_workers))
+    assert [next(iterator).tolist() for _ in range(2)] == [[0, 1], [2, 3]]
+    with pytest.raises(ValueError, match="sample 4 is bad") as caught:
+        next(iterator)
+    if num_workers:
+        assert "Original Traceback" in str(caught.value) and "__getitem__" in str(caught.value)
+    assert [batch.tolist() for batch in iterator] == [[6, 7], [8]]
+
+
+@both
+def test_a_batch_that_takes_too_long_is_an_error(loader_class):
+    iterator = iter(loader_class(Numbers(2, slow=1), num_workers=1, timeout=0.5))
+    assert next(iterator).tolist() == [0]
+    with pytest.raises(RuntimeError, match=r"DataLoader timed out after 0.5 seconds"):
+        next(iterator)
+
+
+class Dies(Numbers):
+    def __getitem__(self, index):
+        os._exit(3)
+
+
+@both
+def test_a_worker_that_dies_is_an_error(loader_class):
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*\) exited unexpectedly"):
+        next(iter(loader_class(Dies(), num_workers=1)))
+
+
+@both
+def test_persistent_workers_live_on_and_others_do_not(loader_class):
+    lasting = epochs(loader_class(Whose(2), None, num_workers=2, persistent_workers=True))
+    assert set(lasting[0]) == set(lasting[1]) and len(set(lasting[0])) == 2
+    passing = epochs(loader_class(Whose(2), None, num_workers=2))
+    assert not set(passing[0]) & set(passing[1])
+
+
+@both
+def test_persistent_workers_begin_anew_after_an_epoch_that_was_broken_off(loader_class):
+    for dataset in (Numbers(9), Stream(9)):
+        loader = loader_class(dataset, None, num_workers=2, persistent_workers=True)
+        first = iter(loader)
+        assert [next(first), next(first)] == [0, 1]
+        assert epochs(loader, 2) == [list(range(9))] * 2
+        assert loader._iterator is not None
+        loader._iterator._shutdown_workers()
+        loader._iterator = None  # so do frameworks that end workers themselves
+        assert epochs(loader, 1) == [list(range(9))]
+
+
+@both
+def test_in_order_false_gives_each_batch_once_and_passes_a_slow_one(loader_class):
+    loader = loader_class(Numbers(8, slow=0), None, num_workers=2, in_order=False)
+    seen = list(loader)
+    assert sorted(seen) == list(range(8))
+    assert seen[0] != 0
+    assert sorted(loader_class(Stream(8), None, num_workers=2, in_order=False)) == list(range(8))
+
+
+@both
+@workers
+def test_iterations_may_be_nested(loader_class, num_workers):
+    loader = loader_class(Numbers(3), None, num_workers=num_workers)
+    assert [(a, b) for a in loader for b in loader] == [(a, b) for a in range(3) for b in range(3)]
+
+
+@both
+@workers
+def test_an_early_break_leaves_a_whole_epoch_for_the_next(loader_class, num_workers):
+    loader = loader_class(Numbers(7), 2, num_workers=num_workers)
+    for batch in loader:
+        workers = getattr(batch, "workers", None)
+        break
+    assert workers is None
+    assert epochs(loader, 1) == [[[0, 1], [2, 3], [4, 5], [6]]]
+
+
+@both
+def test_the_workers_of_an_iteration_end_with_it(loader_class):
+    loader = loader_class(Numbers(50), num_workers=2)
+    iterator = iter(loader)
+    next(iterator)
+    processes = list(iterator._workers)
+    assert all(one.is_alive() for one in processes)
+    del iterator
+    for one in processes:
+        one.join(5)
+    assert not any(one.is_alive() for one in processes)
+
+
+@both
+@workers
+def test_an_iterator_at_its_end_stays_there(loader_class, num_workers):
+    iterator = iter(loader_class(Numbers(2), num_workers=num_workers))
+    assert len(list(iterator)) == 2
+    for _ in range(2):
+        with pytest.raises(StopIteration):
+            next(iterator)
+
+
+@both
+def test_loaders_can_be_pickled_and_copied_once_they_have_run_and_iterators_cannot(loader_class):
+    loader = loader_class(Numbers(4), 2)
+    iterator = iter(loader)
+    next(iterator)
+    for again in (pickle.loads(pickle.dumps(loader)), copy.deepcopy(loader), copy.copy(loader)):
+        assert type(again) is loader_class
+        assert epochs(again, 1) == [[[0, 1], [2, 3]]]
+    with pytest.raises(NotImplementedError, match="cannot be pickled"):
+        pickle.dumps(iterator)
+
+
+@both
+def test_pin_memory_without_a_gpu_is_a_warning(loader_class):
+    if torch.accelerator.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.warns(UserWarning, match="no accelerator is found"):
+        assert len(list(loader_class(Numbers(2), pin_memory=True))) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@both
+@workers
+def test_pin_memory_pins_tensors_in_containers(loader_class, num_workers):
+    samples = [{"a": torch.zeros(2), "b": "text"}] * 4
+    for batch in loader_class(samples, 2, pin_memory=True, num_workers=num_workers):
+        assert batch["a"].is_pinned() and batch["b"] == ["text"] * 2
+
+
+@both
+def test_datapipes_keep_their_shuffle_and_sharding(loader_class):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.utils.data.datapipes.iter import IterableWrapper
+
+        pipe = IterableWrapper(range(12)).shuffle().sharding_filter()
+    seen = []
+    for one in (DataLoader, loader_class):
+        torch.manual_seed(3)
+        seen.append(epochs(one(pipe, None, shuffle=True, num_workers=2)))
+    assert seen[0] == seen[1]
+    assert sorted(seen[1][0]) == list(range(12))
+
+
+@both
+def test_a_tensor_dataset_gives_lists_of_tensors(loader_class):
+    batch = next(iter(loader_class(TensorDataset(torch.arange(4), torch.ones(4)), 4)))
+    assert type(batch) is list and [one.tolist() for one in batch] == [[0, 1, 2, 3], [1.0] * 4]

@@ -1,0 +1,747 @@
+"""What a state of a torch DataLoader means, asked of torchdata's StatefulDataLoader and of ours."""
+
+import copy
+import json
+import pickle
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    get_worker_info,
+)
+from torchdata.stateful_dataloader import StatefulDataLoader
+from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
+
+from fastload.errors import CursorError
+from fastload.loader.device import CpuDelivery
+from fastload.loader.torch_loader import StatefulLoader
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:neither the dataset nor its iterator"),
+    pytest.mark.filterwarnings("ignore:with in_order=False"),
+]
+both = pytest.mark.parametrize("loader_class", [StatefulDataLoader, StatefulLoader])
+workers = pytest.mark.parametrize("num_workers", [0, 2])
+
+
+class Numbers(Dataset):
+    def __init__(self, n=11, bad=None):
+        self.n, self.bad = n, bad
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if index == self.bad:
+            raise ValueError("bad")
+        return index
+
+
+class Counting(Numbers):
+    """A map-style dataset with a state: how many samples this copy of it has given."""
+
+    given = 0
+
+    def __getitem__(self, index):
+        self.given += 1
+        return f"{index}: {self.given}"
+
+    def state_dict(self):
+        return {"given": self.given}
+
+    def load_state_dict(self, state):
+        self.given = state["given"]
+
+
+class CountingMany(Counting):
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+def share(n):
+    worker = get_worker_info()
+    return range(n) if worker is None else range(worker.id, n, worker.num_workers)
+
+
+class Stream(IterableDataset):
+    """No state; the shares of workers differ in length where `uneven`."""
+
+    def __init__(self, n=23, uneven=False):
+        self.n, self.uneven = n, uneven
+
+    def numbers(self):
+        worker = get_worker_info()
+        if self.uneven and worker is not None:
+            return range(100 * worker.id, 100 * worker.id + self.n // (1 + worker.id))
+        return share(self.n)
+
+    def __iter__(self):
+        return iter(self.numbers())
+
+
+class StatefulStream(Stream):
+    """Its own state: where in its share it is, 0 after the end, and how many epochs it has begun."""
+
+    at, begun = 0, 0
+
+    def __iter__(self):
+        numbers = self.numbers()
+        self.begun += self.at == 0
+        while self.at < len(numbers):
+            self.at += 1
+            yield numbers[self.at - 1] + 1000 * self.begun
+        self.at = 0
+
+    def state_dict(self):
+        return {"at": self.at, "begun": self.begun}
+
+    def load_state_dict(self, state):
+        self.at, self.begun = state["at"], state["begun"]
+
+
+class Walk:
+    def __init__(self, numbers):
+        self.numbers, self.at = numbers, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.at == len(self.numbers):
+            raise StopIteration
+        self.at += 1
+        return self.numbers[self.at - 1]
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+class StreamOfWalks(Stream):
+    """The state is the iterator's."""
+
+    def __iter__(self):
+        return Walk(self.numbers())
+
+
+class SelfWalk(Stream):
+    """A dataset that is its own iterator."""
+
+    at = 0
+
+    def __iter__(self):
+        self.at = 0
+        return self
+
+    def __next__(self):
+        numbers = self.numbers()
+        if self.at == len(numbers):
+            raise StopIteration
+        self.at += 1
+        return numbers[self.at - 1]
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+class Order(IterableDataset):
+    """Writes down in which order its state is loaded."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __iter__(self):
+        self.calls.append("iter")
+        walk = Walk(range(6))
+        load = walk.load_state_dict
+        walk.load_state_dict = lambda state: (self.calls.append("load iterator"), load(state))
+        return walk
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        self.calls.append("load dataset")
+
+
+class OwnPlace:
+    """A sampler with a state of its own: goes on where it is, and rewinds with its end."""
+
+    def __init__(self, n=11):
+        self.n, self.at = n, 0
+
+    def __iter__(self):
+        while self.at < self.n:
+            self.at += 1
+            yield self.at - 1
+        self.at = 0
+
+    def __len__(self):
+        return self.n
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+def plain(batch):
+    return batch.tolist() if isinstance(batch, torch.Tensor) else batch
+
+
+def flat(batches):
+    return [number for batch in batches for number in batch]
+
+
+def epoch(loader):
+    return [plain(batch) for batch in loader]
+
+
+def after(make, steps, finish=False):
+    """(batches, state) of a new loader after `steps` of them, and after its StopIteration if `finish`."""
+    loader = make()
+    iterator = iter(loader)
+    batches = [plain(next(iterator)) for _ in range(steps)]
+    if finish:
+        assert next(iterator, None) is None
+    return batches, loader.state_dict()
+
+
+def rest_of(make, state, epochs=1):
+    loader = make()
+    loader.load_state_dict(state)
+    seen = [epoch(loader) for _ in range(epochs)]
+    return seen if epochs > 1 else seen[0]
+
+
+def generator():
+    return torch.Generator().manual_seed(11)
+
+
+MAPS = {
+    "sequential": lambda: (Numbers(), {"batch_size": 2}),
+    "shuffled": lambda: (Numbers(), {"batch_size": 2, "shuffle": True, "generator": generator()}),
+    "drop_last": lambda: (Numbers(), {"batch_size": 2, "drop_last": True}),
+    "one by one": lambda: (Numbers(6), {"batch_size": None, "shuffle": True, "generator": generator()}),
+    "replacement": lambda: (
+        Numbers(),
+        {"sampler": RandomSampler(range(99), True, 37, generator()), "batch_size": 6},
+    ),
+    "distributed": lambda: (
+        Numbers(),
+        {"sampler": StatefulDistributedSampler(range(11), 2, 1), "batch_size": 1},
+    ),
+    "own place": lambda: (Numbers(12), {"sampler": OwnPlace(12), "batch_size": 2}),
+    "batch sampler": lambda: (
+        Numbers(),
+        {"batch_sampler": BatchSampler(SequentialSampler(range(11)), 2, False)},
+    ),
+}
+STREAMS = {
+    "no state": lambda: (Stream(), {"batch_size": 4}),
+    "dataset's state": lambda: (StatefulStream(), {"batch_size": 4}),
+    "iterator's state": lambda: (StreamOfWalks(), {"batch_size": 4}),
+    "own iterator": lambda: (SelfWalk(), {"batch_size": 4}),
+    "unbatched": lambda: (StatefulStream(6), {"batch_size": None}),
+    "uneven": lambda: (StreamOfWalks(16, uneven=True), {"batch_size": 4}),
+}
+
+
+def maker(loader_class, case, num_workers, **more):
+    def make():
+        dataset, arguments = (MAPS | STREAMS)[case]()
+        return loader_class(dataset, num_workers=num_workers, **arguments, **more)
+
+    return make
+
+
+@both
+@workers
+@pytest.mark.parametrize("case", [*MAPS, *STREAMS])
+def test_resume_at_every_batch_gives_the_rest_of_the_epoch(loader_class, case, num_workers):
+    make = maker(loader_class, case, num_workers)
+    whole = epoch(make())
+    # With workers each resume starts processes: the first, some in the middle and the last.
+    steps = set(range(len(whole) + 1) if num_workers == 0 else (0, 1, 2, len(whole) // 2 + 1, len(whole)))
+    if loader_class is StatefulDataLoader and num_workers and case == "dataset's state":
+        steps.remove(len(whole))  # torchdata forgets that a worker's share has ended with a smaller batch
+    for step in steps:
+        batches, state = after(make, step)
+        assert batches == whole[:step]
+        assert rest_of(make, state) == whole[step:], step
+
+
+@both
+@workers
+@pytest.mark.parametrize("case", ["shuffled", "distributed", "own place", "no state", "iterator's state"])
+def test_a_state_after_the_end_is_the_beginning_of_the_next_epoch(loader_class, case, num_workers):
+    inexact = loader_class is StatefulDataLoader and num_workers == 0
+    if inexact and case == "distributed":
+        pytest.skip("without workers torchdata's loader makes the next epoch of its own sampler an empty one")
+    make = maker(loader_class, case, num_workers)
+    loader = make()
+    whole = [epoch(loader) for _ in range(2)]
+    assert len(whole[1]) == len(whole[0]) > 0
+    _, state = after(make, len(whole[0]), finish=True)
+    resumed = rest_of(make, state, epochs=2)
+    if inexact and case == "shuffled":
+        assert sorted(flat(resumed[0])) == list(range(11))  # some order, not that of an unbroken run
+    else:
+        assert resumed[0] == whole[1]
+    assert len(resumed[1]) == len(whole[0])
+
+
+@both
+@workers
+@pytest.mark.parametrize("case", ["sequential", "iterator's state", "no state"])
+def test_after_the_rest_come_whole_epochs(loader_class, case, num_workers):
+    make = maker(loader_class, case, num_workers)
+    whole = epoch(make())
+    _, state = after(make, 2)
+    assert rest_of(make, state, epochs=3) == [whole[2:], whole, whole]
+
+
+@both
+@workers
+def test_a_state_before_the_first_batch_is_the_beginning(loader_class, num_workers):
+    for case in ("shuffled", "dataset's state"):
+        make = maker(loader_class, case, num_workers)
+        whole = epoch(make())
+        loader = make()
+        state = loader.state_dict()
+        assert epoch(loader) == whole
+        assert rest_of(make, state) == whole
+        _, state = after(make, 0)
+        assert rest_of(make, state) == whole
+
+
+@both
+@workers
+def test_a_state_that_was_loaded_and_not_used_is_given_back(loader_class, num_workers):
+    make = maker(loader_class, "shuffled", num_workers)
+    whole = epoch(make())
+    _, state = after(make, 3)
+    loader = make()
+    loader.load_state_dict(state)
+    assert rest_of(make, loader.state_dict()) == whole[3:]
+    assert epoch(loader) == whole[3:]
+
+
+@both
+@workers
+def test_a_resumed_run_can_be_saved_and_resumed_again(loader_class, num_workers):
+    for case in ("shuffled", "iterator's state"):
+        make = maker(loader_class, case, num_workers)
+        whole = epoch(make())
+        _, state = after(make, 1)
+        for step in range(1, 4):
+            loader = make()
+            loader.load_state_dict(state)
+            iterator = iter(loader)
+            assert plain(next(iterator)) == whole[step]
+            state = loader.state_dict()
+        assert rest_of(make, state) == whole[4:]
+
+
+@both
+@workers
+def test_an_empty_state_is_the_beginning(loader_class, num_workers):
+    make = maker(loader_class, "sequential", num_workers)
+    loader = make()
+    whole = epoch(loader)
+    next(iter(loader))
+    loader.load_state_dict({})
+    assert epoch(loader) == whole
+
+
+@both
+@workers
+def test_a_state_may_be_loaded_in_the_middle_of_an_iteration(loader_class, num_workers):
+    make = maker(loader_class, "iterator's state", num_workers, persistent_workers=num_workers > 0)
+    whole = epoch(make())
+    loader = make()
+    iterator = iter(loader)
+    next(iterator)
+    state = loader.state_dict()
+    next(iterator)
+    loader.load_state_dict(state)
+    assert epoch(loader) == whole[1:]
+    assert epoch(loader) == whole
+
+
+@both
+@workers
+def test_a_state_does_not_change_with_what_follows(loader_class, num_workers):
+    make = maker(loader_class, "dataset's state", num_workers)
+    loader = make()
+    iterator = iter(loader)
+    next(iterator)
+    state = loader.state_dict()
+    before = copy.deepcopy(state)
+    list(iterator)
+    assert state == before
+
+
+@both
+def test_states_are_loaded_in_this_order_dataset_iterator(loader_class):
+    loader = loader_class(Order(), 2)
+    next(iter(loader))
+    again = loader_class(Order(), 2)
+    again.load_state_dict(loader.state_dict())
+    assert [one.tolist() for one in again] == [[2, 3], [4, 5]]
+    assert again.dataset.calls[:3] == ["load dataset", "iter", "load iterator"]
+
+
+@both
+@pytest.mark.parametrize("dataset_class", [Counting, CountingMany])
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_the_state_of_a_map_style_dataset_is_of_each_worker(loader_class, dataset_class, num_workers):
+    def make():
+        return loader_class(dataset_class(17), 2, num_workers=num_workers)
+
+    whole = epoch(make())
+    for step in (1, 2, 5, len(whole)):
+        batches, state = after(make, step)
+        assert batches + rest_of(make, state) == whole, step
+
+
+def test_one_by_one_too_the_state_of_a_map_style_dataset_is_of_each_worker():
+    def make():
+        return StatefulLoader(Counting(7), None, num_workers=2)
+
+    whole = epoch(make())
+    batches, state = after(make, 3)
+    assert batches + rest_of(make, state) == whole
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_states_cross_every_way_to_start_a_worker(context):
+    def make(dataset):
+        return StatefulLoader(dataset, 4, num_workers=1, multiprocessing_context=context)
+
+    _, state = after(lambda: make(StreamOfWalks()), 2)
+    assert rest_of(lambda: make(StreamOfWalks()), state) == epoch(StatefulLoader(Stream(), 4))[2:]
+
+
+@both
+@pytest.mark.parametrize("case", ["dataset's state", "iterator's state", "uneven"])
+def test_persistent_workers_are_resumed_in_their_second_epoch(loader_class, case):
+    make = maker(loader_class, case, 2, persistent_workers=True)
+    loader = make()
+    first, second, third = (epoch(loader) for _ in range(3))
+    for step in (0, 1, 2, len(second) - 1):
+        loader = make()
+        assert epoch(loader) == first
+        iterator = iter(loader)
+        assert [plain(next(iterator)) for _ in range(step)] == second[:step]
+        state = loader.state_dict()
+        loader = None
+        assert rest_of(make, state, epochs=2) == [second[step:], third], step
+
+
+@both
+@pytest.mark.parametrize("case", ["shuffled", "dataset's state"])
+def test_persistent_workers_go_on_after_the_end_of_an_epoch(loader_class, case):
+    if loader_class is StatefulDataLoader and case == "dataset's state":
+        pytest.skip("torchdata forgets that a worker's share has ended with a smaller batch")
+    make = maker(loader_class, case, 2, persistent_workers=True)
+    loader = make()
+    epochs = [epoch(loader) for _ in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    _, state = after(make, len(epochs[0]), finish=True)
+    assert rest_of(make, state, epochs=2) == epochs[1:]
+
+
+@both
+@pytest.mark.parametrize(("num_workers", "persistent"), [(0, False), (2, False), (2, True)])
+def test_with_the_same_generator_all_later_epochs_are_those_of_an_unbroken_run(
+    loader_class, num_workers, persistent
+):
+    if loader_class is StatefulDataLoader and num_workers == 0:
+        pytest.skip("without workers torchdata's loader goes on with another order")
+    make = maker(loader_class, "shuffled", num_workers, persistent_workers=persistent)
+    loader = make()
+    epochs = [epoch(loader) for _ in range(4)]
+    for step in (0, 2, 6):
+        loader = make()
+        epoch(loader)
+        iterator = iter(loader)
+        assert [plain(next(iterator)) for _ in range(step)] == epochs[1][:step]
+        assert rest_of(make, loader.state_dict(), epochs=3) == [epochs[1][step:], *epochs[2:]], step
+
+
+@workers
+def test_an_order_from_the_global_generator_is_found_again_and_the_generator_left_alone(num_workers):
+    def make():
+        return StatefulLoader(Numbers(), 2, True, num_workers=num_workers)
+
+    torch.manual_seed(3)
+    whole = [one.tolist() for one in torch.utils.data.DataLoader(Numbers(), 2, True, num_workers=num_workers)]
+    torch.manual_seed(3)
+    batches, state = after(make, 2)
+    assert batches == whole[:2]
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    assert rest_of(make, state) == whole[2:]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_next_epoch_from_the_global_generator_is_not_the_last_one_again():
+    def make():
+        return StatefulLoader(Numbers(99), 9, True, num_workers=1, persistent_workers=True)
+
+    torch.manual_seed(3)
+    batches, state = after(make, 11, finish=True)
+    resumed = rest_of(make, state, epochs=2)
+    assert all(sorted(flat(one)) == list(range(99)) for one in resumed)
+    assert batches != resumed[0] != resumed[1]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_workers_have_the_seeds_of_the_run_that_was_saved(own):
+    class Seeds(Numbers):
+        def __getitem__(self, index):
+            return get_worker_info().seed
+
+    def make():
+        return StatefulLoader(Seeds(), None, num_workers=2, generator=generator() if own else None)
+
+    torch.manual_seed(1)
+    batches, state = after(make, 3)
+    torch.manual_seed(2)
+    assert set(rest_of(make, state)) == set(batches)
+
+
+class Noise(IterableDataset):
+    """Has no state, and draws from the worker's global generators."""
+
+    def __iter__(self):
+        for _ in range(6):
+            yield [random.random(), float(np.random.rand()), float(torch.rand(()))]
+
+
+def test_a_stream_without_a_state_is_read_again_with_the_same_dice_in_workers():
+    def make():
+        return StatefulLoader(Noise(), None, num_workers=2)
+
+    torch.manual_seed(1)
+    whole = [[float(x) for x in one] for one in make()]
+    torch.manual_seed(1)
+    loader = make()
+    iterator = iter(loader)
+    for _ in range(5):
+        next(iterator)
+    torch.manual_seed(2)
+    again = make()
+    again.load_state_dict(loader.state_dict())
+    with pytest.warns(UserWarning, match="5 batches are read again and dropped") as caught:
+        iterator = iter(again)
+    assert caught[0].filename == __file__
+    assert [[float(x) for x in one] for one in iterator] == whole[5:]
+
+
+def test_distributed_sampler_keeps_the_epoch_that_it_was_told_last():
+    def make():
+        return StatefulLoader(Numbers(), 2, sampler=DistributedSampler(range(11), 2, 0))
+
+    loader = make()
+    told = []
+    for number in range(3):
+        loader.sampler.set_epoch(number)
+        told.append(epoch(loader))
+    assert told[0] != told[1] != told[2]
+    loader.sampler.set_epoch(1)
+    iterator = iter(loader)
+    next(iterator)
+    resumed = make()
+    resumed.load_state_dict(loader.state_dict())
+    assert epoch(resumed) == told[1][1:]
+    list(iterator)
+    resumed = make()
+    resumed.load_state_dict(loader.state_dict())
+    resumed.sampler.set_epoch(2)
+    assert epoch(resumed) == told[2]
+
+
+@workers
+def test_a_batch_that_failed_is_passed_over(num_workers):
+    """As by the iteration itself. With workers, torchdata's state goes back to it."""
+    loader = StatefulLoader(Numbers(9, bad=2), 2, num_workers=num_workers)
+    iterator = iter(loader)
+    next(iterator)
+    with pytest.raises(ValueError, match="bad"):
+        next(iterator)
+    resumed = StatefulLoader(Numbers(9), 2, num_workers=num_workers)
+    resumed.load_state_dict(loader.state_dict())
+    assert epoch(resumed) == [[4, 5], [6, 7], [8]]
+    assert [plain(batch) for batch in iterator] == [[4, 5], [6, 7], [8]]
+
+
+def test_a_nested_iteration_is_the_one_that_is_saved():
+    loader = StatefulLoader(Numbers(5), None)
+    outer = iter(loader)
+    assert [next(outer), next(outer)] == [0, 1]
+    inner = iter(loader)
+    next(inner)
+    state = loader.state_dict()
+    assert next(outer) == 2
+    assert rest_of(lambda: StatefulLoader(Numbers(5), None), state) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("case", ["shuffled", "distributed", "iterator's state", "no state"])
+def test_a_state_is_json_where_your_states_are(case):
+    make = maker(StatefulLoader, case, 2)
+    whole = epoch(make())
+    _, state = after(make, 2)
+    assert rest_of(make, json.loads(json.dumps(state))) == whole[2:]
+    assert state["delivered"] == 2
+
+
+def test_a_loader_with_a_loaded_state_can_be_pickled():
+    make = maker(StatefulLoader, "sequential", 0)
+    loader = make()
+    loader.load_state_dict(after(make, 2)[1])
+    assert epoch(pickle.loads(pickle.dumps(loader))) == epoch(make())[2:]
+
+
+def test_in_order_false_warns_when_its_state_is_asked_for():
+    loader = StatefulLoader(Numbers(), num_workers=2, in_order=False)
+    with pytest.warns(UserWarning, match="some may come twice and some not at all.*in_order=True"):
+        loader.state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        StatefulLoader(Numbers(), num_workers=1, in_order=False).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("state", "make", "message"),
+    [
+        ({"epoch": 1}, lambda: StatefulLoader(Numbers()), "this is no state of a loader.*state_dict"),
+        ("text", lambda: StatefulLoader(Numbers()), "this is no state of a loader"),
+        (None, lambda: StatefulLoader(Numbers(), num_workers=2), "num_workers=0, this loader has 2"),
+        (None, lambda: StatefulLoader(Stream()), "kind 'map', this one is 'iterable'"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(state, make, message):
+    if state is None:
+        _, state = after(lambda: StatefulLoader(Numbers()), 1)
+    loader = make()
+    with pytest.raises(CursorError, match=message) as caught:
+        loader.load_state_dict(state)
+    assert "\n" not in str(caught.value)
+    assert len(epoch(loader)) > 0
+
+
+@pytest.mark.parametrize(
+    ("saved", "now", "message"),
+    [
+        (lambda: Numbers(), lambda: Numbers(3), "saved after 5 draws, and the sampler makes 3 now"),
+        (lambda: Stream(), lambda: Stream(3), "saved after 5 batches, and the dataset has 3 now"),
+        (lambda: StreamOfWalks(), lambda: Stream(), "list_iterator|range_iterator has no state_dict"),
+        (lambda: Counting(), lambda: Numbers(), "Numbers has no state_dict"),
+    ],
+)
+def test_a_dataset_that_does_not_fit_is_an_error(saved, now, message):
+    _, state = after(lambda: StatefulLoader(saved(), None), 5)
+    loader = StatefulLoader(now(), None)
+    loader.load_state_dict(state)
+    with pytest.raises(CursorError, match=message) as caught:
+        list(loader)
+    assert "\n" not in str(caught.value)
+
+
+class OwnStream:
+    """A way to a device that only writes down what it is asked for."""
+
+    stream = "own"
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def deliver(self, batch, finish):
+        self.calls.append(("deliver", plain(batch)))
+        return finish(batch)
+
+    def hand_over(self, delivered):
+        self.calls.append(("hand over", plain(delivered)))
+        return delivered
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    calls = []
+    monkeypatch.setattr("fastload.loader.torch_loader.resolve_device", lambda device: device)
+    monkeypatch.setattr("fastload.loader.torch_loader.delivery", lambda device: OwnStream(calls))
+    return calls
+
+
+def test_on_a_device_one_batch_is_on_its_way_while_the_last_is_used(calls):
+    iterator = iter(StatefulLoader(Numbers(3), None, device="cuda"))
+    assert calls == []
+    assert next(iterator) == 0
+    assert calls == [("deliver", 0), ("deliver", 1), ("hand over", 0)]
+    assert list(iterator) == [1, 2]
+    assert calls[3:] == [("deliver", 2), ("hand over", 1), ("hand over", 2)]
+    with pytest.raises(StopIteration):
+        next(iterator)
+
+
+@workers
+@pytest.mark.parametrize("case", ["shuffled", "own place", "no state", "dataset's state", "iterator's state"])
+def test_on_a_device_the_state_is_that_of_the_batch_delivered(calls, case, num_workers):
+    make = maker(StatefulLoader, case, num_workers, device="cuda")
+    whole = epoch(maker(StatefulLoader, case, num_workers)())
+    for step in (0, 1, 2, len(whole)):
+        batches, state = after(make, step)
+        assert batches == whole[:step]
+        assert rest_of(make, state) == whole[step:], step
+    _, state = after(make, len(whole), finish=True)
+    assert state["finished"]
+
+
+def test_on_a_device_an_error_comes_at_its_batch_and_iteration_goes_on(calls):
+    loader = StatefulLoader(Numbers(5, bad=2), None, device="cuda")
+    iterator = iter(loader)
+    assert [next(iterator), next(iterator)] == [0, 1]
+    with pytest.raises(ValueError, match="bad"):
+        next(iterator)
+    assert list(iterator) == [3, 4]
+
+
+@pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
+def test_on_the_cpu_batches_are_torch_s_own(device):
+    loader = StatefulLoader(Numbers(2), None, device=device)
+    assert loader.device is device
+    assert type(iter(loader)).__name__ == "_Iterator"
+    assert CpuDelivery.stream is None
+    assert epoch(loader) == [0, 1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@workers
+@pytest.mark.parametrize("pin_memory", [False, True])
+def test_batches_come_to_the_gpu(num_workers, pin_memory):
+    dataset = TensorDataset(torch.arange(4000).reshape(40, 100), torch.ones(40))
+    loader = StatefulLoader(dataset, 4, num_workers=num_workers, pin_memory=pin_memory, device="cuda")
+    seen = []
+    for numbers, ones in loader:
+        assert numbers.device.type == ones.device.type == "cuda"
+        torch.cuda._sleep(1_000_000)
+        seen.append(numbers.clone())
+    assert torch.equal(torch.cat(seen).cpu(), dataset.tensors[0])
