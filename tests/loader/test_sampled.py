@@ -21,6 +21,7 @@ from torch.utils.data import (
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 import fastload as fl
+from fastload.backends import has
 from fastload.errors import BatchTimeoutError, ConfigError, CursorError, SampleError
 from fastload.loader.sampled import SPAN
 from tests.contracts.stream import assert_equal_streams, assert_every_cursor_gives_the_rest
@@ -220,9 +221,10 @@ def test_an_epoch_that_is_broken_off_is_followed_by_a_new_one(shards):
 
 def test_several_epochs_in_one_iteration_ask_the_sampler_anew(shards):
     sampler = RandomSampler(range(N), generator=own_generator())
-    ids = flat(labels(shards, 4, sampler=sampler, epochs=3))
+    batches = list(labels(shards, 4, sampler=sampler, epochs=3))
     expected = RandomSampler(range(N), generator=own_generator())
-    assert ids == [i for _ in range(3) for i in list(expected)[:20]]
+    assert flat(batches) == [i for _ in range(3) for i in list(expected)[:20]]
+    assert [batch["__position__"][0].item() for batch in batches[::5]] == [0, SPAN, 2 * SPAN]
 
 
 def test_an_error_of_the_sampler_comes_after_the_batches_that_it_drew(shards):
@@ -235,6 +237,23 @@ def test_an_error_of_the_sampler_comes_after_the_batches_that_it_drew(shards):
     with pytest.raises(LookupError, match="my sampler is broken"):
         next(iterator)
     with pytest.raises(StopIteration):
+        next(iterator)
+
+
+def test_an_error_of_the_sampler_is_not_passed_over_for_its_next_epoch(shards):
+    class FailsAtFirst:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            yield [0, 1]
+            if self.passes == 1:
+                raise LookupError("my sampler is broken")
+            yield [2, 3]
+
+    iterator = iter(labels(shards, None, batch_sampler=FailsAtFirst(), epochs=2))
+    assert numbers([next(iterator)]) == [[0, 1]]
+    with pytest.raises(LookupError, match="my sampler is broken"):
         next(iterator)
 
 
@@ -341,9 +360,28 @@ def test_a_stand_in_comes_from_the_samplers_own_batch(tmp_path):
     loader = pictures(str(tmp_path), 3, sampler=chosen, max_bad_fraction=1.0)
     with pytest.warns(UserWarning, match="sample"):
         first, second = numbers(loader)
+    assert loader.stats()["bad_stand_ins"] == 0  # none stood in for itself
     assert set(first) == {5, 7} and first[1:] == [5, 7]
     assert set(second) == {11, 30} and second[1:] == [11, 30]
     assert numbers(pictures(str(tmp_path), 3, sampler=chosen, max_bad_fraction=1.0)) == [first, second]
+
+
+def test_a_batch_with_several_bad_samples_finds_the_good_ones(tmp_path):
+    made = [samples.sample(i, jpg=b"no picture") if i < 5 else samples.sample(i) for i in range(8)]
+    samples.write(tmp_path, made)
+    loader = pictures(str(tmp_path), 8, sampler=list(range(8)), max_bad_fraction=1.0)
+    with pytest.warns(UserWarning, match="sample"):
+        (batch,) = numbers(loader)
+    assert batch[5:] == [5, 6, 7] and set(batch[:5]) <= {5, 6, 7} and len(set(batch[:5])) > 1
+
+
+@pytest.mark.skipif(not has("nvidia.dali"), reason="needs DALI")
+def test_dali_has_to_know_how_large_a_batch_of_a_batch_sampler_can_be(shards):
+    batches = [[3, 1], [22], [5, 6, 7]]
+    loader = pictures(shards, None, batch_sampler=BatchSampler([3, 1, 22], 2, False), decode="dali")
+    assert numbers(loader) == [[3, 1], [22]]
+    with pytest.raises(ConfigError, match="give list an attribute batch_size"):
+        next(iter(pictures(shards, None, batch_sampler=batches, decode="dali")))
 
 
 def test_a_bad_sample_that_is_alone_in_its_batch_raises(tmp_path):
