@@ -127,7 +127,7 @@ def _transform_of(folder: Any) -> Any:
     if loader is not None and not known:
         _refuse(
             folder,
-            f"its loader {name or loader!r} is not torchvision's default_loader or pil_loader; leave it out",
+            f"its loader {name or repr(loader)} is not default_loader or pil_loader of torchvision; leave it out",
         )
     if transform is None:
         _refuse(folder, "it has no transform, so that its images have different sizes; use fl.Loader")
@@ -187,7 +187,7 @@ class _Reader:
         """Takes in all transforms; raises ConfigError for the first that has no counterpart."""
         for one in _parts(transform):
             name, home = type(one).__name__, type(one).__module__
-            if name == "Identity" and home.startswith((_TRANSFORMS, "torch.nn")):
+            if name in ("Identity", "RGB") and home.startswith((_TRANSFORMS, "torch.nn")):
                 continue
             step = _STEPS.get(name) if home.startswith(_TRANSFORMS) else None
             if step is None:
@@ -251,7 +251,7 @@ class _Reader:
             )
 
     def random_crop(self, one: Any) -> None:
-        if one.padding not in (None, 0):
+        if np.any(one.padding or 0):
             _refuse(
                 one, f"padding={one.padding!r} has no counterpart; leave it out, and resize to more pixels"
             )
