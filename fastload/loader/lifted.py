@@ -127,7 +127,8 @@ def _transform_of(folder: Any) -> Any:
     if loader is not None and not known:
         _refuse(
             folder,
-            f"its loader {name or repr(loader)} is not default_loader or pil_loader of torchvision; leave it out",
+            f"its loader {name or repr(loader)} is not torchvision's own default_loader or pil_loader; "
+            "leave it out",
         )
     if transform is None:
         _refuse(folder, "it has no transform, so that its images have different sizes; use fl.Loader")

@@ -4,7 +4,7 @@ In: paths, in the order in which the samples shall count, and a label for each i
 a source for `fl.Loader`; and for the index its `Rows` and the stamp of the folders that the files lie in.
 Promised: sample i is paths[i], one file a sample: the same file listed twice is two samples, and so are a.jpg
 and a.png; nothing that was listed is left out. Files are never opened, and each folder is looked through
-once: 1.3 million files take 6 seconds to index, and 1 to open again.
+once; 1.3 million files that are indexed already are opened in 2 seconds.
 
 A key is the path relative to the folder that all files share, without its last extension; so the fingerprint
 does not depend on where that folder lies, and is that of a folder source with the same samples.
@@ -165,8 +165,8 @@ def _absolute_home(home: bytes) -> bytes:
 def _look(paths: list[bytes], root: bytes) -> tuple[dict[bytes, int], Stamp]:
     """Path -> size in bytes, -1 of what is no file; and when each folder was last changed.
 
-    Folders are listed, for a file system over a network then sends sizes along, where a `stat` for each
-    file asks it a million times.
+    Folders are listed, for a file system over a network then sends sizes along, where a `stat` of each file
+    by its path asks it a million times; on a local disk that would be faster by half.
     """
     sizes = dict.fromkeys(paths, -1)
     stamp: Stamp = []

@@ -92,7 +92,7 @@ def attributes(version, name, *arguments, **named):
     if name == "CenterCrop":
         return {"size": pair}
     if name == "RandomCrop":
-        if version == "v2" and "padding" in named:
+        if version == "v2" and named.get("padding") is not None:
             named["padding"] = np.resize(named["padding"], 4).tolist()
         return {
             "size": pair,
@@ -669,7 +669,10 @@ def loader_named(name, module):
             changed(transform=None, transforms=own_function),
             "own_function: it changes images and labels together",
         ),
-        (changed(loader=own_function), "its loader own_function is not default_loader or pil_loader"),
+        (
+            changed(loader=own_function),
+            "its loader own_function is not torchvision's own default_loader or pil_loader",
+        ),
         (changed(loader=loader_named("default_loader", "mine")), "its loader default_loader is not"),
         (
             changed(loader=loader_named("accimage_loader", "torchvision.datasets.folder")),
