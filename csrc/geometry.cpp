@@ -55,6 +55,21 @@ bool covering_size(const ImageSpec &spec, int width, int height, Geometry &out) 
     return true;
 }
 
+// The size at which the short side is spec.short_side; false where a side is longer than MAX_RESIZED_SIDE.
+bool short_side_size(const ImageSpec &spec, int width, int height, Geometry &out) {
+    const int64_t side = spec.short_side;
+    const int64_t long_side = side * std::max(width, height) / std::min(width, height);
+    if (long_side > MAX_RESIZED_SIDE) return false;
+    out.resized_w = static_cast<int>(width <= height ? side : long_side);
+    out.resized_h = static_cast<int>(width <= height ? long_side : side);
+    return true;
+}
+
+// Half of what is left beside a centred crop: rounded down, or, as torchvision has it, half to even.
+int centred(const ImageSpec &spec, int room) {
+    return spec.resize == RESIZE_SHORT_SIDE ? static_cast<int>(round_half_even(room / 2.0)) : room / 2;
+}
+
 // Left and top of the crop in the resized image; false where a given crop does not fit.
 bool corner(const ImageSpec &spec, uint64_t seed, uint64_t position, Geometry &out) {
     const int room_w = out.resized_w - spec.width, room_h = out.resized_h - spec.height;
@@ -65,8 +80,8 @@ bool corner(const ImageSpec &spec, uint64_t seed, uint64_t position, Geometry &o
         return true;
     }
     const bool given = spec.crop == CROP_GIVEN;
-    out.left = given ? spec.crop_left : room_w / 2;
-    out.top = given ? spec.crop_top : room_h / 2;
+    out.left = given ? spec.crop_left : centred(spec, room_w);
+    out.top = given ? spec.crop_top : centred(spec, room_h);
     return out.left <= room_w && out.top <= room_h;
 }
 
@@ -125,7 +140,9 @@ Geometry geometry(const ImageSpec &spec, int width, int height, uint64_t seed, u
     }
     set_box(out, 0, 0, width, height);
     if (spec.resize == RESIZE_EXACT) return out;
-    if (!covering_size(spec, width, height, out)) return failed(GEOMETRY_SIZE_OUT_OF_RANGE);
+    const bool fits = spec.resize == RESIZE_SHORT_SIDE ? short_side_size(spec, width, height, out)
+                                                       : covering_size(spec, width, height, out);
+    if (!fits) return failed(GEOMETRY_SIZE_OUT_OF_RANGE);
     if (!corner(spec, seed, position, out)) return failed(GEOMETRY_CROP_OUTSIDE);
     return out;
 }

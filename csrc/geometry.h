@@ -12,7 +12,7 @@
 
 namespace fastload {
 
-enum { RESIZE_SHORT = 0, RESIZE_EXACT = 1, RESIZE_RANDOM = 2 };
+enum { RESIZE_SHORT = 0, RESIZE_EXACT = 1, RESIZE_RANDOM = 2, RESIZE_SHORT_SIDE = 3 };
 enum { CROP_CENTER = 0, CROP_RANDOM = 1, CROP_GIVEN = 2 };
 enum { FILTER_NEAREST = 0, FILTER_BILINEAR = 1, FILTER_BICUBIC = 2, FILTER_LANCZOS = 3 };
 enum { SCALED_NONE = 0, SCALED_FULL = 1, SCALED_HALF = 2 };
@@ -25,7 +25,8 @@ constexpr int MAX_RESIZED_SIDE = 1 << 20;  // a 1 x 65535 image that covers 256 
 struct ImageSpec {
     int width = 1, height = 1;                             // of the target, pixels, 1 to MAX_TARGET_SIDE
     int resize = RESIZE_SHORT;                             // RESIZE_*
-    int crop = CROP_CENTER;                                // CROP_*; CROP_GIVEN with RESIZE_SHORT only
+    int short_side = 0;                                    // of RESIZE_SHORT_SIDE, pixels, at least width and height
+    int crop = CROP_CENTER;                                // CROP_*; CROP_GIVEN with RESIZE_SHORT(_SIDE) only
     int crop_left = 0, crop_top = 0;                       // of CROP_GIVEN, in the resized image, pixels, not negative
     int filter = FILTER_BICUBIC;                           // FILTER_*
     int scaled = SCALED_HALF;                              // SCALED_*

@@ -14,16 +14,19 @@ namespace {
 
 using Int64s = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
-ImageSpec make_spec(int width, int height, int resize, int crop, int crop_left, int crop_top, int filter, int scaled,
-                    double scale_low, double scale_high, double ratio_low, double ratio_high, double xflip) {
+ImageSpec make_spec(int width, int height, int resize, int short_side, int crop, int crop_left, int crop_top,
+                    int filter, int scaled, double scale_low, double scale_high, double ratio_low, double ratio_high,
+                    double xflip) {
     const bool sides = width >= 1 && height >= 1 && width <= MAX_TARGET_SIDE && height <= MAX_TARGET_SIDE;
-    const bool codes = resize >= 0 && resize <= 2 && crop >= 0 && crop <= 2 && filter >= 0 && filter <= 3 &&
-                       scaled >= 0 && scaled <= 2 && crop_left >= 0 && crop_top >= 0;
+    const bool short_sides =
+        resize != RESIZE_SHORT_SIDE || (short_side >= width && short_side >= height && short_side <= MAX_TARGET_SIDE);
+    const bool codes = resize >= 0 && resize <= 3 && short_sides && crop >= 0 && crop <= 2 && filter >= 0 &&
+                       filter <= 3 && scaled >= 0 && scaled <= 2 && crop_left >= 0 && crop_top >= 0;
     const bool ranges = scale_low > 0 && scale_low <= scale_high && scale_high <= 1 && ratio_low > 0 &&
                         ratio_low <= ratio_high && std::isfinite(ratio_high) && xflip >= 0 && xflip <= 1;
     if (!sides || !codes || !ranges) throw py::value_error("ImageSpec: a value is out of range; use decode/spec.py");
-    return ImageSpec{width,  height,    resize,     crop,      crop_left,  crop_top, filter,
-                     scaled, scale_low, scale_high, ratio_low, ratio_high, xflip};
+    return ImageSpec{width,  height, resize,    short_side, crop,      crop_left,  crop_top,
+                     filter, scaled, scale_low, scale_high, ratio_low, ratio_high, xflip};
 }
 
 // A side beyond int is out of range all the same.
@@ -66,9 +69,9 @@ py::tuple geometries(const ImageSpec &spec, const Int64s &widths, const Int64s &
 void bind_geometry(py::module_ &module) {
     py::class_<ImageSpec>(module, "ImageSpec", "The C++ half of decode/spec.py's ImageSpec.")
         .def(py::init(&make_spec), py::kw_only(), py::arg("width"), py::arg("height"), py::arg("resize"),
-             py::arg("crop"), py::arg("crop_left"), py::arg("crop_top"), py::arg("filter"), py::arg("scaled"),
-             py::arg("scale_low"), py::arg("scale_high"), py::arg("ratio_low"), py::arg("ratio_high"),
-             py::arg("xflip"));
+             py::arg("short_side"), py::arg("crop"), py::arg("crop_left"), py::arg("crop_top"), py::arg("filter"),
+             py::arg("scaled"), py::arg("scale_low"), py::arg("scale_high"), py::arg("ratio_low"),
+             py::arg("ratio_high"), py::arg("xflip"));
     module.def("geometries", &geometries, py::arg("spec"), py::arg("widths"), py::arg("heights"), py::arg("seed"),
                py::arg("positions"));
     module.def(

@@ -79,8 +79,10 @@ class Image(Field):
         where `like` names the field that decides it.
     resize: "short": the image is scaled until it just covers `size`, and a crop is taken; "exact": the whole
         image is scaled to `size`, whatever that does to its aspect; "random": RandomResizedCrop with `scale`
-        and `ratio`.
-    crop: for resize="short": "center", "random", or (left, top) in pixels of the resized image.
+        and `ratio`; an integer: the short side becomes so many pixels, and a crop is taken, as torchvision's
+        Resize(int) and a crop of `size`, neither side of which may be larger.
+    crop: for resize="short" and an integer: "center", "random", or (left, top) in pixels of the resized
+        image.
     filter: antialiased "bicubic", "bilinear" or "lanczos"; "nearest" for masks.
     scaled: JPEG only. "half": decode at the smallest of 1/2, 1/4, 1/8 that is still at least twice the
         target; "full": at the smallest that is at least the target; None: at full size, exact.
@@ -96,7 +98,7 @@ class Image(Field):
     ext: str = "jpg;jpeg;png;webp;bmp;gif;tif;tiff;ppm"
     _: KW_ONLY
     size: int | tuple[int, int] | None = None
-    resize: str = "short"
+    resize: str | int = "short"
     crop: str | tuple[int, int] = "center"
     filter: str = "bicubic"
     scaled: str | None = "half"
@@ -110,22 +112,22 @@ class Image(Field):
     def __post_init__(self):
         super().__post_init__()
         self._keep("size", _size(self.size))
+        self._keep("resize", _resize(self.resize, self.size))
         self._keep("crop", _crop(self.crop))
         self._keep("scale", _range("scale", self.scale, 0.0, 1.0))
         self._keep("ratio", _range("ratio", self.ratio, 1 / MAX_SIDE, MAX_SIDE))
         self._keep("normalize", _normalize(self.normalize))
         self._keep("default", _colour(self.default))
-        _one_of("resize", self.resize, RESIZES)
         _one_of("filter", self.filter, FILTERS)
         _one_of("scaled", self.scaled, SCALINGS)
         if not isinstance(self.report, bool):
             raise ConfigError(f"Image(report={self.report!r}): give True or False.")
         if self.like is not None:
             self._check_like()
-        elif self.resize != "short" and self.crop != "center":
+        elif self.resize in ("exact", "random") and self.crop != "center":
             raise ConfigError(
-                f'Image(resize="{self.resize}", crop={self.crop!r}): only resize="short" leaves something '
-                "to crop; leave crop out."
+                f'Image(resize="{self.resize}", crop={self.crop!r}): only resize="short" and an integer '
+                "leave something to crop; leave crop out."
             )
 
     def _check_like(self):
@@ -265,6 +267,25 @@ def _size(size: Any) -> tuple[int, int] | None:
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ConfigError(f"Image(size={size!r}): a side must be 1 to {MAX_SIDE} pixels, as in size=256.")
     return height, width
+
+
+def _resize(resize: Any, size: tuple[int, int] | None) -> str | int:
+    """One of RESIZES, or the pixels of the short side, which `size` must fit into."""
+    if isinstance(resize, str) and resize in RESIZES:
+        return resize
+    side = _as_int(resize)
+    if side is None or not 1 <= side <= MAX_SIDE:
+        choice = ", ".join(repr(one) for one in RESIZES)
+        raise ConfigError(
+            f"Image(resize={resize!r}): give one of {choice}, or the short side, 1 to {MAX_SIDE} pixels."
+        )
+    if size is not None and max(size) > side:
+        raise ConfigError(
+            f"Image(size={size}, resize={side}): a crop of {size[0]} x {size[1]} pixels does not fit where "
+            f"the short side is {side}, and nothing is padded; give resize={max(size)} or more, or a smaller "
+            "size."
+        )
+    return side
 
 
 def _crop(crop: Any) -> str | tuple[int, int]:

@@ -36,6 +36,13 @@ def test_a_size_that_is_none_is_refused_with_the_way_out(size):
     "wrong",
     [
         {"resize": "long"},
+        {"resize": 0},
+        {"resize": -8},
+        {"resize": 65536},
+        {"resize": True},
+        {"resize": 8.0},
+        {"resize": (8, 8)},
+        {"resize": None},
         {"crop": "centre"},
         {"crop": (-1, 0)},
         {"crop": (1.5, 0)},
@@ -67,16 +74,37 @@ def test_a_wrong_setting_is_named_in_one_line(wrong):
     assert "\n" not in str(caught.value)
 
 
-def test_only_short_leaves_something_to_crop():
+def test_an_integer_is_the_short_side_and_size_must_fit_into_it():
+    for size in (8, (8, 8), (1, 8), (8, 1)):
+        assert Image(size=size, resize=8).resize == 8
+    assert type(Image(size=8, resize=np.int64(9)).resize) is int
+    assert Image(resize=8).resize == 8  # a size may come later, by dataclasses.replace
+    for size in (9, (9, 1), (1, 9)):
+        with pytest.raises(
+            ConfigError, match=r"Image\(size=.*, resize=8\): .* resize=9 or more, or a smaller"
+        ):
+            Image(size=size, resize=8)
+
+
+def test_only_short_and_an_integer_leave_something_to_crop():
     for resize in ("exact", "random"):
         with pytest.raises(ConfigError, match=f'resize="{resize}".*leave crop out'):
             Image(size=8, resize=resize, crop="random")
-    assert Image(size=8, crop=(3, 4)).crop == (3, 4)
+    for resize in ("short", 9):
+        for crop in ("center", "random", (3, 4)):
+            assert Image(size=8, resize=resize, crop=crop).crop == crop
 
 
 @pytest.mark.parametrize(
     "own",
-    [{"size": 8}, {"resize": "exact"}, {"crop": "random"}, {"scale": (0.5, 1.0)}, {"ratio": (1.0, 1.0)}],
+    [
+        {"size": 8},
+        {"resize": "exact"},
+        {"resize": 8},
+        {"crop": "random"},
+        {"scale": (0.5, 1.0)},
+        {"ratio": (1.0, 1.0)},
+    ],
 )
 def test_a_field_that_is_like_another_has_no_geometry_of_its_own(own):
     (name,) = own

@@ -11,6 +11,10 @@ The rules:
   exactly the target, the other round_half_even(side * scale), at least the target. The box is the whole
   image. Crop "center": left = (resized_w - width) // 2, top alike; "random": floor(u * (range + 1)) with the
   first two uniforms of block 0; (left, top): as given, and it must lie inside.
+- resize=an integer: torchvision's Resize(int) and CenterCrop or RandomCrop. The short side becomes exactly
+  that, the long one floor(resize * long / short); never less than the target, which `Image` sees to. The box
+  is the whole image. Crop "center": left = round_half_even((resized_w - width) / 2), top alike; the others as
+  for "short".
 - resize="exact": the whole image becomes the target; nothing is cropped.
 - resize="random": torchvision's RandomResizedCrop: ten tries (area in `scale`, log aspect in `ratio`,
   corner), try t taking the four uniforms of block t, then the largest centred box whose aspect is in
@@ -37,11 +41,12 @@ MAX_RESIZED_SIDE = 1 << 20  # a 1 x 65535 image that covers 256 x 256 would be 1
 TRIES = 10  # of RandomResizedCrop, as in torchvision
 
 _CODES = {
-    "resize": {"short": 0, "exact": 1, "random": 2},
+    "resize": {"short": 0, "exact": 1, "random": 2},  # an integer is _SHORT_SIDE
     "crop": {"center": 0, "random": 1},
     "filter": {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos": 3},
     "scaled": {None: 0, "full": 1, "half": 2},
 }
+_SHORT_SIDE = 3
 _GIVEN_CROP = 2
 _CROP_OUTSIDE, _SIZE_OUT_OF_RANGE = 1, 2
 
@@ -52,7 +57,7 @@ class ImageSpec:
 
     height: int  # of the target, pixels
     width: int
-    resize: str = "short"  # "short" | "exact" | "random"
+    resize: str | int = "short"  # "short" | "exact" | "random" | the short side, pixels
     crop: str | tuple[int, int] = "center"  # "center" | "random" | (left, top) in the resized image, pixels
     filter: str = "bicubic"  # "nearest" | "bilinear" | "bicubic" | "lanczos"
     scaled: str | None = "half"  # JPEG's scaled decoding: "half" | "full" | None, see `denominator`
@@ -93,10 +98,12 @@ class ImageSpec:
     def native(self) -> "_native.ImageSpec":
         """The same spec as the C++ struct."""
         left, top = (0, 0) if isinstance(self.crop, str) else self.crop
+        sized = isinstance(self.resize, int)
         return _native.ImageSpec(
             width=self.width,
             height=self.height,
-            resize=_CODES["resize"][self.resize],
+            resize=_SHORT_SIDE if sized else _CODES["resize"][self.resize],
+            short_side=self.resize if sized else 0,
             crop=_CODES["crop"][self.crop] if isinstance(self.crop, str) else _GIVEN_CROP,
             crop_left=left,
             crop_top=top,
@@ -148,7 +155,8 @@ def geometry(spec: ImageSpec, width: int, height: int, seed: int, position: int)
     box = (0.0, 0.0, float(width), float(height))
     if spec.resize == "exact":
         return Geometry(box, target, (0, 0, *target), flip)
-    resized = _covering_size(spec, width, height)
+    sized = isinstance(spec.resize, int)
+    resized = (_short_side_size if sized else _covering_size)(spec, width, height)
     left, top = _corner(spec, *resized, seed, position)
     return Geometry(box, resized, (left, top, *target), flip)
 
@@ -234,10 +242,26 @@ def _covering_size(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
         resized = spec.width, max(spec.height, round(height * (spec.width / width)))
     else:
         resized = max(spec.width, round(width * (spec.height / height))), spec.height
+    return _checked(resized, f"{width} x {height} pixels: to cover {spec.width} x {spec.height}")
+
+
+def _short_side_size(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
+    """The size (width, height) at which the short side is `spec.resize`.
+
+    Whole numbers: torchvision's int(resize * long / short) is the same wherever a double can tell an integer
+    from the next fraction, which is up to 2^53 / short, far above MAX_RESIZED_SIDE.
+    """
+    side = spec.resize
+    resized = (side, side * height // width) if width <= height else (side * width // height, side)
+    return _checked(resized, f"{width} x {height} pixels: with a short side of {side}")
+
+
+def _checked(resized: tuple[int, int], what: str) -> tuple[int, int]:
+    """`resized`, if no side is longer than MAX_RESIZED_SIDE; else a SampleError about an image of `what`."""
     if max(resized) > MAX_RESIZED_SIDE:
         raise SampleError(
-            f"an image of {width} x {height} pixels: to cover {spec.width} x {spec.height} it would become "
-            f"{resized[0]} x {resized[1]}, and a side may be {MAX_RESIZED_SIDE}"
+            f"an image of {what} it would become {resized[0]} x {resized[1]}, and a side may be "
+            f"{MAX_RESIZED_SIDE}"
         )
     return resized
 
@@ -246,6 +270,8 @@ def _corner(spec: ImageSpec, resized_w: int, resized_h: int, seed: int, position
     """Left and top of the crop in the resized image."""
     room_w, room_h = resized_w - spec.width, resized_h - spec.height
     if spec.crop == "center":
+        if isinstance(spec.resize, int):
+            return round(room_w / 2), round(room_h / 2)
         return room_w // 2, room_h // 2
     if spec.crop == "random":
         dice = _dice(seed, position, Purpose.CROP, 0)

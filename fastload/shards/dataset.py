@@ -22,6 +22,7 @@ from fastload import _native
 from fastload.errors import ConfigError, ShardError, SourceError
 
 from . import index
+from .files import Files
 from .index_file import IndexFile, Stamp
 from .select import Selection, selected_rows
 from .source import Container, find_containers
@@ -73,7 +74,7 @@ class Located:
 
 
 def open_dataset(
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Files | Sequence[str | Path | Files],
     *,
     cache_dir: str | Path | None = None,
     threads: int = 1,

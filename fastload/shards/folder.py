@@ -26,8 +26,7 @@ import numpy as np
 from fastload.errors import ShardError, SourceError, raise_if_foreign
 
 from .labels import labels_of_json
-from .rows import Rows, shown
-from .source import IMAGE_EXTENSIONS
+from .rows import IMAGE_EXTENSIONS, Rows, shown
 
 Stamp = list[tuple[str, int]]
 
@@ -70,6 +69,15 @@ def folder_changed(path: str, stamp: Stamp) -> bool:
     except OSError as error:
         raise_if_foreign(error)
         return True
+
+
+def time_of(status: os.stat_result, started_ns: int) -> int:
+    """When a folder was last changed, for its stamp; -1, which no folder has, if that was just now.
+
+    started_ns: when the look at it began.
+    """
+    settled = status.st_mtime_ns + _SETTLED_NS < started_ns
+    return status.st_mtime_ns if settled else -1
 
 
 class _Walk:
@@ -122,8 +130,7 @@ class _Walk:
             self.files.append((key, written.lower(), written, status.st_size))
 
     def _note_time(self, inner: bytes, status: os.stat_result) -> None:
-        settled = status.st_mtime_ns + _SETTLED_NS < self._started_ns
-        self.stamp.append((os.fsdecode(inner), status.st_mtime_ns if settled else -1))
+        self.stamp.append((os.fsdecode(inner), time_of(status, self._started_ns)))
 
 
 def _group(walk: _Walk, name: str) -> list[tuple[bytes, dict[bytes, tuple[bytes, int]]]]:

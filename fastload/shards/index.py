@@ -8,7 +8,8 @@ another takes over.
 An index beside its container ("published": NAME.flidx, to be copied with the data) is preferred and valid if
 the size and the checksum of the container's tail agree. One in the cache must agree in the time of the last
 change too, which a copy may change. A folder is unchanged if none of its folders has changed; a file that is
-overwritten in place changes no folder, so a reader must find the size that the index tells.
+overwritten in place changes no folder, so a reader must find the size that the index tells. A list of files
+is as a folder, but has an index in the cache only, and another list has another one.
 
 The work of a host is divided by file locks: each rank first builds its own share (every `local_world_size`-th
 missing index), then whatever nobody is at work on, then waits for the rest. The kernel drops the lock of a
@@ -33,6 +34,7 @@ from typing import Any
 from fastload import _native
 from fastload.errors import ConfigError, ShardError, SourceError, raise_if_foreign
 
+from .files import index_files
 from .folder import folder_changed, index_folder
 from .index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
 from .labels import labels_of_json
@@ -96,6 +98,8 @@ def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
     now."""
     for path, published in ((published_path(container), True), (cached_path(container, cache_dir), False)):
         index = None
+        if published and container.files is not None:
+            continue
         with contextlib.suppress(FileNotFoundError, IndexUnusableError):
             index = read_index(path)
         if index is None:
@@ -159,6 +163,10 @@ def changed(container: Container, stamp: Stamp) -> bool:
 def publish(container: Container) -> Path:
     """Indexes a container and writes the index beside it, to be copied with the data. Raises as build."""
     path = published_path(container)
+    if container.files is not None:
+        raise ConfigError(
+            f"{container.files!r}: the index of a list lies in the cache; pack the files instead."
+        )
     rows, stamp, classes = index_container(container)
     try:
         write_index(path, rows, stamp, classes)
@@ -179,6 +187,9 @@ def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None
 
 
 def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
+    if container.files is not None:
+        rows, folders, classes = index_files(container.files, container.path)
+        return rows, Stamp(folders=folders), classes
     if container.is_folder:
         rows, folders, classes = index_folder(container.path, container.name)
         return rows, Stamp(folders=folders), classes
@@ -210,8 +221,9 @@ def published_path(container: Container) -> Path:
 
 
 def cached_path(container: Container, cache_dir: Path) -> Path:
-    """One file a container: its own name, to be recognised, and a hash of where it lies."""
-    where = hashlib.blake2b(os.fsencode(container.path), digest_size=10).hexdigest()
+    """One file a container: its own name, to be recognised, and a hash of where it lies and what it lists."""
+    listed = f"\0{container.list_hash}".encode() if container.list_hash else b""
+    where = hashlib.blake2b(os.fsencode(container.path) + listed, digest_size=10).hexdigest()
     return Path(cache_dir) / f"{os.path.basename(container.path)[:100]}-{where}{INDEX_SUFFIX}"
 
 

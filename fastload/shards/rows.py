@@ -23,6 +23,7 @@ from fastload.errors import ShardError
 
 COPY_AGAIN = "Copy or download it again, or leave this shard out of the source."
 MAX_EXTENSIONS = 256
+IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"])
 _META = re.compile(rb"__[^/]*__($|/)", re.DOTALL)
 
 

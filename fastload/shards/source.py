@@ -1,8 +1,8 @@
 """From what a user calls the data to the containers that hold it.
 
-In: a path, a brace or glob pattern, or a list of them. Out: `Container`s in the order in which their samples
-count, each with its absolute path and the relative name by which messages and the fingerprint know it.
-Promised: nothing that was named is left out; a name that leads nowhere is a SourceError that says so.
+In: a path, a brace or glob pattern, `Files`, or a list of them. Out: `Container`s in the order in which their
+samples count, each with its absolute path and the relative name by which messages and the fingerprint know
+it. Promised: nothing that was named is left out; a name that leads nowhere is a SourceError that says so.
 
 A path that exists is taken literally, whatever characters it has. Braces expand in the order that they are
 written (`{00000..00031}`, `{train,val}`), globs (`*`, `?`, `[]`, `**`) in sorted order. A folder with tar or
@@ -15,13 +15,15 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from fastload.errors import ConfigError, SourceError, raise_if_foreign
 
-IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"])
+from .files import Files
+from .rows import IMAGE_EXTENSIONS
+
 INDEX_SUFFIX = ".flidx"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
@@ -29,11 +31,13 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 @dataclass(frozen=True)
 class Container:
     """path: absolute. name: relative to what all containers share. is_folder: a folder of images, else a tar
-    or zip."""
+    or zip. files: of a folder of which the samples are just these, and list_hash: 32 hex digits of them."""
 
     path: str
     name: str
     is_folder: bool
+    files: Files | None = field(default=None, compare=False, repr=False)
+    list_hash: str = ""
 
     @property
     def fingerprint_name(self) -> str:
@@ -42,23 +46,26 @@ class Container:
         return "" if self.is_folder else os.path.basename(self.path)
 
 
-def find_containers(source: str | Path | Sequence[str | Path]) -> list[Container]:
+def find_containers(source: str | Path | Files | Sequence[str | Path | Files]) -> list[Container]:
     """All containers of `source`, in order. Raises SourceError, ConfigError."""
     several = not isinstance(source, (str, os.PathLike))
     parts = list(source) if several and isinstance(source, Iterable) else [source]
     if not parts:
         raise SourceError("the source is an empty list. Name a tar, a zip, a folder or a pattern.")
-    found: list[tuple[str, bool]] = []
+    found: list[Container] = []
     for part in parts:
-        if not isinstance(part, (str, os.PathLike)):
+        if isinstance(part, Files):
+            path, list_hash = part.place()
+            found.append(Container(path, "", True, part, list_hash))
+        elif isinstance(part, (str, os.PathLike)):
+            found.extend(Container(path, "", is_folder) for path, is_folder in _expand(os.fspath(part)))
+        else:
             raise ConfigError(f"a source is a path or a list of paths, not {type(part).__name__} ({part!r}).")
-        found.extend(_expand(os.fspath(part)))
-    paths = [path for path, _ in found]
-    if len(set(paths)) < len(paths):
-        twice = next(path for i, path in enumerate(paths) if path in paths[:i])
+    if len(set(found)) < len(found):
+        twice = next(one.path for i, one in enumerate(found) if one in found[:i])
         raise ConfigError(f"{twice}: the source names this container twice. Name it once.")
-    root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [Container(path, os.path.relpath(path, root), is_folder) for path, is_folder in found]
+    root = os.path.commonpath([os.path.dirname(one.path) for one in found])
+    return [replace(one, name=os.path.relpath(one.path, root)) for one in found]
 
 
 def _expand(part: str) -> list[tuple[str, bool]]:

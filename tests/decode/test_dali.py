@@ -119,6 +119,7 @@ VIEWS = {
     "small boxes": {"height": 65, "width": 63, "resize": "random", "scale": (0.01, 0.05)},
     "random crop": {"height": 50, "width": 90, "crop": "random"},
     "given crop": {"height": 32, "width": 32, "crop": (0, 0)},
+    "short side": {"height": 90, "width": 77, "resize": 101},
     "enlarged": {"height": 801, "width": 800},
 }
 
@@ -262,8 +263,8 @@ def test_nearest_mixes_nothing_and_moves_nothing(make_stage, size, device):
     """
     ramp = np.arange(512 * 300 * 3, dtype=np.uint32).reshape(300, 512, 3).astype(np.uint8)
     blob = corpus.encode(ramp, "PNG")
-    for resize in ("short", "exact", "random"):
-        crop = "random" if resize == "short" else "center"
+    for resize in ("short", "exact", "random", max(size) + 3):
+        crop = "center" if resize in ("exact", "random") else "random"
         spec = ImageSpec(*size, resize, crop=crop, filter="nearest", xflip=0.5)
         pixels, _, _ = decoded(make_stage(spec, device), [blob] * 3)
         for mine, image in zip(pixels, reference([blob] * 3, spec), strict=True):

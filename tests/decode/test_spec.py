@@ -30,11 +30,11 @@ def random_specs(rng, n):
         height, width = (int(side) for side in rng.choice(ODD_SIDES[:-1], 2))
         scale = sorted(float(x) for x in rng.uniform(0.001, 1.0, 2))
         ratio = sorted(float(x) for x in np.exp(rng.uniform(-3, 3, 2)))
-        resize = ("short", "exact", "random")[i % 3]
+        resize = ("short", "exact", "random", max(height, width) + i % 5 * (i % 2) * 16)[i % 4]
         crop = "center"
-        if resize == "short":
-            crop = ("center", "random", tuple(int(x) for x in rng.integers(0, 40, 2)))[i // 3 % 3]
-        scaled = ("half", "full", None)[i % 4 % 3]
+        if resize not in ("exact", "random"):
+            crop = ("center", "random", tuple(int(x) for x in rng.integers(0, 40, 2)))[i // 4 % 3]
+        scaled = ("half", "full", None)[i % 3]
         xflip = (0.0, 0.5, 1.0)[i // 2 % 3]
         yield ImageSpec(height, width, resize, crop, "bicubic", scaled, tuple(scale), tuple(ratio), xflip)
 
@@ -46,7 +46,7 @@ def random_sides(rng, n):
 
 def test_the_twins_are_equal_bit_for_bit():
     rng, n, compared = np.random.default_rng(0), 240, 0
-    for i, spec in enumerate(random_specs(rng, 126)):
+    for i, spec in enumerate(random_specs(rng, 168)):
         widths, heights = random_sides(rng, n), random_sides(rng, n)
         positions = rng.integers(0, 2**62, n) if i % 2 else np.arange(n) * 3
         seed = (0, 1, 2**64 - 1)[i % 3]
@@ -55,12 +55,12 @@ def test_the_twins_are_equal_bit_for_bit():
         for name, one, other in zip(plain._fields, plain, native, strict=True):
             assert one.dtype == other.dtype and one.tobytes() == other.tobytes(), (name, spec)
         compared += int((plain.status == 0).sum())
-    assert compared > 20_000  # of 30,240: the rest are crops that do not fit, and images too long
+    assert compared > 27_000  # of 40,320: the rest are crops that do not fit, and images too long
 
 
 @pytest.mark.parametrize("side", [-1, 0, MAX_SOURCE_SIDE + 1, 2**31, 2**40])
 def test_the_twins_refuse_the_same_sides(side):
-    for spec in (ImageSpec(8, 8), ImageSpec(8, 8, resize="exact"), ImageSpec(8, 8, resize="random")):
+    for spec in (ImageSpec(8, 8, resize=resize) for resize in ("short", "exact", "random", 9)):
         for impl in ("plain", "native"):
             columns = geometries(spec, [side, 5, 5], [5, side, 5], 0, [0, 1, 2], impl=impl)
             assert columns.status.tolist() == [2, 2, 0]
@@ -90,6 +90,82 @@ def test_the_long_side_is_rounded_half_to_even():
     assert geometry(ImageSpec(2, 2), 5, 4, 0, 0).resized == (2, 2)  # 2.5
     assert geometry(ImageSpec(2, 2), 7, 4, 0, 0).resized == (4, 2)  # 3.5
     assert geometry(ImageSpec(256, 256), 500, 375, 0, 0).resized == (341, 256)  # 341.33
+
+
+def torchvision_view(width, height, side, crop_height, crop_width):
+    """Size after Resize(side) and corner of CenterCrop, line by line as torchvision 0.29 computes them."""
+    short, long = (width, height) if width <= height else (height, width)
+    new_short, new_long = side, int(side * long / short)
+    new_w, new_h = (new_short, new_long) if width <= height else (new_long, new_short)
+    crop_top = round((new_h - crop_height) / 2.0)
+    crop_left = round((new_w - crop_width) / 2.0)
+    return (new_w, new_h), (crop_left, crop_top)
+
+
+SHORT_SIDES = [(256, 224, 224), (256, 256, 256), (232, 224, 200), (64, 63, 1), (511, 255, 256), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("side, height, width", SHORT_SIDES)
+def test_an_integer_is_torchvisions_resize_and_center_crop(side, height, width):
+    spec, rng = ImageSpec(height, width, resize=side), np.random.default_rng(3)
+    pairs = [*np.argwhere(np.ones((40, 40), bool)) + 1, *np.stack([random_sides(rng, 2000)] * 2, 1)]
+    pairs += [*np.stack([random_sides(rng, 2000), random_sides(rng, 2000)], 1)]
+    odd_rooms = 0
+    for w, h in ((int(w), int(h)) for w, h in pairs):
+        resized, corner = torchvision_view(w, h, side, height, width)
+        if max(resized) > MAX_RESIZED_SIDE:
+            continue
+        got = geometry(spec, w, h, 0, 0)
+        assert (got.resized, got.crop) == (resized, (*corner, width, height)), (w, h)
+        assert got.box == (0, 0, w, h) and min(got.resized) == side
+        odd_rooms += (resized[0] - width) % 4 == 3 or (resized[1] - height) % 4 == 3
+    assert odd_rooms > 300  # rooms whose half is rounded up
+
+
+@pytest.mark.parametrize("side, height, width", SHORT_SIDES)
+def test_an_integer_agrees_with_torchvision_itself(side, height, width):
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    v2 = pytest.importorskip("torchvision.transforms.v2.functional._geometry")
+    spec, rng = ImageSpec(height, width, resize=side), np.random.default_rng(4)
+    for w, h in zip(random_sides(rng, 1000), random_sides(rng, 1000), strict=True):
+        w, h = int(w), int(h)
+        new_h, new_w = functional._compute_resized_output_size((h, w), [side])
+        if max(new_h, new_w) <= MAX_RESIZED_SIDE:
+            top, left = v2._center_crop_compute_crop_anchor(height, width, new_h, new_w)
+            got = geometry(spec, w, h, 0, 0)
+            assert (got.resized, got.crop[:2]) == ((new_w, new_h), (left, top))
+
+
+def test_an_integer_floors_the_long_side_where_short_rounds_it():
+    for size, expected in (((500, 375), (341, 256)), ((5, 3), (426, 256)), ((400, 300), (341, 256))):
+        assert geometry(ImageSpec(224, 224, resize=256), *size, 0, 0).resized == expected
+    assert geometry(ImageSpec(256, 256), 5, 3, 0, 0).resized == (427, 256)  # 426.67
+
+
+def test_an_integer_is_cropped_as_asked_and_refused_one_pixel_further():
+    assert geometry(ImageSpec(224, 200, resize=256, crop=(141, 32)), 500, 375, 0, 0).crop == (
+        141,
+        32,
+        200,
+        224,
+    )
+    for crop in ((142, 32), (141, 33)):
+        with pytest.raises(SampleError, match="does not fit into the resized image of 341 x 256"):
+            geometry(ImageSpec(224, 200, resize=256, crop=crop), 500, 375, 0, 0)
+    n = 3000
+    spec = ImageSpec(8, 7, resize=9, crop="random")
+    crops = geometries(spec, np.full(n, 12), np.full(n, 9), 3, np.arange(n)).crop
+    assert np.unique(crops, axis=0).tolist() == [[x, y, 7, 8] for x in range(6) for y in range(2)]
+
+
+def test_an_integer_that_makes_the_long_side_too_long_is_refused():
+    spec = ImageSpec(8, 8, resize=256)
+    assert geometry(spec, 4096, 1, 0, 0).resized == (MAX_RESIZED_SIDE, 256)
+    with pytest.raises(
+        SampleError, match="4097 x 1 pixels: with a short side of 256 it would become 1048832 x"
+    ):
+        geometry(spec, 4097, 1, 0, 0)
+    assert geometries(spec, [4096, 4097, 2**24], [1, 1, 1], 0, [0] * 3).status.tolist() == [0, 2, 2]
 
 
 def test_an_image_of_the_target_size_is_left_alone():
@@ -248,14 +324,13 @@ def test_a_spec_comes_from_a_field():
 
 
 def test_a_mask_shares_geometry_and_dice_but_not_the_filter():
-    image, mask = (
-        Image(size=64, resize="random", scale=(0.2, 1.0)),
-        Image("png", like="image", filter="nearest"),
-    )
-    one, other = ImageSpec.of(image, 0.5), ImageSpec.of(mask, 0.5, like=image)
-    assert (other.filter, other.scaled) == ("nearest", None)
-    for position in range(50):
-        assert geometry(one, 500, 375, 0, position) == geometry(other, 500, 375, 0, position)
+    mask = Image("png", like="image", filter="nearest")
+    views = {"resize": "random", "scale": (0.2, 1.0)}, {"resize": 99, "crop": "random"}
+    for image in (Image(size=64, **view) for view in views):
+        one, other = ImageSpec.of(image, 0.5), ImageSpec.of(mask, 0.5, like=image)
+        assert (other.filter, other.scaled) == ("nearest", None)
+        for position in range(50):
+            assert geometry(one, 500, 375, 0, position) == geometry(other, 500, 375, 0, position)
 
 
 def test_an_image_without_a_size_has_no_spec():
@@ -264,7 +339,8 @@ def test_an_image_without_a_size_has_no_spec():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"height": 0}, {"xflip": 1.5}, {"xflip": -0.1}, {"filter": "box"}, {"resize": 0}]
+    "wrong",
+    [{"height": 0}, {"xflip": 1.5}, {"xflip": -0.1}, {"filter": "box"}, {"resize": 0}, {"resize": 7}],
 )
 def test_a_spec_is_checked_on_construction(wrong):
     with pytest.raises(ConfigError):
@@ -281,6 +357,11 @@ def test_specs_are_values_that_pickle_with_and_without_their_native_half():
 def test_the_binding_refuses_what_has_no_geometry():
     with pytest.raises(ValueError, match="of one N"):
         _native.geometries(ImageSpec(8, 8).native, [1, 2], [1], 0, [0])
+    for side in (7, 65536):
+        with pytest.raises(ValueError, match="out of range"):
+            wrong = ImageSpec(8, 8)
+            object.__setattr__(wrong, "resize", side)
+            wrong.native  # noqa: B018
     with pytest.raises(ConfigError, match="seed=-1"):
         geometries(ImageSpec(8, 8), [1], [1], -1, [0])
     with pytest.raises(ConfigError, match="impl='fast'"):

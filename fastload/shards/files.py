@@ -1,0 +1,216 @@
+"""An explicit list of image files as one container: what the user writes, and the rows that it becomes.
+
+In: paths, in the order in which the samples shall count, and a label for each if there are any. Out: `Files`,
+a source for `fl.Loader`; and for the index its `Rows` and the stamp of the folders that the files lie in.
+Promised: sample i is paths[i], one file a sample: the same file listed twice is two samples, and so are a.jpg
+and a.png; nothing that was listed is left out. Files are never opened, and each folder is looked through
+once; 1.3 million files that are indexed already are opened in 2 seconds.
+
+A key is the path relative to the folder that all files share, without its last extension; so the fingerprint
+does not depend on where that folder lies, and is that of a folder source with the same samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastload.errors import ConfigError, SourceError, raise_if_foreign
+
+from .folder import Stamp, time_of
+from .rows import IMAGE_EXTENSIONS, Rows
+
+
+class Files:
+    """A list of image files as a source: sample i is the file `paths[i]`.
+
+        fl.Files(["photos/b.jpg", "photos/a.png"], labels=[0, 1], classes=["cat", "dog"])
+
+    paths: of files, absolute or relative to where the program runs when the source is opened; each ends in an
+        extension of an image. labels: a whole number for each, which answers fl.Int("cls"). classes: their
+        names; label i is called classes[i].
+
+    Raises ConfigError for what is no list of paths of images, and for labels that do not fit to it.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str | os.PathLike],
+        labels: Any = None,
+        classes: Iterable[str] | None = None,
+    ):
+        self.paths = _paths(paths)
+        if isinstance(classes, str) or not isinstance(classes, Iterable | None):
+            raise ConfigError(f"Files(classes={classes!r}): give a list of names, one for each label.")
+        self.classes = None if classes is None else tuple(str(name) for name in classes)
+        self.labels = None if labels is None else _labels(labels, len(self.paths), self.classes)
+        if self.classes is not None and self.labels is None:
+            raise ConfigError("Files(classes=...): classes are the names of labels; give labels too.")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __repr__(self) -> str:
+        labels = "" if self.labels is None else ", labels"
+        classes = "" if self.classes is None else f", {len(self.classes)} classes"
+        return f"Files({len(self)} files, the first {self.paths[0]!r}{labels}{classes})"
+
+    def absolute(self) -> list[bytes]:
+        """The absolute paths; links stay as they are. Raises ConfigError for a NUL byte in a name."""
+        joined = os.fsencode("\0".join(self.paths))
+        paths = joined.split(b"\0")
+        if len(paths) != len(self):
+            wrong = next(path for path in self.paths if "\0" in path)
+            raise ConfigError(f"Files: {wrong!r} holds a NUL byte, which no name of a file can. Correct it.")
+        homes = {home: _absolute_home(home) for home in set(map(_home, paths))}
+        if all(home == absolute for home, absolute in homes.items()):
+            return paths
+        return [homes[home] + path[len(home) :] for home, path in zip(map(_home, paths), paths, strict=True)]
+
+    def place(self) -> tuple[str, str]:
+        """(the folder that all files share, 32 hex digits of what is listed), as it is found right now."""
+        paths = self.absolute()
+        digest = hashlib.blake2b(b"files 1\0" + b"\0".join(paths), digest_size=16)
+        if self.labels is not None:
+            digest.update(b"\0labels\0" + self.labels.astype("<i4").tobytes())
+        digest.update(repr(self.classes).encode("utf-8", "surrogateescape"))
+        return os.fsdecode(os.path.commonpath(set(map(_home, paths)))), digest.hexdigest()
+
+
+def index_files(files: Files, root: str) -> tuple[Rows, Stamp, list[str] | None]:
+    """Rows, stamp and class names (or None) of a list whose files share the folder `root`.
+
+    Raises SourceError for a file that is not there, and a folder that cannot be listed.
+    """
+    paths = files.absolute()
+    try:
+        sizes, stamp = _look(paths, os.fsencode(root))
+    except OSError as error:
+        raise_if_foreign(error)
+        where = os.fsdecode(error.filename or root)
+        raise SourceError(
+            f"{where}: the folder cannot be listed ({error.strerror}). Check its permissions."
+        ) from error
+    size_bytes = np.fromiter(map(sizes.__getitem__, paths), np.int64, len(paths))
+    missing = np.flatnonzero(size_bytes < 0)
+    if missing.size:
+        others = f" (and {missing.size - 1} more of {len(paths)} are missing)" if missing.size > 1 else ""
+        raise SourceError(
+            f"{files.paths[missing[0]]}: fl.Files lists it, and there is no such file{others}. Correct the "
+            "list."
+        )
+    rows = _rows(paths, len(os.path.join(os.fsencode(root), b"")), size_bytes)
+    rows.labels = files.labels
+    return rows, stamp, None if files.classes is None else list(files.classes)
+
+
+def _paths(paths: Any) -> tuple[str, ...]:
+    if isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable):
+        raise ConfigError(f"Files({paths!r}): give a list of paths; a folder is a source of its own.")
+    try:
+        given = tuple(map(os.fspath, paths))
+    except TypeError as error:
+        raise ConfigError(f"Files: {error}. Give paths of files.") from None
+    if not given:
+        raise ConfigError("Files([]): the list is empty. Name at least one file.")
+    kinds = set(map(type, given))
+    if kinds != {str}:
+        if not all(issubclass(kind, str) for kind in kinds):
+            raise ConfigError("Files: a path is given as bytes. Turn it into a str, with os.fsdecode.")
+        given = tuple(map(str, given))
+    written = {path.rpartition(".")[2] for path in given}
+    unreadable = {text for text in written if text.lower() not in IMAGE_EXTENSIONS}
+    if unreadable:
+        wrong = next(path for path in given if path.rpartition(".")[2] in unreadable)
+        raise ConfigError(
+            f"Files: {wrong!r} ends in no extension of an image ({' '.join(sorted(IMAGE_EXTENSIONS))}). "
+            "Leave it out, or rename it."
+        )
+    return given
+
+
+def _labels(labels: Any, count: int, classes: tuple[str, ...] | None) -> np.ndarray:
+    """int32 [count]"""
+    numbers = np.asarray(labels)
+    if numbers.shape != (count,) or numbers.dtype.kind not in "iu":
+        raise ConfigError(
+            f"Files(labels=...): {numbers.dtype} of shape {list(numbers.shape)} for {count} files. Give a "
+            "whole number for each."
+        )
+    low, high = (-(2**31), 2**31) if classes is None else (0, len(classes))
+    outside = numbers[(numbers < low) | (numbers >= high)]
+    if outside.size:
+        whose = f"of the {high} classes" if classes is not None else "that fits int32"
+        raise ConfigError(f"Files(labels=...): {outside[0]} is no number {whose}. Correct it.")
+    return numbers.astype(np.int32)
+
+
+def _home(path: bytes) -> bytes:
+    """The folder of a file with the slash behind it: b"/d/" of b"/d/a.jpg", b"" of b"a.jpg"."""
+    return path[: path.rfind(b"/") + 1]
+
+
+def _absolute_home(home: bytes) -> bytes:
+    inner = os.path.abspath(home).strip(b"/")
+    return b"/" + inner + b"/" if inner else b"/"
+
+
+def _look(paths: list[bytes], root: bytes) -> tuple[dict[bytes, int], Stamp]:
+    """Path -> size in bytes, -1 of what is no file; and when each folder was last changed.
+
+    Folders are listed, for a file system over a network then sends sizes along, where a `stat` of each file
+    by its path asks it a million times; on a local disk that would be faster by half.
+    """
+    sizes = dict.fromkeys(paths, -1)
+    stamp: Stamp = []
+    started_ns = time.time_ns()
+    for home in dict.fromkeys(map(_home, paths)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            stamp.append((os.fsdecode(os.path.relpath(home, root)), time_of(os.stat(home), started_ns)))
+            with os.scandir(home) as entries:
+                for entry in entries:
+                    if entry.path in sizes:
+                        sizes[entry.path] = _size(entry)
+    return sizes, stamp
+
+
+def _size(entry: os.DirEntry) -> int:
+    try:
+        status = entry.stat()
+    except FileNotFoundError:  # a link that leads nowhere
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def _rows(paths: list[bytes], skipped: int, size_bytes: np.ndarray) -> Rows:
+    """One row a path, of which the first `skipped` bytes are those of the shared folder."""
+    parts = [path[skipped:].rpartition(b".") for path in paths]
+    keys = [key for key, _, _ in parts]
+    spellings = sorted({written for _, _, written in parts})
+    number = {written: place for place, written in enumerate(spellings)}
+    spelled = np.fromiter((number[written] for _, _, written in parts), np.int64, len(paths))
+    rows = Rows(
+        extensions=sorted({written.lower() for written in spellings}),
+        offset_bytes=[],
+        size_bytes=[],
+        key_end=np.cumsum(np.fromiter(map(len, keys), np.int64, len(keys))),
+        keys=b"".join(keys),
+        skipped={},
+        members_stop=0,
+    )
+    for extension in rows.extensions:
+        own = [written for written in spellings if written.lower() == extension]
+        place = np.full(len(spellings), -1, np.int64)
+        place[[number[written] for written in own]] = np.arange(len(own))
+        chosen = place[spelled]
+        rows.size_bytes.append(np.where(chosen < 0, np.int64(-1), size_bytes))
+        rows.offset_bytes.append(np.where(chosen < 0, np.int64(-1), np.int64(0)))
+        rows.spellings[extension] = (own, np.maximum(chosen, 0))
+    return rows
