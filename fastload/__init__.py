@@ -13,6 +13,7 @@ _HOME_OF = {
     "Dataset": "fastload.loader.dataset",
     "Augment": "fastload.augment.pipe",
     "Mixture": "fastload.shards.mixture",
+    "Files": "fastload.shards.files",
     "World": "fastload.world",
     "Image": "fastload.fields",
     "Int": "fastload.fields",
