@@ -25,6 +25,7 @@ from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 from fastload.errors import CursorError
 from fastload.loader.device import CpuDelivery
 from fastload.loader.torch_loader import StatefulLoader
+from fastload.loader.worker_state import Carried, MapSource
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:neither the dataset nor its iterator"),
@@ -428,6 +429,31 @@ def test_one_by_one_too_the_state_of_a_map_style_dataset_is_of_each_worker():
     whole = epoch(make())
     batches, state = after(make, 3)
     assert batches + rest_of(make, state) == whole
+
+
+class Live(Counting):
+    """Its state_dict gives what it goes on writing to."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+
+def test_a_state_on_its_way_from_a_worker_is_a_copy():
+    """torch's queue pickles it in a thread of its own, while the worker reads on."""
+    dataset = Live()
+    state = MapSource(dataset).state()
+    dataset.seen.append(1)
+    assert state["dataset"] == {"seen": []}
+
+
+def test_of_what_a_worker_sends_the_batch_is_pinned(monkeypatch):
+    monkeypatch.setattr("fastload.loader.worker_state.pin_memory", lambda batch: ("pinned", batch))
+    pinned = Carried([1], 3, {"at": 2}).pin_memory()
+    assert (pinned.batch, pinned.worker, pinned.state) == (("pinned", [1]), 3, {"at": 2})
 
 
 @pytest.mark.parametrize("context", ["spawn", "forkserver"])
