@@ -491,6 +491,12 @@ def test_states_are_loaded_in_this_order_dataset_iterator(loader_class):
     assert again.dataset.calls[:3] == ["load dataset", "iter", "load iterator"]
 
 
+@workers
+def test_a_dataset_that_is_its_own_iterator_is_saved_once(num_workers):
+    _, state = after(maker(StatefulLoader, "own iterator", num_workers), 1)
+    assert state["workers"][0] == {"dataset": None, "iterator": {"at": 4}, "ended": False, "after": None}
+
+
 @both
 @pytest.mark.parametrize("dataset_class", [Counting, CountingMany])
 @pytest.mark.parametrize("num_workers", [0, 3])
