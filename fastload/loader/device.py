@@ -161,7 +161,7 @@ class CudaDelivery:
         elif isinstance(value, Mapping):
             for one in value.values():
                 yield from self._tensors(one)
-        elif isinstance(value, (tuple, list)):
+        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
             for one in value:
                 yield from self._tensors(one)
         elif callable(getattr(value, "to", None)):

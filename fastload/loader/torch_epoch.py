@@ -227,7 +227,7 @@ class _Once:
 
 
 def _source_of(loader: DataLoader) -> MapSource | IterableSource | None:
-    """The keeper of the dataset's state; None where it has none, and for datapipes, whose graph torch keeps."""
+    """The keeper of the dataset's state; None where there is none, and for datapipes: torch knows them."""
     dataset = loader.dataset
     if isinstance(dataset, (IterDataPipe, MapDataPipe)):
         return None

@@ -3,6 +3,7 @@
 Without a GPU the copies run against a stand-in for torch.cuda that records what it is asked for.
 """
 
+import collections
 import contextlib
 import sys
 import threading
@@ -125,6 +126,43 @@ def test_a_gpu_gets_all_tensors_of_a_batch_and_the_training_stream_waits_for_the
     assert cuda.waited == [delivered.done]
     assert delivered.done.recorded_on == "own stream"
     assert moved["image"].streams == moved["arrays"]["latent"].streams == [cuda.current]
+
+
+class Titled(collections.UserDict):
+    """A mapping with an attribute of its own, as a tokenizer's."""
+
+    title = "none"
+
+
+class Graph:
+    """An object that moves itself, and keeps its tensors to itself."""
+
+    def __init__(self, nodes):
+        self.nodes = nodes
+
+    def to(self, device, non_blocking=False):
+        return Graph(self.nodes.to(device, non_blocking=non_blocking))
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+def test_tensors_in_containers_come_to_the_gpu_and_the_containers_stay_what_they_are(cuda):
+    """Those that torch's pin_memory knows, and objects that have `to`."""
+    titled = Titled(latent=fake(5))
+    titled.title = "mine"
+    numbers = collections.UserList([fake(6), "text"])
+    batch = [fake(1), (fake(2), b"bytes"), Point(fake(3), 4), titled, numbers, range(2), Graph(fake(7)), None]
+    there = CudaDelivery("cuda:0")
+    moved = there.hand_over(there.deliver(batch, lambda batch: batch))
+    assert [type(one) for one in moved] == [type(one) for one in batch[:5]] + [list, Graph, type(None)]
+    assert (moved[1][1], moved[2].y, moved[4][1], moved[5]) == (b"bytes", 4, "text", [0, 1])
+    assert moved[3].title == "mine" and batch[3]["latent"].place is None
+    tensors = [moved[0], moved[1][0], moved[2].x, moved[3]["latent"], moved[4][0], moved[6].nodes]
+    assert [int(one) for one in tensors] == [1, 2, 3, 5, 6, 7]
+    for tensor in tensors:
+        assert (tensor.place, tensor.streams) == ("cuda:0", [cuda.current])
+    assert there.counters()["copied_bytes"] == 5 * 8  # what moves itself is not counted
 
 
 def test_a_batch_is_finished_on_the_device_and_the_own_stream(cuda):

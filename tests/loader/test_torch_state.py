@@ -25,6 +25,7 @@ from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 from fastload.errors import CursorError
 from fastload.loader.device import CpuDelivery
 from fastload.loader.torch_loader import StatefulLoader
+from fastload.loader.worker_state import Carried, MapSource
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:neither the dataset nor its iterator"),
@@ -307,6 +308,36 @@ def test_a_state_after_the_end_is_the_beginning_of_the_next_epoch(loader_class, 
     assert len(resumed[1]) == len(whole[0])
 
 
+class CountsEpochs(OwnPlace):
+    """Its order depends on how many of its epochs have ended."""
+
+    ended = 0
+
+    def __iter__(self):
+        yield from (100 * self.ended + one for one in super().__iter__())
+        self.ended += 1
+
+    def state_dict(self):
+        return {"at": self.at, "ended": self.ended}
+
+    def load_state_dict(self, state):
+        self.at, self.ended = state["at"], state["ended"]
+
+
+@workers
+@pytest.mark.parametrize("own", [RandomSampler, CountsEpochs])
+def test_a_sampler_of_yours_begins_the_next_epoch_where_it_left_the_last(own, num_workers):
+    def make():
+        sampler = CountsEpochs(6) if own is CountsEpochs else RandomSampler(range(6), generator=generator())
+        return StatefulLoader(Numbers(999), 2, sampler=sampler, num_workers=num_workers)
+
+    loader = make()
+    epochs = [epoch(loader) for _ in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    _, state = after(make, 3, finish=True)
+    assert rest_of(make, state, epochs=2) == epochs[1:]
+
+
 @both
 @workers
 @pytest.mark.parametrize("case", ["sequential", "iterator's state", "no state"])
@@ -398,6 +429,58 @@ def test_a_state_does_not_change_with_what_follows(loader_class, num_workers):
     assert state == before
 
 
+class OwnStream:
+    """A way to a device that only writes down what it is asked for."""
+
+    stream = "own"
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def deliver(self, batch, finish):
+        self.calls.append(("deliver", plain(batch)))
+        return finish(batch)
+
+    def hand_over(self, delivered):
+        self.calls.append(("hand over", plain(delivered)))
+        return delivered
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    calls = []
+    monkeypatch.setattr("fastload.loader.torch_loader.resolve_device", lambda device: device)
+    monkeypatch.setattr("fastload.loader.torch_loader.delivery", lambda device: OwnStream(calls))
+    return calls
+
+
+def wreck(state):
+    for one in state.values() if isinstance(state, dict) else state:
+        if isinstance(one, (dict, list)):
+            wreck(one)
+    state.clear()
+
+
+@pytest.mark.parametrize("device", [None, "cuda"])
+@workers
+def test_what_you_do_to_a_state_does_not_reach_the_loader(calls, num_workers, device):
+    for case in ("iterator's state", "own place", "shuffled"):
+        make = maker(StatefulLoader, case, num_workers, device=device)
+        loader = make()
+        iterator = iter(loader)
+        next(iterator)
+        state = loader.state_dict()
+        before = copy.deepcopy(state)
+        again = make()
+        again.load_state_dict(state)
+        wreck(state)
+        assert state == {}
+        assert loader.state_dict() == before
+        state = again.state_dict()
+        wreck(state)
+        assert epoch(again) == [plain(batch) for batch in iterator]
+
+
 @both
 def test_states_are_loaded_in_this_order_dataset_iterator(loader_class):
     loader = loader_class(Order(), 2)
@@ -406,6 +489,12 @@ def test_states_are_loaded_in_this_order_dataset_iterator(loader_class):
     again.load_state_dict(loader.state_dict())
     assert [one.tolist() for one in again] == [[2, 3], [4, 5]]
     assert again.dataset.calls[:3] == ["load dataset", "iter", "load iterator"]
+
+
+@workers
+def test_a_dataset_that_is_its_own_iterator_is_saved_once(num_workers):
+    _, state = after(maker(StatefulLoader, "own iterator", num_workers), 1)
+    assert state["workers"][0] == {"dataset": None, "iterator": {"at": 4}, "ended": False, "after": None}
 
 
 @both
@@ -428,6 +517,48 @@ def test_one_by_one_too_the_state_of_a_map_style_dataset_is_of_each_worker():
     whole = epoch(make())
     batches, state = after(make, 3)
     assert batches + rest_of(make, state) == whole
+
+
+class Live(Counting):
+    """Its state_dict gives what it goes on writing to."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+
+def test_a_state_on_its_way_from_a_worker_is_a_copy():
+    """torch's queue pickles it in a thread of its own, while the worker reads on."""
+    dataset = Live()
+    state = MapSource(dataset).state()
+    dataset.seen.append(1)
+    assert state["dataset"] == {"seen": []}
+
+
+def test_of_what_a_worker_sends_the_batch_is_pinned(monkeypatch):
+    monkeypatch.setattr("fastload.loader.worker_state.pin_memory", lambda batch: ("pinned", batch))
+    pinned = Carried([1], 3, {"at": 2}).pin_memory()
+    assert (pinned.batch, pinned.worker, pinned.state) == (("pinned", [1]), 3, {"at": 2})
+
+
+@both
+@pytest.mark.parametrize("num_workers", [0, 2, 3])
+def test_a_map_style_dataset_s_state_is_found_again_from_a_resumed_run(loader_class, num_workers):
+    def make():
+        return loader_class(Counting(17), 2, num_workers=num_workers)
+
+    whole = epoch(make())
+    state = after(make, 1)[1]
+    for step in (1, 3, 5):
+        loader = make()
+        loader.load_state_dict(state)
+        iterator = iter(loader)
+        assert [next(iterator), next(iterator)] == whole[step : step + 2]
+        state = loader.state_dict()
+    assert rest_of(make, state) == whole[7:]
 
 
 @pytest.mark.parametrize("context", ["spawn", "forkserver"])
@@ -666,31 +797,6 @@ def test_a_dataset_that_does_not_fit_is_an_error(saved, now, message):
     assert "\n" not in str(caught.value)
 
 
-class OwnStream:
-    """A way to a device that only writes down what it is asked for."""
-
-    stream = "own"
-
-    def __init__(self, calls):
-        self.calls = calls
-
-    def deliver(self, batch, finish):
-        self.calls.append(("deliver", plain(batch)))
-        return finish(batch)
-
-    def hand_over(self, delivered):
-        self.calls.append(("hand over", plain(delivered)))
-        return delivered
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    calls = []
-    monkeypatch.setattr("fastload.loader.torch_loader.resolve_device", lambda device: device)
-    monkeypatch.setattr("fastload.loader.torch_loader.delivery", lambda device: OwnStream(calls))
-    return calls
-
-
 def test_on_a_device_one_batch_is_on_its_way_while_the_last_is_used(calls):
     iterator = iter(StatefulLoader(Numbers(3), None, device="cuda"))
     assert calls == []
@@ -713,6 +819,25 @@ def test_on_a_device_the_state_is_that_of_the_batch_delivered(calls, case, num_w
         assert rest_of(make, state) == whole[step:], step
     _, state = after(make, len(whole), finish=True)
     assert state["finished"]
+
+
+class Interrupted(Numbers):
+    interrupted = False
+
+    def __getitem__(self, index):
+        if index == 1 and not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        return index
+
+
+def test_on_a_device_an_interrupt_loses_no_batch(calls):
+    loader = StatefulLoader(Interrupted(4), None, device="cuda")
+    iterator = iter(loader)
+    with pytest.raises(KeyboardInterrupt):
+        next(iterator)
+    assert rest_of(lambda: StatefulLoader(Numbers(4), None), loader.state_dict()) == [0, 1, 2, 3]
+    assert next(iterator) == 0
 
 
 def test_on_a_device_an_error_comes_at_its_batch_and_iteration_goes_on(calls):

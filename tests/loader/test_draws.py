@@ -1,0 +1,276 @@
+"""A sampler's place is saved after each draw and found again, whatever the sampler draws from."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from fastload.errors import CursorError
+from fastload.loader.draws import Draws, generator_state, is_stateful, pass_over, set_generator
+
+
+class Shuffled:
+    """Draws its whole order from a global generator, when asked for its iterator or with the first draw."""
+
+    def __init__(self, source, eager):
+        self.source, self.eager = source, eager
+
+    def order(self):
+        if self.source == "random":
+            return random.sample(range(9), 9)
+        return (np.random.permutation(9) if self.source == "numpy" else torch.randperm(9)).tolist()
+
+    def __iter__(self):
+        return iter(self.order()) if self.eager else self.lazy()
+
+    def lazy(self):
+        yield from self.order()
+
+
+class Both(Shuffled):
+    """Draws once when asked for its iterator, and again with the first draw."""
+
+    def __iter__(self):
+        first = self.order()
+        return (10 * one + two for one, two in zip(first, self.lazy(), strict=True))
+
+
+class OwnPlace:
+    """Goes on where it is, and rewinds with its end."""
+
+    at = 0
+
+    def __iter__(self):
+        while self.at < 9:
+            self.at += 1
+            yield self.at - 1
+        self.at = 0
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+class Stays(OwnPlace):
+    """As torchdata's: remembers where it was at the end, and only a load makes it go on from there."""
+
+    def __init__(self):
+        self.next_at = None
+
+    def __iter__(self):
+        self.at, self.next_at = self.next_at or 0, None
+        while self.at < 9:
+            self.at += 1
+            yield self.at - 1
+
+    def load_state_dict(self, state):
+        self.next_at = state["at"]
+
+
+class OwnIterator:
+    def __iter__(self):
+        return Walk()
+
+
+class Walk(OwnPlace):
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.at == 9:
+            raise StopIteration
+        self.at += 1
+        return self.at - 1
+
+
+def generator():
+    return torch.Generator().manual_seed(5)
+
+
+SAMPLERS = {
+    "list": lambda: [5, 3, 3, 8],
+    "sequential": lambda: SequentialSampler(range(9)),
+    "random": lambda: RandomSampler(range(9)),
+    "replacement": lambda: RandomSampler(range(99), True, 70),
+    "generator": lambda: RandomSampler(range(9), generator=generator()),
+    "longer": lambda: RandomSampler(range(3), num_samples=8, generator=generator()),
+    "weighted": lambda: WeightedRandomSampler([1.0] * 9, 9, generator=generator()),
+    "subset": lambda: SubsetRandomSampler(range(9), generator=generator()),
+    "distributed": lambda: DistributedSampler(range(9), 2, 1),
+    "batches": lambda: BatchSampler(RandomSampler(range(9), generator=generator()), 2, False),
+    "batches of global": lambda: BatchSampler(RandomSampler(range(9)), 2, True),
+    "batches of own place": lambda: BatchSampler(OwnPlace(), 3, True),
+    "own place": OwnPlace,
+    "stays": Stays,
+    "own iterator": OwnIterator,
+    **{
+        f"{source}, {how}": lambda source=source, how=how: Shuffled(source, how == "eager")
+        for source in ("random", "numpy", "torch")
+        for how in ("eager", "lazy")
+    },
+    "twice": lambda: Both("numpy", False),
+}
+each = pytest.mark.parametrize("name", SAMPLERS)
+
+
+def seed(number):
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def global_states():
+    return [generator_state(None), random.getstate(), np.random.get_state()[1].tolist()]
+
+
+@each
+@pytest.mark.parametrize("between", [False, True])
+def test_from_every_place_come_the_rest_of_the_draws(name, between):
+    """between: the global generators are used between iter() and the first draw, as for workers' seeds."""
+
+    def begun():
+        seed(1)
+        draws = Draws(SAMPLERS[name]())
+        if between:
+            draws.begin()
+            seed(3)
+        return draws
+
+    whole = list(begun())
+    for taken in range(len(whole) + 1):
+        draws = begun()
+        assert [next(draws) for _ in range(taken)] == whole[:taken]
+        state = json.loads(json.dumps(draws.state()))
+        seed(2 if taken else 3 if between else 1)  # what was not drawn yet, the generators of now decide
+        if not taken and not between:
+            continue
+        before = global_states()
+        again = Draws(SAMPLERS[name](), state)
+        assert again.state() == state
+        assert list(again) == whole[taken:], taken
+        if taken:
+            assert global_states() == before
+
+
+@each
+def test_a_place_can_be_saved_from_a_restored_one(name):
+    seed(1)
+    draws = Draws(SAMPLERS[name]())
+    whole = [next(draws), next(draws)]
+    state = draws.state()
+    whole += draws
+    seed(2)
+    for step in range(2, len(whole)):
+        again = Draws(SAMPLERS[name](), state)
+        assert next(again) == whole[step]
+        state = again.state()
+        assert state["taken"] == step + 1
+    assert list(Draws(SAMPLERS[name](), state)) == []
+
+
+@each
+def test_a_state_does_not_change_with_later_draws(name):
+    draws = Draws(SAMPLERS[name]())
+    next(draws)
+    state = draws.state()
+    before = json.dumps(state)
+    next(draws)
+    assert json.dumps(state) == before
+
+
+@each
+def test_a_sampler_is_passed_over_to_where_its_iteration_left_it(name):
+    seed(1)
+    sampler = SAMPLERS[name]()
+    draws = Draws(sampler)
+    list(draws)
+    state = draws.state()
+    seed(4)
+    following = list(Draws(sampler))
+    again = SAMPLERS[name]()
+    pass_over(again, state)
+    seed(4)
+    assert list(Draws(again)) == following
+
+
+def test_nothing_is_asked_of_a_sampler_before_the_first_draw_or_begin():
+    class Asked:
+        asked = 0
+
+        def __iter__(self):
+            self.asked += 1
+            return iter([1])
+
+    sampler = Asked()
+    draws = Draws(sampler)
+    assert draws.state() is None
+    assert iter(draws) is draws
+    assert sampler.asked == 0
+    draws.begin()
+    assert (sampler.asked, next(draws), sampler.asked) == (1, 1, 1)
+
+
+def test_the_place_of_a_sampler_that_has_not_begun_is_its_own_state():
+    sampler = OwnPlace()
+    sampler.at = 4
+    assert list(Draws(OwnPlace(), Draws(sampler).state())) == [4, 5, 6, 7, 8]
+
+
+def test_the_epoch_of_a_sampler_is_part_of_its_place():
+    sampler = DistributedSampler(range(9), 2, 1)
+    sampler.set_epoch(3)
+    draws = Draws(sampler)
+    next(draws)
+    again = DistributedSampler(range(9), 2, 1)
+    assert list(Draws(again, draws.state())) == list(draws)
+    assert again.epoch == 3
+    told = DistributedSampler(range(9), 2, 1)
+    told.set_epoch(4)
+    pass_over(told, draws.state())
+    assert told.epoch == 4
+
+
+def test_a_sampler_that_has_become_shorter_is_an_error():
+    draws = Draws([1, 2, 3])
+    list(draws)
+    with pytest.raises(
+        CursorError, match=r"saved after 3 draws, and the sampler makes 1 now\. Use"
+    ) as caught:
+        next(Draws([1], draws.state()))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sampler", [OwnPlace(), OwnIterator()])
+def test_a_sampler_without_a_state_cannot_be_given_one(sampler):
+    draws = Draws(sampler)
+    next(draws)
+    with pytest.raises(
+        CursorError, match=r"list has no load_state_dict\. Use the sampler that it was saved with"
+    ):
+        next(Draws([1, 2], draws.state()))
+
+
+def test_a_state_needs_both_of_its_methods():
+    assert is_stateful(OwnPlace()) and is_stateful(torch.nn.Linear(1, 1))
+    assert not is_stateful([]) and not is_stateful(None)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_generator_goes_on_where_its_text_says(own):
+    one = generator() if own else None
+    state = generator_state(one)
+    drawn = torch.rand(3, generator=one)
+    set_generator(one, state)
+    assert torch.equal(torch.rand(3, generator=one), drawn)
