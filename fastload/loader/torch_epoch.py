@@ -135,9 +135,7 @@ class Epoch:
         workers = list(self._workers)
         if not self.num_workers:
             workers = [None if self._source is None else self._source.state()]
-        now = None
-        if self._generator is not None and (self.finished or self._start is None):
-            now = generator_state(self._generator)
+        now = None if self._generator is None else generator_state(self._generator)
         return {
             "version": VERSION,
             "kind": "iterable" if self._iterable else "map",

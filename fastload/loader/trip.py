@@ -104,7 +104,7 @@ def wait_seconds(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise BatchTimeoutError(
-            "a batch took longer than timeout_seconds (timeout= of DataLoader): look at loader.stats() for the "
-            "slow stage, and at the file system, or allow more time."
+            "a batch took longer than timeout_seconds (timeout= of DataLoader): look at loader.stats() for "
+            "the slow stage, and at the file system, or allow more time."
         )
     return min(left, WAIT_SECONDS)

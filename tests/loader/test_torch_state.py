@@ -821,6 +821,23 @@ def test_on_a_device_the_state_is_that_of_the_batch_delivered(calls, case, num_w
     assert state["finished"]
 
 
+def test_an_iteration_of_which_nothing_was_taken_leaves_the_generator_as_it_was_saved():
+    """Trainers call iter() before they know whether they need it."""
+
+    def made(seed):
+        return StatefulLoader(Numbers(9), 2, shuffle=True, generator=torch.Generator().manual_seed(seed))
+
+    loader = made(3)
+    iterator = iter(loader)
+    next(iterator)
+    state = loader.state_dict()
+    expected = epoch(loader)
+    again = made(3)
+    again.load_state_dict(state)
+    iter(again)
+    assert epoch(again) == expected
+
+
 class Interrupted(Numbers):
     interrupted = False
 

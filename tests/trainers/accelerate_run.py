@@ -60,7 +60,7 @@ def main() -> None:
     for step in (*SAVED_AFTER, len(loader)):
         found[f"from step {step}"] = train(given, None, None, out / "whole" / f"step-{step}", step)[0]
     if accelerator.num_processes > 1:
-        found["sampled"] = train(given, out / "sampled", sampler(accelerator))[0]
+        found["sampled whole"] = train(given, out / "sampled", sampler(accelerator))[0]
         for step in (*SAVED_AFTER, len(loader)):
             resume = out / "sampled" / f"step-{step}"
             found[f"sampled from step {step}"] = train(given, None, sampler(accelerator), resume, step)[0]

@@ -6,6 +6,7 @@ python -m tests.trainers.lightning_run --shards DIR --out DIR
 import argparse
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -15,7 +16,7 @@ from torch.utils.data import DistributedSampler
 
 import fastload as fl
 from tests.distributed.rank import add_rank_arguments, ends_after
-from tests.trainers.seen import FIELDS, Seen, train_loader, who_loaded, write
+from tests.trainers.seen import FIELDS, Seen, torch_loader, train_loader, who_loaded, write
 
 EPOCHS = 3
 MOST_SECONDS = 100
@@ -39,9 +40,7 @@ class Model(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
-def fit(
-    given, folder, sampler=None, resume=None, shuffle=True, **arguments
-) -> tuple[Model, lightning.Trainer]:
+def fit(given, folder, loader, resume=None, **arguments) -> tuple[Model, lightning.Trainer]:
     """A training, whole or from a checkpoint on; step checkpoints go to `folder`."""
     model = Model()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -60,10 +59,11 @@ def fit(
         ],
         **{"max_epochs": EPOCHS, **arguments},
     )
-    loader = train_loader(given.shards, sampler, shuffle)
     validation = fl.DataLoader(fl.Dataset(given.shards, FIELDS), 4)
     trainer.fit(model, loader, validation, ckpt_path=resume)
-    assert trainer.train_dataloader is loader  # Lightning has not made one of its own
+    # Lightning has not made one of its own; of a torch DataLoader it does, for its sampler.
+    assert trainer.train_dataloader is loader or isinstance(loader, fl.DataLoader)
+    assert type(trainer.train_dataloader) is type(loader)
     return model, trainer
 
 
@@ -76,52 +76,36 @@ def main() -> None:
     ends_after(MOST_SECONDS)
     warnings.simplefilter("ignore")
     out = Path(given.out)
-    model, trainer = fit(given, out / "whole")
-    found = {
-        "whole": model.trained.steps,
-        "validated": model.validated.steps,
-        "who": who_loaded(trainer.train_dataloader),
-    }
-    steps = len(found["whole"]) // EPOCHS
-    for name, checkpoint in {
-        "from a step": out / "whole" / f"step={SAVED_AFTER}.ckpt",
-        "from an epoch's end": out / "whole" / "ends" / "epoch=0.ckpt",
-    }.items():
-        again, _ = fit(given, out / name.replace(" ", "-"), resume=checkpoint)
-        found[name] = again.trained.steps
+    own = partial(train_loader, given.shards)
+    found, trainer = resumed(given, out / "own", own, "")
+    found["who"] = who_loaded(trainer.train_dataloader)
+    found |= resumed(given, out / "torch", torch_loader, "torch's ")[0]
     if trainer.world_size > 1:
-        found |= of_a_sampler(given, out)
+        # torch's DistributedSampler splits the samples instead of World.
+        sampled = lambda: own(DistributedSampler(range(44), seed=4))  # noqa: E731
+        found |= resumed(given, out / "sampled", sampled, "sampled ")[0]
     else:
-        stopped, trainer = fit(given, out / "stopped", max_steps=steps + 1)
-        trainer.save_checkpoint(out / "stopped" / "last.ckpt")
-        again, _ = fit(given, out / "again", resume=out / "stopped" / "last.ckpt")
+        steps = len(found["whole"]) // EPOCHS
+        stopped, stopped_trainer = fit(given, out / "stopped", own(), max_steps=steps + 1)
+        stopped_trainer.save_checkpoint(out / "stopped" / "last.ckpt")
+        again, _ = fit(given, out / "again", own(), resume=out / "stopped" / "last.ckpt")
         found["stopped by max_steps"] = stopped.trained.steps + again.trained.steps
-        in_order, _ = fit(given, out / "overfit", shuffle=False, max_epochs=2, overfit_batches=2)
+        in_order, _ = fit(given, out / "overfit", own(shuffle=False), max_epochs=2, overfit_batches=2)
         found["overfit"] = in_order.trained.steps
     write(given.out, trainer.global_rank, found)
 
 
-def of_a_sampler(given, out: Path) -> dict:
-    """The same with torch's DistributedSampler, which splits the samples instead of World."""
-    sampler = DistributedSampler(range(44), seed=4)
-    whole, _ = fit(given, out / "sampled", sampler)
-    again, _ = fit(
-        given,
-        out / "sampled-again",
-        DistributedSampler(range(44), seed=4),
-        resume=out / "sampled" / f"step={SAVED_AFTER}.ckpt",
-    )
-    end, _ = fit(
-        given,
-        out / "sampled-end",
-        DistributedSampler(range(44), seed=4),
-        resume=out / "sampled" / "ends" / "epoch=0.ckpt",
-    )
-    return {
-        "sampled": whole.trained.steps,
-        "sampled from a step": again.trained.steps,
-        "sampled from an epoch's end": end.trained.steps,
-    }
+def resumed(given, folder: Path, make_loader, name: str) -> tuple[dict, lightning.Trainer]:
+    """A whole training, and those that go on from its checkpoints of a step and of an epoch's end."""
+    model, trainer = fit(given, folder, make_loader())
+    found = {f"{name}whole": model.trained.steps, f"{name}validated": model.validated.steps}
+    for place, checkpoint in {
+        "from a step": folder / f"step={SAVED_AFTER}.ckpt",
+        "from an epoch's end": folder / "ends" / "epoch=0.ckpt",
+    }.items():
+        again, _ = fit(given, folder / "again", make_loader(), resume=checkpoint)
+        found[name + place] = again.trained.steps
+    return found, trainer
 
 
 if __name__ == "__main__":

@@ -3,10 +3,29 @@
 import json
 from pathlib import Path
 
+import torch
+
 import fastload as fl
 
 BATCH_SIZE = 5
 FIELDS = {"image": fl.Image(size=8), "label": fl.Int("cls")}
+
+
+class Pictures:
+    """A map-style dataset of torch's kind."""
+
+    def __len__(self) -> int:
+        return 44
+
+    def __getitem__(self, i: int) -> dict:
+        return {"image": torch.full((3, 8, 8), i / 44), "label": i}
+
+
+def torch_loader() -> fl.DataLoader:
+    generator = torch.Generator().manual_seed(3)
+    return fl.DataLoader(
+        Pictures(), BATCH_SIZE, shuffle=True, drop_last=True, generator=generator, num_workers=1
+    )
 
 
 def train_loader(shards: str, sampler=None, shuffle: bool = True) -> fl.Loader:

@@ -57,7 +57,7 @@ def test_the_loader_is_ours_and_its_native_threads_decoded_every_image(ranks_saw
 def test_every_sample_comes_once_over_the_ranks(ranks_saw, run):
     ranks = ranks_saw(run)
     steps_per_epoch = N // (BATCH_SIZE * len(ranks))
-    for kind in ("whole", "sampled"):
+    for kind in ("whole", "sampled whole", "torch's whole"):
         for epoch in range(EPOCHS):
             mine = [
                 [step for step in found[kind] if step["epoch"] == epoch] for found in ranks if kind in found
@@ -66,7 +66,7 @@ def test_every_sample_comes_once_over_the_ranks(ranks_saw, run):
             labels = [label for steps in mine for step in steps for label in step["labels"]]
             assert len(set(labels)) == len(labels)
     if len(ranks) > 1:
-        assert ranks[0]["whole"][0]["labels"] != ranks[0]["sampled"][0]["labels"]
+        assert ranks[0]["whole"][0]["labels"] != ranks[0]["sampled whole"][0]["labels"]
 
 
 @each_run
@@ -76,30 +76,38 @@ def test_epochs_differ_in_their_order(ranks_saw, run):
     assert len({tuple(first) for first in firsts}) == EPOCHS
 
 
-def assert_rest(found: dict, name: str, of: str, saved_after: int) -> None:
+def assert_rest(found: dict, name: str, place: str, saved_after: int) -> None:
     """A resumed run saw what the whole one saw after its checkpoint: epochs, samples, pixels."""
-    assert found[name] == found[of][saved_after:]
-    assert len(found[name]) > 0
+    assert found[name + place] == found[f"{name}whole"][saved_after:]
+    assert len(found[name + place]) > 0
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_checkpoint_that_lightning_saved_resumes_exactly(ranks_saw, ranks):
     for found in ranks_saw(("lightning", ranks)):
         steps_per_epoch = len(found["whole"]) // EPOCHS
-        for kind in ("", "sampled ") if ranks > 1 else ("",):
-            of = "sampled" if kind else "whole"
-            assert_rest(found, f"{kind}from a step", of, lightning_run.SAVED_AFTER)
-            assert_rest(found, f"{kind}from an epoch's end", of, steps_per_epoch)
+        for name in ("", "sampled ") if ranks > 1 else ("",):
+            assert_rest(found, name, "from a step", lightning_run.SAVED_AFTER)
+            assert_rest(found, name, "from an epoch's end", steps_per_epoch)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_checkpoint_of_a_torch_dataset_resumes_in_lightning_too(ranks_saw, ranks):
+    """From within an epoch. Of an epoch's end Lightning restores no loader's state, nor does it tell a torch
+    sampler the epoch before workers draw from it: what comes then, comes with torch's own loader as well."""
+    for found in ranks_saw(("lightning", ranks)):
+        assert_rest(found, "torch's ", "from a step", lightning_run.SAVED_AFTER)
+        steps_per_epoch = len(found["torch's whole"]) // EPOCHS
+        assert len(found["torch's from an epoch's end"]) == (EPOCHS - 1) * steps_per_epoch
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_checkpoint_that_accelerate_saved_resumes_exactly(ranks_saw, ranks):
     for found in ranks_saw(("accelerate", ranks)):
         steps_per_epoch = len(found["whole"]) // EPOCHS
-        for kind in ("", "sampled ") if ranks > 1 else ("",):
-            of = "sampled" if kind else "whole"
+        for name in ("", "sampled ") if ranks > 1 else ("",):
             for step in (*accelerate_run.SAVED_AFTER, steps_per_epoch):
-                assert_rest(found, f"{kind}from step {step}", of, step)
+                assert_rest(found, name, f"from step {step}", step)
 
 
 def test_lightning_counts_an_epoch_that_max_steps_ends_as_done_and_goes_on_with_the_next(ranks_saw):
