@@ -26,10 +26,10 @@ from torch.utils.data import (
 )
 from torch.utils.data.dataloader import default_collate, default_convert
 
-from fastload.loader.torch_loader import StatefulLoader
+from fastload import DataLoader as OurLoader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory", "ignore:This DataLoader will create")
-both = pytest.mark.parametrize("loader_class", [DataLoader, StatefulLoader])
+both = pytest.mark.parametrize("loader_class", [DataLoader, OurLoader], ids=["torch", "ours"])
 workers = pytest.mark.parametrize("num_workers", [0, 2])
 
 
@@ -130,7 +130,7 @@ def epochs(loader, count=2):
 
 
 def test_our_signature_is_torch_s_and_a_device():
-    ours = inspect.signature(StatefulLoader.__init__).parameters
+    ours = inspect.signature(OurLoader.__init__).parameters
     theirs = inspect.signature(DataLoader.__init__).parameters
     assert [*ours] == [*theirs, "device"]
     for name, one in theirs.items():
@@ -140,7 +140,7 @@ def test_our_signature_is_torch_s_and_a_device():
 
 
 def test_the_two_private_names_of_torch_mean_what_we_take_them_for():
-    """If one of these fails, torch has changed how its iterators are made: see StatefulLoader._view."""
+    """If one of these fails, torch has changed how its iterators are made: see torch_epoch.py."""
     assert inspect.signature(DataLoader._get_iterator).parameters.keys() == {"self"}
     assert isinstance(DataLoader._index_sampler, property)
     loader = DataLoader(Numbers(), batch_size=2)
@@ -233,7 +233,7 @@ ORDERS = {
 def test_batches_and_generators_for_a_seed_are_torch_s(order, num_workers):
     """And after two epochs the global generator is where torch leaves it."""
     seen = []
-    for loader_class in (DataLoader, StatefulLoader):
+    for loader_class in (DataLoader, OurLoader):
         torch.manual_seed(13)
         made = loader_class(Numbers(), num_workers=num_workers, **ORDERS[order]())
         seen.append((epochs(made, 2), len(made), torch.rand(2).tolist()))
@@ -243,7 +243,7 @@ def test_batches_and_generators_for_a_seed_are_torch_s(order, num_workers):
 @pytest.mark.parametrize("persistent_workers", [False, True])
 def test_workers_have_torch_s_seeds(persistent_workers):
     seen = []
-    for loader_class in (DataLoader, StatefulLoader):
+    for loader_class in (DataLoader, OurLoader):
         torch.manual_seed(7)
         made = loader_class(Dice(6), None, num_workers=2, persistent_workers=persistent_workers)
         seen.append(epochs(made))

@@ -22,16 +22,16 @@ from torch.utils.data import (
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
+from fastload import DataLoader as OurLoader
 from fastload.errors import CursorError
 from fastload.loader.device import CpuDelivery
-from fastload.loader.torch_loader import StatefulLoader
 from fastload.loader.worker_state import Carried, MapSource
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:neither the dataset nor its iterator"),
     pytest.mark.filterwarnings("ignore:with in_order=False"),
 ]
-both = pytest.mark.parametrize("loader_class", [StatefulDataLoader, StatefulLoader])
+both = pytest.mark.parametrize("loader_class", [StatefulDataLoader, OurLoader], ids=["torchdata", "ours"])
 workers = pytest.mark.parametrize("num_workers", [0, 2])
 
 
@@ -329,7 +329,7 @@ class CountsEpochs(OwnPlace):
 def test_a_sampler_of_yours_begins_the_next_epoch_where_it_left_the_last(own, num_workers):
     def make():
         sampler = CountsEpochs(6) if own is CountsEpochs else RandomSampler(range(6), generator=generator())
-        return StatefulLoader(Numbers(999), 2, sampler=sampler, num_workers=num_workers)
+        return OurLoader(Numbers(999), 2, sampler=sampler, num_workers=num_workers)
 
     loader = make()
     epochs = [epoch(loader) for _ in range(3)]
@@ -465,7 +465,7 @@ def wreck(state):
 @workers
 def test_what_you_do_to_a_state_does_not_reach_the_loader(calls, num_workers, device):
     for case in ("iterator's state", "own place", "shuffled"):
-        make = maker(StatefulLoader, case, num_workers, device=device)
+        make = maker(OurLoader, case, num_workers, device=device)
         loader = make()
         iterator = iter(loader)
         next(iterator)
@@ -493,7 +493,7 @@ def test_states_are_loaded_in_this_order_dataset_iterator(loader_class):
 
 @workers
 def test_a_dataset_that_is_its_own_iterator_is_saved_once(num_workers):
-    _, state = after(maker(StatefulLoader, "own iterator", num_workers), 1)
+    _, state = after(maker(OurLoader, "own iterator", num_workers), 1)
     assert state["workers"][0] == {"dataset": None, "iterator": {"at": 4}, "ended": False, "after": None}
 
 
@@ -512,7 +512,7 @@ def test_the_state_of_a_map_style_dataset_is_of_each_worker(loader_class, datase
 
 def test_one_by_one_too_the_state_of_a_map_style_dataset_is_of_each_worker():
     def make():
-        return StatefulLoader(Counting(7), None, num_workers=2)
+        return OurLoader(Counting(7), None, num_workers=2)
 
     whole = epoch(make())
     batches, state = after(make, 3)
@@ -564,10 +564,10 @@ def test_a_map_style_dataset_s_state_is_found_again_from_a_resumed_run(loader_cl
 @pytest.mark.parametrize("context", ["spawn", "forkserver"])
 def test_states_cross_every_way_to_start_a_worker(context):
     def make(dataset):
-        return StatefulLoader(dataset, 4, num_workers=1, multiprocessing_context=context)
+        return OurLoader(dataset, 4, num_workers=1, multiprocessing_context=context)
 
     _, state = after(lambda: make(StreamOfWalks()), 2)
-    assert rest_of(lambda: make(StreamOfWalks()), state) == epoch(StatefulLoader(Stream(), 4))[2:]
+    assert rest_of(lambda: make(StreamOfWalks()), state) == epoch(OurLoader(Stream(), 4))[2:]
 
 
 @both
@@ -620,7 +620,7 @@ def test_with_the_same_generator_all_later_epochs_are_those_of_an_unbroken_run(
 @workers
 def test_an_order_from_the_global_generator_is_found_again_and_the_generator_left_alone(num_workers):
     def make():
-        return StatefulLoader(Numbers(), 2, True, num_workers=num_workers)
+        return OurLoader(Numbers(), 2, True, num_workers=num_workers)
 
     torch.manual_seed(3)
     whole = [one.tolist() for one in torch.utils.data.DataLoader(Numbers(), 2, True, num_workers=num_workers)]
@@ -635,7 +635,7 @@ def test_an_order_from_the_global_generator_is_found_again_and_the_generator_lef
 
 def test_the_next_epoch_from_the_global_generator_is_not_the_last_one_again():
     def make():
-        return StatefulLoader(Numbers(99), 9, True, num_workers=1, persistent_workers=True)
+        return OurLoader(Numbers(99), 9, True, num_workers=1, persistent_workers=True)
 
     torch.manual_seed(3)
     batches, state = after(make, 11, finish=True)
@@ -651,7 +651,7 @@ def test_workers_have_the_seeds_of_the_run_that_was_saved(own):
             return get_worker_info().seed
 
     def make():
-        return StatefulLoader(Seeds(), None, num_workers=2, generator=generator() if own else None)
+        return OurLoader(Seeds(), None, num_workers=2, generator=generator() if own else None)
 
     torch.manual_seed(1)
     batches, state = after(make, 3)
@@ -669,7 +669,7 @@ class Noise(IterableDataset):
 
 def test_a_stream_without_a_state_is_read_again_with_the_same_dice_in_workers():
     def make():
-        return StatefulLoader(Noise(), None, num_workers=2)
+        return OurLoader(Noise(), None, num_workers=2)
 
     torch.manual_seed(1)
     whole = [[float(x) for x in one] for one in make()]
@@ -689,7 +689,7 @@ def test_a_stream_without_a_state_is_read_again_with_the_same_dice_in_workers():
 
 def test_distributed_sampler_keeps_the_epoch_that_it_was_told_last():
     def make():
-        return StatefulLoader(Numbers(), 2, sampler=DistributedSampler(range(11), 2, 0))
+        return OurLoader(Numbers(), 2, sampler=DistributedSampler(range(11), 2, 0))
 
     loader = make()
     told = []
@@ -713,31 +713,31 @@ def test_distributed_sampler_keeps_the_epoch_that_it_was_told_last():
 @workers
 def test_a_batch_that_failed_is_passed_over(num_workers):
     """As by the iteration itself. With workers, torchdata's state goes back to it."""
-    loader = StatefulLoader(Numbers(9, bad=2), 2, num_workers=num_workers)
+    loader = OurLoader(Numbers(9, bad=2), 2, num_workers=num_workers)
     iterator = iter(loader)
     next(iterator)
     with pytest.raises(ValueError, match="bad"):
         next(iterator)
-    resumed = StatefulLoader(Numbers(9), 2, num_workers=num_workers)
+    resumed = OurLoader(Numbers(9), 2, num_workers=num_workers)
     resumed.load_state_dict(loader.state_dict())
     assert epoch(resumed) == [[4, 5], [6, 7], [8]]
     assert [plain(batch) for batch in iterator] == [[4, 5], [6, 7], [8]]
 
 
 def test_a_nested_iteration_is_the_one_that_is_saved():
-    loader = StatefulLoader(Numbers(5), None)
+    loader = OurLoader(Numbers(5), None)
     outer = iter(loader)
     assert [next(outer), next(outer)] == [0, 1]
     inner = iter(loader)
     next(inner)
     state = loader.state_dict()
     assert next(outer) == 2
-    assert rest_of(lambda: StatefulLoader(Numbers(5), None), state) == [1, 2, 3, 4]
+    assert rest_of(lambda: OurLoader(Numbers(5), None), state) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("case", ["shuffled", "distributed", "iterator's state", "no state"])
 def test_a_state_is_json_where_your_states_are(case):
-    make = maker(StatefulLoader, case, 2)
+    make = maker(OurLoader, case, 2)
     whole = epoch(make())
     _, state = after(make, 2)
     assert rest_of(make, json.loads(json.dumps(state))) == whole[2:]
@@ -745,33 +745,33 @@ def test_a_state_is_json_where_your_states_are(case):
 
 
 def test_a_loader_with_a_loaded_state_can_be_pickled():
-    make = maker(StatefulLoader, "sequential", 0)
+    make = maker(OurLoader, "sequential", 0)
     loader = make()
     loader.load_state_dict(after(make, 2)[1])
     assert epoch(pickle.loads(pickle.dumps(loader))) == epoch(make())[2:]
 
 
 def test_in_order_false_warns_when_its_state_is_asked_for():
-    loader = StatefulLoader(Numbers(), num_workers=2, in_order=False)
+    loader = OurLoader(Numbers(), num_workers=2, in_order=False)
     with pytest.warns(UserWarning, match="some may come twice and some not at all.*in_order=True"):
         loader.state_dict()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        StatefulLoader(Numbers(), num_workers=1, in_order=False).state_dict()
+        OurLoader(Numbers(), num_workers=1, in_order=False).state_dict()
 
 
 @pytest.mark.parametrize(
     ("state", "make", "message"),
     [
-        ({"epoch": 1}, lambda: StatefulLoader(Numbers()), "this is no state of a loader.*state_dict"),
-        ("text", lambda: StatefulLoader(Numbers()), "this is no state of a loader"),
-        (None, lambda: StatefulLoader(Numbers(), num_workers=2), "num_workers=0, this loader has 2"),
-        (None, lambda: StatefulLoader(Stream()), "kind 'map', this one is 'iterable'"),
+        ({"epoch": 1}, lambda: OurLoader(Numbers()), "this is no state of a loader.*state_dict"),
+        ("text", lambda: OurLoader(Numbers()), "this is no state of a loader"),
+        (None, lambda: OurLoader(Numbers(), num_workers=2), "num_workers=0, this loader has 2"),
+        (None, lambda: OurLoader(Stream()), "kind 'map', this one is 'iterable'"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(state, make, message):
     if state is None:
-        _, state = after(lambda: StatefulLoader(Numbers()), 1)
+        _, state = after(lambda: OurLoader(Numbers()), 1)
     loader = make()
     with pytest.raises(CursorError, match=message) as caught:
         loader.load_state_dict(state)
@@ -789,8 +789,8 @@ def test_a_state_that_does_not_fit_is_refused(state, make, message):
     ],
 )
 def test_a_dataset_that_does_not_fit_is_an_error(saved, now, message):
-    _, state = after(lambda: StatefulLoader(saved(), None), 5)
-    loader = StatefulLoader(now(), None)
+    _, state = after(lambda: OurLoader(saved(), None), 5)
+    loader = OurLoader(now(), None)
     loader.load_state_dict(state)
     with pytest.raises(CursorError, match=message) as caught:
         list(loader)
@@ -798,7 +798,7 @@ def test_a_dataset_that_does_not_fit_is_an_error(saved, now, message):
 
 
 def test_on_a_device_one_batch_is_on_its_way_while_the_last_is_used(calls):
-    iterator = iter(StatefulLoader(Numbers(3), None, device="cuda"))
+    iterator = iter(OurLoader(Numbers(3), None, device="cuda"))
     assert calls == []
     assert next(iterator) == 0
     assert calls == [("deliver", 0), ("deliver", 1), ("hand over", 0)]
@@ -811,8 +811,8 @@ def test_on_a_device_one_batch_is_on_its_way_while_the_last_is_used(calls):
 @workers
 @pytest.mark.parametrize("case", ["shuffled", "own place", "no state", "dataset's state", "iterator's state"])
 def test_on_a_device_the_state_is_that_of_the_batch_delivered(calls, case, num_workers):
-    make = maker(StatefulLoader, case, num_workers, device="cuda")
-    whole = epoch(maker(StatefulLoader, case, num_workers)())
+    make = maker(OurLoader, case, num_workers, device="cuda")
+    whole = epoch(maker(OurLoader, case, num_workers)())
     for step in (0, 1, 2, len(whole)):
         batches, state = after(make, step)
         assert batches == whole[:step]
@@ -825,7 +825,7 @@ def test_an_iteration_of_which_nothing_was_taken_leaves_the_generator_as_it_was_
     """Trainers call iter() before they know whether they need it."""
 
     def made(seed):
-        return StatefulLoader(Numbers(9), 2, shuffle=True, generator=torch.Generator().manual_seed(seed))
+        return OurLoader(Numbers(9), 2, shuffle=True, generator=torch.Generator().manual_seed(seed))
 
     loader = made(3)
     iterator = iter(loader)
@@ -849,16 +849,16 @@ class Interrupted(Numbers):
 
 
 def test_on_a_device_an_interrupt_loses_no_batch(calls):
-    loader = StatefulLoader(Interrupted(4), None, device="cuda")
+    loader = OurLoader(Interrupted(4), None, device="cuda")
     iterator = iter(loader)
     with pytest.raises(KeyboardInterrupt):
         next(iterator)
-    assert rest_of(lambda: StatefulLoader(Numbers(4), None), loader.state_dict()) == [0, 1, 2, 3]
+    assert rest_of(lambda: OurLoader(Numbers(4), None), loader.state_dict()) == [0, 1, 2, 3]
     assert next(iterator) == 0
 
 
 def test_on_a_device_an_error_comes_at_its_batch_and_iteration_goes_on(calls):
-    loader = StatefulLoader(Numbers(5, bad=2), None, device="cuda")
+    loader = OurLoader(Numbers(5, bad=2), None, device="cuda")
     iterator = iter(loader)
     assert [next(iterator), next(iterator)] == [0, 1]
     with pytest.raises(ValueError, match="bad"):
@@ -868,7 +868,7 @@ def test_on_a_device_an_error_comes_at_its_batch_and_iteration_goes_on(calls):
 
 @pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
 def test_on_the_cpu_batches_are_torch_s_own(device):
-    loader = StatefulLoader(Numbers(2), None, device=device)
+    loader = OurLoader(Numbers(2), None, device=device)
     assert loader.device is device
     assert type(iter(loader)).__name__ == "_Iterator"
     assert CpuDelivery.stream is None
@@ -880,7 +880,7 @@ def test_on_the_cpu_batches_are_torch_s_own(device):
 @pytest.mark.parametrize("pin_memory", [False, True])
 def test_batches_come_to_the_gpu(num_workers, pin_memory):
     dataset = TensorDataset(torch.arange(4000).reshape(40, 100), torch.ones(40))
-    loader = StatefulLoader(dataset, 4, num_workers=num_workers, pin_memory=pin_memory, device="cuda")
+    loader = OurLoader(dataset, 4, num_workers=num_workers, pin_memory=pin_memory, device="cuda")
     seen = []
     for numbers, ones in loader:
         assert numbers.device.type == ones.device.type == "cuda"
