@@ -39,6 +39,20 @@ def pass_over(sampler: Iterable, state: dict) -> None:
     set_epoch(sampler, told)
 
 
+def place_before(sampler: Iterable) -> dict:
+    """The place, as `Draws.state()` has it, before an iteration over `sampler` that nobody has begun: its own
+    state, or that of its own generator. Global generators are not the sampler's to save, nor is its epoch.
+    """
+    own, holder = _own_generator(sampler), _stateful_part(sampler)
+    generators = {} if own is None else {"own": generator_state(own)}
+    return {
+        "taken": 0,
+        "epoch": None,
+        "generators": {"iter": generators, "first": None},
+        "own": None if holder is None else {"sampler": copy.deepcopy(holder.state_dict())},
+    }
+
+
 class Draws:
     """One iteration over `sampler`. restored: a `state()` of one over an equal sampler, where it begins."""
 
