@@ -6,17 +6,33 @@ be saved. Promised: every argument of torch's is honoured, or refused with the r
 meaning for native threads, a warning says so.
 """
 
+import os
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from fastload.errors import ConfigError
+from fastload.loader.config import MOST_THREADS, count
 from fastload.loader.dataset import Dataset
 from fastload.loader.loader import Loader
 from fastload.loader.torch_loader import StatefulLoader
 
+SHOWN = (
+    "num_workers",
+    "collate_fn",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "generator",
+    "prefetch_factor",
+    "persistent_workers",
+    "pin_memory_device",
+    "in_order",
+)
 WITHOUT_WORKERS = ("worker_init_fn", "multiprocessing_context")
 
 
@@ -45,6 +61,13 @@ class DataLoader(StatefulLoader):
                 "a Subset of a fastload.Dataset would be read sample by sample: use "
                 "fastload.Dataset(..., select=indices)."
             )
+        if isinstance(dataset, ConcatDataset) and any(isinstance(one, Dataset) for one in dataset.datasets):
+            raise ConfigError(
+                "a ConcatDataset of fastload.Datasets would be read sample by sample: use one "
+                "fastload.Dataset of a list of sources, or fastload.Mixture."
+            )
+        if isinstance(dataset, (str, os.PathLike)):
+            raise ConfigError(f"{dataset!r} is a path: give fastload.Dataset({dataset!r}, fields={{...}}).")
         if not isinstance(dataset, Dataset):
             return super().__new__(cls)
         if cls is not DataLoader:
@@ -79,7 +102,8 @@ def _loader(
     """The Loader that torch's arguments ask for. Batches come in order, and threads stay, whatever in_order
     and persistent_workers say.
     """
-    _check(locals())
+    given = dict(locals())
+    _check(given)
     if batch_sampler is not None:
         batch_size = None
     loader = Loader(
@@ -99,6 +123,8 @@ def _loader(
         timeout_seconds=timeout or None,
     )
     loader._samples.given = dataset
+    for name in SHOWN:  # where training code looks for torch's
+        setattr(loader, name, given[name])
     return loader
 
 
@@ -112,11 +138,22 @@ class _Finish:
         dataset, map_batch = self._dataset, self._dataset.options["map_batch"]
         if map_batch is not None:
             batch = map_batch(batch)
-        if batch is None:
-            return None  # which the Loader tells the user
-        if self._collate_fn is not None:
-            return self._collate_fn(dataset.samples_of(batch))
-        return dataset.as_given(batch)
+        if batch is None or not (dataset.as_tuple or self._collate_fn):
+            return batch  # for None the Loader has a word
+        if not isinstance(batch, Mapping) or not batch.keys() >= dataset.fields.keys():
+            raise ConfigError(
+                "map_batch: with as_tuple=True or collate_fn= it must return the batch, with all fields."
+            )
+        return dataset.as_given(batch) if self._collate_fn is None else self._collate_fn(self._samples(batch))
+
+    def _samples(self, batch: Mapping) -> list:
+        try:
+            return self._dataset.samples_of(batch)
+        except (TypeError, IndexError) as error:
+            raise ConfigError(
+                f"collate_fn is given single samples, and an entry that map_batch made has none ({error}): "
+                "let one of the two do it."
+            ) from error
 
 
 def _check(given: dict) -> None:
@@ -130,9 +167,11 @@ def _check(given: dict) -> None:
             )
     elif given["sampler"] is not None and given["shuffle"]:
         raise ConfigError("sampler option is mutually exclusive with shuffle")
-    _check_workers(
-        given["num_workers"], given["prefetch_factor"], given["persistent_workers"], given["timeout"]
-    )
+    _check_workers(given["num_workers"], given["prefetch_factor"], given["persistent_workers"])
+    if not isinstance(given["timeout"], (int, float)) or given["timeout"] < 0:
+        raise ConfigError(f"timeout={given['timeout']!r}: timeout option should be non-negative")
+    if not isinstance(given["generator"], torch.Generator | None):
+        raise ConfigError(f"generator={given['generator']!r}: give a torch.Generator, whose seed is taken.")
     if given["collate_fn"] is not None and not callable(given["collate_fn"]):
         raise ConfigError(f"collate_fn={given['collate_fn']!r}: give a function of a list of samples.")
     for name in WITHOUT_WORKERS:
@@ -144,11 +183,8 @@ def _check(given: dict) -> None:
             )
 
 
-def _check_workers(num_workers, prefetch_factor, persistent_workers, timeout) -> None:
-    if num_workers < 0:
-        raise ConfigError(f"num_workers={num_workers}: give a number from 0 up; 0 means the usable CPUs.")
-    if timeout < 0:
-        raise ConfigError("timeout option should be non-negative")
+def _check_workers(num_workers, prefetch_factor, persistent_workers) -> None:
+    count("num_workers", num_workers, 0, MOST_THREADS)
     if prefetch_factor is not None and num_workers == 0:
         raise ConfigError("prefetch_factor counts batches for each of num_workers: give num_workers, too.")
     if prefetch_factor is not None and prefetch_factor < 0:

@@ -5,17 +5,21 @@ at, single samples by their index. Promised: what can be judged without data is 
 source is opened once, on first use, and a copy for another process opens it again.
 """
 
+import operator
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fastload import backends
 from fastload.augment.pipe import Augment
 from fastload.errors import ConfigError
-from fastload.fields import Field
+from fastload.fields import Field, Image
 from fastload.loader.config import LoaderConfig
 from fastload.shards import dataset as shards
 from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
 from fastload.world import World
+
+MANY = 1000  # single samples, from which on somebody trains on them
 
 
 class Dataset:
@@ -54,6 +58,7 @@ class Dataset:
         hw_decoder_load: float | None = None,
         as_tuple: bool = False,
     ):
+        refuse_dataset(source)
         self.options = {
             name: value
             for name, value in locals().items()
@@ -62,19 +67,30 @@ class Dataset:
         LoaderConfig(source, 1, fields, window=window, **self.options)
         if not isinstance(as_tuple, bool):
             raise ConfigError(f"as_tuple={as_tuple!r}: give True or False.")
+        reports = any(isinstance(one, Image) and one.report for one in fields.values())
+        if as_tuple and (reports or (augment is not None and augment.mixes)):
+            raise ConfigError(
+                "as_tuple=True has room for the fields alone: leave out report=True, mixup and cutmix, or "
+                "use dicts."
+            )
         self.source, self.fields, self.window, self.as_tuple = source, dict(fields), window, as_tuple
         self._opened: shards.Dataset | MixtureDataset | None = None
+        self._shown = 0  # single samples
 
     @classmethod
-    def from_torch(cls, dataset: Any, scaled: str | None = None) -> "Dataset":
+    def from_torch(cls, dataset: Any, scaled: str | None = None, **options) -> "Dataset":
         """A torchvision ImageFolder, or whatever has `.samples` and such transforms, read by fastload.
 
         See fastload/loader/lifted.py for what can be lifted, and what is not the same. scaled: as in
-        fl.Image. Raises ConfigError for what cannot be honoured.
+        fl.Image. options: arguments of this class that the dataset does not answer, such as window or decode.
+        Raises ConfigError for what cannot be honoured.
         """
         from fastload.loader.lifted import lift
 
-        return cls(**lift(dataset, scaled=scaled))
+        lifted = lift(dataset, scaled=scaled)
+        for name in options.keys() & lifted.keys() - {"as_tuple"}:
+            raise ConfigError(f"from_torch: {name}= is said by the dataset and its transforms; leave it out.")
+        return cls(**lifted | options)
 
     def opened(self, threads: int | None = None) -> shards.Dataset | MixtureDataset:
         """The samples on disk; indexed on `threads` threads where that was never done."""
@@ -98,7 +114,7 @@ class Dataset:
         """The samples of a Loader's batch, each a dict or tuple; tensors are views of the batch."""
         names = list(self.fields) if self.as_tuple else list(batch)
         columns = [batch[name] for name in names]
-        rows = ([column[i] for column in columns] for i in range(len(batch["__position__"])))
+        rows = ([column[i] for column in columns] for i in range(len(columns[0])))
         return [tuple(row) if self.as_tuple else dict(zip(names, row, strict=True)) for row in rows]
 
     def __len__(self) -> int:
@@ -110,7 +126,17 @@ class Dataset:
     def __getitem__(self, i: int) -> dict | tuple:
         from fastload.loader.loader import Loader
 
-        n = len(self)
+        try:
+            i, n = operator.index(i), len(self)
+        except TypeError:
+            raise ConfigError(f"dataset[{i!r}]: give the index of one sample, a whole number.") from None
+        self._shown += 1
+        if self._shown == MANY:
+            warnings.warn(
+                f"dataset[i] was asked for {MANY} times, and opens its files anew each time: "
+                "fastload.DataLoader loads a dataset fast",
+                stacklevel=2,
+            )
         if not -n <= i < n:
             raise IndexError(f"sample {i} is outside [0, {n}).")
         options = self.options | {"device": "cpu", "map_batch": None, "ledger": None, "max_bad_fraction": 1.0}
@@ -126,7 +152,7 @@ class Dataset:
         """Torch's own DataLoader asks so: it would read sample by sample what was meant to be fast."""
         raise ConfigError(
             "a torch DataLoader would read a fastload.Dataset sample by sample: use fastload.DataLoader, or "
-            "fastload.Loader. (Accelerate's skip_first_batches makes one; load_state_dict goes to any batch.)"
+            "fastload.Loader; in place of Accelerate's skip_first_batches, load_state_dict goes to a batch."
         )
 
     def __iter__(self) -> Iterator:
@@ -137,6 +163,14 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"fastload.Dataset({self.source!r}, fields={list(self.fields)})"
+
+
+def refuse_dataset(source: Any) -> None:
+    """A Dataset is no source; it would be iterated over, sample by sample."""
+    if isinstance(source, Dataset):
+        raise ConfigError(
+            "a fastload.Dataset is no source: give it to fastload.DataLoader(dataset, batch_size)."
+        )
 
 
 class Samples:

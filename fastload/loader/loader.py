@@ -11,6 +11,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ from fastload.augment.pipe import Augment
 from fastload.errors import ConfigError
 from fastload.fields import Field
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
-from fastload.loader.dataset import Samples
+from fastload.loader.dataset import Samples, refuse_dataset
 from fastload.loader.describe import describe, pixel_fingerprints
 from fastload.loader.own_order import OwnOrder
 from fastload.loader.restored import check_restored
@@ -131,6 +132,7 @@ class Loader:
         batch_sampler: Iterable | None = None,
         timeout_seconds: float | None = None,
     ):
+        refuse_dataset(source)
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._config = LoaderConfig(**arguments)
         self._samples = Samples(self._config)
@@ -168,14 +170,16 @@ class Loader:
     def state_dict(self) -> dict:
         """The cursor after the last batch that the training got: JSON-able, the same on every rank.
 
-        After the last batch of an epoch, and before the iteration is over, it is still in that epoch.
+        After the last batch of an epoch, and before the iteration is over, it is still in that epoch where
+        some of its samples are left over, and at the start of the next where none is.
         """
         restored = self._restored
         if restored is not None and restored.place is self._place and not self._at_epoch_start:
             return restored.to_dict()
         self._check_restored()
         prints = self._order.fingerprints(), self._pixel_fingerprints
-        return Cursor(self._epoch, self._here(), *prints, self._config.shares).to_dict()
+        place = self._order.placed(self._here())
+        return Cursor(self._epoch, place, *prints, self._config.shares).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
         """Goes to a saved place; the next iteration is the rest of its epoch, on any number of ranks.
@@ -258,6 +262,13 @@ class Loader:
             one.close()
         self._kept = {}
 
+    def __reduce__(self):
+        """A copy, or one in another process, is a loader of its own at the same place."""
+        config = {one.name: getattr(self._config, one.name) for one in fields(self._config) if one.init}
+        shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        is_new = self._at_epoch_start and self._epoch == 0 and self._restored is None
+        return _remade, (config, self._samples.given, shown, None if is_new else self.state_dict())
+
     def __enter__(self) -> "Loader":
         return self
 
@@ -280,13 +291,17 @@ class Loader:
 
     @property
     def sampler(self) -> Any:
-        """Yours, or one that shows this loader's order; its set_epoch is the loader's."""
+        """Yours, or else one that shows this loader's order, whose set_epoch is the loader's."""
         return self._order.sampler(self._epoch_start, self.set_epoch)
 
     @property
     def batch_sampler(self) -> Any:
-        """Yours, if you gave one."""
-        return self._config.batch_sampler
+        """Yours, or else one that shows this loader's batches."""
+        if self._config.batch_sampler is not None:
+            return self._config.batch_sampler
+        from torch.utils.data import BatchSampler
+
+        return BatchSampler(self.sampler, self.batch_size, self.drop_last)
 
     @property
     def dataset(self) -> Any:
@@ -386,3 +401,13 @@ class Loader:
         if run is not None:
             run.close(why)
         self._run = None
+
+
+def _remade(config: dict, given: Any, shown: dict, state: dict | None) -> Loader:
+    """What a Loader is pickled as."""
+    loader = Loader(**config)
+    loader._samples.given = given
+    vars(loader).update(shown)
+    if state is not None:
+        loader.load_state_dict(state)
+    return loader

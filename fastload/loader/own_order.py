@@ -65,6 +65,10 @@ class OwnOrder:
         kind = OrderSampler if self._config.shuffle else InOrderSampler
         return kind(lambda: self._ids_from(place()), lambda: self._steps().samples_per_rank, set_epoch)
 
+    def placed(self, place: Place) -> Place:
+        """What has to be saved."""
+        return place
+
     def tell(self, epoch: int) -> None:
         """The epoch that comes; it is in every place already."""
 

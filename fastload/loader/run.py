@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from fastload.errors import BatchTimeoutError, ConfigError
 from fastload.loader.config import LoaderConfig
+from fastload.loader.hanging import end_with_the_program
 from fastload.loader.sampled import SampledTurns
 from fastload.loader.stages import WORKER_NAME, Stages
 from fastload.loader.stats import Stats
@@ -117,6 +118,7 @@ class Run:
             trip.cancel()
         self._course.stages.close(wait=False)
         self._course, self._planned, self._trips = None, None, deque()
+        end_with_the_program()
 
     def _end_course(self) -> None:
         course, trips = self._course, deque(self._trips)
@@ -144,7 +146,11 @@ class Run:
         self._check_world()
         self._launch_ahead()
         if not self._trips and self._failed is not None:
-            raise self._failed
+            failed, self._failed = self._failed, None
+            try:
+                raise failed
+            finally:
+                del failed  # or its traceback, and with it this frame, would hold itself and the loader
         if not self._trips:
             self._arrive(self._stop - 1, self._next)
             raise StopIteration

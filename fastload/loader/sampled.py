@@ -7,6 +7,7 @@ throw the same dice; stand-ins come from the same batch, because nothing else is
 choice.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
@@ -43,7 +44,7 @@ class SampledOrder:
 
     def turns(self, place: Place, world: World) -> "SampledTurns":
         """What the sampler draws, from a place on; the place must be the one that it is put to."""
-        return SampledTurns(self._batches, place.draws, self._samples().n, world)
+        return SampledTurns(self._batches, self._name, place.draws, self._samples().n, world)
 
     def fingerprints(self) -> dict:
         """What a checkpoint must agree in: what a sampler draws belongs to a number of ranks."""
@@ -54,8 +55,16 @@ class SampledOrder:
         return self.walk.describe()
 
     def sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None]) -> Any:
-        """The user's own."""
-        return self.given
+        """The user's own, or what his batch sampler says that it draws from."""
+        return getattr(self.given, "sampler", self.given) if self._config.sampler is None else self.given
+
+    def placed(self, place: Place) -> Place:
+        """The place with what has to be saved of the sampler, also where nobody has begun to iterate over
+        it.
+        """
+        from fastload.loader.draws import place_before
+
+        return place if place.draws else dataclasses.replace(place, draws=place_before(self._batches))
 
     def tell(self, epoch: int) -> None:
         """The epoch that comes, to a sampler that wants to know it."""
@@ -69,13 +78,17 @@ class SampledOrder:
             self.tell(place.draws["epoch"])
 
     def has_left(self, place: Place) -> bool:
-        """Whether the sampler was told another epoch since it was put back: Lightning does so where a
-        checkpoint was saved after an epoch's last batch.
+        """Whether the sampler was told another epoch since it was put back to `place`: Lightning does so
+        where a checkpoint was saved after an epoch's last batch.
         """
         from fastload.loader.draws import epoch_of
 
-        draws = place.draws
-        return draws is not None and draws["epoch"] is not None and epoch_of(self._batches) != draws["epoch"]
+        epoch = None if place.draws is None else place.draws["epoch"]
+        return epoch is not None and epoch_of(self._batches) != epoch
+
+    @property
+    def _name(self) -> str:
+        return type(self.given).__name__
 
     @cached_property
     def _fingerprints(self) -> dict:
@@ -119,13 +132,16 @@ class SampledWalk:
 
 
 class SampledTurns:
-    """The batches that a sampler draws, from a place on. n: samples of the dataset."""
+    """The batches that a sampler draws, from a place on. name: the user's for it. n: samples of the
+    dataset.
+    """
 
-    def __init__(self, batches: Iterable, restored: dict | None, n: int, world: World):
-        from fastload.loader.draws import Draws
+    def __init__(self, batches: Iterable, name: str, restored: dict | None, n: int, world: World):
+        from fastload.loader import draws
 
-        self._batches, self._n, self._world, self._begin = batches, n, world, Draws
-        self._draws = Draws(batches, restored)
+        self._batches, self._name, self._n, self._world = batches, name, n, world
+        self._begin, self._tell = draws.Draws, draws.set_epoch
+        self._draws = self._begin(batches, restored)
 
     def take(self, place: Place, stop: float) -> tuple[Step, Taken] | None:
         """The next batch, which begins at `place` or in the epoch after; None: it is not before `stop`.
@@ -136,9 +152,14 @@ class SampledTurns:
             for drawn in self._draws:
                 return self._turn(place, self._sample_ids(drawn))
             if place.position % SPAN == 0:
-                raise ConfigError(f"{type(self._batches).__name__}: the sampler draws nothing in this epoch.")
+                raise ConfigError(
+                    f"{self._name} draws nothing in this epoch, or less than a batch: give a sampler that "
+                    "can be iterated again, a smaller batch_size, or keep incomplete batches."
+                )
             place = Place(place.position - place.position % SPAN + SPAN)
-            self._draws = self._begin(self._batches)
+            if place.position < stop:  # within one iteration nobody else could tell it
+                self._tell(self._batches, place.position // SPAN)
+                self._draws = self._begin(self._batches)
         return None
 
     def end(self, place: Place, stop: float) -> Place:
@@ -155,7 +176,10 @@ class SampledTurns:
             n=SPAN,
         )
         if step.valid_stop > place.position - place.position % SPAN + SPAN:
-            raise ConfigError(f"the sampler draws more than {SPAN // world_size} samples in an epoch.")
+            raise ConfigError(
+                f"{self._name} draws more than {SPAN // world_size} samples in an epoch: break off and begin "
+                "a new iteration, iter(loader), before."
+            )
         positions = rank_positions(step.start, step.per_rank, rank, world_size)
         after = Place(step.valid_stop, draws=self._draws.state())
         return step, Taken(positions, sample_ids, None, positions, after)
@@ -168,13 +192,13 @@ class SampledTurns:
             ids = np.empty(0)
         if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
             raise ConfigError(
-                f"{type(self._batches).__name__} drew {str(drawn)[:200]}: a batch is a list of sample_ids, "
+                f"{self._name} drew {str(drawn)[:200]}: a batch is a list of sample_ids, "
                 "which are integers; what draws one at a time goes to sampler=, lists to batch_sampler=."
             )
         outside = ids[(ids < 0) | (ids >= self._n)]
         if outside.size:
             raise ConfigError(
-                f"{type(self._batches).__name__} drew {outside[0]}, and the dataset's samples are "
+                f"{self._name} drew {outside[0]}, and the dataset's samples are "
                 f"[0, {self._n}): make the sampler for this dataset."
             )
         return ids.astype(np.int64)

@@ -1,14 +1,18 @@
 """fl.DataLoader of an fl.Dataset: torch's arguments, fastload's Loader."""
 
+import copy
 import inspect
 import json
 import pickle
+import subprocess
+import sys
 import threading
 import warnings
 
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, RandomSampler, Subset, default_collate
+from torch.utils.data import BatchSampler, ConcatDataset, RandomSampler, Subset, default_collate
 
 import fastload as fl
 from fastload.errors import BatchTimeoutError, ConfigError
@@ -168,6 +172,10 @@ def test_every_cursor_gives_the_rest(dataset, arguments):
         ({"batch_sampler": [[1]], "drop_last": True}, "mutually exclusive"),
         ({"num_workers": -1}, "num_workers=-1"),
         ({"timeout": -1}, "timeout option should be non-negative"),
+        ({"timeout": None}, "timeout=None"),
+        ({"num_workers": None}, "num_workers=None"),
+        ({"num_workers": 2.0}, "num_workers=2.0"),
+        ({"generator": 3}, "give a torch.Generator"),
         ({"prefetch_factor": 2}, "give num_workers, too"),
         ({"prefetch_factor": -1, "num_workers": 1}, "non-negative"),
         ({"persistent_workers": True}, "needs num_workers > 0"),
@@ -177,9 +185,28 @@ def test_every_cursor_gives_the_rest(dataset, arguments):
 def test_what_torch_refuses_is_refused_at_once_as_a_value_error(dataset, arguments, match):
     with pytest.raises(ConfigError, match=match):
         fl.DataLoader(dataset, **arguments)
-    if arguments not in ({"batch_size": None}, {"collate_fn": 3}):
-        with pytest.raises(ValueError):
+    if arguments not in ({"batch_size": None}, {"collate_fn": 3}, {"num_workers": 2.0}, {"generator": 3}):
+        with pytest.raises((ValueError, TypeError)):
             torch.utils.data.DataLoader(range(5), **arguments)
+
+
+def test_torchs_attributes_show_what_was_given(dataset):
+    given = {"num_workers": 2, "timeout": 3, "collate_fn": list, "generator": torch.Generator()}
+    loader, torchs = fl.DataLoader(dataset, 4, **given), torch.utils.data.DataLoader(range(9), 4, **given)
+    for name in ("num_workers", "timeout", "collate_fn", "generator", "pin_memory", "in_order", "batch_size"):
+        assert getattr(loader, name) == getattr(torchs, name), name
+    assert loader.worker_init_fn is loader.multiprocessing_context is loader.prefetch_factor is None
+
+
+def test_a_copy_is_a_loader_of_its_own_at_the_same_place(dataset):
+    loader = fl.DataLoader(dataset, 4, shuffle=True, num_workers=1)
+    fresh = pickle.loads(pickle.dumps(loader))
+    iterator = iter(loader)
+    next(iterator)
+    copies = [pickle.loads(pickle.dumps(loader)), copy.copy(loader), copy.deepcopy(loader)]
+    rest = flat(iterator)
+    assert [flat(one) for one in copies] == [rest] * 3
+    assert flat(fresh)[4:] == rest and fresh.num_workers == 1 and len(fresh.dataset) == N
 
 
 @pytest.mark.parametrize("arguments", [{"worker_init_fn": print}, {"multiprocessing_context": "spawn"}])
@@ -221,6 +248,48 @@ def test_a_timeout_ends_what_takes_too_long(shards):
     hang.set()
 
 
+HANGS = """
+import sys, threading
+import fastload as fl
+from fastload.loader import hanging
+hanging.GRACE_SECONDS = 0.3
+dataset = fl.Dataset(sys.argv[1], {"slow": fl.Custom("txt", lambda content: threading.Event().wait())})
+next(iter(fl.DataLoader(dataset, 4, num_workers=1, timeout=0.2)))
+"""
+
+
+def test_a_program_ends_though_a_function_hangs_for_ever_after_a_timeout(shards):
+    """Python waits for its threads at exit, and torchrun for the process."""
+    done = subprocess.run([sys.executable, "-c", HANGS, shards], capture_output=True, text=True, timeout=25)
+    assert done.returncode == 1
+    assert "BatchTimeoutError" in done.stderr and done.stderr.endswith("ended with status 1.\n")
+
+
+def torchvisions(name, **attributes):
+    """An object that torchvision's transform of this name is taken for."""
+    return type(name, (), {"__module__": "torchvision.transforms.transforms", **attributes})()
+
+
+def test_options_of_a_lifted_dataset_may_not_contradict_it(tmp_path):
+    class Folder:
+        samples = ((str(tmp_path / "a.jpg"), 1),)
+        transform = torchvisions(
+            "Compose",
+            transforms=[
+                torchvisions("Resize", size=(8, 8), interpolation="bilinear", max_size=None, antialias=True),
+                torchvisions("ToTensor"),
+            ],
+        )
+
+    (tmp_path / "a.jpg").write_bytes(samples.jpeg(0))
+    dataset = fl.Dataset.from_torch(Folder(), decode="pillow", window=5, as_tuple=False)
+    assert (dataset.options["decode"], dataset.window, dataset.as_tuple) == ("pillow", 5, False)
+    (batch,) = fl.DataLoader(dataset)
+    assert batch["image"].shape == (1, 3, 8, 8) and batch["label"].tolist() == [1]
+    with pytest.raises(ConfigError, match="normalize= is said by the dataset"):
+        fl.Dataset.from_torch(Folder(), normalize="gan")
+
+
 def test_a_subclass_cannot_become_a_loader_and_says_so(dataset):
     class Mine(fl.DataLoader):
         pass
@@ -233,6 +302,13 @@ def test_a_subclass_cannot_become_a_loader_and_says_so(dataset):
 def test_what_would_be_read_sample_by_sample_is_refused(dataset):
     with pytest.raises(ConfigError, match="select=indices"):
         fl.DataLoader(Subset(dataset, [1, 2]))
+    with pytest.raises(ConfigError, match="a list of sources"):
+        fl.DataLoader(ConcatDataset([[1], dataset]))
+    with pytest.raises(ConfigError, match=r"is a path: give fastload\.Dataset"):
+        fl.DataLoader("shards/{0..9}.tar", 4)
+    for make in (lambda: fl.Loader(dataset, 4, FIELDS), lambda: fl.Dataset(dataset, FIELDS)):
+        with pytest.raises(ConfigError, match="is no source"):
+            make()
     with pytest.raises(ConfigError, match=r"use fastload\.DataLoader"):
         next(iter(torch.utils.data.DataLoader(dataset, 2)))
 
@@ -244,8 +320,12 @@ def test_a_dataset_shows_single_samples(shards, dataset):
         sample = dataset[i]
         assert sample["label"] == i % N and sample["__key__"] == f"{i % N:05d}"
         assert torch.equal(sample["image"], batch["image"][i])
+    assert dataset[np.int64(3)]["label"] == dataset[torch.tensor(3)]["label"] == 3
     for i in (N, -N - 1):
         with pytest.raises(IndexError, match="outside"):
+            dataset[i]
+    for i in (1.0, "1", slice(2)):
+        with pytest.raises(ConfigError, match="give the index of one sample"):
             dataset[i]
     assert [sample["label"].item() for sample in dataset] == list(range(N))
     image, label = fl.Dataset(shards, FIELDS, as_tuple=True)[3]
@@ -257,6 +337,37 @@ def test_a_dataset_shows_samples_with_the_dice_of_their_position(shards):
     batch = next(iter(fl.DataLoader(dataset, N)))
     for i in range(N):
         assert torch.equal(dataset[i]["image"], batch["image"][i])
+
+
+def test_who_trains_on_single_samples_is_warned_once(dataset, monkeypatch):
+    monkeypatch.setattr("fastload.loader.dataset.MANY", 3)
+    with pytest.warns(UserWarning, match="asked for 3 times") as caught:
+        for i in range(5):
+            dataset[i]
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "more", [{"augment": fl.Augment(mixup=0.5)}, {"fields": {"image": fl.Image(size=8, report=True)}}]
+)
+def test_tuples_have_no_room_for_more_than_the_fields(more):
+    with pytest.raises(ConfigError, match="has room for the fields alone"):
+        fl.Dataset("nowhere", **{"fields": FIELDS, "as_tuple": True, **more})
+
+
+@pytest.mark.parametrize(
+    ("made", "arguments", "match"),
+    [
+        (lambda batch: {"image": batch["image"]}, {"collate_fn": list}, "with all fields"),
+        (lambda batch: (1, 2), {"collate_fn": list}, "with all fields"),
+        (lambda batch: batch | {"number": 1}, {"collate_fn": list}, "an entry that map_batch made has none"),
+    ],
+)
+def test_what_map_batch_makes_must_have_samples_for_collate_fn(shards, made, arguments, match):
+    dataset = fl.Dataset(shards, FIELDS, map_batch=made)
+    with pytest.raises(ConfigError, match=match):
+        next(iter(fl.DataLoader(dataset, 4, **arguments)))
+    assert next(iter(fl.DataLoader(dataset, 4))) is not None
 
 
 def test_a_dataset_goes_through_pickle_and_opens_its_source_again(dataset):

@@ -1,10 +1,12 @@
 """A sampler of the user's in the place of fastload's order: what it draws comes, and its place is kept."""
 
 import contextlib
+import gc
 import json
 import random
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -116,8 +118,8 @@ def test_every_cursor_gives_the_rest_of_what_the_sampler_draws(shards, make):
     def restore(state):
         loader = pictures(shards, 2, sampler=make(), augment=fl.Augment(xflip=0.5), last="partial")
         loader.load_state_dict(json.loads(json.dumps(state)))
-        # Another process has drawn other numbers; before the first batch no place is there to be found.
-        with seeded(99 if "draws" in state else 1):
+        # Another process has drawn other numbers; before the first draw there is no place to be found.
+        with seeded(99 if state["draws"]["taken"] else 1):
             yield from loader
 
     def whole():
@@ -154,6 +156,49 @@ def test_later_epochs_are_exact_with_a_generator_of_the_samplers_own(shards):
     again.load_state_dict(state)
     assert run(again, 3) == expected
     assert expected[1] != expected[2]
+
+
+@pytest.mark.parametrize(
+    "make", [SAMPLERS["random with a generator"], Counting], ids=["generator", "own state"]
+)
+def test_a_state_between_two_epochs_goes_on_with_the_next(shards, make):
+    loader = labels(shards, 5, sampler=make())
+    list(loader)
+    state = json.loads(json.dumps(loader.state_dict()))
+    assert state["draws"]["taken"] == 0 and state["epoch"] == 1
+    expected = [flat(loader), flat(loader)]
+    again = labels(shards, 5, sampler=make())
+    again.load_state_dict(state)
+    assert again.state_dict() == state
+    assert [flat(again), flat(again)] == expected
+
+
+def test_a_state_before_the_first_batch_goes_back_to_it(shards):
+    loader = labels(shards, 4, sampler=Counting())
+    state = loader.state_dict()
+    iterator = iter(loader)
+    first = next(iterator)
+    next(iterator)
+    loader.load_state_dict(state)
+    assert flat([next(iter(loader))]) == flat([first])
+    begun = Counting()
+    begun.next = 7
+    state = labels(shards, 4, sampler=begun).state_dict()
+    again = labels(shards, 4, sampler=Counting())
+    again.load_state_dict(state)
+    assert flat([next(iter(again))]) == [15, 14, 13, 12]
+
+
+def test_between_two_epochs_it_is_the_user_who_tells_the_epoch(shards):
+    loader = labels(shards, 5, sampler=DistributedSampler(range(N), 1, 0))
+    list(loader)
+    state = loader.state_dict()
+    loader.sampler.set_epoch(1)
+    expected = list(loader)
+    again = labels(shards, 5, sampler=DistributedSampler(range(N), 1, 0))
+    again.load_state_dict(state)
+    again.sampler.set_epoch(1)
+    assert_equal_streams(list(again), expected)
 
 
 def test_the_state_is_that_of_the_batch_that_was_delivered_whatever_was_drawn_ahead(shards):
@@ -227,6 +272,16 @@ def test_several_epochs_in_one_iteration_ask_the_sampler_anew(shards):
     assert [batch["__position__"][0].item() for batch in batches[::5]] == [0, SPAN, 2 * SPAN]
 
 
+def test_several_epochs_in_one_iteration_tell_the_sampler_each(shards):
+    sampler = DistributedSampler(range(N), 1, 0)
+    ids = flat(labels(shards, 23, sampler=sampler, epochs=3))
+    expected = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        expected += list(sampler)
+    assert ids == expected and ids[:N] != ids[N : 2 * N]
+
+
 def test_an_error_of_the_sampler_comes_after_the_batches_that_it_drew(shards):
     def draws():
         yield from [[0, 1], [2, 3]]
@@ -267,7 +322,7 @@ def test_an_error_of_the_sampler_is_not_passed_over_for_its_next_epoch(shards):
         ([[]], "a batch is a list"),
         ([3, 4], "lists to batch_sampler="),
         ([[[1], [2, 3]]], "a batch is a list"),
-        ([], "draws nothing"),
+        ([], "list draws nothing in this epoch, or less than a batch"),
     ],
 )
 def test_what_is_no_batch_is_refused(shards, drawn, match):
@@ -427,8 +482,29 @@ def test_the_sampler_of_a_resumed_loader_shows_the_whole_epoch_it_is_in(shards):
     assert list(loader.sampler)[4:] == flat(iterator)
 
 
+def test_an_error_of_the_sampler_keeps_no_loader_alive(shards):
+    def draws():
+        yield [0, 1]
+        raise LookupError
+
+    gc.disable()
+    try:
+        loader = labels(shards, None, batch_sampler=draws())
+        with pytest.raises(LookupError):
+            list(loader)
+        alive = weakref.ref(loader)
+        del loader
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
 def test_attributes_that_trainers_look_for(shards):
     loader = labels(shards, 4)
+    assert list(loader.batch_sampler) == list(BatchSampler(loader.sampler, 4, True))
+    batches = BatchSampler(SequentialSampler(range(N)), 4, False)
+    sampled = labels(shards, None, batch_sampler=batches)
+    assert sampled.batch_sampler is batches and sampled.sampler is batches.sampler
     assert loader.batch_size == 4 and loader.drop_last and len(loader.dataset) == N
     assert not labels(shards, 4, last="partial").drop_last
 
