@@ -3,7 +3,8 @@
 In: a source and how its samples are to look. Out: batches, in the order that (source, seed, epoch) fixes.
 Promised: no work before the first batch is asked for; the state is what the training got, whatever was
 prefetched; a loader has one place, so one iteration at a time; closing, breaking off or forgetting an
-iteration leaves no thread and no open file; a forked child begins anew.
+iteration leaves no thread and no open file; a forked child begins anew. It is one file, because whatever
+moves a loader's place must keep the same few variables right.
 """
 
 import math
@@ -297,11 +298,7 @@ class Loader:
     @property
     def batch_sampler(self) -> Any:
         """Yours, or else one that shows this loader's batches."""
-        if self._config.batch_sampler is not None:
-            return self._config.batch_sampler
-        from torch.utils.data import BatchSampler
-
-        return BatchSampler(self.sampler, self.batch_size, self.drop_last)
+        return self._order.batch_sampler(self._epoch_start, self.set_epoch)
 
     @property
     def dataset(self) -> Any:

@@ -65,6 +65,13 @@ class OwnOrder:
         kind = OrderSampler if self._config.shuffle else InOrderSampler
         return kind(lambda: self._ids_from(place()), lambda: self._steps().samples_per_rank, set_epoch)
 
+    def batch_sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None]) -> Any:
+        """The same in batches."""
+        from torch.utils.data import BatchSampler
+
+        config = self._config
+        return BatchSampler(self.sampler(place, set_epoch), config.batch_size, config.last == "drop")
+
     def placed(self, place: Place) -> Place:
         """What has to be saved."""
         return place

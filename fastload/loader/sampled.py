@@ -58,6 +58,10 @@ class SampledOrder:
         """The user's own, or what his batch sampler says that it draws from."""
         return getattr(self.given, "sampler", self.given) if self._config.sampler is None else self.given
 
+    def batch_sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None]) -> Any:
+        """The user's own, or one of his sampler."""
+        return self._batches
+
     def placed(self, place: Place) -> Place:
         """The place with what has to be saved of the sampler, also where nobody has begun to iterate over
         it.

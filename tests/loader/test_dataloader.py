@@ -265,6 +265,22 @@ def test_a_program_ends_though_a_function_hangs_for_ever_after_a_timeout(shards)
     assert "BatchTimeoutError" in done.stderr and done.stderr.endswith("ended with status 1.\n")
 
 
+ENDS = (
+    HANGS.replace("threading.Event().wait()", "hang.wait()").replace(
+        "next(", "hang = threading.Event()\ntry: next("
+    )
+    + """
+except fl.BatchTimeoutError: hang.set()
+print("well")
+"""
+)
+
+
+def test_a_program_that_ends_by_itself_after_a_timeout_keeps_its_status(shards):
+    done = subprocess.run([sys.executable, "-c", ENDS, shards], capture_output=True, text=True, timeout=25)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")
+
+
 def torchvisions(name, **attributes):
     """An object that torchvision's transform of this name is taken for."""
     return type(name, (), {"__module__": "torchvision.transforms.transforms", **attributes})()
