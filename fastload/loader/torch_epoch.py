@@ -24,7 +24,7 @@ from fastload.loader.worker_state import (
     no_state,
 )
 
-VERSION = 1
+VERSION = 2
 
 
 class Epoch:
@@ -166,6 +166,7 @@ class Recorded:
         self._draws = Draws(self._sampler, place)
         self._keeps: bool | None = None  # whether the sampler has a state
         self._places: deque = deque()  # its places, after each draw that is not through yet
+        self._passed: deque = deque()  # what was drawn until then
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -175,6 +176,7 @@ class Recorded:
         if self._place is None and self.before_first is None:
             self._draws.begin()
         self._keeps, self._places = None, deque([self._draws.state()])
+        self._passed = deque([self._draws.passed])
         self.asked = self._drawn = 0
         self.ahead = None
         return self
@@ -193,14 +195,15 @@ class Recorded:
         self._drawn += 1
         if self._keeps is None:
             self._keeps = self._draws.has_own_place()
+        self._keep(self._passed, self._draws.passed)
         if self._keeps:
-            self._keep()
+            self._keep(self._places, self._draws.state())
         return drawn
 
-    def _keep(self) -> None:
-        self._places.append(self._draws.state())
-        while self.ahead is not None and len(self._places) > self.ahead + 1:
-            self._places.popleft()
+    def _keep(self, kept: deque, after: Any) -> None:
+        kept.append(after)
+        while self.ahead is not None and len(kept) > self.ahead + 1:
+            kept.popleft()
 
     def place(self, passed: int, finished: bool) -> dict | None:
         """After the batches that are through; `passed` of them were placeholders."""
@@ -208,8 +211,7 @@ class Recorded:
         under_way = 0 if finished else self._drawn - through
         if self._keeps and not finished:
             return self._places[-1 - under_way]
-        state = self._draws.state()
-        return state and {**state, "taken": state["taken"] - under_way}
+        return self._draws.state(self._passed[-1 - under_way] if self._passed else None)
 
 
 class _Once:
