@@ -15,12 +15,12 @@ from torch.utils.data import Subset
 from fastload.errors import ConfigError
 from fastload.loader.dataset import Dataset
 from fastload.loader.loader import Loader
-from fastload.loader.torch_loader import StatefulLoader
+from fastload.loader.torch_loader import StatefulLoader, T
 
 WITHOUT_WORKERS = ("worker_init_fn", "multiprocessing_context")
 
 
-class DataLoader(StatefulLoader):
+class DataLoader(StatefulLoader[T]):
     """torch.utils.data.DataLoader, to be imported in its place; see there for the arguments.
 
     Of an fl.Dataset it makes a `Loader` (no torch DataLoader, because trainers would make another one of it):

@@ -45,6 +45,17 @@ def pass_over(sampler: Iterable, state: dict) -> None:
     set_epoch(sampler, told)
 
 
+def is_place(state: Any) -> bool:
+    """Whether it is a `Draws.state()`, as far as that is ours."""
+    if not isinstance(state, Mapping) or set(state) != {*Passed._fields, "epoch", "generators", "own"}:
+        return False
+    own, generators = state["own"], state["generators"]
+    counts = all(type(state[name]) is int for name in Passed._fields)
+    if own is not None:
+        return counts and isinstance(own, Mapping)
+    return counts and isinstance(generators, Mapping) and {"iter", "first"} <= {*generators}
+
+
 def place_before(sampler: Iterable) -> dict:
     """The place, as `Draws.state()` has it, before an iteration over `sampler` that nobody has begun: its own
     state, or that of its own generator. Global generators are not the sampler's to save, nor is its epoch.
@@ -217,8 +228,8 @@ def as_they_were(states: dict, one: Any) -> Iterator[None]:
     own = _own_generator(one)
     if "own" in states and own is None:
         raise CursorError(
-            f"the checkpoint holds the state of a generator, and {type(one).__name__} has none. Give it a "
-            "generator, as when it was saved."
+            f"the checkpoint holds the state of a generator, and {type(_parts(one)[-1]).__name__} has none. "
+            "Give it a generator, as when it was saved."
         )
     now = {name: _GLOBAL[name][0]() for name in states if name in _GLOBAL}
     try:
