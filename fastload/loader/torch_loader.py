@@ -97,6 +97,7 @@ class StatefulLoader(DataLoader[T]):
         self.device = device
         self._epoch: Epoch | None = None  # of the iteration begun last; holds no iterator of torch's
         self._restored: dict | None = None  # where the next iteration begins
+        self._there: tuple | None = None  # (device, what brings batches there); its memory is of its stream
 
     def __iter__(self) -> "_Iterator":
         lasting = self.persistent_workers and self.num_workers > 0
@@ -109,10 +110,16 @@ class StatefulLoader(DataLoader[T]):
             if lasting:
                 self._iterator = inner
         self._epoch.begun()
-        there = None if self.device is None else delivery(resolve_device(self.device))
+        there = None if self.device is None else self._delivery(resolve_device(self.device))
         if there is None or there.stream is None:
             return _Iterator(inner, self._epoch)
         return _Ahead(inner, self._epoch, there)
+
+    def _delivery(self, device: Any) -> Any:
+        """One for all iterations: torch keeps freed memory for the stream that it was made on."""
+        if self._there is None or self._there[0] != device:
+            self._there = (device, delivery(device))
+        return self._there[1]
 
     def state_dict(self) -> dict:
         """The place after the batch delivered last: a plain dict, and in it the states of your datasets."""
@@ -148,7 +155,7 @@ class StatefulLoader(DataLoader[T]):
 
     def __getstate__(self) -> dict:
         # Copies begin anew, as torch's do: what is under way holds iterators, which cannot be pickled.
-        return self.__dict__ | {"_epoch": None}
+        return self.__dict__ | {"_epoch": None, "_there": None}
 
 
 class _Iterator:
