@@ -18,7 +18,7 @@ from fastload.errors import ConfigError
 from fastload.loader.config import MOST_THREADS, count
 from fastload.loader.dataset import Dataset
 from fastload.loader.loader import Loader
-from fastload.loader.torch_loader import StatefulLoader
+from fastload.loader.torch_loader import StatefulLoader, T
 
 SHOWN = (
     "num_workers",
@@ -36,7 +36,7 @@ SHOWN = (
 WITHOUT_WORKERS = ("worker_init_fn", "multiprocessing_context")
 
 
-class DataLoader(StatefulLoader):
+class DataLoader(StatefulLoader[T]):
     """torch.utils.data.DataLoader, to be imported in its place; see there for the arguments.
 
     Of an fl.Dataset it makes a `Loader` (no torch DataLoader, because trainers would make another one of it):

@@ -8,6 +8,7 @@ only finished.
 """
 
 import copy
+import inspect
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
@@ -151,21 +152,43 @@ class CudaDelivery:
             return source.to(self._device, non_blocking=True)
         if callable(getattr(value, "to", None)):
             sources.append(value)
-            return value.to(self._device, non_blocking=True)
+            return value.to(self._device, **_non_blocking(value))
         return _rebuilt(value, lambda one: self._copied(one, sources))
 
-    def _tensors(self, value) -> Iterator:
-        """What of a batch knows `record_stream`: tensors, and objects that hold them themselves."""
+    def _tensors(self, value, seen: frozenset = frozenset()) -> Iterator:
+        """What of a batch knows `record_stream`: tensors, and objects that hold them themselves.
+
+        Of an object that has `to`, those in its attributes; objects without `to` are not looked into. seen:
+        the ids of the objects that `value` is inside of.
+        """
         if callable(getattr(value, "record_stream", None)):
             yield value
         elif isinstance(value, Mapping):
             for one in value.values():
-                yield from self._tensors(one)
+                yield from self._tensors(one, seen)
         elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
             for one in value:
-                yield from self._tensors(one)
-        elif callable(getattr(value, "to", None)):
-            yield from self._tensors(getattr(value, "__dict__", {}))
+                yield from self._tensors(one, seen)
+        elif callable(getattr(value, "to", None)) and id(value) not in seen:
+            yield from self._tensors(_attributes(value), seen | {id(value)})
+
+
+def _non_blocking(value) -> dict[str, bool]:
+    """The argument for `value.to` that says so, where it takes one."""
+    try:
+        known = inspect.signature(value.to).parameters
+    except (TypeError, ValueError):  # of something that is not written in Python
+        return {"non_blocking": True}
+    any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
+    return {"non_blocking": True} if any_name or "non_blocking" in known else {}
+
+
+def _attributes(value) -> list:
+    """What an object holds, in its __dict__ and in the __slots__ of its classes."""
+    slots = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
+    names = {name for some in slots for name in ([some] if isinstance(some, str) else some)}
+    found = [getattr(value, name, None) for name in names - {"__dict__", "__weakref__"}]
+    return [*getattr(value, "__dict__", {}).values(), *found]
 
 
 def _rebuilt(value, change: Callable):

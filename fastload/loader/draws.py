@@ -2,21 +2,27 @@
 
 In: any iterable of what is to be drawn: a sampler, or a batch sampler. Out: its draws. Promised: nothing is
 asked of it before the first draw, or before `begin`; a place is found again by the sampler's own state_dict
-(of the sampler, of the one inside a torch BatchSampler, or of its iterator), else by drawing again as many
-times, with the generators that it drew from as they were: its own, or the global ones of torch, random and
-NumPy, which are then given back as they are now. Not found again is what a sampler without state_dict draws
-from global generators after its first draw; torch's samplers draw everything at once.
+(of the sampler, of the one inside torch's own BatchSampler, or of its iterator), else by drawing again as
+many samples, with the generators that it drew from as they were: its `generator`, or the global ones of
+torch, random and NumPy, which are then given back as they are now. A checksum tells whether what is drawn
+again is what was drawn then: what depends on anything else, as on global generators after the first draw, is
+an error. A place within torch's own BatchSampler is one of samples, whatever the batch size.
 """
 
 import base64
+import contextlib
 import copy
 import itertools
 import random
-from collections.abc import Iterable
-from typing import Any
+import sys
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import BatchSampler
 
 from fastload.errors import CursorError
 
@@ -39,6 +45,17 @@ def pass_over(sampler: Iterable, state: dict) -> None:
     set_epoch(sampler, told)
 
 
+def is_place(state: Any) -> bool:
+    """Whether it is a `Draws.state()`, as far as that is ours."""
+    if not isinstance(state, Mapping) or set(state) != {*Passed._fields, "epoch", "generators", "own"}:
+        return False
+    own, generators = state["own"], state["generators"]
+    counts = all(type(state[name]) is int for name in Passed._fields)
+    if own is not None:
+        return counts and isinstance(own, Mapping)
+    return counts and isinstance(generators, Mapping) and {"iter", "first"} <= {*generators}
+
+
 def place_before(sampler: Iterable) -> dict:
     """The place, as `Draws.state()` has it, before an iteration over `sampler` that nobody has begun: its own
     state, or that of its own generator. Global generators are not the sampler's to save, nor is its epoch.
@@ -46,11 +63,19 @@ def place_before(sampler: Iterable) -> dict:
     own, holder = _own_generator(sampler), _stateful_part(sampler)
     generators = {} if own is None else {"own": generator_state(own)}
     return {
-        "taken": 0,
+        **Passed()._asdict(),
         "epoch": None,
         "generators": {"iter": generators, "first": None},
         "own": None if holder is None else {"sampler": copy.deepcopy(holder.state_dict())},
     }
+
+
+class Passed(NamedTuple):
+    """What was drawn: how many draws, samples (those in a draw of torch's own BatchSampler), and a CRC-32."""
+
+    taken: int = 0
+    samples: int = 0
+    crc: int = 0
 
 
 class Draws:
@@ -59,7 +84,8 @@ class Draws:
     def __init__(self, sampler: Iterable, restored: dict | None = None):
         self._sampler, self._restored = sampler, restored
         self._iterator = None
-        self._taken = 0
+        self._grouped = _is_grouped(sampler)
+        self.passed = Passed() if restored is None else _passed_of(restored)
         self._at_iter: dict = {}  # the generators that iter(sampler) used, as they were before it
         self._at_first: dict | None = None  # those that the first draw used; None before it
 
@@ -71,9 +97,9 @@ class Draws:
         if self._restored is not None:
             self._find(self._restored)
         else:
-            before = _generators_of(self._sampler)
+            before = generators_of(self._sampler)
             self._iterator = iter(self._sampler)
-            self._at_iter = self._used_since(before)
+            self._at_iter = used_since(before, self._sampler)
 
     def __next__(self) -> Any:
         if self._iterator is None:
@@ -81,22 +107,24 @@ class Draws:
         if self._at_first is not None:
             drawn = next(self._iterator)
         else:
-            before = _generators_of(self._sampler)
+            before = generators_of(self._sampler)
             drawn = next(self._iterator)
-            self._at_first = self._used_since(before)
-        self._taken += 1
+            self._at_first = used_since(before, self._sampler)
+        taken, samples, crc = self.passed
+        self.passed = Passed(taken + 1, samples + (len(drawn) if self._grouped else 1), _crc(drawn, crc))
         return drawn
 
     def has_own_place(self) -> bool:
         """Whether the place is a state of the sampler or its iterator, to be asked for after each draw."""
         return is_stateful(self._iterator) or _stateful_part(self._sampler) is not None
 
-    def state(self) -> dict | None:
+    def state(self, passed: Passed | None = None) -> dict | None:
         """The place after the last draw, JSON-able where the sampler's own state is; None before it begins.
 
-        {"taken": draws, "epoch": the sampler's, where it has set_epoch, "generators": {"iter", "first"}: what
-        iter() and the first draw used, as name -> state before, "own": the sampler's or its iterator's
-        state}.
+        {"taken", "samples", "crc": as Passed has them, "epoch": the sampler's, where it has set_epoch,
+        "generators": {"iter", "first"}: what iter() and the first draw used, as name -> state before, "own":
+        the sampler's or its iterator's state}. passed: of an earlier draw, whose place it then is, of a
+        sampler without a state of its own.
         """
         if self._iterator is None and self._restored is not None:
             return self._restored
@@ -104,15 +132,11 @@ class Draws:
         if self._iterator is None and own is None:
             return None
         return {
-            "taken": self._taken,
+            **(passed or self.passed)._asdict(),
             "epoch": epoch_of(self._sampler),
             "generators": {"iter": self._at_iter, "first": self._at_first} if own is None else None,
             "own": own,
         }
-
-    def _used_since(self, before: dict) -> dict:
-        after = _generators_of(self._sampler)
-        return {name: one for name, one in before.items() if one != after[name]}
 
     def _own_state(self) -> dict | None:
         if is_stateful(self._iterator):
@@ -122,7 +146,6 @@ class Draws:
 
     def _find(self, restored: dict) -> None:
         """Begins where `restored` says."""
-        self._taken = restored["taken"]
         set_epoch(self._sampler, restored["epoch"])
         own = restored["own"]
         if own is None:
@@ -143,28 +166,37 @@ class Draws:
 
     def _replay(self, generators: dict) -> None:
         self._at_iter, self._at_first = generators["iter"], generators["first"]
-        now = {name: get() for name, (get, _) in _GLOBAL.items()}
-        try:
-            self._set_generators(self._at_iter)
-            self._iterator = iter(self._sampler)
-            self._set_generators(self._at_first or {})
-            drawn = sum(1 for _ in itertools.islice(self._iterator, self._taken))
-        finally:
-            for name in {*self._at_iter, *(self._at_first or {})} & set(_GLOBAL):
-                _GLOBAL[name][1](now[name])
-        if drawn < self._taken:
-            raise CursorError(
-                f"the checkpoint was saved after {self._taken} draws, and the sampler makes {drawn} now. Use "
-                "the sampler, the dataset and the batch size that it was saved with."
-            )
+        if self._at_first is None:
+            with as_they_were(self._at_iter, self._sampler):
+                self._iterator = iter(self._sampler)
+            return
+        # BatchSampler asks for the iterator with its first draw: what that used is in "first", if it was
+        # saved so. To begin with "first" is harmless where iter() used something else, or nothing.
+        first = self._at_first or {}
+        with as_they_were(first | self._at_iter, self._sampler):
+            singly = iter(self._sampler.sampler if self._grouped else self._sampler)
+            with as_they_were({name: first[name] for name in self._at_iter if name in first}, self._sampler):
+                drawn, crc = _drawn_again(singly, self.passed.samples)
+        self._iterator = singly
+        if self._grouped:
+            self._iterator = iter(BatchSampler(singly, self._sampler.batch_size, self._sampler.drop_last))
+        self._check(drawn, crc)
 
-    def _set_generators(self, states: dict) -> None:
-        own = _own_generator(self._sampler)
-        for name, state in states.items():
-            if name in _GLOBAL:
-                _GLOBAL[name][1](state)
-            elif own is not None:
-                set_generator(own, state)
+    def _check(self, drawn: int, crc: int) -> None:
+        """Raises CursorError where what was drawn again is not what was drawn."""
+        if drawn < self.passed.samples:
+            makes = drawn // self._sampler.batch_size if self._grouped else drawn
+            raise CursorError(
+                f"the checkpoint was saved after {self.passed.taken} draws, and the sampler makes {makes} "
+                "now. Use the sampler and the dataset that it was saved with."
+            )
+        if crc != self.passed.crc:
+            name = type(self._sampler.sampler if self._grouped else self._sampler).__name__
+            raise CursorError(
+                f"the sampler {name} draws other samples than when the checkpoint was saved. Use the sampler "
+                "and the dataset that it was saved with; where they are the same, give the sampler "
+                "state_dict and load_state_dict, or a torch.Generator as its `generator`."
+            )
 
 
 def generator_state(generator: "torch.Generator | None") -> str:
@@ -177,16 +209,92 @@ def set_generator(generator: "torch.Generator | None", state: str) -> None:
     torch.set_rng_state(_tensor(state)) if generator is None else generator.set_state(_tensor(state))
 
 
+def generators_of(one: Any) -> dict:
+    """name -> state of all generators that a sampler or a dataset may draw from."""
+    states = {name: get() for name, (get, _) in _GLOBAL.items()}
+    own = _own_generator(one)
+    return states if own is None else states | {"own": generator_state(own)}
+
+
+def used_since(before: dict, one: Any) -> dict:
+    """Those of `generators_of(one)` that have gone on since, as they were before."""
+    after = generators_of(one)
+    return {name: state for name, state in before.items() if state != after[name]}
+
+
+@contextlib.contextmanager
+def as_they_were(states: dict, one: Any) -> Iterator[None]:
+    """Puts the generators of `states` back for a while; the global ones are then again what they are now."""
+    own = _own_generator(one)
+    if "own" in states and own is None:
+        raise CursorError(
+            f"the checkpoint holds the state of a generator, and {type(_parts(one)[-1]).__name__} has none. "
+            "Give it a generator, as when it was saved."
+        )
+    now = {name: _GLOBAL[name][0]() for name in states if name in _GLOBAL}
+    try:
+        for name, state in states.items():
+            _GLOBAL[name][1](state) if name in _GLOBAL else set_generator(own, state)
+        yield
+    finally:
+        for name, state in now.items():
+            _GLOBAL[name][1](state)
+
+
 _NOTHING = object()
+_AT_ONCE = 1024  # samples that are drawn again
+
+
+def _passed_of(state: dict) -> Passed:
+    return Passed(*(state[name] for name in Passed._fields))
+
+
+def _drawn_again(iterator: Iterator, samples: int) -> tuple[int, int]:
+    """How many of so many samples the iterator gave, and their CRC."""
+    drawn = crc = 0
+    while some := list(itertools.islice(iterator, min(_AT_ONCE, samples - drawn))):
+        drawn, crc = drawn + len(some), _crc(some, crc)
+    return drawn, crc
+
+
+def _crc(drawn: Any, crc: int) -> int:
+    """`crc` gone on over numbers and strings, one by one, however they are grouped; of other objects it sees
+    only the class, because their text may tell where they lie in memory.
+    """
+    some = drawn if type(drawn) in (list, tuple) else [drawn]
+    try:
+        return zlib.crc32(array("q", some), crc)  # 2 us for a batch of 64 sample_ids
+    except (TypeError, OverflowError):
+        pass
+    for one in some:
+        if isinstance(one, (np.ndarray, np.generic, torch.Tensor)):
+            crc = _crc(one.tolist(), crc)
+        elif isinstance(one, (list, tuple)):
+            crc = _crc([*one], crc)
+        elif isinstance(one, Mapping):
+            crc = _crc([*one.items()], crc)
+        elif isinstance(one, int):
+            size_bytes = max(8, one.bit_length() // 8 + 1)
+            crc = zlib.crc32(one.to_bytes(size_bytes, sys.byteorder, signed=True), crc)
+        else:
+            known = one is None or isinstance(one, (str, bytes, float))
+            crc = zlib.crc32((repr(one) if known else type(one).__qualname__).encode(), crc)
+    return crc
+
+
+def _is_grouped(sampler: Any) -> bool:
+    """Whether it is torch's own BatchSampler, which never draws more than its batch holds; a subclass may."""
+    return type(sampler) is BatchSampler
 
 
 def _parts(sampler: Any) -> list:
-    """The sampler, and the one that a torch BatchSampler groups."""
+    """The sampler, and the one that it draws from."""
     return [sampler, sampler.sampler] if hasattr(sampler, "sampler") else [sampler]
 
 
 def _stateful_part(sampler: Any) -> Any:
-    return next((part for part in _parts(sampler) if is_stateful(part)), None)
+    parts = _parts(sampler) if _is_grouped(sampler) else [sampler]
+    return next((part for part in parts if is_stateful(part)), None)
 
 
 def epoch_of(sampler: Any) -> int | None:
@@ -206,13 +314,6 @@ def set_epoch(sampler: Any, epoch: int | None) -> None:
 def _own_generator(sampler: Any) -> "torch.Generator | None":
     found = (getattr(part, "generator", None) for part in _parts(sampler))
     return next((one for one in found if isinstance(one, torch.Generator)), None)
-
-
-def _generators_of(sampler: Any) -> dict:
-    """name -> state of all generators that it may draw from."""
-    states = {name: get() for name, (get, _) in _GLOBAL.items()}
-    own = _own_generator(sampler)
-    return states if own is None else states | {"own": generator_state(own)}
 
 
 def _text(state: torch.Tensor) -> str:

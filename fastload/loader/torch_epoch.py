@@ -9,11 +9,19 @@ own, a batch costs no more than a count.
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
 
-from fastload.loader.draws import Draws, generator_state, is_stateful, pass_over, set_generator
+from fastload.loader.draws import (
+    Draws,
+    as_they_were,
+    generator_state,
+    is_stateful,
+    pass_over,
+    set_generator,
+)
 from fastload.loader.worker_state import (
     Carried,
     Carry,
@@ -24,7 +32,7 @@ from fastload.loader.worker_state import (
     no_state,
 )
 
-VERSION = 1
+VERSION = 2
 
 
 class Epoch:
@@ -36,7 +44,7 @@ class Epoch:
     def __init__(self, loader: DataLoader, restored: dict | None):
         self._generator = loader.generator
         self._iterable = isinstance(loader.dataset, IterableDataset)
-        self._lasting = loader.persistent_workers
+        self._lasting, self._batch_size = loader.persistent_workers, loader.batch_size
         self.num_workers, self.delivered, self.finished = loader.num_workers, 0, False
         self.shown: dict | None = None  # where batches are fetched ahead: the state of the one delivered
         self.passed = self.to_discard = 0
@@ -45,6 +53,7 @@ class Epoch:
         self._now: str | None = None
         self._workers: list = [None] * max(1, loader.num_workers)
         self._last_worker: int | None = None
+        self._dice: dict | None = None
         place = self._restore(loader, restored) if restored is not None else None
         skips = 0 if self._last_worker is None else (self._last_worker + 1) % max(1, loader.num_workers)
         self._source = _source_of(loader)
@@ -63,6 +72,7 @@ class Epoch:
         self._workers = list(restored["workers"])
         if not restored["finished"]:
             self.delivered, self._last_worker = restored["delivered"], restored["last_worker"]
+            self._dice = restored["dice"]
             return restored["sampler"]
         if restored["sampler"] is not None:
             pass_over(loader._index_sampler, restored["sampler"])
@@ -79,6 +89,7 @@ class Epoch:
         view = self._view(loader)
         if self._source is not None and not self.num_workers:
             self._source.restore(self._workers[0])
+            self._source.dice = self._dice
         generator = loader.generator
         if self._start is None and self._now is not None:
             set_generator(generator, self._now)
@@ -97,9 +108,9 @@ class Epoch:
 
     def _view(self, loader: DataLoader) -> DataLoader:
         """A copy of the loader that only torch's iterator sees."""
-        view = copy.copy(loader)
+        view = object.__new__(type(loader))  # copy.copy asks a __getattr__ of yours before there is anything
         changed = view.__dict__  # torch's __setattr__ refuses to change some of them
-        changed["_recorded"] = self._recorded
+        changed.update(loader.__dict__, _recorded=self._recorded)
         if self.carries:
             changed["collate_fn"] = Carry(loader.collate_fn, self._source)
             changed["worker_init_fn"] = WorkerStart(
@@ -108,6 +119,12 @@ class Epoch:
         if self._source is not None and (self._iterable or self._skips):
             changed["dataset"] = self._source
         return view
+
+    def dice(self) -> AbstractContextManager:
+        """While it lasts, generators are as before the first draw of a dataset that is read again."""
+        if self._source is None or self._source.dice is None:
+            return nullcontext()
+        return as_they_were(self._source.dice["first"] or {}, self._source.dataset)
 
     def begun(self) -> None:
         """torch has drawn ahead what it will."""
@@ -140,12 +157,14 @@ class Epoch:
             "version": VERSION,
             "kind": "iterable" if self._iterable else "map",
             "num_workers": self.num_workers,
+            "batch_size": self._batch_size,
             "delivered": self.delivered,
             "finished": self.finished,
             "sampler": None if self._recorded is None else self._recorded.place(self.passed, self.finished),
             "workers": workers,
             "last_worker": self._last_worker,
             "generator": {"start": self._start, "now": now},
+            "dice": None if self._source is None else self._source.dice,
         }
 
 
@@ -166,6 +185,7 @@ class Recorded:
         self._draws = Draws(self._sampler, place)
         self._keeps: bool | None = None  # whether the sampler has a state
         self._places: deque = deque()  # its places, after each draw that is not through yet
+        self._passed: deque = deque()  # what was drawn until then
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -175,6 +195,7 @@ class Recorded:
         if self._place is None and self.before_first is None:
             self._draws.begin()
         self._keeps, self._places = None, deque([self._draws.state()])
+        self._passed = deque([self._draws.passed])
         self.asked = self._drawn = 0
         self.ahead = None
         return self
@@ -193,14 +214,15 @@ class Recorded:
         self._drawn += 1
         if self._keeps is None:
             self._keeps = self._draws.has_own_place()
+        self._keep(self._passed, self._draws.passed)
         if self._keeps:
-            self._keep()
+            self._keep(self._places, self._draws.state())
         return drawn
 
-    def _keep(self) -> None:
-        self._places.append(self._draws.state())
-        while self.ahead is not None and len(self._places) > self.ahead + 1:
-            self._places.popleft()
+    def _keep(self, kept: deque, after: Any) -> None:
+        kept.append(after)
+        while self.ahead is not None and len(kept) > self.ahead + 1:
+            kept.popleft()
 
     def place(self, passed: int, finished: bool) -> dict | None:
         """After the batches that are through; `passed` of them were placeholders."""
@@ -208,8 +230,7 @@ class Recorded:
         under_way = 0 if finished else self._drawn - through
         if self._keeps and not finished:
             return self._places[-1 - under_way]
-        state = self._draws.state()
-        return state and {**state, "taken": state["taken"] - under_way}
+        return self._draws.state(self._passed[-1 - under_way] if self._passed else None)
 
 
 class _Once:

@@ -5,8 +5,9 @@ its order. Promised: `state_dict()` between two batches is the place after the o
 `load_state_dict()` makes the next iteration its rest, in the meaning of torchdata's StatefulDataLoader;
 attributes stay what torch makes them. Exact are the samplers that draws.py finds again, datasets and
 iterators with `state_dict` and `load_state_dict`, and the seeds of workers; an iterable dataset without is
-read again up to its place. Not exact: random draws inside workers after a resume within an epoch,
-in_order=False, and, with persistent workers, an epoch that follows one that was broken off.
+read again up to its place, with the generators of random, NumPy and torch as they were before its first
+sample, and given back after. Not exact: random draws after that, inside workers and of a dataset that is read
+again; in_order=False; with persistent workers, an epoch that follows one that was broken off.
 
 Of torch's private names are used `_get_iterator`, `_index_sampler`, and `_iterator` with its `_reset`:
 torch's iterator is made from a copy of the loader that has other functions and another sampler where a state
@@ -17,19 +18,32 @@ import copy
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, IterableDataset
 
 from fastload.errors import CursorError
 from fastload.loader.device import delivery, resolve_device
+from fastload.loader.draws import is_place
 from fastload.loader.torch_epoch import VERSION, Epoch
 from fastload.loader.worker_state import Placeholder
 
-_KEYS = ("kind", "num_workers", "delivered", "finished", "sampler", "workers", "last_worker", "generator")
+T = TypeVar("T", covariant=True)
+_ENTRIES = {
+    "kind": str,
+    "num_workers": int,
+    "batch_size": int | None,
+    "delivered": int,
+    "finished": bool,
+    "sampler": dict | None,
+    "workers": list,
+    "last_worker": int | None,
+    "generator": dict,
+    "dice": dict | None,
+}
 
 
-class StatefulLoader(DataLoader):
+class StatefulLoader(DataLoader[T]):
     """torch.utils.data.DataLoader, its arguments and behaviour, and what follows.
 
     device: None and "cpu" leave batches where torch leaves them. With "cuda" ("auto": where there is one)
@@ -83,6 +97,7 @@ class StatefulLoader(DataLoader):
         self.device = device
         self._epoch: Epoch | None = None  # of the iteration begun last; holds no iterator of torch's
         self._restored: dict | None = None  # where the next iteration begins
+        self._there: tuple | None = None  # (device, what brings batches there); its memory is of its stream
 
     def __iter__(self) -> "_Iterator":
         lasting = self.persistent_workers and self.num_workers > 0
@@ -95,10 +110,16 @@ class StatefulLoader(DataLoader):
             if lasting:
                 self._iterator = inner
         self._epoch.begun()
-        there = None if self.device is None else delivery(resolve_device(self.device))
+        there = None if self.device is None else self._delivery(resolve_device(self.device))
         if there is None or there.stream is None:
             return _Iterator(inner, self._epoch)
         return _Ahead(inner, self._epoch, there)
+
+    def _delivery(self, device: Any) -> Any:
+        """One for all iterations: torch keeps freed memory for the stream that it was made on."""
+        if self._there is None or self._there[0] != device:
+            self._there = (device, delivery(device))
+        return self._there[1]
 
     def state_dict(self) -> dict:
         """The place after the batch delivered last: a plain dict, and in it the states of your datasets."""
@@ -114,7 +135,7 @@ class StatefulLoader(DataLoader):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """The next iteration goes on at `state_dict`; {} is the beginning. Raises CursorError."""
-        if state_dict:
+        if state_dict != {}:
             _check(state_dict, self)
         self._iterator = self._epoch = None
         self._restored = copy.deepcopy(state_dict) or None
@@ -134,7 +155,7 @@ class StatefulLoader(DataLoader):
 
     def __getstate__(self) -> dict:
         # Copies begin anew, as torch's do: what is under way holds iterators, which cannot be pickled.
-        return self.__dict__ | {"_epoch": None}
+        return self.__dict__ | {"_epoch": None, "_there": None}
 
 
 class _Iterator:
@@ -209,26 +230,22 @@ def _discard(inner: Iterator, epoch: Epoch) -> None:
     """Reads an iterable dataset without a state up to its place."""
     warnings.warn(
         f"neither the dataset nor its iterator has state_dict and load_state_dict: {epoch.to_discard} "
-        "batches are read again and dropped. Give one of them both for a faster resume.",
+        "batches are read again and dropped, which is exact where their order comes from generators at the "
+        "first sample. Give one of them both, for a faster resume that is always exact.",
         stacklevel=4,
     )
     reading = _Iterator(inner, epoch)
-    for done in range(epoch.to_discard):
-        try:
-            next(reading)
-        except StopIteration:
-            raise CursorError(
-                f"the checkpoint was saved after {epoch.to_discard} batches, and the dataset has {done} now. "
-                "Use the dataset and the batch size that it was saved with."
-            ) from None
+    with epoch.dice():
+        for done in range(epoch.to_discard):
+            if next(reading, epoch) is epoch:
+                raise CursorError(
+                    f"the checkpoint was saved after {epoch.to_discard} batches, and the dataset has {done} "
+                    "now. Use the dataset that it was saved with."
+                )
 
 
 def _check(state: Any, loader: StatefulLoader) -> None:
-    if (
-        not isinstance(state, dict)
-        or state.get("version") != VERSION
-        or not all(name in state for name in _KEYS)
-    ):
+    if not _is_whole(state):
         raise CursorError(
             f"this is no state of a loader of torch datasets: {str(state)[:80]!r}. Give what its "
             "state_dict() returned."
@@ -245,3 +262,36 @@ def _check(state: Any, loader: StatefulLoader) -> None:
             f"{loader.num_workers}: each worker has a place of its own. Use "
             f"num_workers={state['num_workers']}, or begin the epoch anew."
         )
+    then, now = state["batch_size"], loader.batch_size
+    counts = kind == "iterable" and not any(state["workers"]) and not state["finished"]
+    if counts and state["delivered"] and now != then:
+        raise CursorError(
+            f"the checkpoint was saved with batch_size={then}, this loader has {now}, and of a dataset "
+            f"without a state the place is a number of batches. Use batch_size={then}, or begin anew."
+        )
+    if (state["generator"]["now"] is None) != (loader.generator is None):
+        had, has = ("no", "one") if state["generator"]["now"] is None else ("a", "none")
+        raise CursorError(
+            f"the checkpoint was saved with {had} generator, this loader has {has}. Give generator= as when "
+            "it was saved."
+        )
+
+
+def _is_whole(state: Any) -> bool:
+    """Whether it has all that a state has, as far as it is ours."""
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        return False
+    if not all(name in state and isinstance(state[name], kind) for name, kind in _ENTRIES.items()):
+        return False
+    workers, sampler, dice = state["workers"], state["sampler"], state["dice"]
+    return (
+        len(workers) == max(1, state["num_workers"])
+        and all(one is None or _has(one, "dataset", "iterator", "ended", "after") for one in workers)
+        and _has(state["generator"], "start", "now")
+        and (sampler is None or is_place(sampler))
+        and (dice is None or _has(dice, "iter", "first"))
+    )
+
+
+def _has(one: Any, *names: str) -> bool:
+    return isinstance(one, dict) and {*names} <= {*one}

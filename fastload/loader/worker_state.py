@@ -9,14 +9,14 @@ that goes on}.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from fastload.errors import CursorError
-from fastload.loader.draws import is_stateful
+from fastload.loader.draws import as_they_were, generators_of, is_stateful, used_since
 
 
 class Placeholder:
@@ -74,6 +74,8 @@ class WorkerStart:
 class MapSource(Dataset):
     """A map-style dataset with a state of its own."""
 
+    dice = None
+
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
 
@@ -96,30 +98,38 @@ class MapSource(Dataset):
 
 
 class IterableSource(IterableDataset):
-    """An iterable dataset, and the iterator that torch made of it. batch_size: of a batch of placeholders."""
+    """An iterable dataset, and the iterator that torch made of it. batch_size: of a batch of placeholders.
+
+    dice: the generators that a dataset without a state drew from in the main process, as they were: {"iter":
+    before its iter(), "first": before its first sample, None before it}. Workers have seeds instead.
+    """
 
     def __init__(self, dataset: IterableDataset, batch_size: int | None):
         self.dataset, self._batch_size = dataset, batch_size or 1
         self._iterator, self._ended = None, False
         self._restored, self._placeholders = None, 0
+        self._kept: dict | None = None  # what was restored, until something is drawn
+        self.dice: dict | None = None
 
     def __repr__(self) -> str:
         return repr(self.dataset)  # torch's warning about a wrong length shows it
 
     def restore(self, state: dict | None, placeholder: bool = False) -> None:
         """Loads the dataset's state; the rest is for the next `__iter__`."""
-        self._restored = state
+        self._restored = self._kept = state
         self._placeholders = self._batch_size if placeholder else 0
         if state is not None and state["dataset"] is not None:
             _load(self.dataset, state["dataset"])
 
     def __iter__(self) -> "IterableSource":
         state, self._restored = self._restored, None
-        self._iterator, self._ended = iter(self.dataset), False
+        self._iterator, self._ended = self._begin(), False
         if state is None:
             return self
         if state["iterator"] is not None:
             _load(self._iterator, state["iterator"])
+        if state["ended"]:
+            self._pass_end(state)
         if state["after"] is None:
             self._ended = state["ended"]
             return self
@@ -129,26 +139,59 @@ class IterableSource(IterableDataset):
         self._iterator = iter(self.dataset)
         return self
 
+    def _begin(self) -> Iterator:
+        if self.dice is not None:
+            with as_they_were(self.dice["iter"], self.dataset):
+                return iter(self.dataset)
+        if get_worker_info() is not None or is_stateful(self.dataset):
+            return iter(self.dataset)
+        before = generators_of(self.dataset)
+        iterator = iter(self.dataset)
+        if not is_stateful(iterator):
+            self.dice = {"iter": used_since(before, self.dataset), "first": None}
+        return iterator
+
+    def _pass_end(self, state: dict) -> None:
+        """Lets a dataset whose iterator had ended do again what it does then, such as to forget its place."""
+        with as_they_were(generators_of(self.dataset), self.dataset):
+            starts_anew = next(self._iterator, _NOTHING) is not _NOTHING
+        if starts_anew and state["dataset"] is not None:  # it has rewound itself: its state is a beginning
+            _load(self.dataset, state["dataset"])
+
     def __next__(self) -> Any:
         if self._placeholders:
             self._placeholders -= 1
             return Placeholder()
         if self._ended:
             raise StopIteration
+        self._kept = None
+        is_first = self.dice is not None and self.dice["first"] is None
+        before = generators_of(self.dataset) if is_first else None
         try:
-            return next(self._iterator)
+            drawn = next(self._iterator)
         except StopIteration:
             self._ended = True
             raise
+        if is_first:
+            self.dice = self.dice | {"first": used_since(before, self.dataset)}
+        return drawn
 
     def state(self) -> dict | None:
-        """None where neither the dataset nor its iterator has a state."""
+        """None where neither the dataset nor its iterator has a state.
+
+        What was restored, until something is drawn: a generator that was not begun has not looked at it yet.
+        """
+        if self._kept is not None:
+            return self._kept
         iterator = self._iterator if is_stateful(self._iterator) else None
         dataset = self.dataset if is_stateful(self.dataset) and iterator is not self.dataset else None
         if iterator is None and dataset is None:
             return None
         states = (None if one is None else one.state_dict() for one in (dataset, iterator))
         return _state(*states, ended=self._ended)
+
+
+_NOTHING = object()
 
 
 def _state(dataset: Any, iterator: Any, ended: bool = False) -> dict:

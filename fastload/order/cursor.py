@@ -96,6 +96,7 @@ def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
 
 
 DRAWS = "draws"  # there only where a sampler of the user's draws
+_DRAWS = {"taken", "samples", "crc", "epoch", "generators", "own"}
 _ENTRIES = ("version", "epoch", "position", "order", "pixels", "mixture")
 
 
@@ -115,7 +116,7 @@ def _place_of(position: int, mixture) -> tuple[Place, tuple[int, ...] | None]:
 
 def _draws_of(draws) -> dict:
     """The place of a sampler, judged as far as it is ours."""
-    good = isinstance(draws, Mapping) and set(draws) == {"taken", "epoch", "generators", "own"}
+    good = isinstance(draws, Mapping) and set(draws) == _DRAWS
     if not good or type(draws["taken"]) is not int or draws["taken"] < 0:
         raise CursorError(f"the cursor's draws are {str(draws)[:200]}, no place of a sampler: {WAY_OUT}")
     return copy.deepcopy(dict(draws))

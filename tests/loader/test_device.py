@@ -165,6 +165,30 @@ def test_tensors_in_containers_come_to_the_gpu_and_the_containers_stay_what_they
     assert there.counters()["copied_bytes"] == 5 * 8  # what moves itself is not counted
 
 
+class Slotted:
+    """Keeps its tensor in a slot, knows its parent, and moves itself when it is told where, and no more."""
+
+    __slots__ = ("nodes", "parent", "unset")
+
+    def __init__(self, nodes):
+        self.nodes, self.parent = nodes, [self]
+
+    def to(self, device):
+        return Slotted(self.nodes.to(device, non_blocking=True))
+
+
+class Passing(Graph):
+    def to(self, *arguments, **named):
+        return Passing(self.nodes.to(*arguments, **named))
+
+
+@pytest.mark.parametrize("kind", [Slotted, Passing])
+def test_what_moves_itself_is_told_no_more_than_it_takes_and_its_tensors_are_found(cuda, kind):
+    there = CudaDelivery("cuda:0")
+    (moved,) = there.hand_over(there.deliver([kind(fake(7))], lambda batch: batch))
+    assert (moved.nodes.place, moved.nodes.streams) == ("cuda:0", [cuda.current])
+
+
 def test_a_batch_is_finished_on_the_device_and_the_own_stream(cuda):
     there = CudaDelivery("cuda:0")
     seen = []

@@ -1,5 +1,7 @@
 """A sampler's place is saved after each draw and found again, whatever the sampler draws from."""
 
+import copy
+import itertools
 import json
 import random
 
@@ -274,3 +276,146 @@ def test_a_generator_goes_on_where_its_text_says(own):
     drawn = torch.rand(3, generator=one)
     set_generator(one, state)
     assert torch.equal(torch.rand(3, generator=one), drawn)
+
+
+class ReadsAhead:
+    """Draws pairs from a sampler, one sample ahead of need."""
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def __iter__(self):
+        inner = iter(self.sampler)
+        kept = next(inner)
+        for one in inner:
+            yield [kept, one]
+            kept = one
+
+
+class Bucketed(BatchSampler):
+    """torch's by name, and reads ahead."""
+
+    __iter__ = ReadsAhead.__iter__
+
+
+@pytest.mark.parametrize("batches", [ReadsAhead, lambda sampler: Bucketed(sampler, 2, False)])
+def test_what_reads_ahead_of_a_stateful_sampler_is_drawn_again_itself(batches):
+    whole = list(Draws(batches(Stays())))
+    for taken in range(1, len(whole) + 1):
+        draws = Draws(batches(Stays()))
+        assert [next(draws) for _ in range(taken)] == whole[:taken]
+        assert list(Draws(batches(Stays()), draws.state())) == whole[taken:]
+
+
+class NumpyOwn(Shuffled):
+    """Has a generator of its own that nobody knows."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __iter__(self):
+        return iter(self.rng.permutation(9).tolist())
+
+
+class LazyRandom:
+    def __iter__(self):
+        return (random.randrange(1000) for _ in range(9))
+
+
+class OwnEpochs:
+    epoch = 0
+
+    def __iter__(self):
+        self.epoch += 1
+        return iter(range(self.epoch, self.epoch + 9))
+
+
+@pytest.mark.parametrize("make", [NumpyOwn, LazyRandom, OwnEpochs])
+@pytest.mark.parametrize("finish", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_place_that_cannot_be_found_again_is_an_error(make, finish, batched):
+    def made():
+        return BatchSampler(make(), 2, False) if batched else make()
+
+    sampler = made()
+    list(sampler)  # what draws from global generators does not know its second epoch again either
+    draws = Draws(sampler)
+    next(draws)
+    random.random()  # the training's own
+    next(draws)
+    with pytest.raises(CursorError, match=rf"the sampler {make.__name__} draws other samples.*state_dict"):
+        if finish:
+            list(draws)
+            pass_over(made(), draws.state())
+        else:
+            next(Draws(made(), draws.state()))
+
+
+@pytest.mark.parametrize(
+    "other", [range(1, 12), RandomSampler(range(9), generator=generator()), [0, 1.0, 2], ["0", "1", "2"]]
+)
+def test_another_sampler_is_an_error(other):
+    draws = Draws(SequentialSampler(range(9)))
+    next(draws), next(draws)
+    with pytest.raises(CursorError, match="draws other samples than when the checkpoint was saved") as caught:
+        next(Draws(other, draws.state()))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_generator_that_is_not_there_then_or_now_is_an_error(own):
+    draws = Draws(RandomSampler(range(99), generator=generator() if own else None))
+    next(draws)
+    before = global_states()
+    with pytest.raises(CursorError, match="has none. Give it a generator" if own else "other samples"):
+        next(Draws(RandomSampler(range(99), generator=None if own else generator()), draws.state()))
+    assert global_states() == before
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        [[1, 2], [3]],
+        (np.int64(1), torch.tensor(2), 3),
+        [np.array([1, 2]), torch.tensor([3])],
+        ["a", 1, 2**70, -5, None, 0.5],
+        [{"a": 1}, {"a": object()}],
+        [(1, "a"), (2, "b")],
+    ],
+)
+def test_whatever_is_drawn_has_a_checksum(drawn):
+    draws = Draws(copy.copy(drawn))
+    taken = next(draws)
+    assert [taken, *Draws(drawn, draws.state())] == [*drawn] or isinstance(drawn[0], np.ndarray)
+    if not isinstance(drawn[0], dict):
+        with pytest.raises(CursorError, match="draws other samples"):
+            next(Draws([drawn[-1]], draws.state()))
+
+
+@pytest.mark.parametrize("name", ["sequential", "random", "generator", "numpy, eager", "twice", "stays"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_place_in_torch_s_batches_is_one_of_samples(name, last):
+    """Whatever the batch size is now, and where there are no batches."""
+
+    def made(size):
+        return BatchSampler(SAMPLERS[name](), size, last) if size else SAMPLERS[name]()
+
+    seed(1)
+    singly = list(made(None))
+    for then, now in itertools.product([2, 3, 4], [2, 3, 5, None]):
+        for taken in range(1, 9 // then + 1):
+            seed(1)
+            draws = Draws(made(then))
+            passed = sum(len(next(draws)) for _ in range(taken))
+            rest = singly[passed:]
+            again = list(Draws(made(now), json.loads(json.dumps(draws.state()))))
+            assert again == (rest if now is None else list(BatchSampler(rest, now, last))), (then, now, taken)
+
+
+def test_a_place_in_batches_of_another_size_is_saved_again():
+    draws = Draws(BatchSampler(range(30), 4, False))
+    for _ in range(3):
+        next(draws)
+    draws = Draws(BatchSampler(range(30), 7, False), draws.state())
+    assert next(draws) == [*range(12, 19)]
+    assert next(Draws(BatchSampler(range(30), 2, False), draws.state())) == [19, 20]

@@ -484,3 +484,27 @@ def test_datapipes_keep_their_shuffle_and_sharding(loader_class):
 def test_a_tensor_dataset_gives_lists_of_tensors(loader_class):
     batch = next(iter(loader_class(TensorDataset(torch.arange(4), torch.ones(4)), 4)))
     assert type(batch) is list and [one.tolist() for one in batch] == [[0, 1, 2, 3], [1.0] * 4]
+
+
+class Delegating(OurLoader):
+    """Has what its dataset has."""
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+
+def test_a_subclass_may_pass_attributes_on_to_its_dataset():
+    loader = Delegating(TensorDataset(torch.arange(3)))
+    assert len(list(loader)) == 3
+    assert torch.equal(loader.tensors[0], torch.arange(3))
+
+
+class OfNumbers(OurLoader[int]):
+    pass
+
+
+@both
+def test_the_type_of_its_batches_can_be_named(loader_class):
+    assert epochs(loader_class[int](Numbers(3), None), 1) == [[0, 1, 2]]
+    assert epochs(OfNumbers(Numbers(3), None), 1) == [[0, 1, 2]]
+    assert type(loader_class[int](Numbers(3))) is loader_class

@@ -25,6 +25,7 @@ from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 from fastload import DataLoader as OurLoader
 from fastload.errors import CursorError
 from fastload.loader.device import CpuDelivery
+from fastload.loader.draws import generator_state
 from fastload.loader.worker_state import Carried, MapSource
 
 pytestmark = [
@@ -687,6 +688,171 @@ def test_a_stream_without_a_state_is_read_again_with_the_same_dice_in_workers():
     assert [[float(x) for x in one] for one in iterator] == whole[5:]
 
 
+class Dice(IterableDataset):
+    """Has no state, and shuffles with a global generator, in its iter() or with the first sample."""
+
+    def __init__(self, source, eager):
+        self.source, self.eager = source, eager
+
+    def order(self):
+        if self.source == "random":
+            return random.sample(range(20), 20)
+        return (np.random.permutation(20) if self.source == "numpy" else torch.randperm(20)).tolist()
+
+    def lazy(self):
+        yield from self.order()
+
+    def __iter__(self):
+        return iter(self.order()) if self.eager else self.lazy()
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("source", ["random", "numpy", "torch"])
+def test_a_stream_without_a_state_is_read_again_with_the_generators_that_it_began_with(source, eager):
+    def make():
+        return OurLoader(Dice(source, eager), 3)
+
+    def seed(number):
+        random.seed(number), np.random.seed(number), torch.manual_seed(number)
+
+    seed(1)
+    whole = epoch(make())
+    for step in (0, 1, 2, 7) if eager else (1, 2, 7):
+        seed(1)
+        _, state = after(make, step)
+        seed(2)
+        before = random.getstate(), np.random.get_state()[1].tolist(), generator_state(None)
+        loader = make()
+        loader.load_state_dict(json.loads(json.dumps(state)))
+        assert epoch(loader) == whole[step:]
+        assert before == (random.getstate(), np.random.get_state()[1].tolist(), generator_state(None))
+        random.random(), np.random.rand(), torch.rand(())
+        loader.load_state_dict(after(lambda loader=loader: loader, 0)[1])
+        assert epoch(loader) != whole
+
+
+class Marked(Stream):
+    """As those of Hugging Face: the generator looks at the loaded place when it begins, and forgets it."""
+
+    at, loaded = 0, None
+
+    def __iter__(self):
+        (self.at, self.loaded) = (self.loaded or 0, None)
+        for one in list(self.numbers())[self.at :]:
+            self.at += 1
+            yield one
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.loaded = state["at"]
+
+
+@workers
+def test_a_state_before_the_first_batch_of_a_resumed_run_is_the_one_that_was_loaded(num_workers):
+    def make():
+        return OurLoader(Marked(10), 2, num_workers=num_workers)
+
+    whole = epoch(make())
+    _, state = after(make, 2)
+    for _ in range(2):
+        loader = make()
+        loader.load_state_dict(state)
+        iterator = iter(loader)
+        state = loader.state_dict()
+    assert [plain(batch) for batch in iterator] == whole[2:]
+    assert rest_of(make, state) == whole[2:]
+
+
+@pytest.mark.parametrize("dataset", [Marked, StatefulStream, StreamOfWalks, SelfWalk, Stream])
+@pytest.mark.parametrize(("num_workers", "persistent"), [(0, False), (2, False), (2, True)])
+@pytest.mark.parametrize("finish", [False, True])
+def test_after_the_last_short_batch_comes_a_whole_epoch(dataset, num_workers, persistent, finish):
+    def make():
+        return OurLoader(dataset(9), 2, num_workers=num_workers, persistent_workers=persistent)
+
+    loader = make()
+    whole = [epoch(loader) for _ in range(3)]
+    _, state = after(make, len(whole[0]), finish=finish)
+    resumed = rest_of(make, state, epochs=3)
+    if dataset is StatefulStream and not persistent and num_workers and not finish:
+        return  # the workers of the second epoch are new, and count anew
+    assert resumed[:2] == whole[1:] if finish else resumed == [[], *whole[1:]]
+
+
+def test_of_another_batch_size_the_samples_that_are_left_come():
+    def make(size):
+        return OurLoader(Numbers(23), size, shuffle=True, generator=generator())
+
+    whole = flat(epoch(make(1)))
+    for num_workers, then, now in [(0, 4, 3), (0, 2, 5), (2, 4, 3), (2, 1, None)]:
+        loader = make(then)
+        iterator = iter(loader)
+        next(iterator), next(iterator)
+        again = OurLoader(Numbers(23), now, True, num_workers=num_workers, generator=generator())
+        state = loader.state_dict()
+        again.load_state_dict(state | {"num_workers": num_workers, "workers": [None] * max(1, num_workers)})
+        batches = epoch(again)
+        assert (batches if now is None else flat(batches)) == whole[2 * then :]
+        assert now is None or len(batches[0]) == now
+
+
+@workers
+def test_of_another_batch_size_a_stream_without_a_state_is_refused(num_workers):
+    _, state = after(lambda: OurLoader(Stream(), 4, num_workers=num_workers), 2)
+    loader = OurLoader(Stream(), 3, num_workers=num_workers)
+    with pytest.raises(CursorError, match=r"saved with batch_size=4, this loader has 3.*Use batch_size=4"):
+        loader.load_state_dict(state)
+    _, state = after(lambda: OurLoader(StatefulStream(), 4), 2)
+    assert rest_of(lambda: OurLoader(StatefulStream(), 5), state)[0][0] == 1008
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: OurLoader(Numbers(30), 2, shuffle=True, generator=generator()),
+        lambda: OurLoader(Numbers(), 2, generator=generator()),
+        lambda: OurLoader(Numbers(), 2, sampler=[3, 1, 2] * 4, generator=generator()),
+    ],
+)
+def test_a_sampler_that_draws_others_than_it_drew_is_an_error(other):
+    _, state = after(maker(OurLoader, "shuffled", 0), 2)
+    loader = other()
+    loader.load_state_dict(state)
+    with pytest.raises(CursorError, match=r"draws other samples than|Sampler has none|list has none"):
+        list(loader)
+
+
+@workers
+def test_draws_that_were_made_ahead_are_not_part_of_the_checksum(num_workers):
+    def make(last):
+        return OurLoader(Numbers(99), 1, sampler=[*range(5), *last], num_workers=num_workers)
+
+    _, state = after(lambda: make([5, 6, 7]), 5)
+    assert flat(rest_of(lambda: make([8, 9]), state)) == [8, 9]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_generator_that_is_there_only_then_or_only_now_is_refused(own):
+    _, state = after(lambda: OurLoader(Numbers(), generator=generator() if own else None), 1)
+    loader = OurLoader(Numbers(), generator=None if own else generator())
+    with pytest.raises(CursorError, match=f"saved with {'a' if own else 'no'} generator, this loader has"):
+        loader.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"sampler": {"taken": 1}}, {"generator": None}, {"workers": []}, {"workers": [3]}, {"delivered": "2"}],
+)
+def test_a_damaged_state_is_refused(damage):
+    _, state = after(maker(OurLoader, "shuffled", 0), 2)
+    loader = maker(OurLoader, "shuffled", 0)()
+    for wrong in (state | damage, []):
+        with pytest.raises(CursorError, match="this is no state of a loader"):
+            loader.load_state_dict(wrong)
+
+
 def test_distributed_sampler_keeps_the_epoch_that_it_was_told_last():
     def make():
         return OurLoader(Numbers(), 2, sampler=DistributedSampler(range(11), 2, 0))
@@ -864,6 +1030,22 @@ def test_on_a_device_an_error_comes_at_its_batch_and_iteration_goes_on(calls):
     with pytest.raises(ValueError, match="bad"):
         next(iterator)
     assert list(iterator) == [3, 4]
+
+
+def test_all_iterations_over_a_loader_share_one_stream_and_its_copies_have_their_own(monkeypatch, calls):
+    made = []
+    monkeypatch.setattr(
+        "fastload.loader.torch_loader.delivery", lambda device: made.append(device) or OwnStream(calls)
+    )
+    loader = OurLoader(Numbers(2), None, device="cuda")
+    assert epoch(loader) == epoch(loader) == [0, 1]
+    assert made == ["cuda"]
+    for other in (pickle.loads(pickle.dumps(loader)), copy.copy(loader)):
+        assert epoch(other) == [0, 1]
+    assert made == ["cuda"] * 3
+    loader.device = "cuda:1"
+    assert epoch(loader) == [0, 1]
+    assert made[3:] == ["cuda:1"]
 
 
 @pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
