@@ -25,6 +25,7 @@ import torch
 from torch.utils.data import BatchSampler
 
 from fastload.errors import CursorError
+from fastload.world import World
 
 
 def is_stateful(one: Any) -> bool:
@@ -47,7 +48,8 @@ def pass_over(sampler: Iterable, state: dict) -> None:
 
 def is_place(state: Any) -> bool:
     """Whether it is a `Draws.state()`, as far as that is ours."""
-    if not isinstance(state, Mapping) or set(state) != {*Passed._fields, "epoch", "generators", "own"}:
+    entries = {*Passed._fields, "rank", "epoch", "generators", "own"}
+    if not isinstance(state, Mapping) or set(state) != entries:
         return False
     own, generators = state["own"], state["generators"]
     counts = all(type(state[name]) is int for name in Passed._fields)
@@ -64,6 +66,7 @@ def place_before(sampler: Iterable) -> dict:
     generators = {} if own is None else {"own": generator_state(own)}
     return {
         **Passed()._asdict(),
+        "rank": World.current().rank,
         "epoch": None,
         "generators": {"iter": generators, "first": None},
         "own": None if holder is None else {"sampler": copy.deepcopy(holder.state_dict())},
@@ -121,7 +124,8 @@ class Draws:
     def state(self, passed: Passed | None = None) -> dict | None:
         """The place after the last draw, JSON-able where the sampler's own state is; None before it begins.
 
-        {"taken", "samples", "crc": as Passed has them, "epoch": the sampler's, where it has set_epoch,
+        {"taken", "samples", "crc": as Passed has them, "rank": whose draws these are, since trainers load
+        one rank's state on all, "epoch": the sampler's, where it has set_epoch,
         "generators": {"iter", "first"}: what iter() and the first draw used, as name -> state before, "own":
         the sampler's or its iterator's state}. passed: of an earlier draw, whose place it then is, of a
         sampler without a state of its own.
@@ -133,6 +137,7 @@ class Draws:
             return None
         return {
             **(passed or self.passed)._asdict(),
+            "rank": World.current().rank,
             "epoch": epoch_of(self._sampler),
             "generators": {"iter": self._at_iter, "first": self._at_first} if own is None else None,
             "own": own,
@@ -190,7 +195,7 @@ class Draws:
                 f"the checkpoint was saved after {self.passed.taken} draws, and the sampler makes {makes} "
                 "now. Use the sampler and the dataset that it was saved with."
             )
-        if crc != self.passed.crc:
+        if crc != self.passed.crc and self._restored["rank"] == World.current().rank:
             name = type(self._sampler.sampler if self._grouped else self._sampler).__name__
             raise CursorError(
                 f"the sampler {name} draws other samples than when the checkpoint was saved. Use the sampler "

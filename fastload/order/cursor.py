@@ -96,7 +96,7 @@ def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
 
 
 DRAWS = "draws"  # there only where a sampler of the user's draws
-_DRAWS = {"taken", "samples", "crc", "epoch", "generators", "own"}
+_DRAWS = {"taken", "samples", "crc", "rank", "epoch", "generators", "own"}
 _ENTRIES = ("version", "epoch", "position", "order", "pixels", "mixture")
 
 

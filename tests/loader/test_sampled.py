@@ -224,6 +224,22 @@ def test_two_ranks_with_a_distributed_sampler_take_every_sample_once_and_throw_o
     assert sorted(positions) == list(range(22))
 
 
+def test_the_state_of_one_rank_serves_all_ranks_of_a_distributed_sampler(shards, monkeypatch):
+    """So Lightning and Accelerate save it: rank 0 for everybody."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    states, rests = [], []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        loader = labels(shards, 3, sampler=DistributedSampler(range(22), 2, rank))
+        iterator = iter(loader)
+        next(iterator)
+        states.append(loader.state_dict())
+        rests.append(flat(iterator))
+    again = labels(shards, 3, sampler=DistributedSampler(range(22), 2, 1))
+    again.load_state_dict(states[0])
+    assert flat(again) == rests[1] != rests[0]
+
+
 def test_set_epoch_goes_to_the_sampler_and_to_another_part_of_the_positions(shards):
     sampler = DistributedSampler(range(N), 1, 0, seed=2)
     loader = labels(shards, 4, sampler=sampler)
