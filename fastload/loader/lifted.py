@@ -1,11 +1,12 @@
-"""A torchvision ImageFolder and its transforms, read into what `fl.Dataset` takes; nothing is run.
+"""A torchvision ImageFolder and its transforms, read into what `fl.Dataset` takes; they are not run.
 
 In: a dataset with `samples` [(path, label)] and a transform, or torch Subsets of one. Out: the keyword
 arguments of `fl.Dataset`: fl.Files of the same samples in the same order, an fl.Image that means the same
 geometry, an fl.Augment with the same probabilities. Promised: what cannot be meant in fastload's terms is
 refused, by the transform's name and with the reason and the way out; torchvision is never imported, its
-classes (v1 and v2) are known by their names; the class of a dataset that is not torchvision's own is trusted
-to open `samples` as ImageFolder does.
+classes (v1 and v2) are known by their names; of a dataset with a __getitem__ of its own, which is not
+torchvision's, sample 0 is asked for once and must have the label, shape and dtype that fastload will give;
+that its pixels are those of `samples` and `transform` is trusted.
 
 Pixels are those of the transforms on Pillow images, to the last bit of uint8 and to float32's rounding, with
 these exceptions:
@@ -58,6 +59,7 @@ def lift(dataset: Any, scaled: str | None = None) -> dict[str, Any]:
     folder, places = _unwrapped(dataset)
     transforms = _Reader()
     transforms.read(_transform_of(folder))
+    _check_item(folder, (3, *transforms.view["size"]), transforms.state)
     return {
         "source": _files(folder, places),
         "fields": {"image": transforms.image(scaled), "label": Int("cls")},
@@ -85,6 +87,8 @@ def _unwrapped(dataset: Any) -> tuple[Any, np.ndarray | None]:
     while any(_is_at(one, "Subset", "torch.utils.data") for one in type(dataset).__mro__):
         _check_class(dataset, "torch.utils.data")
         indices = np.asarray(dataset.indices)
+        if indices.shape == (0,):
+            _refuse(dataset, "it is empty; give the indices of at least one sample")
         if indices.ndim != 1 or not (indices.size and indices.dtype.kind in "iu"):
             _refuse(
                 dataset, f"its indices are {indices.dtype} of shape {list(indices.shape)}; give whole numbers"
@@ -110,6 +114,40 @@ def _check_class(dataset: Any, home: str) -> None:
         owner = next((one for one in classes if name in vars(one)), object)
         if owner is not object and not owner.__module__.startswith(("torchvision.", "torch.")):
             _refuse(dataset, f"its own {name} would not be called; lift the plain class, and use map_batch")
+
+
+def _check_item(folder: Any, shape: tuple[int, ...], dtype: str) -> None:
+    """Asks a class that gets its items in a way of its own, and does not say more of it, for sample 0."""
+    owner = next((one for one in type(folder).__mro__ if "__getitem__" in vars(one)), None)
+    if owner is None or owner.__module__.startswith(("torchvision.", "torch.")):
+        return
+    from fastload.loader.draws import as_they_were, generators_of
+
+    if hasattr(folder, "__len__") and len(folder) != len(folder.samples):
+        _refuse(folder, f"it has {len(folder)} items, and {len(folder.samples)} in samples; use fl.Loader")
+    try:
+        with as_they_were(generators_of(None), None):
+            item = folder[0]
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        _refuse(folder, f"its own __getitem__ gives no sample 0 ({type(error).__name__}: {reason}); mend it")
+    expected = f"{dtype} {list(shape)}, {folder.samples[0][1]!r}"
+    given = [_described(one) for one in item] if isinstance(item, (tuple, list)) else [_described(item)]
+    if ", ".join(given) != expected:
+        _refuse(
+            folder,
+            f"its own __getitem__ gives ({', '.join(given)[:200]}) as sample 0, which fastload would make "
+            f"({expected}) of samples and transform; use map_batch, or fl.Loader",
+        )
+
+
+def _described(one: Any) -> str:
+    """An item's dtype and shape, or itself where it is a number."""
+    if not hasattr(one, "shape"):
+        return repr(one) if isinstance(one, (int, str)) else type(one).__name__
+    if len(one.shape) == 0:
+        return repr(one.item())
+    return f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}"
 
 
 def _transform_of(folder: Any) -> Any:
@@ -329,6 +367,8 @@ class _Reader:
             _refuse(one, f"it would compute in {self.state}; put it between float32 and any other dtype")
         pair = tuple(tuple(float(number) for number in three) for three in (one.mean, one.std))
         self.normalize = tuple(three[0] if len(three) == 1 else three for three in pair)
+        if np.min(self.normalize[1], initial=1) <= 0:
+            _refuse(one, f"std={self.normalize[1]}: std must be above 0")
         try:
             normalization(self.normalize)
         except ConfigError as error:

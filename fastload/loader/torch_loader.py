@@ -3,11 +3,12 @@
 In: everything that torch.utils.data.DataLoader takes. Out: its batches, by its own iterators and workers, in
 its order. Promised: `state_dict()` between two batches is the place after the one delivered last, and
 `load_state_dict()` makes the next iteration its rest, in the meaning of torchdata's StatefulDataLoader;
-attributes stay what torch makes them. Exact are the samplers that draws.py finds again, datasets and
-iterators with `state_dict` and `load_state_dict`, and the seeds of workers; an iterable dataset without is
-read again up to its place, with the generators of random, NumPy and torch as they were before its first
-sample, and given back after. Not exact: random draws after that, inside workers and of a dataset that is read
-again; in_order=False; with persistent workers, an epoch that follows one that was broken off.
+attributes stay what torch makes them; another batch size goes on at the same sample, or is refused. Exact
+are the samplers that draws.py finds again, datasets and iterators with `state_dict` and `load_state_dict`,
+and the seeds of workers; an iterable dataset without is read again up to its place, with the generators of
+random, NumPy and torch as they were before its first sample, and given back after. Not exact: random draws
+after that, inside workers and of a dataset that is read again; in_order=False; with persistent workers, an
+epoch that follows one that was broken off.
 
 Of torch's private names are used `_get_iterator`, `_index_sampler`, and `_iterator` with its `_reset`:
 torch's iterator is made from a copy of the loader that has other functions and another sampler where a state

@@ -79,6 +79,7 @@ class ShardReader:
         where = self._dataset.where(int(sample_ids[blob % len(sample_ids)]))
         code, attempts = batch.error(blob), batch.attempts(blob)
         if code in _NOT_AS_INDEXED:
+            self._dataset.check_unchanged(int(sample_ids[blob % len(sample_ids)]))  # drops a folder's index
             raise ShardError(f"{where}: {CHANGED}")
         tried = f", tried {attempts} times" if attempts > 1 else ""
         raise ShardError(f"{where}: {os.strerror(code)}{tried}. {_WAYS_OUT.get(code, _DISK)}")

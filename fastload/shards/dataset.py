@@ -193,12 +193,15 @@ class Dataset:
     def check_unchanged(self, sample_id: int) -> None:
         """Raises ShardError where the sample's container is no longer the one that was indexed.
 
-        For content that turns out damaged: a shard that is overwritten while it is read is one error, and not
+        The cached index of a folder is dropped then, so that it is made anew when it is opened again. For
+        content that turns out damaged: a shard that is overwritten while it is read is one error, and not
         ten thousand bad samples. Costs a `stat`; of a folder, one for each file of the sample.
         """
         container, stamp = self._home_of(sample_id)
         if container.is_folder:
             is_other = self._files_changed(sample_id)
+            if is_other:
+                index.forget(container, self._cache_dir)
         else:
             is_other = index.changed(container, stamp)
         if is_other:

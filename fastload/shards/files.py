@@ -63,7 +63,10 @@ class Files:
         return f"Files({len(self)} files, the first {self.paths[0]!r}{labels}{classes})"
 
     def absolute(self) -> list[bytes]:
-        """The absolute paths; links stay as they are. Raises ConfigError for a NUL byte in a name."""
+        """The absolute paths; links stay as they are, but in folders with "..".
+
+        Raises ConfigError for a NUL byte in a name.
+        """
         joined = os.fsencode("\0".join(self.paths))
         paths = joined.split(b"\0")
         if len(paths) != len(self):
@@ -102,10 +105,10 @@ def index_files(files: Files, root: str) -> tuple[Rows, Stamp, list[str] | None]
     missing = np.flatnonzero(size_bytes < 0)
     if missing.size:
         others = f" (and {missing.size - 1} more of {len(paths)} are missing)" if missing.size > 1 else ""
-        raise SourceError(
-            f"{files.paths[missing[0]]}: fl.Files lists it, and there is no such file{others}. Correct the "
-            "list."
-        )
+        path = files.paths[missing[0]]
+        where = "" if os.path.isabs(path) else f", looked for in {os.getcwd()}"
+        what = "it is a folder" if os.path.isdir(path) else "there is no such file"
+        raise SourceError(f"{path}: fl.Files lists it, and {what}{where}{others}. Correct the list.")
     rows = _rows(paths, len(os.path.join(os.fsencode(root), b"")), size_bytes)
     rows.labels = files.labels
     return rows, stamp, None if files.classes is None else list(files.classes)
@@ -138,8 +141,13 @@ def _paths(paths: Any) -> tuple[str, ...]:
 
 def _labels(labels: Any, count: int, classes: tuple[str, ...] | None) -> np.ndarray:
     """int32 [count]"""
+    if isinstance(labels, Iterable) and not hasattr(labels, "__array__"):
+        labels = list(labels)  # NumPy does not go through an iterator
     numbers = np.asarray(labels)
-    if numbers.shape != (count,) or numbers.dtype.kind not in "iu":
+    is_whole = numbers.dtype.kind in "iu" or all(
+        type(one) is int for one in numbers.flat
+    )  # too big for int64
+    if numbers.shape != (count,) or not is_whole:
         raise ConfigError(
             f"Files(labels=...): {numbers.dtype} of shape {list(numbers.shape)} for {count} files. Give a "
             "whole number for each."
@@ -158,7 +166,8 @@ def _home(path: bytes) -> bytes:
 
 
 def _absolute_home(home: bytes) -> bytes:
-    inner = os.path.abspath(home).strip(b"/")
+    # What ".." means behind a link, only the file system knows.
+    inner = (os.path.realpath if b".." in home.split(b"/") else os.path.abspath)(home).strip(b"/")
     return b"/" + inner + b"/" if inner else b"/"
 
 

@@ -160,6 +160,16 @@ def changed(container: Container, stamp: Stamp) -> bool:
         return False
 
 
+def forget(container: Container, cache_dir: Path) -> None:
+    """Drops the cached index of a folder or a list.
+
+    For one of which a file was overwritten: no folder's time of change tells that, so that the index would be
+    taken for valid again.
+    """
+    with contextlib.suppress(OSError):
+        cached_path(container, cache_dir).unlink()
+
+
 def publish(container: Container) -> Path:
     """Indexes a container and writes the index beside it, to be copied with the data. Raises as build."""
     path = published_path(container)

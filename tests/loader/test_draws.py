@@ -19,6 +19,7 @@ from torch.utils.data import (
 
 from fastload.errors import CursorError
 from fastload.loader.draws import Draws, generator_state, is_stateful, pass_over, set_generator
+from tests.loader.samples import labels
 
 
 class Shuffled:
@@ -360,6 +361,16 @@ def test_another_sampler_is_an_error(other):
     with pytest.raises(CursorError, match="draws other samples than when the checkpoint was saved") as caught:
         next(Draws(other, draws.state()))
     assert "\n" not in str(caught.value)
+
+
+def test_a_loader_of_fastload_s_own_refuses_another_sampler_too(shards):
+    loader = labels(shards, 4, sampler=range(20))
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    again = labels(shards, 4, sampler=range(1, 21))
+    again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    with pytest.raises(CursorError, match="the sampler range draws other samples"):
+        next(iter(again))
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -683,7 +683,7 @@ def loader_named(name, module):
         (changed(samples=[("a.jpg", "cat")]), "the label 'cat' is no int"),
         (changed(samples=[("a.jpg", 0), ("b.pgm", 1)]), "'b.pgm' ends in no extension"),
         (changed(samples=[("a.npy", 0)]), "'a.npy' ends in no extension"),
-        (subset([]), "Subset: its indices are"),
+        (subset([]), "Subset: it is empty; give"),
         (subset([0.5]), "Subset: its indices are float64"),
         (subset([True, False]), "Subset: its indices are bool"),
         (subset([[0, 1]]), r"Subset: its indices are int64 of shape \[1, 2\]"),
@@ -698,6 +698,64 @@ def test_a_dataset_that_means_more_is_refused_with_the_reason(root, change, mess
     with pytest.raises(ConfigError, match=message) as caught:
         lift(change(Folder(root, basic(v1))))
     assert "\n" not in str(caught.value)
+
+
+def own_items(item, n=None):
+    """A change to a class that is nobody's but the user's, and gives `item` of (image, label)."""
+
+    class Mine:
+        def __getitem__(self, place):
+            image = torch.rand(3, 32, 32) + np.random.rand()
+            return item(image, self.samples[place][1])
+
+        def __len__(self):
+            return n or len(self.samples)
+
+    return own_kind(Mine)
+
+
+def fail(*_):
+    raise RuntimeError("no\nfile")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            own_items(lambda image, label: (image, label, 0)),
+            r"gives \(float32 \[3, 32, 32\], 0, 0\) as sample 0",
+        ),
+        (
+            own_items(lambda image, label: (image, label + 1)),
+            r"\[3, 32, 32\], 1\) as sample 0, which fastload",
+        ),
+        (own_items(lambda image, label: (image[:1], label)), r"would make \(float32 \[3, 32, 32\], 0\) of"),
+        (own_items(lambda image, label: (image.half(), label)), r"gives \(float16 .*use map_batch"),
+        (own_items(lambda image, label: {"image": image}), r"gives \(dict\)"),
+        (own_items(lambda image, label: (image.numpy, [label])), r"gives \(builtin_.*, list\)"),
+        (own_items(fail), r"Mine: its own __getitem__ gives no sample 0 \(RuntimeError: no file\)"),
+        (own_items(lambda *item: item, 3), "it has 3 items, and [0-9]+ in samples"),
+    ],
+)
+def test_a_class_of_yours_that_gives_something_else_is_refused(root, change, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        lift(change(Folder(root, basic(v1))))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("label", [int, torch.tensor, np.int64])
+def test_a_class_of_yours_that_gives_the_same_is_lifted_and_no_dice_are_lost(root, label):
+    before = torch.get_rng_state(), np.random.get_state()[2]
+    mine = own_items(lambda image, number: (image, label(number)))(Folder(root, basic(v1)))
+    assert lift(mine)["fields"] == lift(Folder(root, basic(v1)))["fields"]
+    assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[2] == before[1]
+
+
+def test_a_std_of_zero_is_refused_in_the_transforms_name(root):
+    with pytest.raises(
+        ConfigError, match=r"^from_torch: Normalize: std=\(0\.5, 0\.0, 0\.5\): std must be above"
+    ):
+        lift(Folder(root, v1.Compose([basic(v1), v1.Normalize([0.5] * 3, [0.5, 0.0, 0.5])])))
 
 
 def test_what_torchvision_keeps_beside_the_transform_is_no_matter(root):

@@ -182,7 +182,8 @@ def test_a_missing_file_is_named(listed, opened, gone, tmp_path):
 def test_what_is_no_file_is_named(listed, opened, wrong, tmp_path):
     os.symlink("nowhere", tmp_path / "d/link.jpg")
     (tmp_path / "d/dir.jpg").mkdir()
-    with pytest.raises(SourceError, match=f"/d/{wrong}: .*there is no such file. Correct"):
+    what = "it is a folder" if wrong == "dir.jpg" else "there is no such file"
+    with pytest.raises(SourceError, match=f"/d/{wrong}: .*{what}. Correct"):
         opened(Files([*listed, str(tmp_path / "d" / wrong)]))
 
 
@@ -198,6 +199,44 @@ def test_a_file_that_was_overwritten_in_place_is_another_one(listed, opened):
     dataset.check_unchanged(2)
     with pytest.raises(ShardError, match=r"key 'cat/a.k': the file has changed"):
         dataset.check_unchanged(3)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_after_a_file_was_overwritten_and_found_so_the_next_opening_looks_again(tmp_path, opened, as_list):
+    """No folder has changed, so that nothing else would tell."""
+    path = tmp_path / "d" / "a.jpg"
+    write(path, b"a")
+    age(tmp_path / "d")
+    source = Files([path]) if as_list else str(tmp_path / "d")
+    dataset = opened(source)
+    path.write_bytes(b"longer than before")
+    assert contents(opened(source)) == ["l"]
+    with pytest.raises(ShardError, match="the file has changed since it was indexed"):
+        dataset.check_unchanged(0)
+    assert contents(opened(source)) == ["longer than before"]
+
+
+def test_what_two_dots_behind_a_link_mean_the_file_system_knows(tmp_path, opened):
+    for name in ("far/away/there/1.jpg", "far/away/1.jpg", "near/1.jpg"):
+        write(tmp_path / name, name.encode())
+    os.symlink(tmp_path / "far/away/there", tmp_path / "near/link")
+    dataset = opened(Files([tmp_path / "near/link/../1.jpg"]))
+    assert contents(dataset) == ["far/away/1.jpg"]
+
+
+def test_a_missing_file_of_a_relative_path_is_told_with_where_it_was_looked_for(
+    listed, opened, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path / "d")
+    files = Files(NAMES)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=r"^dog/2.jpg: .* no such file, looked for in .* \(and 6 more of 7"):
+        opened(files)
+
+
+@pytest.mark.parametrize("labels", [iter([1, 0]), {"a": 1, "b": 0}.values(), (1, 0), np.array([1, 0])])
+def test_labels_may_be_anything_that_can_be_gone_through(labels):
+    assert Files(["a.jpg", "b.jpg"], labels).labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -230,6 +269,9 @@ def test_what_is_no_list_of_images_is_refused(paths, message):
         ([0.0, 1.0], None, "float64"),
         ([True, False], None, "bool"),
         (["0", "1"], None, "whole number for each"),
+        ([0, 2**70], None, f"{2**70} is no number that fits int32"),
+        ([0, None], None, "object of shape"),
+        (3, None, r"int64 of shape \[\]"),
         ([0, 2**31], None, "2147483648 is no number that fits int32"),
         ([0, 2], ["a", "b"], "2 is no number of the 2 classes"),
         ([0, -1], ["a", "b"], "-1 is no number of the 2 classes"),
