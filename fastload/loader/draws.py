@@ -268,7 +268,7 @@ def _crc(drawn: Any, crc: int) -> int:
     """
     some = drawn if type(drawn) in (list, tuple) else [drawn]
     try:
-        return zlib.crc32(array("q", some), crc)  # 2 us for a batch of 64 sample_ids
+        return zlib.crc32(array("q", some), crc)
     except (TypeError, OverflowError):
         pass
     for one in some:

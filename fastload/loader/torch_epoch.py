@@ -3,7 +3,7 @@
 In: a loader, and the state that it goes on at. Out: torch's own iterator, made from a view of the loader in
 which the sampler remembers its draws and batches carry the states of workers; a state at any time. Promised:
 of torch's iterator nothing is read or written; where neither the sampler nor the dataset has a state of its
-own, a batch costs no more than a count and a checksum of what was drawn for it (4 us for 64 samples).
+own, a batch costs no more than a count and a checksum of what was drawn for it.
 """
 
 import copy

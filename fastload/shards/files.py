@@ -4,7 +4,7 @@ In: paths, in the order in which the samples shall count, and a label for each i
 a source for `fl.Loader`; and for the index its `Rows` and the stamp of the folders that the files lie in.
 Promised: sample i is paths[i], one file a sample: the same file listed twice is two samples, and so are a.jpg
 and a.png; nothing that was listed is left out. Files are never opened, and each folder is looked through
-once; 1.3 million files that are indexed already are opened in 2 seconds.
+once; of a list that is indexed already only the folders are looked at.
 
 A key is the path relative to the folder that all files share, without its last extension; so the fingerprint
 does not depend on where that folder lies, and is that of a folder source with the same samples.
