@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler
 
-from fastload.errors import CursorError
+from fastload.errors import ConfigError, CursorError
 from fastload.world import World
 
 
@@ -66,7 +66,7 @@ def place_before(sampler: Iterable) -> dict:
     generators = {} if own is None else {"own": generator_state(own)}
     return {
         **Passed()._asdict(),
-        "rank": World.current().rank,
+        "rank": _rank(),
         "epoch": None,
         "generators": {"iter": generators, "first": None},
         "own": None if holder is None else {"sampler": copy.deepcopy(holder.state_dict())},
@@ -137,7 +137,7 @@ class Draws:
             return None
         return {
             **(passed or self.passed)._asdict(),
-            "rank": World.current().rank,
+            "rank": _rank(),
             "epoch": epoch_of(self._sampler),
             "generators": {"iter": self._at_iter, "first": self._at_first} if own is None else None,
             "own": own,
@@ -195,7 +195,7 @@ class Draws:
                 f"the checkpoint was saved after {self.passed.taken} draws, and the sampler makes {makes} "
                 "now. Use the sampler and the dataset that it was saved with."
             )
-        if crc != self.passed.crc and self._restored["rank"] == World.current().rank:
+        if crc != self.passed.crc and self._restored["rank"] == _rank():
             name = type(self._sampler.sampler if self._grouped else self._sampler).__name__
             raise CursorError(
                 f"the sampler {name} draws other samples than when the checkpoint was saved. Use the sampler "
@@ -244,6 +244,14 @@ def as_they_were(states: dict, one: Any) -> Iterator[None]:
     finally:
         for name, state in now.items():
             _GLOBAL[name][1](state)
+
+
+def _rank() -> int:
+    """This process's; 0 where an environment does not say it well, which is the sampler's business here."""
+    try:
+        return World.current().rank
+    except ConfigError:
+        return 0
 
 
 _NOTHING = object()

@@ -430,3 +430,11 @@ def test_a_place_in_batches_of_another_size_is_saved_again():
     draws = Draws(BatchSampler(range(30), 7, False), draws.state())
     assert next(draws) == [*range(12, 19)]
     assert next(Draws(BatchSampler(range(30), 2, False), draws.state())) == [19, 20]
+
+
+def test_half_an_environment_does_not_keep_a_sampler_from_its_place(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    draws = Draws(SequentialSampler(range(5)))
+    next(draws)
+    assert draws.state()["rank"] == 0
+    assert list(Draws(SequentialSampler(range(5)), draws.state())) == [1, 2, 3, 4]
