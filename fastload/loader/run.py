@@ -117,8 +117,8 @@ class Run:
         for trip in self._trips:
             trip.cancel()
         self._course.stages.close(wait=False)
+        end_with_the_program(self._trips)
         self._course, self._planned, self._trips = None, None, deque()
-        end_with_the_program()
 
     def _end_course(self) -> None:
         course, trips = self._course, deque(self._trips)

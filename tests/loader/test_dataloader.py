@@ -265,15 +265,20 @@ def test_a_program_ends_though_a_function_hangs_for_ever_after_a_timeout(shards)
     assert "BatchTimeoutError" in done.stderr and done.stderr.endswith("ended with status 1.\n")
 
 
-ENDS = (
-    HANGS.replace("threading.Event().wait()", "hang.wait()").replace(
-        "next(", "hang = threading.Event()\ntry: next("
-    )
-    + """
-except fl.BatchTimeoutError: hang.set()
+ENDS = """
+import sys, threading, time
+import fastload as fl
+from fastload.loader import hanging
+hanging.GRACE_SECONDS = 0.3
+hang = threading.Event()
+dataset = fl.Dataset(sys.argv[1], {"slow": fl.Custom("txt", lambda content: hang.wait())})
+try:
+    next(iter(fl.DataLoader(dataset, 4, num_workers=1, timeout=0.2)))
+except fl.BatchTimeoutError:
+    hang.set()
+threading.Thread(target=time.sleep, args=(1.5,)).start()  # the user's own, which is waited for
 print("well")
 """
-)
 
 
 def test_a_program_that_ends_by_itself_after_a_timeout_keeps_its_status(shards):
