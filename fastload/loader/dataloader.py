@@ -1,5 +1,4 @@
-"""`fl.DataLoader`: torch's DataLoader by its arguments, and fastload's Loader where the dataset is
-fastload's.
+"""`fl.DataLoader`: torch's DataLoader by its arguments, fastload's Loader where the dataset is fastload's.
 
 In: torch's arguments. Out: for an fl.Dataset a `Loader`, else a loader of torch's own with a state that can
 be saved. Promised: every argument of torch's is honoured, or refused with the reason; where one has no

@@ -29,8 +29,8 @@ class Dataset:
         and has no "__key__" and the like; a sample is a tuple. False: dicts.
 
     `len(dataset)` is the number of samples, `dataset[i]` one of them: dict or tuple, image [3, height,
-    width], on the CPU, with the dice of position i; for looking at, not for training, because each opens its
-    files anew. `classes` are the names of class folders, or None.
+    width], on the CPU, with the dice of position i, or an error where it is bad; for looking at, not for
+    training, because each opens its files anew. `classes` are the names of class folders, or None.
 
     Raises ConfigError here for what is wrong in itself, and what `fl.Loader` raises when the source is
     needed; IndexError for an index outside [-n, n).
@@ -105,9 +105,7 @@ class Dataset:
         return getattr(self.opened(), "classes", None)
 
     def as_given(self, batch: dict) -> dict | list:
-        """A batch of a Loader in the form of this dataset: a list of the fields with as_tuple, else
-        itself.
-        """
+        """A batch of a Loader in this dataset's form: a list of the fields with as_tuple, else itself."""
         return [batch[name] for name in self.fields] if self.as_tuple else batch
 
     def samples_of(self, batch: dict) -> list:
@@ -139,7 +137,7 @@ class Dataset:
             )
         if not -n <= i < n:
             raise IndexError(f"sample {i} is outside [0, {n}).")
-        options = self.options | {"device": "cpu", "map_batch": None, "ledger": None, "max_bad_fraction": 1.0}
+        options = self.options | {"device": "cpu", "map_batch": None, "ledger": None, "on_bad": "raise"}
         # Sample i in order is what rank i of n gets first.
         loader = Loader(
             self.source, 1, self.fields, shuffle=False, rank=i % n, world_size=n, prefetch=1, **options

@@ -360,6 +360,14 @@ def test_a_dataset_shows_samples_with_the_dice_of_their_position(shards):
         assert torch.equal(dataset[i]["image"], batch["image"][i])
 
 
+def test_a_dataset_shows_no_stand_in_for_a_bad_sample(tmp_path):
+    samples.write(tmp_path, [samples.sample(0), samples.sample(1, jpg=b"no picture")])
+    dataset = fl.Dataset(str(tmp_path), FIELDS)
+    assert dataset[0]["label"] == 0
+    with pytest.raises(fl.SampleError, match="not an image of a known format"):
+        dataset[1]
+
+
 def test_who_trains_on_single_samples_is_warned_once(dataset, monkeypatch):
     monkeypatch.setattr("fastload.loader.dataset.MANY", 3)
     with pytest.warns(UserWarning, match="asked for 3 times") as caught:
