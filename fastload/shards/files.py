@@ -144,9 +144,8 @@ def _labels(labels: Any, count: int, classes: tuple[str, ...] | None) -> np.ndar
     if isinstance(labels, Iterable) and not hasattr(labels, "__array__"):
         labels = list(labels)  # NumPy does not go through an iterator
     numbers = np.asarray(labels)
-    is_whole = numbers.dtype.kind in "iu" or all(
-        type(one) is int for one in numbers.flat
-    )  # too big for int64
+    # Numbers too big for int64 come as objects.
+    is_whole = numbers.dtype.kind in "iu" or all(type(one) is int for one in numbers.flat)
     if numbers.shape != (count,) or not is_whole:
         raise ConfigError(
             f"Files(labels=...): {numbers.dtype} of shape {list(numbers.shape)} for {count} files. Give a "
@@ -175,7 +174,7 @@ def _look(paths: list[bytes], root: bytes) -> tuple[dict[bytes, int], Stamp]:
     """Path -> size in bytes, -1 of what is no file; and when each folder was last changed.
 
     Folders are listed, for a file system over a network then sends sizes along, where a `stat` of each file
-    by its path asks it a million times; on a local disk that would be faster by half.
+    by its path asks it a million times; on a local disk that would be the faster way.
     """
     sizes = dict.fromkeys(paths, -1)
     stamp: Stamp = []

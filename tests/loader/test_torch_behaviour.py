@@ -325,7 +325,7 @@ def test_worker_init_fn_finds_your_dataset_in_get_worker_info(loader_class, cont
     assert get_worker_info() is None
 
 
-@pytest.mark.slow  # torch waits 5 s for such a worker, now and then
+@pytest.mark.slow  # torch waits for such a worker, now and then
 @both
 def test_a_worker_that_cannot_start_says_why(loader_class):
     for dataset in (Numbers(), Stream()):
