@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     CUTOUT = 13
     MIX = 14
     STAND_IN = 15
+    NOISE = 16
 
 
 def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto") -> np.ndarray:
