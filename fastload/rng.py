@@ -33,6 +33,23 @@ class Purpose(IntEnum):
     MIX = 14
     STAND_IN = 15
     NOISE = 16
+    ADA_XFLIP = 17
+    ADA_YFLIP = 18
+    ADA_ROTATE90 = 19
+    ADA_XINT = 20
+    ADA_SCALE = 21
+    ADA_ROTATE = 22
+    ADA_ROTATE_AFTER = 23
+    ADA_ANISO = 24
+    ADA_XFRAC = 25
+    ADA_BRIGHTNESS = 26
+    ADA_CONTRAST = 27
+    ADA_LUMAFLIP = 28
+    ADA_HUE = 29
+    ADA_SATURATION = 30
+    ADA_IMGFILTER = 31
+    ADA_NOISE = 32
+    ADA_CUTOUT = 33
 
 
 def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto") -> np.ndarray:

@@ -16,7 +16,7 @@ from fastload.ops.wavelets import BAND_MARGIN
 COLUMNS = 40  # floats in a row
 # First column of each. Those of NOISE_KEY and MOVES hold the bits of int32.
 G_INV, C, GAINS, SIGMA, CUT_SIZE, CUT_CENTER, NOISE_KEY, MOVES = 0, 9, 25, 29, 30, 31, 33, 35
-XFLIP, YFLIP, ROTATE, SHIFT_X, SHIFT_Y = range(MOVES, MOVES + 5)
+MOVE_COLUMN_OF = {"xflip": MOVES, "yflip": MOVES + 1, "rotate_int": MOVES + 2, "translate_int": MOVES + 3}
 
 
 class AdaStage(IntFlag):
@@ -199,3 +199,51 @@ def check_shapes(params: Any, shapes: dict, n: int, device: Any) -> None:
             raise ConfigError(f"{owner}.{name} is of {tensor.dtype}: give {kind}.")
         if tensor.device.type == "cpu" and tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ConfigError(f"{owner}.{name} holds numbers that are not finite.")
+
+
+@dataclass(frozen=True)
+class EdmParams:
+    """Parameters of the non-leaky augmentation for N images, and the labels that tell a network what was done.
+
+    xflip, yflip: [N] int32, 1 where columns or rows are reversed.
+    rotate_int: [N] int32, quarter turns, 0 to 3.
+    translate_int: [N, 2] int32, (x, y) in pixels: the image is moved right by x and up by y.
+    G_inv, C: as AdaParams has them.
+    labels: [N, K] float32.
+    """
+
+    xflip: Any = None
+    yflip: Any = None
+    rotate_int: Any = None
+    translate_int: Any = None
+    G_inv: Any = None
+    C: Any = None
+    labels: Any = None
+    _drawn: Any = field(default=None, init=False, repr=False, compare=False)
+
+    @classmethod
+    def from_rows(cls, rows: Any, labels: Any, stages: int, moving: tuple[str, ...]) -> "EdmParams":
+        """The parameters in rows [N, 40] float32, as views; of the moves those in `moving` are there."""
+        import torch
+
+        integers, found = rows.view(torch.int32), views(rows, stages)
+        for name in moving:
+            column = MOVE_COLUMN_OF[name]
+            found[name] = integers[:, column : column + 2] if name == "translate_int" else integers[:, column]
+        params = cls(**found, labels=labels)
+        object.__setattr__(params, "_drawn", rows)
+        return params
+
+    def moves(self) -> tuple:
+        """xflip, yflip, rotate_int and translate_int, as `move_pixels` takes them."""
+        return self.xflip, self.yflip, self.rotate_int, self.translate_int
+
+    def rest(self) -> AdaParams:
+        """Warp and colours as AdaParams, of the same rows where they were drawn."""
+        params = AdaParams(G_inv=self.G_inv, C=self.C)
+        object.__setattr__(params, "_drawn", self._drawn)
+        return params
+
+    def to(self, *args: Any, **kwargs: Any) -> "EdmParams":
+        """Every tensor moved or cast, as `Tensor.to` does; the moves keep their integers."""
+        return type(self)(**moved(self, tuple(MOVE_COLUMN_OF), *args, **kwargs))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from fastload.ops.ada_augment import ADJOINT, LINEAR
+from fastload.ops.ada_params import COLUMNS
 
 
 def _differentiable(operator: Callable, mode_at: int) -> Callable:
@@ -54,3 +55,82 @@ def ada(
 
 
 _differentiable(ada, mode_at=5)
+
+
+@torch.library.custom_op("fastload::draw_ada", mutates_args=("calls", "ticket"))
+def draw_ada(
+    settings: torch.Tensor,
+    p: torch.Tensor,
+    calls: torch.Tensor,
+    ticket: torch.Tensor,
+    seed: int,
+    first_row: int,
+    n: int,
+    channels: int,
+    height: int,
+    width: int,
+    percentile: float | None,
+    impl: str,
+) -> torch.Tensor:
+    """The rows [n, 40] float32 of one draw (draw_ada.py), on the device of p; `calls` goes up by one."""
+    if impl == "triton":
+        from fastload.ops import draw_ada_triton
+
+        return draw_ada_triton.launch(
+            settings, p, calls, ticket, seed, first_row, n, channels, height, width, percentile
+        )
+    from fastload.ops.draw_ada import SETTINGS, draw_reference, named
+
+    dice = _dice(seed, calls, first_row, n, percentile)
+    rows = draw_reference(named(SETTINGS, settings.cpu()), p.item(), dice, channels, height, width)
+    return torch.from_numpy(rows).to(p.device)
+
+
+@draw_ada.register_fake
+def _(settings, p, calls, ticket, seed, first_row, n, channels, height, width, percentile, impl):
+    return torch.empty(n, COLUMNS, dtype=torch.float32, device=p.device)
+
+
+@torch.library.custom_op("fastload::draw_edm", mutates_args=("calls", "ticket"))
+def draw_edm(
+    settings: torch.Tensor,
+    p: torch.Tensor,
+    calls: torch.Tensor,
+    ticket: torch.Tensor,
+    seed: int,
+    first_row: int,
+    n: int,
+    height: int,
+    width: int,
+    label_count: int,
+    impl: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows [n, 40] and labels [n, label_count], float32, of one draw (draw_edm.py); `calls` goes up by one."""
+    if impl == "triton":
+        from fastload.ops import draw_ada_triton
+
+        return draw_ada_triton.launch_edm(
+            settings, p, calls, ticket, seed, first_row, n, height, width, label_count
+        )
+    from fastload.ops.draw_ada import named
+    from fastload.ops.draw_edm import EDM_SETTINGS, draw_edm_reference
+
+    dice = _dice(seed, calls, first_row, n, None)
+    drawn = draw_edm_reference(named(EDM_SETTINGS, settings.cpu()), p.item(), dice, height, width)
+    rows, labels = (torch.from_numpy(one).to(p.device) for one in drawn)
+    return rows, labels
+
+
+@draw_edm.register_fake
+def _(settings, p, calls, ticket, seed, first_row, n, height, width, label_count, impl):
+    options = {"dtype": torch.float32, "device": p.device}
+    return torch.empty(n, COLUMNS, **options), torch.empty(n, label_count, **options)
+
+
+def _dice(seed: int, calls: torch.Tensor, first_row: int, n: int, percentile: float | None):
+    """The dice of the call that `calls` counts next; counts it."""
+    from fastload.ops.ada_dice import Dice
+
+    dice = Dice(seed % 2**64, int(calls.item()), first_row, n, percentile)
+    calls.add_(1)
+    return dice

@@ -1,0 +1,72 @@
+"""The part that all pipes for generated images share: dice that are drawn on the device, call after call.
+
+Generated images have no position in a data set. Their dice are keyed by (seed, calls, row): `calls` counts the draws,
+on the device and in state_dict, so that a resumed training, a replayed CUDA graph, gradient accumulation and a
+regularizer's extra call all go on in one stream; row is rank * N + i, the image's place in the global batch, so that
+the ranks of a step draw as one process with the whole batch would. N must be the same on all ranks.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastload.errors import ConfigError
+from fastload.rng import check_seed
+from fastload.world import World
+
+
+class DeviceDice(nn.Module):
+    """A module with a seed and a counter of its draws.
+
+    seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as fastload's loaders find
+    it (torch.distributed, else torchrun's environment, else 0). impl: "auto" (Triton on a GPU, the fastest that a CPU
+    has there), or a twin by name.
+    """
+
+    calls: torch.Tensor  # [1] int64, draws made so far
+    ticket: torch.Tensor  # [1] int32, programs of a draw that are done; 0 between draws
+
+    def __init__(self, seed: int = 0, rank: int | None = None, impl: str = "auto"):
+        super().__init__()
+        check_seed(seed)
+        if rank is not None and (type(rank) is not int or rank < 0):
+            raise ConfigError(f"rank={rank!r}: give an integer from 0, or None.")
+        self.seed, self.rank, self.impl = int(seed), rank, impl
+        self.register_buffer("calls", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("ticket", torch.zeros(1, dtype=torch.int32), persistent=False)
+
+    def key(self, n: int) -> tuple[int, int]:
+        """The seed as an int64 of the same bits, and the first row of this process's n images."""
+        rank = _current_rank() if self.rank is None else self.rank
+        return self.seed - (self.seed >> 63 << 64), rank * n
+
+    def drawing(self) -> str:
+        """The twin that draws: Triton for buffers on a GPU or where it is asked for, else the reference."""
+        from fastload.ops.ada_augment import choose
+
+        wanted = "reference" if self.impl == "native" else self.impl
+        return choose(wanted, self.calls, on_cpu="reference")
+
+
+@torch.compiler.assume_constant_result
+def _current_rank() -> int:
+    return World.current().rank
+
+
+def strengths(owner: str, given: dict[str, Any], most: dict[str, float] | None = None) -> dict[str, float]:
+    """The given numbers as floats. Raises ConfigError for one that is negative, infinite or no number.
+
+    most: name -> the largest that makes sense, where there is one."""
+    found = {}
+    for name, value in given.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = -1.0
+        highest = (most or {}).get(name, float("inf"))
+        if isinstance(value, (bool, str)) or not 0.0 <= number <= highest or number == float("inf"):
+            limit = "0 or more" if highest == float("inf") else f"0 to {highest:g}"
+            raise ConfigError(f"{owner}({name}={value!r}): give a number, {limit}.")
+        found[name] = number
+    return found
