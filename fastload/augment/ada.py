@@ -93,8 +93,7 @@ class AdaPipe(DeviceDice):
             raise ConfigError(f"AdaPipe(imgfilter_bands={imgfilter_bands!r}): give four multipliers.")
         given |= dict(zip(BANDS, bands, strict=True))
         self.settings = strengths("AdaPipe", given)
-        table = torch.tensor([self.settings[name] for name in SETTINGS], dtype=torch.float32)
-        self.register_buffer("_table", table, persistent=False)
+        self._numbers = [self.settings[name] for name in SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AdaPipe", {"p": p})["p"], dtype=torch.float32))
 
     @classmethod
@@ -125,7 +124,7 @@ class AdaPipe(DeviceDice):
             raise ConfigError(f"debug_percentile={debug_percentile!r}: give a number in [0, 1], or None.")
         percentile = None if debug_percentile is None else float(debug_percentile)
         rows = registered.draw_ada(
-            self._table, self.p, self.calls, self.ticket, *self.key(n), n, channels, height, width, percentile,
+            self._numbers, self.p, self.calls, self.ticket, *self.key(n), n, channels, height, width, percentile,
             self.drawing(),
         )  # fmt: skip
         return AdaParams.from_rows(rows, stages_for(self.settings, channels))

@@ -47,7 +47,9 @@ class AdaController(nn.Module):
     ):
         super().__init__()
         if not isinstance(getattr(pipe, "p", None), torch.Tensor):
-            raise ConfigError(f"AdaController({type(pipe).__name__}): give a pipe with a buffer p, such as AdaPipe.")
+            raise ConfigError(
+                f"AdaController({type(pipe).__name__}): give a pipe with a buffer p, such as AdaPipe."
+            )
         if ada_target is not None and not -1.0 <= ada_target <= 1.0:
             raise ConfigError(f"ada_target={ada_target!r}: r_t lies in [-1, 1]; None keeps p as it is.")
         for name, value in (("batch_size", batch_size), ("ada_interval", ada_interval)):
@@ -72,7 +74,8 @@ class AdaController(nn.Module):
     @torch.no_grad()
     def report(self, real_logits: torch.Tensor) -> None:
         """Counts the signs of logits of real images, of any shape; in the main phase and in a regularizer's."""
-        signs = real_logits.detach().sign().sum(dtype=torch.float32)
+        # A logit that is no number says nothing, and must not become p for good.
+        signs = real_logits.detach().nan_to_num(0.0).sign().sum(dtype=torch.float32)
         self.sums += torch.stack([signs, torch.full_like(signs, real_logits.numel())])
 
     @torch.no_grad()

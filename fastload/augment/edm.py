@@ -62,8 +62,7 @@ class AugmentPipe(DeviceDice):
         given = {name: value for name, value in locals().items() if name in EDM_SETTINGS}
         super().__init__(seed, rank, impl)
         self.settings = strengths("AugmentPipe", given, {"translate_int_max": 1.0})
-        table = torch.tensor([self.settings[name] for name in EDM_SETTINGS], dtype=torch.float32)
-        self.register_buffer("_table", table, persistent=False)
+        self._numbers = [self.settings[name] for name in EDM_SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AugmentPipe", {"p": p})["p"], dtype=torch.float32))
         self.label_count = label_count(self.settings)
 
@@ -80,7 +79,7 @@ class AugmentPipe(DeviceDice):
         if self.settings["rotate_int"] > 0 and height != width:
             raise ConfigError(f"rotate_int turns square images, not {height}x{width}: leave it 0.")
         rows, labels = registered.draw_edm(
-            self._table, self.p, self.calls, self.ticket, *self.key(n), n, height, width, self.label_count,
+            self._numbers, self.p, self.calls, self.ticket, *self.key(n), n, height, width, self.label_count,
             self.drawing(),
         )  # fmt: skip
         return EdmParams.from_rows(rows, labels, edm_stages(self.settings), self.moving)
@@ -100,4 +99,3 @@ class AugmentPipe(DeviceDice):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={self.settings[name]:g}" for name in LABELS if self.settings[name])
-

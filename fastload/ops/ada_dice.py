@@ -43,7 +43,9 @@ class Dice:
     def __init__(self, seed: int, calls: int, first_row: int, n: int, q: float | None = None):
         self.n, self.percentile = n, Percentile.of(q)
         self._seed = seed
-        self._positions = (np.int64(calls) << np.int64(32)) + np.arange(first_row, first_row + n, dtype=np.int64)
+        self._positions = (np.int64(calls) << np.int64(32)) + np.arange(
+            first_row, first_row + n, dtype=np.int64
+        )
 
     def words(self, purpose: int, block: int = 0) -> np.ndarray:
         """[n, 4] uint32."""

@@ -1,6 +1,6 @@
 """The dice of `AdaPipe`: (seed, calls, row) in, the rows of `ada_augment` out, drawn on the device in one launch.
 
-settings: [len(SETTINGS)] float32, multipliers and strengths under the published names; a multiplier of 0 leaves its
+settings: as many numbers as SETTINGS has names, multipliers and strengths under the published names; a multiplier of 0 leaves its
 transform out. A transform is active where a uniform is below multiplier * p; strengths do not depend on p. What each
 draws, with W and H the image's sides (ada_dice.py says what uniforms and normals are; the words of each purpose are
 those of block 0 unless said otherwise):
@@ -20,8 +20,6 @@ Composed as G_inv = Flip R(90 degrees * rotate90) T(-xint) diag(1 / scale) R(rot
 T(-xfrac), first in time on the left. Drawing increments `calls` on the device. Gates and integers are equal on both
 twins, numbers within 4 units in the last place, matrices within 2e-6 of their largest entry.
 """
-
-from typing import Any
 
 import numpy as np
 
@@ -184,6 +182,6 @@ def power(dice: Dice, purpose: int, chance: np.float32, std: np.float32, block: 
     return np.where(on, np.exp2(dice.normals(purpose, block)[0] * std), np.float32(1))
 
 
-def named(names: tuple[str, ...], table: Any) -> Settings:
+def named(names: tuple[str, ...], table: list[float]) -> Settings:
     """A table [len(names)] of settings as a dictionary of float32."""
     return dict(zip(names, np.asarray(table, np.float32), strict=True))

@@ -1,6 +1,6 @@
 """The dice of `AugmentPipe` (EDM): (seed, calls, row) in, rows and labels out, drawn on the device in one launch.
 
-settings: [len(EDM_SETTINGS)] float32, multipliers and strengths under the published names (arXiv 2206.00364); a
+settings: as many numbers as EDM_SETTINGS has names, multipliers and strengths under the published names (arXiv 2206.00364); a
 multiplier of 0 leaves its transform and its labels out. A transform is active where a uniform is below multiplier * p;
 one that is not counts as w = 0, in the labels too. What each draws, with W and H the image's sides (ada_dice.py says
 what uniforms and normals are), its effect, and its labels in this order:
@@ -86,7 +86,9 @@ def _moves(
     if settings["translate_int"] > 0:
         on = dice.gate(Purpose.ADA_XINT, settings["translate_int"] * p)
         most = settings["translate_int_max"]
-        for column, (u, side) in enumerate(zip(dice.uniforms(Purpose.ADA_XINT), (width, height), strict=True)):
+        for column, (u, side) in enumerate(
+            zip(dice.uniforms(Purpose.ADA_XINT), (width, height), strict=True)
+        ):
             share = (2 * u - 1) * most
             pixels = np.where(on, np.rint(share * np.float32(side)), np.float32(0))
             moves[:, 3 + column] = pixels
@@ -152,9 +154,7 @@ def _colour(settings: Settings, p: np.float32, dice: Dice, labels: Labels) -> Co
 
 def _floored(dice: Dice, purpose: int, chance: np.float32, values: int) -> np.ndarray:
     """floor(values u) where the gate is open, else 0."""
-    return np.where(
-        dice.gate(purpose, chance), np.floor(values * dice.uniforms(purpose)[0]), np.float32(0)
-    )
+    return np.where(dice.gate(purpose, chance), np.floor(values * dice.uniforms(purpose)[0]), np.float32(0))
 
 
 def _normal(dice: Dice, purpose: int, chance: np.float32) -> np.ndarray:

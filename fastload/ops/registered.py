@@ -59,7 +59,7 @@ _differentiable(ada, mode_at=5)
 
 @torch.library.custom_op("fastload::draw_ada", mutates_args=("calls", "ticket"))
 def draw_ada(
-    settings: torch.Tensor,
+    settings: list[float],
     p: torch.Tensor,
     calls: torch.Tensor,
     ticket: torch.Tensor,
@@ -82,7 +82,7 @@ def draw_ada(
     from fastload.ops.draw_ada import SETTINGS, draw_reference, named
 
     dice = _dice(seed, calls, first_row, n, percentile)
-    rows = draw_reference(named(SETTINGS, settings.cpu()), p.item(), dice, channels, height, width)
+    rows = draw_reference(named(SETTINGS, settings), p.item(), dice, channels, height, width)
     return torch.from_numpy(rows).to(p.device)
 
 
@@ -93,7 +93,7 @@ def _(settings, p, calls, ticket, seed, first_row, n, channels, height, width, p
 
 @torch.library.custom_op("fastload::draw_edm", mutates_args=("calls", "ticket"))
 def draw_edm(
-    settings: torch.Tensor,
+    settings: list[float],
     p: torch.Tensor,
     calls: torch.Tensor,
     ticket: torch.Tensor,
@@ -116,7 +116,7 @@ def draw_edm(
     from fastload.ops.draw_edm import EDM_SETTINGS, draw_edm_reference
 
     dice = _dice(seed, calls, first_row, n, None)
-    drawn = draw_edm_reference(named(EDM_SETTINGS, settings.cpu()), p.item(), dice, height, width)
+    drawn = draw_edm_reference(named(EDM_SETTINGS, settings), p.item(), dice, height, width)
     rows, labels = (torch.from_numpy(one).to(p.device) for one in drawn)
     return rows, labels
 
