@@ -1,9 +1,11 @@
-"""`AugmentPipe`: the non-leaky augmentation of EDM (arXiv 2206.00364), for training diffusion models on little data.
+"""`AugmentPipe`: the non-leaky augmentation of EDM (arXiv 2206.00364), for training diffusion models on
+little data.
 
-In: images. Out: (images, labels): the images changed, and what was done to each as numbers that the network is
-conditioned on, so that what it generates with labels of 0 shows nothing of it. Promised: names, defaults and meaning
-of the published pipe's arguments, labels in its order; flips, quarter turns and whole-pixel translations are exact
-moves of pixels, then one warp and one colour matrix (`fastload.ops.ada_augment`); the dice of device_dice.py.
+In: images. Out: (images, labels): the images changed, and what was done to each as numbers that the network
+is conditioned on, so that what it generates with labels of 0 shows nothing of it. Promised: names, defaults
+and meaning of the published pipe's arguments, labels in its order; flips, quarter turns and whole-pixel
+translations are exact moves of pixels, then one warp and one colour matrix (`fastload.ops.ada_augment`); the
+dice of device_dice.py.
 """
 
 import torch
@@ -19,11 +21,13 @@ from fastload.ops.move_pixels import move_pixels
 class AugmentPipe(DeviceDice):
     """Random changes of images, with labels. The defaults change nothing: multipliers of 0 leave out.
 
-    Each multiplier (xflip, yflip, rotate_int, translate_int, scale, rotate_frac, aniso, translate_frac, brightness,
-    contrast, lumaflip, hue, saturation) times `p` is the probability of its transform, the others are strengths. p is a
-    buffer, float32, shape []; 0.12 is usual. seed, rank, impl: see DeviceDice. `label_count` is K.
+    Each multiplier (xflip, yflip, rotate_int, translate_int, scale, rotate_frac, aniso, translate_frac,
+    brightness, contrast, lumaflip, hue, saturation) times `p` is the probability of its transform, the others
+    are strengths. p is a buffer, float32, shape []; 0.12 is usual. seed, rank, impl: see DeviceDice.
+    `label_count` is K.
 
-    Images are [N, C, H, W] floats in about [-1, 1], H and W from 2; colours need C of 3 or 1, rotate_int square images.
+    Images are [N, C, H, W] floats in about [-1, 1], H and W from 2; colours need C of 3 or 1, rotate_int
+    square images.
     """
 
     p: torch.Tensor  # [] float32

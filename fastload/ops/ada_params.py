@@ -1,9 +1,9 @@
 """What adaptive augmentation does to each image of a batch, as numbers: the parameters of `ada_augment`.
 
-In: tensors that a user fills, or the rows that `draw_ada` drew. Out: rows, [N, 40] floats, one for each image, as
-the kernels read them. Promised: a stage that is None is absent, and costs nothing; parameters that were drawn are
-views of their rows, and go back to the kernels without a copy; the columns below are the only place that says
-where a number lies (csrc/ada.h repeats them, and a test compares).
+In: tensors that a user fills, or the rows that `draw_ada` drew. Out: rows, [N, 40] floats, one for each
+image, as the kernels read them. Promised: a stage that is None is absent, and costs nothing; parameters that
+were drawn are views of their rows, and go back to the kernels without a copy; the columns below are the only
+place that says where a number lies (csrc/ada.h repeats them, and a test compares).
 """
 
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ class AdaParams:
         return stages_of(self)
 
     def rows(self, images: Any) -> Any:
-        """[N, 40] as the kernels read them, on the device of the images: float32, for float64 images float64."""
+        """[N, 40] as the kernels read them, on the images' device: float32, for images of float64 float64."""
         import torch
 
         dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
@@ -109,8 +109,8 @@ class AdaParams:
             raise ConfigError(f"images of {height}x{width} pixels cannot be warped: sides of 2 or more can.")
         if self.C is not None and channels not in (1, 3):
             raise ConfigError(
-                f"images have {channels} channels, and colours are changed in 1 or 3: use geometry alone (blit, "
-                "geom), noise and cutout for others."
+                f"images have {channels} channels, and colours are changed in 1 or 3: use geometry alone "
+                "(blit, geom), noise and cutout for others."
             )
         if self.gains is not None and min(height, width) <= BAND_MARGIN:
             raise ConfigError(
@@ -178,8 +178,8 @@ def moved(params: Any, integers: tuple[str, ...], *args: Any, **kwargs: Any) -> 
 
 
 def check_shapes(params: Any, shapes: dict, n: int, device: Any) -> None:
-    """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`, and finite where that costs
-    no waiting for a GPU."""
+    """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`, and finite where that
+    costs no waiting for a GPU."""
     import torch
 
     owner = type(params).__name__
@@ -203,7 +203,8 @@ def check_shapes(params: Any, shapes: dict, n: int, device: Any) -> None:
 
 @dataclass(frozen=True)
 class EdmParams:
-    """Parameters of the non-leaky augmentation for N images, and the labels that tell a network what was done.
+    """Parameters of the non-leaky augmentation for N images, and the labels that tell a network what was
+    done.
 
     xflip, yflip: [N] int32, 1 where columns or rows are reversed.
     rotate_int: [N] int32, quarter turns, 0 to 3.

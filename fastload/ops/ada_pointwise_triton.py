@@ -1,9 +1,10 @@
-"""What `ada_augment` does pixel by pixel, as Triton functions and as a kernel of its own: colour, noise and cutout.
+"""What `ada_augment` does pixel by pixel, as Triton functions and as a kernel of its own: colour, noise and
+cutout.
 
-In: pixels as [BLOCK, LANES] float32, a lane for each channel (LANES is 1, 2 or 4; lanes beyond the channels hold
-whatever they may), and the image's row of parameters. Out: the same after the stages that are compiled in. The end of a
-warp calls `finished` on its results, so that they are written once; the kernel is for batches without a warp, and for
-what comes before or after a band filter.
+In: pixels as [BLOCK, LANES] float32, a lane for each channel (LANES is 1, 2 or 4; lanes beyond the channels
+hold whatever they may), and the image's row of parameters. Out: the same after the stages that are compiled
+in. The end of a warp calls `finished` on its results, so that they are written once; the kernel is for
+batches without a warp, and for what comes before or after a band filter.
 """
 
 from typing import Any
@@ -36,9 +37,11 @@ def launch(
     images: Any, rows: Any, out: Any, *, color: bool, transposed: bool = False, offset: bool = False,
     noise: Any = None, cutout: bool = False, first_channel: int = 0,
 ) -> Any:  # fmt: skip
-    """Writes images [N, C, H, W], C up to 4, after these stages to `out`, which is of the same shape; returns it.
+    """Writes images [N, C, H, W], C up to 4, after these stages to `out`, which is of the same shape; returns
+    it.
 
-    rows: [N, 40] float32. transposed: the colours' matrix is. offset: its last column is added. noise: a Noise.
+    rows: [N, 40] float32. transposed: the colours' matrix is. offset: its last column is added. noise: a
+        Noise.
     first_channel: of the whole image, the number of these images' first one.
     """
     n, channels, height, width = images.shape
@@ -108,8 +111,8 @@ def _kernel(
     at = images_ptr + sample * images_n + (y * images_y + x * images_x)[:, None] + channel[None, :] * images_c
     value = tl.load(at, mask=there, other=0.0).to(tl.float32)
     value = finished(
-        value, rows_ptr + sample * _COLUMNS, key_ptr + sample * key_n, key_word, eps_ptr + sample * eps_n, eps_c,
-        eps_y, eps_x, y, x, height, width, noise_block,
+        value, rows_ptr + sample * _COLUMNS, key_ptr + sample * key_n, key_word, eps_ptr + sample * eps_n,
+        eps_c, eps_y, eps_x, y, x, height, width, noise_block,
         CHANNELS, LANES, COLOR, TRANSPOSED, OFFSET, NOISE, CUTOUT, BLOCK,
     )  # fmt: skip
     at = out_ptr + sample * out_n + (y * out_y + x * out_x)[:, None] + channel[None, :] * out_c
@@ -122,7 +125,7 @@ def finished(
     CHANNELS: tl.constexpr, LANES: tl.constexpr, COLOR: tl.constexpr, TRANSPOSED: tl.constexpr,
     OFFSET: tl.constexpr, NOISE: tl.constexpr, CUTOUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Pixels [BLOCK, LANES] at rows y and columns x [BLOCK] of an image after its colour, noise and cutout."""
+    """Pixels [BLOCK, LANES] at rows y and columns x [BLOCK] after colour, noise and cutout."""
     if COLOR:
         value = recoloured(value, row_ptr, CHANNELS, LANES, TRANSPOSED, OFFSET, BLOCK)
     if NOISE == _FROM_KEY:
@@ -153,7 +156,7 @@ def recoloured(
     value, row_ptr, CHANNELS: tl.constexpr, LANES: tl.constexpr, TRANSPOSED: tl.constexpr,
     OFFSET: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The colours' matrix, or its transpose, times pixels [BLOCK, LANES]; with OFFSET plus its last column."""
+    """The colours' matrix, or its transpose, times pixels [BLOCK, LANES]; with OFFSET its offset."""
     at = row_ptr + _C
     if CHANNELS == 1:
         factor, offset = 0.0, 0.0

@@ -1,8 +1,9 @@
 """The Triton twin of `ada_augment`: which kernels run one after another for the stages of a batch.
 
-In: images or gradients [N, C, H, W] of float32, float16 or bfloat16, any strides; rows [N, 40] float32. Out: a
-contiguous tensor of the same shape and dtype; everything between is float32. With a warp, colour, noise and cutout are
-part of its kernels; the band filter is two more, after which noise and cutout are one of their own.
+In: images or gradients [N, C, H, W] of float32, float16 or bfloat16, any strides; rows [N, 40] float32. Out:
+a contiguous tensor of the same shape and dtype; everything between is float32. With a warp, colour, noise and
+cutout are part of its kernels; the band filter is two more, after which noise and cutout are one of their
+own.
 """
 
 from typing import Any

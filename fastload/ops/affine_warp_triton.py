@@ -1,21 +1,21 @@
 """The Triton twin of `affine_warp` and its adjoint: streaming kernels over packed planes, no atomics.
 
-In: images [N, C, H, W], C up to 4, and rows [N, 40] float32 of `AdaParams`. Out: the warped images, or with the adjoint
-the gradients, after the pixel-wise stages that ada_pointwise_triton.py compiles into the last kernel. affine_warp.py
-says what a warp is and names its steps; here they are
+In: images [N, C, H, W], C up to 4, and rows [N, 40] float32 of `AdaParams`. Out: the warped images, or with
+the adjoint the gradients, after the pixel-wise stages that ada_pointwise_triton.py compiles into the last
+kernel. affine_warp.py says what a warp is and names its steps; here they are
 
     forward   _up (extend, upsample) -> doubled plane;  _sample (sample, then downsample columns) -> rows;
               _down (downsample rows, finish)
-    adjoint   _up (of the gradient, along both axes) -> lattice;  _spread (sample's transpose, as a gather) -> doubled
-              plane;  _fold_rows, _fold_columns (upsample's transpose, reflections added up, finish)
+    adjoint   _up (of the gradient, along both axes) -> lattice;  _spread (sample's transpose, as a gather) ->
+              doubled plane;  _fold_rows, _fold_columns (upsample's transpose, reflections added up, finish)
 
-Planes are [rows, columns, LANES] float32, so that all channels of a point are one load of 16 bytes. A doubled plane is
-as large as reflection reaches, and of it only the box is touched that a sample looks at; samples go through SCRATCH_BYTES
-of planes in groups, in order. Where nothing is warped (A = 1, whole pixels) the last kernel copies instead, exactly, and
-the others leave the sample out.
+Planes are [rows, columns, LANES] float32, so that all channels of a point are one load of 16 bytes. A doubled
+plane is as large as reflection reaches, and of it only the box is touched that a sample looks at; samples go
+through SCRATCH_BYTES of planes in groups, in order. Where nothing is warped (A = 1, whole pixels) the last
+kernel copies instead, exactly, and the others leave the sample out.
 
-Places are integers and a fraction: the origin of each row of a program in float64, the rest in float32, so that they
-are right to 1e-5 half pixels at any size.
+Places are integers and a fraction: the origin of each row of a program in float64, the rest in float32, so
+that they are right to 1e-5 half pixels at any size.
 """
 
 from typing import Any
@@ -44,14 +44,15 @@ _TAPS = tl.constexpr(SYM6)
 
 
 def launch(
-    images: Any, rows: Any, out: Any, *, adjoint: bool, color: bool, offset: bool = False, noise: Noise | None = None,
-    cutout: bool = False, first_channel: int = 0,
+    images: Any, rows: Any, out: Any, *, adjoint: bool, color: bool, offset: bool = False,
+    noise: Noise | None = None, cutout: bool = False, first_channel: int = 0,
 ) -> Any:  # fmt: skip
     """Writes the warped images, or with `adjoint` their gradients, to `out` and returns it.
 
-    images: [N, C, H, W] floats of any strides, C up to 4; out: the same shape. rows: [N, 40] float32. color: the
-    colours' matrix follows, transposed for the adjoint; offset, noise: as ada_pointwise_triton.py has them, not for the
-    adjoint. cutout: pixels are cut, of the result, or for the adjoint of the gradient that comes in.
+    images: [N, C, H, W] floats of any strides, C up to 4; out: the same shape. rows: [N, 40] float32. color:
+    the colours' matrix follows, transposed for the adjoint; offset, noise: as ada_pointwise_triton.py has
+    them, not for the adjoint. cutout: pixels are cut, of the result, or for the adjoint of the gradient that
+    comes in.
     """
     n, channels, height, width = images.shape
     lanes = lanes_of(channels)
@@ -106,7 +107,8 @@ def _forward(images, rows, out, doubled, between, color, offset, noise, cutout, 
         doubled, rows, between, height, width, BLOCK=SAMPLE_BLOCK, ROWS=SAMPLE_ROWS, **options
     )
     _down_kernel[(triton.cdiv(height * width, PIXEL_BLOCK), n)](
-        between, images, *images.stride(), rows, *noise.arguments(images), out, *out.stride(), height, width, noise_block,
+        between, images, *images.stride(), rows, *noise.arguments(images), out, *out.stride(), height, width,
+        noise_block,
         COLOR=color, OFFSET=offset, NOISE=noise.kind, CUTOUT=cutout, BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
 
@@ -137,7 +139,7 @@ def _reach(tensor: Any) -> int:
 
 @triton.jit
 def _lattice_map(row_ptr, height, width):
-    """A and tau, scalars in float64: the point e of the lattice shows the place A e + tau of the doubled plane."""
+    """A and tau, scalars in float64: point e of the lattice shows place A e + tau of the doubled plane."""
     a, b = tl.load(row_ptr).to(tl.float64), tl.load(row_ptr + 1).to(tl.float64)
     c, d = tl.load(row_ptr + 3).to(tl.float64), tl.load(row_ptr + 4).to(tl.float64)
     center_x, center_y = (width - 1) * 0.5, (height - 1) * 0.5
@@ -148,8 +150,8 @@ def _lattice_map(row_ptr, height, width):
 
 @triton.jit
 def _copied(row_ptr, height, width):
-    """Whether a sample is only moved by whole pixels, not so far that the end of the reflection is seen; and by how
-    many pixels, right and down."""
+    """Whether a sample is only moved by whole pixels, not so far that the end of the reflection is seen; and
+    by how many pixels, right and down."""
     x, y = tl.load(row_ptr + 2), tl.load(row_ptr + 5)
     same = (tl.load(row_ptr) == 1) & (tl.load(row_ptr + 1) == 0) & (tl.load(row_ptr + 3) == 0)
     same &= (tl.load(row_ptr + 4) == 1) & (tl.floor(x) == x) & (tl.floor(y) == y)
@@ -203,7 +205,7 @@ def _odd(x0, x1, x2, x3, x4, x5):
 @triton.jit
 def _pixel(row_ptr, there_y, place, images_x, channel_at, channel_there, params_ptr, width, cut_y,
            ADJOINT: tl.constexpr, CUTOUT: tl.constexpr):  # fmt: skip
-    """[BLOCK, LANES] of a row of the images: the extended one, or for the adjoint one with zeros around it."""
+    """[BLOCK, LANES] of a row of the image: extended, or for the adjoint with zeros around it."""
     if ADJOINT:
         there, pixel = (place >= 0) & (place < width), place
         if CUTOUT:
@@ -222,7 +224,8 @@ def _up_kernel(
     images_y,
     images_x,
     rows_ptr,  # [N, 40] float32, contiguous
-    plane_ptr,  # [N, 6 H - 4, 6 W - 4, LANES] from -2 (side - 1) on; ADJOINT: [N, 2 H + 12, 2 W + 12, LANES] from -6
+    # [N, 6 H - 4, 6 W - 4, LANES] from -2 (side - 1) on; ADJOINT: [N, 2 H + 12, 2 W + 12, LANES] from -6 on
+    plane_ptr,
     height,
     width,
     ADJOINT: tl.constexpr,
@@ -233,8 +236,8 @@ def _up_kernel(
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Twice the points along both axes. A program runs down a strip of BLOCK pairs of columns, with the last rows,
-    upsampled along x, in registers: 7 loads for 4 points."""
+    """Twice the points along both axes. A program runs down a strip of BLOCK pairs of columns, with the last
+    rows, upsampled along x, in registers: 7 loads for 4 points."""
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     if ADJOINT:
@@ -271,97 +274,14 @@ def _up_kernel(
                 row, there_y = _folded(y, height)
                 cut_y = there_y
             row_ptr = image_ptr + (row.to(INDEX) * images_y)[:, None]
-            p0 = _pixel(
-                row_ptr,
-                there_y,
-                x - 3,
-                images_x,
-                channel_at,
-                channel_there,
-                params_ptr,
-                width,
-                cut_y,
-                ADJOINT,
-                CUTOUT,
-            )
-            p1 = _pixel(
-                row_ptr,
-                there_y,
-                x - 2,
-                images_x,
-                channel_at,
-                channel_there,
-                params_ptr,
-                width,
-                cut_y,
-                ADJOINT,
-                CUTOUT,
-            )
-            p2 = _pixel(
-                row_ptr,
-                there_y,
-                x - 1,
-                images_x,
-                channel_at,
-                channel_there,
-                params_ptr,
-                width,
-                cut_y,
-                ADJOINT,
-                CUTOUT,
-            )
-            p3 = _pixel(
-                row_ptr,
-                there_y,
-                x,
-                images_x,
-                channel_at,
-                channel_there,
-                params_ptr,
-                width,
-                cut_y,
-                ADJOINT,
-                CUTOUT,
-            )
-            p4 = _pixel(
-                row_ptr,
-                there_y,
-                x + 1,
-                images_x,
-                channel_at,
-                channel_there,
-                params_ptr,
-                width,
-                cut_y,
-                ADJOINT,
-                CUTOUT,
-            )
-            p5 = _pixel(
-                row_ptr,
-                there_y,
-                x + 2,
-                images_x,
-                channel_at,
-                channel_there,
-                params_ptr,
-                width,
-                cut_y,
-                ADJOINT,
-                CUTOUT,
-            )
-            p6 = _pixel(
-                row_ptr,
-                there_y,
-                x + 3,
-                images_x,
-                channel_at,
-                channel_there,
-                params_ptr,
-                width,
-                cut_y,
-                ADJOINT,
-                CUTOUT,
-            )
+            of_row = (images_x, channel_at, channel_there, params_ptr, width, cut_y, ADJOINT, CUTOUT)
+            p0 = _pixel(row_ptr, there_y, x - 3, *of_row)
+            p1 = _pixel(row_ptr, there_y, x - 2, *of_row)
+            p2 = _pixel(row_ptr, there_y, x - 1, *of_row)
+            p3 = _pixel(row_ptr, there_y, x, *of_row)
+            p4 = _pixel(row_ptr, there_y, x + 1, *of_row)
+            p5 = _pixel(row_ptr, there_y, x + 2, *of_row)
+            p6 = _pixel(row_ptr, there_y, x + 3, *of_row)
             e6, o6 = _even(p0, p1, p2, p3, p4, p5), _odd(p1, p2, p3, p4, p5, p6)
             pair = y - 3  # of rows, whose last pixels have just come
             there = ((pair >= y0) & (pair < y_stop) & (x < x_stop))[:, None] & (channel < LANES)
@@ -411,67 +331,11 @@ def _sampled(plane_ptr, ey, ex0, lane, there, a, b, c, d, tau_x, tau_y, height, 
     jx, jy = jx + base_x, jy + base_y
     first_x, first_y, pitch = -2 * (width - 1), -2 * (height - 1), 6 * width - 4
     stop_x, stop_y = 4 * width - 2, 4 * height - 2
-    value = _tap(
-        plane_ptr,
-        jx,
-        jy,
-        (1 - fx) * (1 - fy),
-        first_x,
-        first_y,
-        stop_x,
-        stop_y,
-        pitch,
-        channel,
-        there,
-        INDEX,
-        LANES,
-    )
-    value += _tap(
-        plane_ptr,
-        jx + 1,
-        jy,
-        fx * (1 - fy),
-        first_x,
-        first_y,
-        stop_x,
-        stop_y,
-        pitch,
-        channel,
-        there,
-        INDEX,
-        LANES,
-    )
-    value += _tap(
-        plane_ptr,
-        jx,
-        jy + 1,
-        (1 - fx) * fy,
-        first_x,
-        first_y,
-        stop_x,
-        stop_y,
-        pitch,
-        channel,
-        there,
-        INDEX,
-        LANES,
-    )
-    value += _tap(
-        plane_ptr,
-        jx + 1,
-        jy + 1,
-        fx * fy,
-        first_x,
-        first_y,
-        stop_x,
-        stop_y,
-        pitch,
-        channel,
-        there,
-        INDEX,
-        LANES,
-    )
-    return value
+    limits = (first_x, first_y, stop_x, stop_y, pitch, channel, there)
+    value = _tap(plane_ptr, jx, jy, (1 - fx) * (1 - fy), *limits, INDEX, LANES)
+    value += _tap(plane_ptr, jx + 1, jy, fx * (1 - fy), *limits, INDEX, LANES)
+    value += _tap(plane_ptr, jx, jy + 1, (1 - fx) * fy, *limits, INDEX, LANES)
+    return value + _tap(plane_ptr, jx + 1, jy + 1, fx * fy, *limits, INDEX, LANES)
 
 
 @triton.jit
@@ -487,7 +351,8 @@ def _sample_kernel(
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Samples the lattice and halves its rows: a program runs down BLOCK columns, the last ten rows in registers."""
+    """Samples the lattice and halves its rows: a program runs down BLOCK columns, the last ten rows in
+    registers."""
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     plane_ptr += sample * (6 * height - 4) * (6 * width - 4) * LANES
@@ -503,29 +368,11 @@ def _sample_kernel(
     zero = tl.zeros([BLOCK, LANES], tl.float32)
     w0, w1, w2, w3, w4 = zero, zero, zero, zero, zero
     w5, w6, w7, w8, w9 = zero, zero, zero, zero, zero
+    of_row = (ex0, lane, there, a, b, c, d, tau_x, tau_y, height, width, channel)
     for step in range(tl.where(copied, 0, tl.minimum(ROWS, height - y0) + 5)):
         ey = 2 * (y0 + step) - 5
-        w10 = _sampled(
-            plane_ptr, ey, ex0, lane, there, a, b, c, d, tau_x, tau_y, height, width, channel, INDEX, LANES
-        )
-        w11 = _sampled(
-            plane_ptr,
-            ey + 1,
-            ex0,
-            lane,
-            there,
-            a,
-            b,
-            c,
-            d,
-            tau_x,
-            tau_y,
-            height,
-            width,
-            channel,
-            INDEX,
-            LANES,
-        )
+        w10 = _sampled(plane_ptr, ey, *of_row, INDEX, LANES)
+        w11 = _sampled(plane_ptr, ey + 1, *of_row, INDEX, LANES)
         row = y0 + step - 5 + tl.zeros([BLOCK], tl.int32)
         value = _halved(w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11)
         kept = (there & (row >= y0))[:, None] & (channel < LANES)
@@ -597,8 +444,8 @@ def _down_kernel(
         for k in tl.static_range(12):
             value += tl.load(line_ptr + k * LANES, mask=whole, other=0.0) * _TAPS[k]
     value = finished(
-        value, params_ptr, key_ptr + sample * key_n, key_word, eps_ptr + sample * eps_n, eps_c, eps_y, eps_x, y, x,
-        height, width, noise_block, CHANNELS, LANES, COLOR, False, OFFSET, NOISE, CUTOUT, BLOCK,
+        value, params_ptr, key_ptr + sample * key_n, key_word, eps_ptr + sample * eps_n, eps_c, eps_y, eps_x,
+        y, x, height, width, noise_block, CHANNELS, LANES, COLOR, False, OFFSET, NOISE, CUTOUT, BLOCK,
     )  # fmt: skip
     at = out_ptr + sample * out_n + (y.to(INDEX) * out_y + x.to(INDEX) * out_x)[:, None] + channel * out_c
     tl.store(at, value.to(out_ptr.dtype.element_ty), mask=there)
@@ -613,8 +460,8 @@ def _inverse(a, b, c, d):
 
 @triton.jit
 def _reaching(of_x, of_y, first, stop):
-    """How far, along an axis of the lattice, points lie that show a point of the doubled plane or its neighbours; of a
-    matrix without inverse, or nearly so, as far as the lattice goes."""
+    """How far, along an axis of the lattice, points lie that show a point of the doubled plane or its
+    neighbours; of a matrix without inverse, or nearly so, as far as the lattice goes."""
     reach = tl.abs(of_x) + tl.abs(of_y)
     whole = (stop - first) * 1.0
     return tl.where(reach < whole, reach, whole).to(tl.float32)
@@ -632,8 +479,8 @@ def _spread_kernel(
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The transpose of the sampling, as a gather: each point of the doubled plane looks for the places of the lattice
-    that are less than 1 away from it, and takes of them what they took of it."""
+    """The transpose of the sampling, as a gather: each point of the doubled plane looks for the places of the
+    lattice that are less than 1 away from it, and takes of them what they took of it."""
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     pitch, lattice_pitch = 6 * width - 4, 2 * width + 12
@@ -688,7 +535,7 @@ def _spread_kernel(
 
 @triton.jit
 def _gathered(line_ptr, place, start, stop, first, step, there):
-    """2 sum_k f[k] line[2 place + k - 5], of what lies in [start, stop); `first` is where the line's memory begins."""
+    """2 sum_k f[k] line[2 place + k - 5], of what lies in [start, stop); line_ptr is where `first` lies."""
     value = tl.zeros_like(there * 1.0)
     for k in tl.static_range(12):
         j = 2 * place + (k - 5)
@@ -776,8 +623,8 @@ def _fold_columns_kernel(
             for copy_x in tl.static_range(3):
                 from_x, is_x = _reflection(x, copy_x, width)
                 value += _gradient(
-                    gradient_ptr, from_y - move_y, from_x - move_x, gradients_y, gradients_x, is_y & is_x, there, params_ptr,
-                    height, width, CUTOUT, INDEX,
+                    gradient_ptr, from_y - move_y, from_x - move_x, gradients_y, gradients_x, is_y & is_x,
+                    there, params_ptr, height, width, CUTOUT, INDEX,
                 )  # fmt: skip
     else:
         x_start, x_stop, y_start, y_stop = _boxes(params_ptr, height, width)

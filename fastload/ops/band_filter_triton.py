@@ -1,8 +1,8 @@
 """The Triton twin of `band_filter` and its adjoint: one kernel, once along rows and once along columns.
 
-In: images [N, C, H, W] floats of any strides, rows [N, 40] float32 of `AdaParams`. Out: the same shape. The adjoint
-filters with zeros around the image and adds up what comes out beyond its borders, reflected. band_filter.py says what
-the taps are; they are made of the gains in the kernel.
+In: images [N, C, H, W] floats of any strides, rows [N, 40] float32 of `AdaParams`. Out: the same shape. The
+adjoint filters with zeros around the image and adds up what comes out beyond its borders, reflected.
+band_filter.py says what the taps are; they are made of the gains in the kernel.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ _bands_on: dict = {}
 
 
 def launch(images: Any, rows: Any, out: Any, *, adjoint: bool) -> Any:
-    """Writes the filtered images, or the gradients that come back through the filter, to `out`; returns it."""
+    """Writes the filtered images, or the gradients that come back through it, to `out`; returns it."""
     n, channels, height, width = images.shape
     between = torch.empty(n, channels, height, width, dtype=torch.float32, device=images.device)
     bands = _bands(images.device)
@@ -37,8 +37,8 @@ def launch(images: Any, rows: Any, out: Any, *, adjoint: bool) -> Any:
                 (images[part], between[part]), (between[part], out[part]), axes, strict=True
             ):
                 _kernel[(triton.cdiv(height * width, BLOCK), planes)](
-                    source, *source.stride(), rows[part], bands, target, *target.stride(), height, width, channels,
-                    ALONG_Y=along_y, ADJOINT=adjoint, BLOCK=BLOCK, num_warps=NUM_WARPS,
+                    source, *source.stride(), rows[part], bands, target, *target.stride(), height, width,
+                    channels, ALONG_Y=along_y, ADJOINT=adjoint, BLOCK=BLOCK, num_warps=NUM_WARPS,
                 )  # fmt: skip
     return out
 

@@ -1,9 +1,10 @@
-"""The Triton twins of `draw_ada` and `draw_edm`: one launch writes the rows of a batch, a lane for each sample.
+"""The Triton twins of `draw_ada` and `draw_edm`: one launch writes the rows of a batch, a lane for each
+sample.
 
-In: settings as numbers, p and the call counter on the device, a seed and the first row. Out: rows [N, 40] (and labels)
-float32. draw_ada.py and draw_edm.py say what is drawn; here stand the same steps in the same order, rounded one by one
-as NumPy does. The counter is read by every program and raised by the one that ends last, which the ticket tells: so one
-launch is one call also where a CUDA graph replays it.
+In: settings as numbers, p and the call counter on the device, a seed and the first row. Out: rows [N, 40]
+(and labels) float32. draw_ada.py and draw_edm.py say what is drawn; here stand the same steps in the same
+order, rounded one by one as NumPy does. The counter is read by every program and raised by the one that ends
+last, which the ticket tells: so one launch is one call also where a CUDA graph replays it.
 """
 
 from typing import Any
@@ -20,7 +21,8 @@ from fastload.ops.draw_edm import EDM_SETTINGS
 from fastload.ops.wavelets import BAND_ENERGY
 from fastload.rng import Purpose
 
-# Samples of a program: a batch spreads over several multiprocessors, and one warp needs no barrier for the ticket.
+# Samples of a program: a batch spreads over several multiprocessors, and one warp needs no barrier for the
+# ticket.
 BLOCK, NUM_WARPS = 32, 1
 
 _COLUMNS, _G_INV, _C = tl.constexpr(columns.COLUMNS), tl.constexpr(columns.G_INV), tl.constexpr(columns.C)
@@ -59,7 +61,8 @@ def launch(
     )
     with torch.cuda.device(p.device if p.is_cuda else -1):  # -1 leaves the current device alone
         _ada_kernel[(max(1, triton.cdiv(n, BLOCK)),)](
-            **dict(zip(SETTINGS, settings, strict=True)), q=numbers[0], normal=numbers[1], positive=numbers[2],
+            **dict(zip(SETTINGS, settings, strict=True)),
+            **dict(zip(("q", "normal", "positive"), numbers, strict=True)),
             **_common(p, calls, ticket, seed, first_row, n, height, width), rows_ptr=rows, channels=channels,
             REPLACED=replaced is not None,
         )  # fmt: skip
@@ -67,8 +70,8 @@ def launch(
 
 
 def launch_edm(
-    settings: list[float], p: Any, calls: Any, ticket: Any, seed: int, first_row: int, n: int, height: int, width: int,
-    label_count: int,
+    settings: list[float], p: Any, calls: Any, ticket: Any, seed: int, first_row: int, n: int, height: int,
+    width: int, label_count: int,
 ) -> Any:  # fmt: skip
     """rows [n, 40] and labels [n, label_count], float32, of `draw_edm`."""
     rows = torch.empty(n, columns.COLUMNS, dtype=torch.float32, device=p.device)
@@ -85,8 +88,8 @@ def launch_edm(
 def _common(p, calls, ticket, seed, first_row, n, height, width) -> dict[str, Any]:
     low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
     return {
-        "p_ptr": p, "calls_ptr": calls, "ticket_ptr": ticket, "n": n, "first_row": first_row, "height": height,
-        "width": width, "BLOCK": BLOCK, "num_warps": NUM_WARPS, "enable_fp_fusion": False,
+        "p_ptr": p, "calls_ptr": calls, "ticket_ptr": ticket, "n": n, "first_row": first_row,
+        "height": height, "width": width, "BLOCK": BLOCK, "num_warps": NUM_WARPS, "enable_fp_fusion": False,
         # As int32 of the same bits: from 2^31 on Triton would take int64, and compile anew.
         "seed_low": low - (low >> 31 << 32), "seed_high": high - (high >> 31 << 32),
     }  # fmt: skip
@@ -207,9 +210,10 @@ def _store_colour(at, brightness, contrast, luma, hue, saturation, there):
 
 @triton.jit(do_not_specialize=_FREE)
 def _ada_kernel(
-    xflip, rotate90, xint, scale, rotate, aniso, xfrac, brightness, contrast, lumaflip, hue, saturation, imgfilter, noise,
-    cutout, imgfilter_band0, imgfilter_band1, imgfilter_band2, imgfilter_band3, xint_max, scale_std, rotate_max, aniso_std,
-    xfrac_std, brightness_std, contrast_std, hue_max, saturation_std, imgfilter_std, noise_std, cutout_size,
+    xflip, rotate90, xint, scale, rotate, aniso, xfrac, brightness, contrast, lumaflip, hue, saturation,
+    imgfilter, noise, cutout, imgfilter_band0, imgfilter_band1, imgfilter_band2, imgfilter_band3,
+    xint_max, scale_std, rotate_max, aniso_std, xfrac_std,
+    brightness_std, contrast_std, hue_max, saturation_std, imgfilter_std, noise_std, cutout_size,
     q, normal, positive,  # what a percentile puts in the place of dice
     p_ptr,  # [] float32
     calls_ptr,  # [1] int64
@@ -254,10 +258,9 @@ def _ada_kernel(
         factor = tl.exp2(_normal(counter, aniso * p, normal, _ANISO, 0, REPLACED) * aniso_std)
         inverse = tl.div_rn(zero + 1, factor)
         a, b, c, d = a * inverse, b * factor, c * inverse, d * factor
-    if not REPLACED:
-        if rotate > 0:
-            angle = _angle(counter, chance, q, rotate_max, _ROTATE_AFTER, REPLACED)
-            a, b, c, d = _turned(a, b, c, d, tl.cos(angle), tl.sin(angle))
+    if (rotate > 0) & (not REPLACED):
+        angle = _angle(counter, chance, q, rotate_max, _ROTATE_AFTER, REPLACED)
+        a, b, c, d = _turned(a, b, c, d, tl.cos(angle), tl.sin(angle))
     if xfrac > 0:
         on, z, z2 = _normals(counter, xfrac * p, normal, _XFRAC, 0, REPLACED)
         x, y = tl.where(on, -(z * xfrac_std * wide), 0.0), tl.where(on, -(z2 * xfrac_std * high), 0.0)
@@ -326,8 +329,9 @@ def _evened(even, factor, band: tl.constexpr):
 
 @triton.jit(do_not_specialize=[*_FREE, "label_count"])
 def _edm_kernel(
-    xflip, yflip, rotate_int, translate_int, scale, rotate_frac, aniso, translate_frac, brightness, contrast, lumaflip, hue,
-    saturation, translate_int_max, scale_std, rotate_frac_max, aniso_std, aniso_rotate_prob, translate_frac_std,
+    xflip, yflip, rotate_int, translate_int, scale, rotate_frac, aniso, translate_frac,
+    brightness, contrast, lumaflip, hue, saturation,
+    translate_int_max, scale_std, rotate_frac_max, aniso_std, aniso_rotate_prob, translate_frac_std,
     brightness_std, contrast_std, hue_max, saturation_std,
     p_ptr,  # [] float32
     calls_ptr,  # [1] int64

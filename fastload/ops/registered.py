@@ -1,8 +1,8 @@
 """The augmentations' operators as torch.library knows them, with what torch.compile and autograd need.
 
-Each operator is affine in the tensor that comes first and has a `mode`: AFFINE (L x + b), LINEAR (L x) and ADJOINT
-(L^T g). One of a family is differentiated into another of the same family, so that gradients of any order exist and
-nothing but the parameters is kept. The kernels are called here and nowhere else.
+Each operator is affine in the tensor that comes first and has a `mode`: AFFINE (L x + b), LINEAR (L x) and
+ADJOINT (L^T g). One of a family is differentiated into another of the same family, so that gradients of any
+order exist and nothing but the parameters is kept. The kernels are called here and nowhere else.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def ada(
     mode: int,
     impl: str,
 ) -> torch.Tensor:
-    """`ada_augment` for rows [N, 40]: nothing is checked. Returns a contiguous tensor of the images' dtype."""
+    """`ada_augment` for rows [N, 40]; nothing is checked. Contiguous, of the images' shape and dtype."""
     if impl == "triton":
         from fastload.ops import ada_triton
 
@@ -105,7 +105,7 @@ def draw_edm(
     label_count: int,
     impl: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows [n, 40] and labels [n, label_count], float32, of one draw (draw_edm.py); `calls` goes up by one."""
+    """Rows [n, 40] and labels [n, label_count] float32 of one draw (draw_edm.py); `calls` goes up by one."""
     if impl == "triton":
         from fastload.ops import draw_ada_triton
 
