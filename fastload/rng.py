@@ -33,6 +33,9 @@ class Purpose(IntEnum):
     MIX = 14
     STAND_IN = 15
     NOISE = 16
+    DIFF_COLOR = 40
+    DIFF_TRANSLATION = 41
+    DIFF_CUTOUT = 42
 
 
 def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto") -> np.ndarray:
