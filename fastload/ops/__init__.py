@@ -11,15 +11,19 @@ from fastload.ops.band_filter import band_filter
 from fastload.ops.color_jitter import color_jitter
 from fastload.ops.color_matrix import color_matrix
 from fastload.ops.cutout import cutout
+from fastload.ops.diff_augment import DiffAugmentParams, diff_augment
+from fastload.ops.draw_diff_augment import draw_diff_augment
 from fastload.ops.draw_params import draw_params
 from fastload.ops.fused_augment import fused_augment
 from fastload.ops.mix import cutmix, mixup
+from fastload.ops.move_pixels import move_pixels
 from fastload.ops.noise import add_noise
 
 __all__ = [
     "AdaParams",
     "AdaStage",
     "AugmentParams",
+    "DiffAugmentParams",
     "EdmParams",
     "Stage",
     "ada_augment",
@@ -30,7 +34,10 @@ __all__ = [
     "color_matrix",
     "cutmix",
     "cutout",
+    "diff_augment",
+    "draw_diff_augment",
     "draw_params",
     "fused_augment",
     "mixup",
+    "move_pixels",
 ]
