@@ -8,5 +8,18 @@ from fastload.ops.color_jitter import color_jitter
 from fastload.ops.draw_params import draw_params
 from fastload.ops.fused_augment import fused_augment
 from fastload.ops.mix import cutmix, mixup
+from fastload.ops.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
 
-__all__ = ["AugmentParams", "Stage", "color_jitter", "cutmix", "draw_params", "fused_augment", "mixup"]
+__all__ = [
+    "AugmentParams",
+    "Stage",
+    "color_jitter",
+    "cutmix",
+    "downsample2d",
+    "draw_params",
+    "filter2d",
+    "fused_augment",
+    "mixup",
+    "upfirdn2d",
+    "upsample2d",
+]
