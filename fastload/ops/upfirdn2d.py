@@ -149,7 +149,7 @@ def _checked(taps: Any, images: Any) -> Any:
         )
     if taps.requires_grad and torch.is_grad_enabled():
         raise ConfigError("taps require gradients, and upfirdn2d gives them none: use taps.detach().")
-    return taps.detach()
+    return taps
 
 
 def _check_form(taps: Any) -> None:

@@ -342,11 +342,11 @@ def test_a_pixel_that_is_no_number_spreads_no_further_than_its_taps(impl, device
 @needs_triton
 @pytest.mark.parametrize("axis", range(4))
 def test_offsets_beyond_31_bits_are_right(axis, device):
-    small = torch.randn(2, 2, 2, 2).half()
-    strides = [8, 4, 2, 1]
-    strides[axis] = 2**31
+    small = torch.randn(3, 3, 3, 3).half()
+    strides = [27, 9, 3, 1]
+    strides[axis] = 2**30  # itself a number of 31 bits
     # On the CPU only what is written exists.
-    memory = torch.empty(2**31 + 32, dtype=torch.float16, device=device)
+    memory = torch.empty(2**31 + 128, dtype=torch.float16, device=device)
     images = memory.as_strided(small.shape, strides)
     images.copy_(small)
     result = upfirdn2d(images, ASYMMETRIC.to(device), padding=2, impl="triton").cpu()
@@ -376,6 +376,26 @@ def test_the_operator_is_registered_as_torch_asks(taps, device):
     arguments = (images, taps.to(device), [2, 1], [1, 3], [1, 2], [5, 3], True, 1.5)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(registered.upfirdn2d, arguments, test_utils=checks)
+
+
+@each_twin
+def test_taps_of_any_strides_and_dtype_are_those_of_float32(impl, device):
+    images, taps = torch.randn(1, 2, 6, 7, device=device), torch.rand(3, 8, device=device)
+    expected = upfirdn2d(images, taps[:, ::2].contiguous(), padding=2, impl=impl)
+    assert torch.equal(upfirdn2d(images, taps[:, ::2], padding=2, impl=impl), expected)
+    tenths = torch.tensor([0.1, 0.3, 0.7], dtype=torch.float64, device=device)
+    for taps in (tenths, tenths.outer(tenths)):
+        expected = upfirdn2d(images, taps.float(), padding=2, impl=impl)
+        assert torch.equal(upfirdn2d(images, taps, padding=2, impl=impl), expected)
+
+
+@each_twin
+def test_images_without_rows_are_padded_and_have_gradients_without_rows(impl, device):
+    images = torch.zeros(2, 1, 0, 3, device=device, requires_grad=True)
+    for taps in (ASYMMETRIC.to(device), ASYMMETRIC[0].to(device)):
+        result = upfirdn2d(images, taps, up=2, padding=2, impl=impl)
+        assert not result.any() and result.shape == (2, 1, 5 - len(taps) if taps.dim() == 2 else 2, 8)
+        assert torch.autograd.grad(result.sum(), images)[0].shape == images.shape
 
 
 IMAGES, TAPS = torch.zeros(1, 3, 4, 4), torch.ones(3)
