@@ -17,7 +17,7 @@ import torch
 
 from fastload.augment.device_dice import DeviceDice, strengths
 from fastload.errors import ConfigError
-from fastload.ops.ada_augment import ada_augment, check_images
+from fastload.ops.ada_augment import ada_augment
 from fastload.ops.ada_params import AdaParams
 from fastload.ops.draw_ada import BANDS, BLIT, COLOR, GEOM, SETTINGS, stages_for
 
@@ -114,7 +114,7 @@ class AdaPipe(DeviceDice):
         transforms are active, whatever p is, uniform draws are it, normal ones erfinv(2 it - 1), and the
         second rotation is none.
         """
-        check_images(images)
+        self.check(images)
         return self.apply_params(images, self.draw(*images.shape, debug_percentile))
 
     def draw(

@@ -42,6 +42,17 @@ class DeviceDice(nn.Module):
         rank = _current_rank() if self.rank is None else self.rank
         return self.seed - (self.seed >> 63 << 64), rank * n
 
+    def check(self, images: Any) -> None:
+        """Raises ConfigError unless images are floats [N, C, H, W] on the device of the pipe."""
+        from fastload.ops.ada_augment import check_images
+
+        check_images(images)
+        if images.device != self.calls.device:
+            raise ConfigError(
+                f"the images are on {images.device} and {type(self).__name__} on {self.calls.device}: move it "
+                "with .to(images.device)."
+            )
+
     def drawing(self) -> str:
         """The twin that draws: Triton for buffers on a GPU or where it is asked for, else the reference."""
         from fastload.ops.ada_augment import choose

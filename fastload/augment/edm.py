@@ -72,7 +72,7 @@ class AugmentPipe(DeviceDice):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The images [N, C, H, W] changed by a new draw, and its labels [N, K] float32."""
-        check_images(images)
+        self.check(images)
         params = self.draw(*images.shape)
         return self.apply_params(images, params), params.labels
 

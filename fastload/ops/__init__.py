@@ -18,6 +18,7 @@ from fastload.ops.fused_augment import fused_augment
 from fastload.ops.mix import cutmix, mixup
 from fastload.ops.move_pixels import move_pixels
 from fastload.ops.noise import add_noise
+from fastload.ops.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
 
 __all__ = [
     "AdaParams",
@@ -35,9 +36,13 @@ __all__ = [
     "cutmix",
     "cutout",
     "diff_augment",
+    "downsample2d",
     "draw_diff_augment",
     "draw_params",
+    "filter2d",
     "fused_augment",
     "mixup",
     "move_pixels",
+    "upfirdn2d",
+    "upsample2d",
 ]

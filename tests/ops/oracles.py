@@ -1,4 +1,4 @@
-"""Adaptive augmentation once more, in NumPy and SciPy float64, written from the published mathematics alone: what the
+"""Adaptive augmentation once more, in NumPy and SciPy, written from the published mathematics alone: what the
 references are held against, and the mistakes that a comparison with them must notice."""
 
 import numpy as np
@@ -9,7 +9,7 @@ from fastload.ops.wavelets import SYM6
 
 def warped(image, G_inv, *, taps=SYM6, padding="reflect", interpolation="sym6", shift=0.0):
     """image [C, H, W] warped; the keywords plant mistakes."""
-    channels, height, width = image.shape
+    _, height, width = image.shape
     G_inv = np.array(G_inv, np.float64)
     G_inv[0, 2] += shift
     if interpolation == "bilinear":

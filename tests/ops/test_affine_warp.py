@@ -1,4 +1,4 @@
-"""The reference of affine_warp is the published operator, and its gradients are right, to float64's last digits."""
+"""The reference of affine_warp is the published operator, with the right gradients, to float64's last digits."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_a_mistake_in_the_operator_is_noticed(mistake, dtype):
 
 
 def test_smooth_images_are_sampled_where_they_should_be():
-    """A plane wave that is warped is the wave at the places that G_inv names: no filter hides a shift of it."""
+    """A plane wave that is warped is the wave at the places that G_inv names."""
     side = 64
     y, x = torch.meshgrid(*[torch.arange(side, dtype=torch.float64) - (side - 1) / 2] * 2, indexing="ij")
 
