@@ -20,8 +20,8 @@ from fastload.world import World
 class DeviceDice(nn.Module):
     """A module with a seed and a counter of its draws.
 
-    seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as fastload's
-    loaders find it (torch.distributed, else torchrun's environment, else 0). impl: "auto" (Triton on a GPU,
+    seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as loaders find it
+    (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a GPU,
     the fastest that a CPU has there), or a twin by name.
     """
 
@@ -39,7 +39,11 @@ class DeviceDice(nn.Module):
 
     def key(self, n: int) -> tuple[int, int]:
         """The seed as an int64 of the same bits, and the first row of this process's n images."""
-        rank = _current_rank() if self.rank is None else self.rank
+        rank = self.rank
+        if rank is None:
+            rank = _current_rank()
+            if not torch.compiler.is_compiling():  # a changed attribute would mean to compile once more
+                self.rank = rank
         return self.seed - (self.seed >> 63 << 64), rank * n
 
     def check(self, images: Any) -> None:

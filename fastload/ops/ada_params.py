@@ -104,7 +104,8 @@ class AdaParams:
     def check(self, images: Any) -> None:
         """Raises ConfigError unless every tensor fits images [N, C, H, W], and the images every stage."""
         n, channels, height, width = images.shape
-        check_shapes(self, SHAPES | {"eps": (channels, height, width)}, n, images.device)
+        shapes = SHAPES | {"eps": (channels, height, width)}
+        check_shapes(self, shapes, n, images.device, is_drawn=self._drawn is not None)
         if self.G_inv is not None and min(height, width) < 2:
             raise ConfigError(f"images of {height}x{width} pixels cannot be warped: sides of 2 or more can.")
         if self.C is not None and channels not in (1, 3):
@@ -177,9 +178,9 @@ def moved(params: Any, integers: tuple[str, ...], *args: Any, **kwargs: Any) -> 
     return found
 
 
-def check_shapes(params: Any, shapes: dict, n: int, device: Any) -> None:
-    """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`, and finite where that
-    costs no waiting for a GPU."""
+def check_shapes(params: Any, shapes: dict, n: int, device: Any, *, is_drawn: bool) -> None:
+    """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`; and finite, where it was not
+    drawn and to ask means neither to wait for a GPU nor to break a graph."""
     import torch
 
     owner = type(params).__name__
@@ -197,7 +198,9 @@ def check_shapes(params: Any, shapes: dict, n: int, device: Any) -> None:
         if tensor.is_floating_point() == (name in ("noise_key",)):
             kind = "int32 words" if name == "noise_key" else "floats"
             raise ConfigError(f"{owner}.{name} is of {tensor.dtype}: give {kind}.")
-        if tensor.device.type == "cpu" and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if is_drawn or tensor.device.type != "cpu" or torch.compiler.is_compiling():
+            continue
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ConfigError(f"{owner}.{name} holds numbers that are not finite.")
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fastload import _native
-from fastload.ops import ada_augment as modes
 from fastload.ops import ada_params, registered
 from fastload.ops.ada_augment import ADJOINT, AFFINE, LINEAR, ada_augment
 from fastload.ops.ada_params import AdaParams, AdaStage
@@ -122,8 +121,7 @@ def test_numbers_that_both_sides_have_are_the_same():
     assert {name: layout.pop(name) for name in columns} == {
         name: getattr(ada_params, name) for name in columns
     }
-    for name in ("AFFINE", "LINEAR", "ADJOINT"):
-        assert layout.pop(name) == getattr(modes, name)
+    assert [layout.pop(name) for name in ("AFFINE", "LINEAR", "ADJOINT")] == [AFFINE, LINEAR, ADJOINT]
     assert layout.pop("PURPOSE_NOISE") == Purpose.NOISE
     assert layout == {stage.name: int(stage) for stage in AdaStage}
 

@@ -1,4 +1,4 @@
-"""The reference of affine_warp is the published operator, with the right gradients, to float64's last digits."""
+"""The reference of affine_warp is the published operator, and its gradients are right."""
 
 import math
 
