@@ -180,10 +180,10 @@ def test_coordinates_of_large_images_are_better_than_a_millionth_of_a_pixel(dice
 
 
 @pytest.mark.parametrize("octaves", [2, 5])
-@pytest.mark.parametrize("size", [(2, 3), (16, 21), (30, 41)], ids=str)
+@pytest.mark.parametrize("size", [(2, 3), (16, 21), TILES], ids=str)
 def test_strong_matrices_equal_the_reference(dice, size, octaves):
-    """Up to where the whole doubled plane is less than what a tile looks at, and images lie outside."""
-    n = 12
+    """Up to where a tile looks at all of the doubled plane, too much to be kept, and images lie outside."""
+    n = 8
     images, G_inv = normal(dice, n, 3, *size), warps(dice, n, size, octaves)
     G_inv[:, :2, 2] *= 4
     G_inv[0, :2, :2] = 0
@@ -315,6 +315,7 @@ def test_the_noise_is_the_one_of_its_key(dice):
 
 def test_what_does_nothing_changes_no_bit(dice):
     images = normal(dice, 2, 3, 30, 31).float()
+    images[..., :15] = 0  # next to which 1e-17 of a neighbour shows
     G_inv, ones = torch.eye(3).repeat(2, 1, 1), torch.ones(2, 4)
     key = torch.zeros(2, 2).int()
     neutral = {"sigma": torch.zeros(2), "cut_size": torch.zeros(2), "cut_center": ones[:, :2]}
