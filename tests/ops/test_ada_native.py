@@ -398,10 +398,11 @@ def test_hostile_rows_harm_nobody(dice, mode, dtype):
     assert torch.equal(after[[0, -1]], before[[0, -1]])
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, 1e300])
-def test_a_warp_to_nowhere_shows_nothing(dice, number):
+@pytest.mark.parametrize("shear", [0.0, 0.3])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1e300])
+def test_a_warp_to_nowhere_shows_nothing(dice, number, shear):
     images, rows = normal(dice, 1, 1, 9, 9), torch.zeros(1, ada_params.COLUMNS, dtype=torch.float64)
-    rows[0, ada_params.G_INV + 2] = rows[0, ada_params.G_INV + 1] = number
+    rows[0, ada_params.G_INV : ada_params.G_INV + 3] = torch.tensor([0.5, shear, number])
     for mode in (LINEAR, ADJOINT):
         assert torch.equal(from_rows(images, rows, AdaStage.WARP, mode), torch.zeros_like(images))
 
