@@ -15,8 +15,8 @@ pytest.importorskip("triton", reason="Triton is not installed: its kernels canno
 
 TILES = {
     "UP_BLOCK": 16,
-    "UP_ROWS": 4,
-    "SAMPLE_BLOCK": 32,
+    "UP_ROWS": 8,
+    "SAMPLE_BLOCK": 16,
     "SAMPLE_ROWS": 4,
     "SPREAD_BLOCK": 32,
     "PIXEL_BLOCK": 64,
