@@ -346,7 +346,7 @@ def test_frequencies_and_moments_of_the_non_leaky_pipe(p):
     assert_is_share(labels[:, 6] != 0, chance)
     length = labels[:, 7:9].double().norm(dim=1)
     assert_is_share(length != 0, chance)
-    assert_is_share(labels[:, 8] != 0, chance / 2)  # turned with aniso_rotate_prob
+    assert_is_share(labels[:, 8] != 0, chance / 2)  # with aniso_rotate_prob
     assert_is_share((labels[:, 9:11] != 0).any(1), chance)
     if p:
         for column in (4, 9, 10, 11, 12, 16):
