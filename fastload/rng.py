@@ -50,6 +50,9 @@ class Purpose(IntEnum):
     ADA_IMGFILTER = 31
     ADA_NOISE = 32
     ADA_CUTOUT = 33
+    DIFF_COLOR = 40
+    DIFF_TRANSLATION = 41
+    DIFF_CUTOUT = 42
 
 
 def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto") -> np.ndarray:

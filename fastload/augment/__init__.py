@@ -1,10 +1,29 @@
 """From dice to matrices: what is random in a picture, and how it is drawn.
 
 `pipe.Augment` is what a loader takes; `linear` holds one small class for each augmentation that is a matrix,
-`mixing` what needs a second image of the batch. The pixels are changed by `fastload.ops`.
+`mixing` what needs a second image of the batch. `DiffAugment` is a module of a GAN's discriminator; such
+modules are resolved on first use, for they need torch. The pixels are changed by `fastload.ops`.
 """
+
+from importlib import import_module
 
 from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip
 from fastload.augment.pipe import Augment
 
-__all__ = ["Augment", "Brightness", "Rotate", "Scale", "Translate", "XFlip", "YFlip"]
+_HOME_OF = {
+    "DiffAugment": "fastload.augment.diff_augment",
+}
+
+__all__ = ["Augment", "Brightness", "DiffAugment", "Rotate", "Scale", "Translate", "XFlip", "YFlip"]
+
+
+def __getattr__(name):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'fastload.augment' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -134,3 +134,56 @@ def _dice(seed: int, calls: torch.Tensor, first_row: int, n: int, percentile: fl
     dice = Dice(seed % 2**64, int(calls.item()), first_row, n, percentile)
     calls.add_(1)
     return dice
+
+
+@torch.library.custom_op("fastload::diff_augment", mutates_args=())
+def diff_augment(
+    images: torch.Tensor, rows: torch.Tensor, policy: str, cutout_ratio: float, mode: int
+) -> torch.Tensor:
+    """`diff_augment` for rows [N, 8]: nothing is checked. Returns a contiguous tensor of the same dtype."""
+    from fastload.ops import diff_augment_triton
+
+    return diff_augment_triton.launch(images, rows, policy, cutout_ratio, mode)
+
+
+_differentiable(diff_augment, mode_at=4)
+
+
+@torch.library.custom_op("fastload::draw_diff_augment", mutates_args=("calls", "ticket"))
+def draw_diff_augment(
+    calls: torch.Tensor,
+    ticket: torch.Tensor,
+    n: int,
+    height: int,
+    width: int,
+    seed: int,
+    first_row: int,
+    translation_ratio: float,
+    cutout_ratio: float,
+    impl: str,
+) -> torch.Tensor:
+    """`draw_diff_augment`, its seed as an int64 of the same bits: nothing is checked."""
+    from fastload.ops.draw_diff_augment import DrawRanges, _reference
+
+    seed, ranges = seed % 2**64, DrawRanges.of(height, width, translation_ratio, cutout_ratio)
+    if impl == "reference":
+        return _reference(calls, n, ranges, seed, first_row)
+    from fastload.ops import draw_diff_augment_triton
+
+    return draw_diff_augment_triton.launch(calls, ticket, n, ranges, seed, first_row)
+
+
+draw_diff_augment.register_fake(
+    lambda calls, ticket, n, *rest: torch.empty(n, 8, dtype=torch.float32, device=calls.device)
+)
+
+
+@torch.library.custom_op("fastload::move_pixels", mutates_args=())
+def move_pixels(images: torch.Tensor, rows: torch.Tensor, mode: int) -> torch.Tensor:
+    """`move_pixels` for rows [N, 5]: nothing is checked. Returns a contiguous tensor of the same dtype."""
+    from fastload.ops import move_pixels_triton
+
+    return move_pixels_triton.launch(images, rows, mode)
+
+
+_differentiable(move_pixels, mode_at=2)
