@@ -4,12 +4,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <atomic>
 #include <stdexcept>
 
 #include "augment.h"
+#include "image_threads.h"
 #include "pixels.h"
-#include "thread_pool.h"
 
 namespace fastload {
 namespace {
@@ -44,65 +43,6 @@ AugmentSettings checked_settings(int stages, double divisor, std::array<double, 
     check(divisor > 0 && *std::min_element(std.begin(), std.end()) > 0, "divisor and std must be above 0");
     return {stages, divisor, mean, std, nearest, dtype, channels_last, true};
 }
-
-// Threads that help the calling one.
-class AugmentThreads {
-   public:
-    explicit AugmentThreads(int threads) : threads_(threads) {
-        check(threads >= 1, "at least the calling thread works");
-        if (threads > 1) pool_ = std::make_unique<ThreadPool>(threads - 1, "fastload-ops");
-    }
-    int threads() const { return threads_; }
-    ThreadPool *pool() const { return pool_.get(); }
-
-   private:
-    int threads_;
-    std::unique_ptr<ThreadPool> pool_;
-};
-
-// The images of a batch; each thread that works on it takes the next one until none is left.
-class AugmentWork : public Work {
-   public:
-    AugmentWork(size_t helpers, const AugmentSettings &settings, std::vector<float> rows, const AugmentSource &first,
-                ptrdiff_t image_stride_bytes, uint8_t *out)
-        : Work(helpers),
-          settings_(settings),
-          rows_(std::move(rows)),
-          first_(first),
-          image_stride_bytes_(image_stride_bytes),
-          out_(out) {}
-
-    void run(size_t) noexcept override {
-        size_t count = rows_.size() / AUGMENT_COLUMNS;
-        size_t bytes = result_bytes(settings_, first_.height, first_.width, first_.channels);
-        for (size_t i = next_image_++; i < count; i = next_image_++) {
-            AugmentSource source = first_;
-            source.pixels += static_cast<ptrdiff_t>(i) * image_stride_bytes_;
-            try {
-                augment_image(settings_, rows_.data() + i * AUGMENT_COLUMNS, source, out_ + i * bytes);
-            } catch (const std::exception &) {  // nothing else is thrown on the way
-                out_of_memory_ = true;
-            }
-        }
-    }
-    void finished() noexcept override { completion_.set(); }
-
-    void wait() {
-        while (!completion_.wait(1.0)) {
-        }
-    }
-    bool out_of_memory() const { return out_of_memory_; }
-
-   private:
-    const AugmentSettings settings_;
-    const std::vector<float> rows_;
-    const AugmentSource first_;
-    const ptrdiff_t image_stride_bytes_;
-    uint8_t *const out_;
-    std::atomic<size_t> next_image_{0};
-    std::atomic<bool> out_of_memory_{false};
-    Completion completion_;
-};
 
 AugmentSource checked_source(const py::array &images) {
     check(images.ndim() == 4 && (images.shape(3) == 1 || images.shape(3) == 3), "images must be [N, H, W, 1 or 3]");
@@ -160,25 +100,26 @@ void check_out(const py::array &out, const py::array &images, const AugmentSetti
 
 void augment(const py::array &images, const Rows &rows, int stages, double divisor, std::array<double, 3> mean,
              std::array<double, 3> std, bool nearest, py::array &out, Dtype dtype, bool channels_last,
-             const AugmentThreads &threads) {
+             const ImageThreads &threads) {
     AugmentSettings settings = checked_settings(stages, divisor, mean, std, nearest, dtype, channels_last);
     check(images.ndim() == 4 && rows.ndim() == 2 && rows.shape(0) == images.shape(0),
           "images must be [N, H, W, C], rows [N, 32]");
     if (images.size() == 0) return;
     AugmentSource source = checked_source(images);
     check_out(out, images, settings);
-    check(!threads.pool() || threads.pool()->alive(), "these threads belong to another process");
+    threads.check();
     settings.past_cache = static_cast<size_t>(out.nbytes()) >= PAST_CACHE_BYTES;
-    size_t helpers = std::min(static_cast<size_t>(threads.threads()), static_cast<size_t>(images.shape(0))) - 1;
-    auto work = std::make_shared<AugmentWork>(helpers, settings, checked_rows(rows, settings), source,
-                                              images.strides(0), static_cast<uint8_t *>(out.mutable_data()));
-    {
-        py::gil_scoped_release release;
-        if (helpers) threads.pool()->submit(work);
-        work->run(helpers);
-        if (helpers) work->wait();
-    }
-    if (work->out_of_memory()) throw std::bad_alloc();
+    const std::vector<float> numbers = checked_rows(rows, settings);
+    const size_t bytes = result_bytes(settings, source.height, source.width, source.channels);
+    const ptrdiff_t image_stride_bytes = images.strides(0);
+    uint8_t *to = static_cast<uint8_t *>(out.mutable_data());
+    const size_t count = static_cast<size_t>(images.shape(0));
+    py::gil_scoped_release release;
+    threads.run(count, [&](size_t i, size_t) {
+        AugmentSource image = source;
+        image.pixels += static_cast<ptrdiff_t>(i) * image_stride_bytes;
+        augment_image(settings, numbers.data() + i * AUGMENT_COLUMNS, image, to + i * bytes);
+    });
 }
 
 std::shared_ptr<Augmenter> make_augmenter(const Rows &rows, int stages, double divisor, std::array<double, 3> mean,
@@ -219,9 +160,9 @@ py::dict layout() {
 }  // namespace
 
 void bind_augment(py::module_ &module) {
-    py::class_<AugmentThreads>(module, "AugmentThreads", "The calling thread, and helpers up to this number in all.")
+    py::class_<ImageThreads>(module, "AugmentThreads", "The calling thread, and helpers up to this number in all.")
         .def(py::init<int>(), py::arg("threads"))
-        .def_property_readonly("threads", &AugmentThreads::threads);
+        .def_property_readonly("threads", &ImageThreads::threads);
     module.def(
         "augment", &augment, py::arg("images"), py::arg("rows").noconvert(), py::arg("stages"), py::arg("divisor"),
         py::arg("mean"), py::arg("std"), py::arg("nearest"), py::arg("out").noconvert(), py::arg("dtype"),

@@ -15,6 +15,7 @@ void bind_pixels(pybind11::module_ &);
 void bind_buffer_pool(pybind11::module_ &);
 void bind_shard_reader(pybind11::module_ &);
 void bind_augment(pybind11::module_ &);
+void bind_ada(pybind11::module_ &);
 void bind_image_batch(pybind11::module_ &);
 }  // namespace fastload
 
@@ -33,5 +34,6 @@ PYBIND11_MODULE(_native, module) {
     fastload::bind_buffer_pool(module);   // loader/batch.py
     fastload::bind_shard_reader(module);  // read/shard_reader.py
     fastload::bind_augment(module);       // ops/fused_augment.py
+    fastload::bind_ada(module);           // ops/ada_augment.py
     fastload::bind_image_batch(module);   // decode/images.py
 }

@@ -1,0 +1,63 @@
+// The warp of fastload/ops/affine_warp.py by any matrix, for one rectangle of the output.
+//
+// In: an image of points (see ada_lanes.h), [H, W]. Out: a rectangle of the warped one; or the other way, what the
+// rectangle adds to the image, the exact adjoint. Promises: no more memory than ada.h says. Tiles keep the part of the
+// doubled plane that they look at in the cache. Where a matrix makes images so small that this part would be large,
+// each sample is summed from its 7 x 7 pixels instead.
+#pragma once
+#include "ada.h"
+#include "ada_lanes.h"
+#include "ada_lattice.h"
+
+namespace fastload {
+
+constexpr int WARP_TILE = 64;
+
+// A rectangle of the output, in pixels.
+struct WarpTile {
+    int x, y, width, height;
+};
+
+template <class T, int LANES>
+class TileWarp {
+   public:
+    TileWarp(const AdaSettings &settings, const Placement &place, AdaScratch<T> &scratch);
+    void forward(const WarpTile &tile, const T *image, T *out);
+    // Adds to the image what the tile's part of the gradient [H, W] gives.
+    void adjoint(const WarpTile &tile, const T *gradient, T *image);
+
+   private:
+    using Point = typename Lanes<T, LANES>::Point;
+    struct Mixture {  // one coordinate of a sample: seven pixels and their weights
+        int pixels[7];
+        T weights[7];
+    };
+    void look_at(const WarpTile &tile);
+    Span pixels_below(Span points, int side) const;
+    Span rows_below(int height) const;
+    void upsample(const T *image);
+    void upsample_adjoint(T *image);
+    void widen_row(const T *row, T *to);
+    void widen_row_adjoint(const T *from, T *row);
+    template <class Visit>
+    void visit_row(int row, Visit visit);
+    Mixture mixture(double place, int side) const;
+    void sample_row(int row, const T *image);
+    void scatter_row(int row, T *image);
+    T *lattice_point(int column) { return ((column & 1) ? odd_ : even_) + (column >> 1) * LANES; }
+    bool gradient_row(int row, const T *gradient);
+
+    const Placement place_;
+    const int height_, width_;
+    AdaScratch<T> &scratch_;
+    T down_[WARP_TAPS], up_[2][6];  // up_: for even and for odd points, of the pixels from first_pixel on
+    T half_[2][6];                  // down_'s, of even and of odd samples
+
+    WarpTile tile_{};
+    Span box_x_{}, box_y_{};  // the part of the doubled plane that is kept
+    bool from_pixels_ = false;
+    size_t pitch_ = 0;  // numbers in a row of the doubled plane
+    T *even_ = nullptr, *odd_ = nullptr, *doubled_ = nullptr;
+};
+
+}  // namespace fastload
