@@ -1,11 +1,11 @@
-"""DCGAN's generator and discriminator (arXiv 1511.06434), for square images of a power of two, with or without classes.
+"""DCGAN's generator and discriminator (arXiv 1511.06434), for square images, with classes or without.
 
-In: z [N, 100], or images [N, 3, size, size] in [-1, 1], and labels [N] int64, which count only where there are classes.
-Out: images, or logits [N]. Weights begin as N(0, 0.02), as published.
+In: z [N, 100], or images [N, 3, size, size] in [-1, 1], size a power of two; labels [N] int64, which
+count only where there are classes. Out: images, or logits [N]. Weights begin as N(0, 0.02), as published.
 
-Classes: the generator is given an embedding of the label beside z. The discriminator's last layer has one filter for
-all classes and one more for each, whose answers are added: the projection discriminator (arXiv 1802.05637) with the
-last feature map as what is projected, and no layer more than DCGAN has.
+Classes: the generator is given an embedding of the label beside z. The discriminator's last layer has one
+filter for all classes and one more for each, whose answers are added: the projection discriminator (arXiv
+1802.05637) with the last feature map as what is projected, and no layer more than DCGAN has.
 """
 
 import torch
@@ -42,8 +42,8 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """batch_norm: as published; False where the loss has a penalty on the gradient of each image's logit. BatchNorm
-    would make that logit depend on the rest of the batch, and the penalty would be of something else."""
+    """batch_norm: as published; False for losses that penalize the gradient of each image's logit: BatchNorm
+    makes that logit depend on the rest of the batch, and the penalty would be of something else."""
 
     def __init__(self, size: int, width: int, classes: int = 0, batch_norm: bool = True):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: its log, and with Pillow alone grids of generated images and the log as a plot."""
+"""What a training leaves to look at: its log, grids of generated images, a plot of the log."""
 
 import json
 import math
@@ -17,7 +17,7 @@ TICKS = 4
 
 
 class Log:
-    """Lines for the terminal and, as JSON, for a file. What a killed training logged after `step` is dropped."""
+    """Lines for the terminal and, as JSON, a file. What a killed training logged after `step` is dropped."""
 
     def __init__(self, path: Path, step: int):
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -57,8 +57,8 @@ def save_grid(images: torch.Tensor, columns: int, path: Path) -> None:
 def save_plot(rows: list[dict], panels: dict[str, dict], path: Path) -> None:
     """Writes a PNG with one panel below the other, over the rows' "kimg".
 
-    panels: title -> {"lines": names of the rows' numbers, and maybe "low", "high": what the axis shows at least, and
-    "dashed": a level to be marked}. A name of which all rows have None is left out.
+    panels: title -> {"lines": names of the rows' numbers, and maybe "low", "high": what the axis shows at
+    least, and "dashed": a level to be marked}. A name of which all rows have None is left out.
     """
     height = TOP + len(panels) * (PANEL_HEIGHT + BETWEEN) - BETWEEN + BOTTOM
     picture = Image.new("RGB", (WIDTH, height), "white")
