@@ -20,7 +20,8 @@ class Log:
     """Lines for the terminal and, as JSON, a file. What a killed training logged after `step` is dropped."""
 
     def __init__(self, path: Path, step: int):
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half a line
         self.rows = [row for row in rows if row["step"] <= step]
         self.path, self.step = path, step
         self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))

@@ -18,7 +18,6 @@ from fastload.augment.ada import AdaPipe
 from fastload.augment.ada_controller import AdaController
 
 PENALTY = 10.0  # wgan-gp's weight
-R1_INTERVAL = 16  # steps from one penalty to the next, which counts so many times as much (arXiv 1912.04958)
 AVERAGING = 0.999  # of the generator's weights, for the samples
 GRID_ROWS, GRID_COLUMNS, MOST_COLUMNS = 8, 8, 16  # with classes, a column is a class
 
@@ -32,7 +31,7 @@ class Gan:
         shape = options.size, options.width, classes
         self.generator = Generator(*shape).to(device)
         self.discriminator = Discriminator(*shape, batch_norm=options.loss == "bce").to(device)
-        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
         betas = tuple(options.betas)
         self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), options.lr, betas)
         self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), options.lr, betas)
@@ -56,7 +55,7 @@ class Gan:
             penalty = self.gradient_penalty(reals, fakes, labels)
         else:
             loss = softplus(-real_logits).mean() + softplus(fake_logits).mean()
-            with_r1 = self.options.loss == "ns-r1" and step % R1_INTERVAL == 0
+            with_r1 = self.options.loss == "ns-r1" and step % self.options.r1_interval == 0
             penalty = self.r1_penalty(reals, labels) if with_r1 else 0
             self.controller.report(real_logits)
         descend(self.discriminator_optimizer, loss + penalty)
@@ -96,23 +95,28 @@ class Gan:
         logits = self.judge(images, labels)
         self.controller.report(logits)
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-        return R1_INTERVAL * self.options.gamma / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
+        weight = (
+            self.options.gamma / 2 * self.options.r1_interval
+        )  # rarely, and so much more (arXiv 1912.04958)
+        return weight * gradient.square().sum(dim=(1, 2, 3)).mean()
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
         keep = min(AVERAGING, step / (step + 10))  # soon rid of the first weights
-        for mean, new in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-            mean.lerp_(new, 1 - keep)
+        means, news = self.average.state_dict().values(), self.generator.state_dict().values()
+        for mean, new in zip(means, news, strict=True):  # BatchNorm's running statistics among them
+            mean.lerp_(new, 1 - keep) if mean.is_floating_point() else mean.copy_(new)
 
     @torch.no_grad()
     def samples(self) -> tuple[torch.Tensor, int]:
         """Images of the averaged generator, of the same z at any time, and the columns to show them in.
 
-        BatchNorm takes the statistics of this batch: averaged weights have no running ones of their own."""
+        BatchNorm takes the statistics of these images, in a copy, so that looking changes nothing: the
+        running ones say little in the first epochs, and all images would be gray."""
         columns = min(self.classes or GRID_COLUMNS, MOST_COLUMNS)
         n = GRID_ROWS * columns
         z = torch.randn(n, Z_SIZE, generator=torch.Generator().manual_seed(self.options.seed)).to(self.device)
-        return self.average(z, (torch.arange(n) % columns).to(self.device)), columns
+        return copy.deepcopy(self.average).train()(z, (torch.arange(n) % columns).to(self.device)), columns
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.amp)

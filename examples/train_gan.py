@@ -33,8 +33,6 @@ def train(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with open_loader(options) as loader:
         steps_an_epoch = len(loader)
-        if not steps_an_epoch:
-            raise fl.ConfigError(f"{loader.dataset.n} samples fill no batch: lower --batch-size.")
         gan = Gan(options, class_count(options, loader), torch.device(options.device))
         step, last = restore(options, gan, loader), options.steps or options.epochs * steps_an_epoch
         log = Log(out / "log.jsonl", step)
@@ -153,6 +151,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--mirror", action="store_true", help="flip half of the real images")
     add("--loss", choices=("bce", "wgan-gp", "ns-r1"), default="ns-r1")
     add("--gamma", type=float, default=1.0, help="ns-r1: the penalty's weight")
+    add("--r1-interval", type=positive, default=16, help="ns-r1: steps from one penalty to the next")
     add("--n-critic", type=positive, default=1, help="steps of D for one of G; wgan-gp was published with 5")
     add("--augment", choices=("none", "ada", "diffaugment"), default="ada", help="what D sees images through")
     add("--pipe", default="bgc", help="ada: one of AdaPipe's names")
