@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from gan_report import Log
+from gan_report import Log, save_plot
 from gan_steps import Gan
 from PIL import Image
 from train_gan import command_line, main
@@ -140,6 +140,27 @@ def test_a_resume_in_the_middle_of_an_epoch_and_from_another_folder(faces, tmp_p
     assert [row["step"] for row in rows] == [4, 6]
 
 
+def test_a_training_that_is_killed_goes_on_from_its_last_epoch(faces, tmp_path, monkeypatch):
+    """Its checkpoint, of step 6, is from between two lines of the log, of steps 4 and 8."""
+    options = ("--steps", 10, "--log-every", 4)
+    whole, whole_rows = run(faces, tmp_path / "whole", *options)
+    train_step = Gan.train_step
+
+    def killed(gan, reals, labels, step):
+        if step == 8:
+            raise KeyboardInterrupt
+        train_step(gan, reals, labels, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gan, "train_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(faces, tmp_path / "parts", *options)
+    assert load(tmp_path / "parts")["step"] == 6
+    rest, rows = run(faces, tmp_path / "parts", *options)
+    assert not differing(whole["gan"], rest["gan"])
+    assert without_clock(rows) == without_clock(whole_rows)
+
+
 def test_p_rises_and_after_a_resume_with_another_target_falls(faces, tmp_path):
     _, rising = run(faces, tmp_path, "--ada-kimg", "0.1", "--ada-target", "-1", "--steps", 8)
     _, falling = run(faces, tmp_path, "--ada-kimg", "0.1", "--ada-target", "1", "--steps", 12)
@@ -230,6 +251,18 @@ def test_what_a_killed_training_logged_after_its_checkpoint_is_dropped(tmp_path)
     log = Log(path, step=4)
     assert [row["step"] for row in log.rows] == [2, 4]
     assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
+def test_the_plot_shows_a_line_where_its_numbers_are(tmp_path):
+    rows = [{"kimg": kimg, "p": p, "r_t": None} for kimg, p in ((0, 0.0), (5, 0.0), (5, 1.0), (10, 1.0))]
+    save_plot(rows, {"p": {"lines": ("p", "r_t")}}, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as plot:
+        blue = (np.asarray(plot) == (31, 119, 180)).all(axis=2)
+    left, right = blue[:, 100:500], blue[:, 560:950]
+    assert left.any(0).mean() > 0.98 and right.any(0).mean() > 0.98  # but for ticks of the axis
+    low, high = np.nonzero(left.any(1))[0], np.nonzero(right.any(1))[0]
+    assert low.min() - high.max() == pytest.approx(220, abs=3)  # a panel's height
+    assert np.ptp(low) <= 3 and np.ptp(high) <= 3
 
 
 def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(faces, tmp_path, monkeypatch):
