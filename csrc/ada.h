@@ -3,10 +3,10 @@
 // In: an image of any strides, and its row of numbers as fastload/ops/ada_params.py has it. Out: the result in its
 // place in the batch. Promises: what that contract says, within the tolerances of its stages; a copy where there is
 // nothing to warp or to filter; the same bits on every thread and at every place of a batch; no row, whatever its
-// numbers, is read or written outside the image or takes more than 60 times the time of a usual one.
+// numbers, makes it touch anything outside the image, or takes more than ten times as long as a rotation.
 //
 // Memory of a thread, kept while a batch lasts, in numbers of the images' type: 17 H W for images of two channels or
-// more, 5 H W for one; and 4 (12 (2 WARP_TILE + 10)^2 + 32 max(H, W)), 3.5 MiB in float32, whatever the matrix.
+// more, 5 H W for one; and 4 (24 (2 WARP_TILE + 10)^2 + 32 max(H, W)), 7.2 MiB and more in float32, whatever the matrix.
 #pragma once
 #include <cstddef>
 #include <cstdint>

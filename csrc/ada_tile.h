@@ -50,8 +50,9 @@ class TileWarp {
     const Placement place_;
     const int height_, width_;
     AdaScratch<T> &scratch_;
-    T down_[WARP_TAPS], up_[2][6];  // up_: for even and for odd points, of the pixels from first_pixel on
-    T half_[2][6];                  // down_'s, of even and of odd samples
+    T down_[WARP_TAPS];
+    T half_[2][6];                      // down_'s, of even and of odd samples
+    T padded_up_[2][8] = {}, *up_[2];  // for even and for odd points, of the pixels from first_pixel on; then a 0
 
     WarpTile tile_{};
     Span box_x_{}, box_y_{};  // the part of the doubled plane that is kept

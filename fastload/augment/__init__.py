@@ -1,8 +1,10 @@
 """From dice to matrices: what is random in a picture, and how it is drawn.
 
 `pipe.Augment` is what a loader takes; `linear` holds one small class for each augmentation that is a matrix,
-`mixing` what needs a second image of the batch. `DiffAugment` is a module of a GAN's discriminator; such
-modules are resolved on first use, for they need torch. The pixels are changed by `fastload.ops`.
+`mixing` what needs a second image of the batch. The others are modules, for images that are on the device
+already and need gradients: `AdaPipe` (steered by `AdaController`) and `DiffAugment` of a GAN's discriminator,
+`AugmentPipe` for diffusion on little data. They need torch, and are resolved on first use. The pixels are
+changed by `fastload.ops`.
 """
 
 from importlib import import_module
@@ -11,10 +13,13 @@ from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip,
 from fastload.augment.pipe import Augment
 
 _HOME_OF = {
+    "AdaController": "fastload.augment.ada_controller",
+    "AdaPipe": "fastload.augment.ada",
+    "AugmentPipe": "fastload.augment.edm",
     "DiffAugment": "fastload.augment.diff_augment",
 }
 
-__all__ = ["Augment", "Brightness", "DiffAugment", "Rotate", "Scale", "Translate", "XFlip", "YFlip"]
+__all__ = [*_HOME_OF, "Augment", "Brightness", "Rotate", "Scale", "Translate", "XFlip", "YFlip"]
 
 
 def __getattr__(name):

@@ -1,12 +1,14 @@
-"""`AdaPipe`: the adaptive discriminator augmentation of StyleGAN2-ADA (arXiv 2006.06676), differentiable, fused.
+"""`AdaPipe`: the adaptive discriminator augmentation of StyleGAN2-ADA (arXiv 2006.06676), differentiable,
+fused.
 
-In: images, real or generated, and p, the strength that `AdaController` steers. Out: the images as a discriminator is to
-see them. Promised: names, defaults and meaning of the published pipe's arguments; the dice of device_dice.py, drawn in
-one launch; pixels by `fastload.ops.ada_augment`, which says exactly what each stage does, with gradients of any order.
+In: images, real or generated, and p, the strength that `AdaController` steers. Out: the images as a
+discriminator is to see them. Promised: names, defaults and meaning of the published pipe's arguments; the
+dice of device_dice.py, drawn in one launch; pixels by `fastload.ops.ada_augment`, which says exactly what
+each stage does, with gradients of any order.
 
-What differs from the published pipe, by design: an image does not depend on its batch mates (the margin of reflection
-is always the largest), translations by whole pixels and images that no geometry touches are exact copies, and the
-random numbers are others.
+What differs from the published pipe, by design: an image does not depend on its batch mates (the margin of
+reflection is always the largest), translations by whole pixels and images that no geometry touches are exact
+copies, and the random numbers are others.
 """
 
 from typing import Any
@@ -15,7 +17,7 @@ import torch
 
 from fastload.augment.device_dice import DeviceDice, strengths
 from fastload.errors import ConfigError
-from fastload.ops.ada_augment import ada_augment, check_images
+from fastload.ops.ada_augment import ada_augment
 from fastload.ops.ada_params import AdaParams
 from fastload.ops.draw_ada import BANDS, BLIT, COLOR, GEOM, SETTINGS, stages_for
 
@@ -39,13 +41,13 @@ PIPES = {name: (name,) for name in GROUPS} | {
 class AdaPipe(DeviceDice):
     """Random changes of images for a discriminator. The defaults change nothing: multipliers of 0 leave out.
 
-    Each multiplier (xflip, rotate90, xint, scale, rotate, aniso, xfrac, brightness, contrast, lumaflip, hue, saturation,
-    imgfilter, noise, cutout) times `p` is the probability of its transform; each strength (`*_max`, `*_std`,
-    imgfilter_bands, cutout_size) says how far it goes. p is a buffer, float32, shape []: change it by
-    `pipe.p.copy_(...)`, or let an AdaController do so. seed, rank, impl: see DeviceDice.
+    Each multiplier (xflip, rotate90, xint, scale, rotate, aniso, xfrac, brightness, contrast, lumaflip, hue,
+    saturation, imgfilter, noise, cutout) times `p` is the probability of its transform; each strength
+    (`*_max`, `*_std`, imgfilter_bands, cutout_size) says how far it goes. p is a buffer, float32, shape []:
+    change it by `pipe.p.copy_(...)`, or let an AdaController do so. seed, rank, impl: see DeviceDice.
 
-    Images are [N, C, H, W] floats, nominally in [-1, 1] (cutout fills with 0, contrast is about 0), any C for geometry,
-    noise, filter and cutout, 1 or 3 for colour, H and W from 2, from 22 with imgfilter.
+    Images are [N, C, H, W] floats, nominally in [-1, 1] (cutout fills with 0, contrast is about 0), any C for
+    geometry, noise, filter and cutout, 1 or 3 for colour, H and W from 2, from 22 with imgfilter.
     """
 
     p: torch.Tensor  # [] float32
@@ -93,14 +95,13 @@ class AdaPipe(DeviceDice):
             raise ConfigError(f"AdaPipe(imgfilter_bands={imgfilter_bands!r}): give four multipliers.")
         given |= dict(zip(BANDS, bands, strict=True))
         self.settings = strengths("AdaPipe", given)
-        table = torch.tensor([self.settings[name] for name in SETTINGS], dtype=torch.float32)
-        self.register_buffer("_table", table, persistent=False)
+        self._numbers = [self.settings[name] for name in SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AdaPipe", {"p": p})["p"], dtype=torch.float32))
 
     @classmethod
     def named(cls, name: str, p: float = 1.0, **options: Any) -> "AdaPipe":
-        """The published pipe of this name: blit, geom, color, filter, noise, cutout, bg, bgc (the usual one), bgcf,
-        bgcfn, bgcfnc; all multipliers in it are 1. options: any other argument of AdaPipe."""
+        """The published pipe of this name: blit, geom, color, filter, noise, cutout, bg, bgc (the usual one),
+        bgcf, bgcfn, bgcfnc; all multipliers in it are 1. options: any other argument of AdaPipe."""
         if name not in PIPES:
             raise ConfigError(f"AdaPipe.named({name!r}): give one of {', '.join(PIPES)}.")
         multipliers = {one: 1.0 for group in PIPES[name] for one in GROUPS[group]}
@@ -109,10 +110,11 @@ class AdaPipe(DeviceDice):
     def forward(self, images: torch.Tensor, debug_percentile: float | None = None) -> torch.Tensor:
         """The images [N, C, H, W] changed by a new draw; shape and dtype as they came.
 
-        debug_percentile: a number in [0, 1] that takes the place of every draw, for tests and pictures: all transforms
-        are active, whatever p is, uniform draws are it, normal ones erfinv(2 it - 1), and the second rotation is none.
+        debug_percentile: a number in [0, 1] that takes the place of every draw, for tests and pictures: all
+        transforms are active, whatever p is, uniform draws are it, normal ones erfinv(2 it - 1), and the
+        second rotation is none.
         """
-        check_images(images)
+        self.check(images)
         return self.apply_params(images, self.draw(*images.shape, debug_percentile))
 
     def draw(
@@ -125,8 +127,8 @@ class AdaPipe(DeviceDice):
             raise ConfigError(f"debug_percentile={debug_percentile!r}: give a number in [0, 1], or None.")
         percentile = None if debug_percentile is None else float(debug_percentile)
         rows = registered.draw_ada(
-            self._table, self.p, self.calls, self.ticket, *self.key(n), n, channels, height, width, percentile,
-            self.drawing(),
+            self._numbers, self.p, self.calls, self.ticket, *self.key(n), n, channels, height, width,
+            percentile, self.drawing(),
         )  # fmt: skip
         return AdaParams.from_rows(rows, stages_for(self.settings, channels))
 

@@ -1,14 +1,15 @@
 """`AdaController`: how strong the augmentation must be, told by how sure the discriminator is of real images.
 
-In: the discriminator's logits of real images, as it saw them (augmented). Out: `pipe.p`, changed in place on its
-device. Promised: no step waits for the GPU; p and r_t are the same on all ranks; everything that a resumed run needs
-is in state_dict. The rule is that of StyleGAN2-ADA: with r_t the mean of sign(D(real)) over everything reported since
-the last update, on all ranks (nothing reported: the mean before), every `ada_interval` batches
+In: the discriminator's logits of real images, as it saw them (augmented). Out: `pipe.p`, changed in place on
+its device. Promised: no step waits for the GPU; p and r_t are the same on all ranks; everything that a
+resumed run needs is in state_dict. The rule is that of StyleGAN2-ADA: with r_t the mean of sign(D(real)) over
+everything reported since the last update, on all ranks (nothing reported: the mean before), every
+`ada_interval` batches
 
     p = max(0, p + sign(r_t - ada_target) batch_size ada_interval / (1000 ada_kimg))
 
-There is no upper limit. From p = 0.8 on, augmentations leak into what is generated: `stats()` and `state_dict()`,
-which wait for the GPU anyway, warn of it.
+There is no upper limit. From p = 0.8 on, augmentations leak into what is generated: `stats()` and
+`state_dict()`, which wait for the GPU anyway, warn of it.
 """
 
 import warnings
@@ -25,10 +26,11 @@ LEAKING_P = 0.8  # arXiv 2006.06676: above it, generators learn augmentations
 class AdaController(nn.Module):
     """Steers `pipe.p`; a module that holds the pipe, so that its state_dict is the pipe's state too.
 
-    pipe: an AdaPipe, or any module with a buffer p. batch_size: real images of a step, over all ranks. ada_target: the
-    r_t that is aimed at; None: p stays as it is, and r_t is measured all the same. ada_interval: batches between
-    updates. ada_kimg: thousands of images in which p can rise from 0 to 1; 500 from scratch, 100 is usual for
-    transfer. p: where to begin. group: the process group of those who share the batch; None: all.
+    pipe: an AdaPipe, or any module with a buffer p. batch_size: real images of a step, over all ranks.
+    ada_target: the r_t that is aimed at; None: p stays as it is, and r_t is measured all the same.
+    ada_interval: batches between updates. ada_kimg: thousands of images in which p can rise from 0 to 1; 500
+    from scratch, 100 is usual for transfer. p: where to begin. group: the process group of those who share
+    the batch; None: all.
     """
 
     sums: torch.Tensor  # [2] float32: signs since the last update, and how many
@@ -47,7 +49,9 @@ class AdaController(nn.Module):
     ):
         super().__init__()
         if not isinstance(getattr(pipe, "p", None), torch.Tensor):
-            raise ConfigError(f"AdaController({type(pipe).__name__}): give a pipe with a buffer p, such as AdaPipe.")
+            raise ConfigError(
+                f"AdaController({type(pipe).__name__}): give a pipe with a buffer p, such as AdaPipe."
+            )
         if ada_target is not None and not -1.0 <= ada_target <= 1.0:
             raise ConfigError(f"ada_target={ada_target!r}: r_t lies in [-1, 1]; None keeps p as it is.")
         for name, value in (("batch_size", batch_size), ("ada_interval", ada_interval)):
@@ -71,8 +75,9 @@ class AdaController(nn.Module):
 
     @torch.no_grad()
     def report(self, real_logits: torch.Tensor) -> None:
-        """Counts the signs of logits of real images, of any shape; in the main phase and in a regularizer's."""
-        signs = real_logits.detach().sign().sum(dtype=torch.float32)
+        """Counts the signs of logits of real images, of any shape, in the main phase and a regularizer's."""
+        # A logit that is no number says nothing, and must not become p for good.
+        signs = real_logits.detach().nan_to_num(0.0).sign().sum(dtype=torch.float32)
         self.sums += torch.stack([signs, torch.full_like(signs, real_logits.numel())])
 
     @torch.no_grad()
@@ -109,7 +114,7 @@ class AdaController(nn.Module):
     def _warn_of_leaks(self, p: float) -> None:
         if p > LEAKING_P:
             warnings.warn(
-                f"p is {p:.3f}: above {LEAKING_P} augmentations leak into generated images; the data may be too few, "
-                "or ada_target too low.",
+                f"p is {p:.3f}: above {LEAKING_P} augmentations leak into generated images; the data may be "
+                "too few, or ada_target too low.",
                 stacklevel=3,
             )

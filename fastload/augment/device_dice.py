@@ -1,9 +1,10 @@
 """The part that all pipes for generated images share: dice that are drawn on the device, call after call.
 
-Generated images have no position in a data set. Their dice are keyed by (seed, calls, row): `calls` counts the draws,
-on the device and in state_dict, so that a resumed training, a replayed CUDA graph, gradient accumulation and a
-regularizer's extra call all go on in one stream; row is rank * N + i, the image's place in the global batch, so that
-the ranks of a step draw as one process with the whole batch would. N must be the same on all ranks.
+Generated images have no position in a data set. Their dice are keyed by (seed, calls, row): `calls` counts
+the draws, on the device and in state_dict, so that a resumed training, a replayed CUDA graph, gradient
+accumulation and a regularizer's extra call all go on in one stream; row is rank * N + i, the image's place in
+the global batch, so that the ranks of a step draw as one process with the whole batch would. N must be the
+same on all ranks.
 """
 
 from typing import Any
@@ -19,9 +20,9 @@ from fastload.world import World
 class DeviceDice(nn.Module):
     """A module with a seed and a counter of its draws.
 
-    seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as fastload's loaders find
-    it (torch.distributed, else torchrun's environment, else 0). impl: "auto" (Triton on a GPU, the fastest that a CPU
-    has there), or a twin by name.
+    seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as loaders find it
+    (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a GPU,
+    the fastest that a CPU has there), or a twin by name.
     """
 
     calls: torch.Tensor  # [1] int64, draws made so far
@@ -38,8 +39,23 @@ class DeviceDice(nn.Module):
 
     def key(self, n: int) -> tuple[int, int]:
         """The seed as an int64 of the same bits, and the first row of this process's n images."""
-        rank = _current_rank() if self.rank is None else self.rank
+        rank = self.rank
+        if rank is None:
+            rank = _current_rank()
+            if not torch.compiler.is_compiling():  # a changed attribute would mean to compile once more
+                self.rank = rank
         return self.seed - (self.seed >> 63 << 64), rank * n
+
+    def check(self, images: Any) -> None:
+        """Raises ConfigError unless images are floats [N, C, H, W] on the device of the pipe."""
+        from fastload.ops.ada_augment import check_images
+
+        check_images(images)
+        if images.device != self.calls.device:
+            raise ConfigError(
+                f"the images are on {images.device} and {type(self).__name__} on {self.calls.device}: move it "
+                "with .to(images.device)."
+            )
 
     def drawing(self) -> str:
         """The twin that draws: Triton for buffers on a GPU or where it is asked for, else the reference."""

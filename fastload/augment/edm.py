@@ -1,9 +1,11 @@
-"""`AugmentPipe`: the non-leaky augmentation of EDM (arXiv 2206.00364), for training diffusion models on little data.
+"""`AugmentPipe`: the non-leaky augmentation of EDM (arXiv 2206.00364), for training diffusion models on
+little data.
 
-In: images. Out: (images, labels): the images changed, and what was done to each as numbers that the network is
-conditioned on, so that what it generates with labels of 0 shows nothing of it. Promised: names, defaults and meaning
-of the published pipe's arguments, labels in its order; flips, quarter turns and whole-pixel translations are exact
-moves of pixels, then one warp and one colour matrix (`fastload.ops.ada_augment`); the dice of device_dice.py.
+In: images. Out: (images, labels): the images changed, and what was done to each as numbers that the network
+is conditioned on, so that what it generates with labels of 0 shows nothing of it. Promised: names, defaults
+and meaning of the published pipe's arguments, labels in its order; flips, quarter turns and whole-pixel
+translations are exact moves of pixels, then one warp and one colour matrix (`fastload.ops.ada_augment`); the
+dice of device_dice.py.
 """
 
 import torch
@@ -19,11 +21,13 @@ from fastload.ops.move_pixels import move_pixels
 class AugmentPipe(DeviceDice):
     """Random changes of images, with labels. The defaults change nothing: multipliers of 0 leave out.
 
-    Each multiplier (xflip, yflip, rotate_int, translate_int, scale, rotate_frac, aniso, translate_frac, brightness,
-    contrast, lumaflip, hue, saturation) times `p` is the probability of its transform, the others are strengths. p is a
-    buffer, float32, shape []; 0.12 is usual. seed, rank, impl: see DeviceDice. `label_count` is K.
+    Each multiplier (xflip, yflip, rotate_int, translate_int, scale, rotate_frac, aniso, translate_frac,
+    brightness, contrast, lumaflip, hue, saturation) times `p` is the probability of its transform, the others
+    are strengths. p is a buffer, float32, shape []; 0.12 is usual. seed, rank, impl: see DeviceDice.
+    `label_count` is K.
 
-    Images are [N, C, H, W] floats in about [-1, 1], H and W from 2; colours need C of 3 or 1, rotate_int square images.
+    Images are [N, C, H, W] floats in about [-1, 1], H and W from 2; colours need C of 3 or 1, rotate_int
+    square images.
     """
 
     p: torch.Tensor  # [] float32
@@ -62,14 +66,13 @@ class AugmentPipe(DeviceDice):
         given = {name: value for name, value in locals().items() if name in EDM_SETTINGS}
         super().__init__(seed, rank, impl)
         self.settings = strengths("AugmentPipe", given, {"translate_int_max": 1.0})
-        table = torch.tensor([self.settings[name] for name in EDM_SETTINGS], dtype=torch.float32)
-        self.register_buffer("_table", table, persistent=False)
+        self._numbers = [self.settings[name] for name in EDM_SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AugmentPipe", {"p": p})["p"], dtype=torch.float32))
         self.label_count = label_count(self.settings)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The images [N, C, H, W] changed by a new draw, and its labels [N, K] float32."""
-        check_images(images)
+        self.check(images)
         params = self.draw(*images.shape)
         return self.apply_params(images, params), params.labels
 
@@ -80,7 +83,7 @@ class AugmentPipe(DeviceDice):
         if self.settings["rotate_int"] > 0 and height != width:
             raise ConfigError(f"rotate_int turns square images, not {height}x{width}: leave it 0.")
         rows, labels = registered.draw_edm(
-            self._table, self.p, self.calls, self.ticket, *self.key(n), n, height, width, self.label_count,
+            self._numbers, self.p, self.calls, self.ticket, *self.key(n), n, height, width, self.label_count,
             self.drawing(),
         )  # fmt: skip
         return EdmParams.from_rows(rows, labels, edm_stages(self.settings), self.moving)
@@ -100,4 +103,3 @@ class AugmentPipe(DeviceDice):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={self.settings[name]:g}" for name in LABELS if self.settings[name])
-

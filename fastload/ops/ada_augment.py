@@ -1,17 +1,18 @@
 """Adaptive discriminator augmentation for given parameters: warp, colour, band filter, noise and cutout.
 
-images: [N, C, H, W] floats, of any strides. Each stage only where `AdaParams` has it, in this order, with nothing
-clamped: `affine_warp`, `color_matrix`, `band_filter`, `add_noise`, `cutout`; each of these files says what its
-stage is. Out: [N, C, H, W] of the images' dtype.
+images: [N, C, H, W] floats, of any strides. Each stage only where `AdaParams` has it, in this order, with
+    nothing
+clamped: `affine_warp`, `color_matrix`, `band_filter`, `add_noise`, `cutout`; each of these files says what
+its stage is. Out: [N, C, H, W] of the images' dtype.
 
-For fixed parameters this is affine, out = L x + b, with b from brightness and noise only. Gradients with respect to
-images are of any order, without anything saved but the parameters: the backward pass is the adjoint of L, its own
-backward pass L without b, and so on. The parameters get none.
+For fixed parameters this is affine, out = L x + b, with b from brightness and noise only. Gradients with
+respect to images are of any order, without anything saved but the parameters: the backward pass is the
+adjoint of L, its own backward pass L without b, and so on. The parameters get none.
 
-Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64. `native`
-(CPU, float32 and float64) and `triton` (float32 inside, whatever the images are) are one operator of torch.library,
-`fastload::ada`, with three modes, so that torch.compile sees one node. They agree with the reference to what the
-stages' files say, added up.
+Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
+`native` (CPU, float32 and float64) and `triton` (float32 inside, whatever the images are) are one operator of
+torch.library, `fastload::ada`, with three modes, so that torch.compile sees one node. They agree with the
+reference to what the stages' files say, added up.
 """
 
 from typing import Any
@@ -25,11 +26,10 @@ AFFINE, LINEAR, ADJOINT = 0, 1, 2  # L x + b, L x, and L^T g
 def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
     """The images [N, C, H, W] changed as `params` say: a tensor of the same shape and dtype.
 
-    impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native on the
-        CPU, triton on CUDA, which never turns into something slower.
+    impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
+        on the CPU, triton on CUDA, which never turns into something slower.
     Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
     """
-    import torch
 
     check_images(images)
     if not isinstance(params, AdaParams):

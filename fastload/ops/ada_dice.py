@@ -1,12 +1,13 @@
 """The dice of adaptive augmentation on the host: gates, uniforms and normals of one call, in float32.
 
-In: (seed, calls, row, purpose). Generated images have no position in a data set, so that `calls`, which counts the
-draws made so far, and `row`, the image's place in the global batch, take its place: Philox of rng.py at position
-calls * 2^32 + row. Word 0 of a block is a gate, active where (w0 >> 8) 2^-24 < chance; words 1 and 2 are two uniforms
-u = (w >> 8) 2^-24, or by Box and Muller two normals: sqrt(-2 ln(u1 + 2^-24)) times cos and sin of 2 pi u2.
+In: (seed, calls, row, purpose). Generated images have no position in a data set, so that `calls`, which
+counts the draws made so far, and `row`, the image's place in the global batch, take its place: Philox of
+rng.py at position calls * 2^32 + row. Word 0 of a block is a gate, active where (w0 >> 8) 2^-24 < chance;
+words 1 and 2 are two uniforms u = (w >> 8) 2^-24, or by Box and Muller two normals: sqrt(-2 ln(u1 + 2^-24))
+times cos and sin of 2 pi u2.
 
-A percentile q takes the place of all of them, as the published pipe's debug_percentile does: gates are open, uniforms
-are q and normals erfinv(2 q - 1) (without the factor sqrt(2) of a true quantile), all in float32.
+A percentile q takes the place of all of them, as the published pipe's debug_percentile does: gates are open,
+uniforms are q and normals erfinv(2 q - 1) (without the factor sqrt(2) of a true quantile), all in float32.
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,9 @@ class Dice:
     def __init__(self, seed: int, calls: int, first_row: int, n: int, q: float | None = None):
         self.n, self.percentile = n, Percentile.of(q)
         self._seed = seed
-        self._positions = (np.int64(calls) << np.int64(32)) + np.arange(first_row, first_row + n, dtype=np.int64)
+        self._positions = (np.int64(calls) << np.int64(32)) + np.arange(
+            first_row, first_row + n, dtype=np.int64
+        )
 
     def words(self, purpose: int, block: int = 0) -> np.ndarray:
         """[n, 4] uint32."""
@@ -109,7 +112,8 @@ class Colour:
     """The colours' matrix of n images: brightness, contrast, luma flip, hue, saturation, in this order.
 
     With P the projection on gray and K the cross product with its axis, the product of the five is
-    contrast [(1 - 2 luma) P + saturation (cos hue (1 - P) + sin hue K)], plus brightness contrast (1 - 2 luma)."""
+    contrast [(1 - 2 luma) P + saturation (cos hue (1 - P) + sin hue K)], plus brightness contrast (1 - 2
+    luma)."""
 
     brightness: np.ndarray
     contrast: np.ndarray

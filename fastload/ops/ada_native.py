@@ -1,8 +1,8 @@
 """The native twin of `ada_augment`: csrc/ada.h, image by image on as many threads as torch uses.
 
 images: a CPU tensor [N, C, H, W] of floats, of any strides. Out: a fresh contiguous tensor of the same dtype.
-Computed in float32, for float64 images in float64; equal inputs give equal bits, however many threads there are and
-whatever else is in the batch.
+Computed in float32, for float64 images in float64; equal inputs give equal bits, however many threads there
+are and whatever else is in the batch.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from fastload.ops.wavelets import BANDS, SYM6
 def launch(images: Any, rows: Any, noise_key: Any, eps: Any, stages: int, mode: int) -> Any:
     """The stages, or their adjoint, as `registered.ada` says; nothing is checked but what memory depends on.
 
-    rows: [N, 40] float32, for float64 images float64. noise_key: [N, 2] integers, and eps: [N, C, H, W], or None.
+    rows: [N, 40] floats. noise_key: [N, 2] integers, and eps: [N, C, H, W] floats, or None.
     """
     import torch
 

@@ -1,9 +1,9 @@
 """What adaptive augmentation does to each image of a batch, as numbers: the parameters of `ada_augment`.
 
-In: tensors that a user fills, or the rows that `draw_ada` drew. Out: rows, [N, 40] floats, one for each image, as
-the kernels read them. Promised: a stage that is None is absent, and costs nothing; parameters that were drawn are
-views of their rows, and go back to the kernels without a copy; the columns below are the only place that says
-where a number lies (csrc/ada.h repeats them, and a test compares).
+In: tensors that a user fills, or the rows that `draw_ada` drew. Out: rows, [N, 40] floats, one for each
+image, as the kernels read them. Promised: a stage that is None is absent, and costs nothing; parameters that
+were drawn are views of their rows, and go back to the kernels without a copy; the columns below are the only
+place that says where a number lies (csrc/ada.h repeats them, and a test compares).
 """
 
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ class AdaParams:
         return stages_of(self)
 
     def rows(self, images: Any) -> Any:
-        """[N, 40] as the kernels read them, on the device of the images: float32, for float64 images float64."""
+        """[N, 40] as the kernels read them, on the images' device: float32, for images of float64 float64."""
         import torch
 
         dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
@@ -104,13 +104,14 @@ class AdaParams:
     def check(self, images: Any) -> None:
         """Raises ConfigError unless every tensor fits images [N, C, H, W], and the images every stage."""
         n, channels, height, width = images.shape
-        check_shapes(self, SHAPES | {"eps": (channels, height, width)}, n, images.device)
+        shapes = SHAPES | {"eps": (channels, height, width)}
+        check_shapes(self, shapes, n, images.device, is_drawn=self._drawn is not None)
         if self.G_inv is not None and min(height, width) < 2:
             raise ConfigError(f"images of {height}x{width} pixels cannot be warped: sides of 2 or more can.")
         if self.C is not None and channels not in (1, 3):
             raise ConfigError(
-                f"images have {channels} channels, and colours are changed in 1 or 3: use geometry alone (blit, "
-                "geom), noise and cutout for others."
+                f"images have {channels} channels, and colours are changed in 1 or 3: use geometry alone "
+                "(blit, geom), noise and cutout for others."
             )
         if self.gains is not None and min(height, width) <= BAND_MARGIN:
             raise ConfigError(
@@ -177,9 +178,9 @@ def moved(params: Any, integers: tuple[str, ...], *args: Any, **kwargs: Any) -> 
     return found
 
 
-def check_shapes(params: Any, shapes: dict, n: int, device: Any) -> None:
-    """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`, and finite where that costs
-    no waiting for a GPU."""
+def check_shapes(params: Any, shapes: dict, n: int, device: Any, *, is_drawn: bool) -> None:
+    """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`; and finite, where it was not
+    drawn and to ask means neither to wait for a GPU nor to break a graph."""
     import torch
 
     owner = type(params).__name__
@@ -197,13 +198,16 @@ def check_shapes(params: Any, shapes: dict, n: int, device: Any) -> None:
         if tensor.is_floating_point() == (name in ("noise_key",)):
             kind = "int32 words" if name == "noise_key" else "floats"
             raise ConfigError(f"{owner}.{name} is of {tensor.dtype}: give {kind}.")
-        if tensor.device.type == "cpu" and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if is_drawn or tensor.device.type != "cpu" or torch.compiler.is_compiling():
+            continue
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ConfigError(f"{owner}.{name} holds numbers that are not finite.")
 
 
 @dataclass(frozen=True)
 class EdmParams:
-    """Parameters of the non-leaky augmentation for N images, and the labels that tell a network what was done.
+    """Parameters of the non-leaky augmentation for N images, and the labels that tell a network what was
+    done.
 
     xflip, yflip: [N] int32, 1 where columns or rows are reversed.
     rotate_int: [N] int32, quarter turns, 0 to 3.

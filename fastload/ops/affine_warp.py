@@ -1,9 +1,9 @@
 """An affine warp of each image of a batch without aliasing: doubled by a wavelet, sampled, halved by it.
 
 images: [N, C, H, W] floats, H, W >= 2. G_inv: [N, 3, 3], maps a pixel of the output to the place of the input
-that it shows, both as (x, y, 1) in centred pixel coordinates, x = column - (W - 1) / 2, y = row - (H - 1) / 2;
-its last row is not read. Out: the same shape and dtype. With f the 12 taps of sym6 (wavelets.py; they sum to
-1), n a side of the image, everything on the lattice of half pixels and each step along both axes alike:
+that it shows, both as (x, y, 1) in centred pixel coordinates, x = column - (W - 1) / 2, y = row - (H - 1) /
+2; its last row is not read. Out: the same shape and dtype. With f the 12 taps of sym6 (wavelets.py; they sum
+to 1), n a side of the image, everything on the lattice of half pixels and each step along both axes alike:
 
 1. extend: x[i] for i in [-(n - 1), 2 n - 2] is the mirror image without repeating the edge; beyond it is 0.
 2. upsample: up[j] = 2 sum_i f[j + 5 - 2 i] x[i], for j in [-2 (n - 1), 4 n - 3]; beyond it is 0.
@@ -40,7 +40,7 @@ def affine_warp(images: Any, G_inv: Any, impl: str = "auto") -> Any:
 
 
 def warp_reference(images: Any, G_inv: Any) -> Any:
-    """The contract in plain torch, image by image, each with no more of the doubled plane than it looks at."""
+    """The contract in plain torch, image by image, each with as much of the doubled plane as it looks at."""
     import torch
 
     return torch.stack([_warped(image, one) for image, one in zip(images, G_inv, strict=True)])

@@ -1,16 +1,18 @@
 """A rectangle of each image becomes 0.
 
-images: [N, C, H, W] floats. size: [N], the sides of the rectangle as a share of the image's sides; center: [N, 2],
-its centre (x, y) in the same measure. Pixel (row h, column w) is 0 where |(w + 1/2) / W - x| < size / 2 and |(h +
-1/2) / H - y| < size / 2; size 0 cuts nothing, and a rectangle may hang over the edge. Gradients of any order
-with respect to images. Twins are equal, but where an edge lies within float32's rounding of a pixel's centre.
+images: [N, C, H, W] floats. size: [N], the sides of the rectangle as a share of the image's sides; center:
+[N, 2], its centre (x, y) in the same measure. Pixel (row h, column w) is 0 where |(w + 1/2) / W - x| < size /
+2 and |(h + 1/2) / H - y| < size / 2; size 0 cuts nothing, and a rectangle may hang over the edge. Gradients
+of any order with respect to images. Twins are equal, but where an edge lies within float32's rounding of a
+pixel's centre.
 """
 
 from typing import Any
 
 
 def cutout(images: Any, size: Any, center: Any, impl: str = "auto") -> Any:
-    """The images [N, C, H, W] with the rectangle of size [N] at center [N, 2] set to 0; impl: as `affine_warp`.
+    """The images [N, C, H, W] with the rectangle of size [N] at center [N, 2] set to 0; impl: as
+    `affine_warp`.
 
     Raises ConfigError where shapes do not fit.
     """

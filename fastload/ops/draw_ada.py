@@ -1,27 +1,27 @@
-"""The dice of `AdaPipe`: (seed, calls, row) in, the rows of `ada_augment` out, drawn on the device in one launch.
+"""The dice of `AdaPipe`: (seed, calls, row) in, the rows of `ada_augment` out, drawn on the device in one
+launch.
 
-settings: [len(SETTINGS)] float32, multipliers and strengths under the published names; a multiplier of 0 leaves its
-transform out. A transform is active where a uniform is below multiplier * p; strengths do not depend on p. What each
-draws, with W and H the image's sides (ada_dice.py says what uniforms and normals are; the words of each purpose are
-those of block 0 unless said otherwise):
+settings: as many numbers as SETTINGS has names, multipliers and strengths under the published names; a
+multiplier of 0 leaves its transform out. A transform is active where a uniform is below multiplier * p;
+strengths do not depend on p. What each draws, with W and H the image's sides (ada_dice.py says what uniforms
+and normals are; the words of each purpose are those of block 0 unless said otherwise):
 
 - xflip floor(2 u) in {0, 1}; rotate90 floor(4 u); xint (2 u - 1) xint_max of either side, rounded to pixels
 - scale 2^(z scale_std); rotate (2 u - 1) pi rotate_max, twice, before and after aniso, each with the chance
   1 - sqrt(1 - multiplier p), so that the chance of at least one is multiplier p; aniso 2^(z aniso_std); xfrac
   (z, z') xfrac_std of either side
-- brightness z brightness_std; contrast 2^(z contrast_std); lumaflip floor(2 u); of colour images hue (2 u - 1) pi
-  hue_max and saturation 2^(z saturation_std)
-- imgfilter: block b is band b, 2^(z imgfilter_std) with the chance multiplier p imgfilter_band[b]; each is normalized
-  by the energy that natural images have in the bands, and they are multiplied
+- brightness z brightness_std; contrast 2^(z contrast_std); lumaflip floor(2 u); of colour images hue (2 u -
+  1) pi hue_max and saturation 2^(z saturation_std)
+- imgfilter: block b is band b, 2^(z imgfilter_std) with the chance multiplier p imgfilter_band[b]; each is
+  normalized by the energy that natural images have in the bands, and they are multiplied
 - noise |z| noise_std; block 1, words 0 and 1: the key that the noise is made of
 - cutout: the side cutout_size, centre (u, u')
 
-Composed as G_inv = Flip R(90 degrees * rotate90) T(-xint) diag(1 / scale) R(rotate) diag(1 / aniso, aniso) R(rotate')
-T(-xfrac), first in time on the left. Drawing increments `calls` on the device. Gates and integers are equal on both
-twins, numbers within 4 units in the last place, matrices within 2e-6 of their largest entry.
+Composed as G_inv = Flip R(90 degrees * rotate90) T(-xint) diag(1 / scale) R(rotate) diag(1 / aniso, aniso)
+R(rotate') T(-xfrac), first in time on the left. Drawing increments `calls` on the device. Gates and integers
+are equal on both twins, numbers within 4 units in the last place, matrices within 2e-6 of their largest
+entry.
 """
-
-from typing import Any
 
 import numpy as np
 
@@ -44,8 +44,8 @@ BLIT, GEOM = ("xflip", "rotate90", "xint"), ("scale", "rotate", "aniso", "xfrac"
 COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 BANDS = tuple(f"imgfilter_band{band}" for band in range(4))
 STRENGTHS = (
-    "xint_max", "scale_std", "rotate_max", "aniso_std", "xfrac_std", "brightness_std", "contrast_std", "hue_max",
-    "saturation_std", "imgfilter_std", "noise_std", "cutout_size",
+    "xint_max", "scale_std", "rotate_max", "aniso_std", "xfrac_std", "brightness_std", "contrast_std",
+    "hue_max", "saturation_std", "imgfilter_std", "noise_std", "cutout_size",
 )  # fmt: skip
 SETTINGS = (*BLIT, *GEOM, *COLOR, "imgfilter", "noise", "cutout", *BANDS, *STRENGTHS)
 Settings = dict[str, np.float32]
@@ -184,6 +184,6 @@ def power(dice: Dice, purpose: int, chance: np.float32, std: np.float32, block: 
     return np.where(on, np.exp2(dice.normals(purpose, block)[0] * std), np.float32(1))
 
 
-def named(names: tuple[str, ...], table: Any) -> Settings:
+def named(names: tuple[str, ...], table: list[float]) -> Settings:
     """A table [len(names)] of settings as a dictionary of float32."""
     return dict(zip(names, np.asarray(table, np.float32), strict=True))

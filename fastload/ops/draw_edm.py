@@ -1,23 +1,25 @@
-"""The dice of `AugmentPipe` (EDM): (seed, calls, row) in, rows and labels out, drawn on the device in one launch.
+"""The dice of `AugmentPipe` (EDM): (seed, calls, row) in, rows and labels out, drawn on the device in one
+launch.
 
-settings: [len(EDM_SETTINGS)] float32, multipliers and strengths under the published names (arXiv 2206.00364); a
-multiplier of 0 leaves its transform and its labels out. A transform is active where a uniform is below multiplier * p;
-one that is not counts as w = 0, in the labels too. What each draws, with W and H the image's sides (ada_dice.py says
-what uniforms and normals are), its effect, and its labels in this order:
+settings: as many numbers as EDM_SETTINGS has names, multipliers and strengths under the published names
+(arXiv 2206.00364); a multiplier of 0 leaves its transform and its labels out. A transform is active where a
+uniform is below multiplier * p; one that is not counts as w = 0, in the labels too. What each draws, with W
+and H the image's sides (ada_dice.py says what uniforms and normals are), its effect, and its labels in this
+order:
 
 - xflip, yflip: w = floor(2 u); columns, rows reversed; w
 - rotate_int: w = floor(4 u) quarter turns; [w in {1, 2}], [w in {2, 3}]
-- translate_int: w = (2 u - 1, 2 u' - 1); (w translate_int_max) of the sides, rounded to pixels; these over W and H times
-  translate_int_max
+- translate_int: w = (2 u - 1, 2 u' - 1); (w translate_int_max) of the sides, rounded to pixels; these over W
+  and H times translate_int_max
 - scale: w = z; 2^(w scale_std); w
 - rotate_frac: w = (2 u - 1) pi rotate_frac_max; cos w - 1, sin w
-- aniso: w = z, and in block 1 r = (2 u - 1) pi, active with the chance aniso_rotate_prob; 2^(w aniso_std) along the
-  axis r; w cos r, w sin r
+- aniso: w = z, and in block 1 r = (2 u - 1) pi, active with the chance aniso_rotate_prob; 2^(w aniso_std)
+  along the axis r; w cos r, w sin r
 - translate_frac: w = (z, z'); w translate_frac_std of the sides; w
 - brightness, contrast, lumaflip, hue, saturation: as `draw_ada` has them; w, w, w, (cos w - 1, sin w), w
 
-The first four are exact moves of pixels, then G_inv = diag(1 / scale) R(rotate_frac) R(-r) diag(1 / aniso, aniso) R(r)
-T(-translate_frac), then the colours. Promised is what `draw_ada` promises.
+The first four are exact moves of pixels, then G_inv = diag(1 / scale) R(rotate_frac) R(-r) diag(1 / aniso,
+aniso) R(r) T(-translate_frac), then the colours. Promised is what `draw_ada` promises.
 """
 
 import numpy as np
@@ -30,8 +32,8 @@ from fastload.rng import Purpose
 MOVING = ("xflip", "yflip", "rotate_int", "translate_int")
 WARPING = ("scale", "rotate_frac", "aniso", "translate_frac")
 EDM_STRENGTHS = (
-    "translate_int_max", "scale_std", "rotate_frac_max", "aniso_std", "aniso_rotate_prob", "translate_frac_std",
-    "brightness_std", "contrast_std", "hue_max", "saturation_std",
+    "translate_int_max", "scale_std", "rotate_frac_max", "aniso_std", "aniso_rotate_prob",
+    "translate_frac_std", "brightness_std", "contrast_std", "hue_max", "saturation_std",
 )  # fmt: skip
 EDM_SETTINGS = (*MOVING, *WARPING, *COLOR, *EDM_STRENGTHS)
 LABELS = {  # how many labels each transform has, in their order
@@ -86,7 +88,9 @@ def _moves(
     if settings["translate_int"] > 0:
         on = dice.gate(Purpose.ADA_XINT, settings["translate_int"] * p)
         most = settings["translate_int_max"]
-        for column, (u, side) in enumerate(zip(dice.uniforms(Purpose.ADA_XINT), (width, height), strict=True)):
+        for column, (u, side) in enumerate(
+            zip(dice.uniforms(Purpose.ADA_XINT), (width, height), strict=True)
+        ):
             share = (2 * u - 1) * most
             pixels = np.where(on, np.rint(share * np.float32(side)), np.float32(0))
             moves[:, 3 + column] = pixels
@@ -152,9 +156,7 @@ def _colour(settings: Settings, p: np.float32, dice: Dice, labels: Labels) -> Co
 
 def _floored(dice: Dice, purpose: int, chance: np.float32, values: int) -> np.ndarray:
     """floor(values u) where the gate is open, else 0."""
-    return np.where(
-        dice.gate(purpose, chance), np.floor(values * dice.uniforms(purpose)[0]), np.float32(0)
-    )
+    return np.where(dice.gate(purpose, chance), np.floor(values * dice.uniforms(purpose)[0]), np.float32(0))
 
 
 def _normal(dice: Dice, purpose: int, chance: np.float32) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Gaussian noise of its own strength for each image, given or made from a key.
 
-images: [N, C, H, W] floats; sigma: [N]. Out: images + sigma eps. eps: [N, C, H, W] as given, or standard normals
-made from noise_key [N, 2] int32, the two words of a Philox 4x32-10 key: for row h, column w and channel c the
-counter is (h W + w, 0, NOISE, c // 4) (purpose as in rng.py), of whose words 2 k and 2 k + 1, k = (c % 4) // 2, Box
-and Muller's pair is made: with u = ((a >> 8) + 1) 2^-24 in (0, 1] and v = (b >> 8) 2^-24, the even channel gets
-sqrt(-2 ln u) cos(2 pi v), the odd one sin. Gradients with respect to images are those of a copy.
+images: [N, C, H, W] floats; sigma: [N]. Out: images + sigma eps. eps: [N, C, H, W] as given, or standard
+normals made from noise_key [N, 2] int32, the two words of a Philox 4x32-10 key: for row h, column w and
+channel c the counter is (h W + w, 0, NOISE, c // 4) (purpose as in rng.py), of whose words 2 k and 2 k + 1, k
+= (c % 4) // 2, Box and Muller's pair is made: with u = ((a >> 8) + 1) 2^-24 in (0, 1] and v = (b >> 8) 2^-24,
+the even channel gets sqrt(-2 ln u) cos(2 pi v), the odd one sin. Gradients with respect to images are those
+of a copy.
 """
 
 from typing import Any

@@ -1,11 +1,11 @@
 """The augmentations' operators as torch.library knows them, with what torch.compile and autograd need.
 
-Each operator is affine in the tensor that comes first and has a `mode`: AFFINE (L x + b), LINEAR (L x) and ADJOINT
-(L^T g). One of a family is differentiated into another of the same family, so that gradients of any order exist and
-nothing but the parameters is kept. The kernels are called here and nowhere else.
+Each operator is affine in the tensor that comes first and has a `mode`: AFFINE (L x + b), LINEAR (L x) and
+ADJOINT (L^T g). One of a family is differentiated into another of the same family, so that gradients of any
+order exist and nothing but the parameters is kept. The kernels are called here and nowhere else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -44,7 +44,7 @@ def ada(
     mode: int,
     impl: str,
 ) -> torch.Tensor:
-    """`ada_augment` for rows [N, 40]: nothing is checked. Returns a contiguous tensor of the images' dtype."""
+    """`ada_augment` for rows [N, 40]; nothing is checked. Contiguous, of the images' shape and dtype."""
     if impl == "triton":
         from fastload.ops import ada_triton
 
@@ -59,7 +59,7 @@ _differentiable(ada, mode_at=5)
 
 @torch.library.custom_op("fastload::draw_ada", mutates_args=("calls", "ticket"))
 def draw_ada(
-    settings: torch.Tensor,
+    settings: list[float],
     p: torch.Tensor,
     calls: torch.Tensor,
     ticket: torch.Tensor,
@@ -82,7 +82,7 @@ def draw_ada(
     from fastload.ops.draw_ada import SETTINGS, draw_reference, named
 
     dice = _dice(seed, calls, first_row, n, percentile)
-    rows = draw_reference(named(SETTINGS, settings.cpu()), p.item(), dice, channels, height, width)
+    rows = draw_reference(named(SETTINGS, settings), p.item(), dice, channels, height, width)
     return torch.from_numpy(rows).to(p.device)
 
 
@@ -93,7 +93,7 @@ def _(settings, p, calls, ticket, seed, first_row, n, channels, height, width, p
 
 @torch.library.custom_op("fastload::draw_edm", mutates_args=("calls", "ticket"))
 def draw_edm(
-    settings: torch.Tensor,
+    settings: list[float],
     p: torch.Tensor,
     calls: torch.Tensor,
     ticket: torch.Tensor,
@@ -105,7 +105,7 @@ def draw_edm(
     label_count: int,
     impl: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows [n, 40] and labels [n, label_count], float32, of one draw (draw_edm.py); `calls` goes up by one."""
+    """Rows [n, 40] and labels [n, label_count] float32 of one draw (draw_edm.py); `calls` goes up by one."""
     if impl == "triton":
         from fastload.ops import draw_ada_triton
 
@@ -116,7 +116,7 @@ def draw_edm(
     from fastload.ops.draw_edm import EDM_SETTINGS, draw_edm_reference
 
     dice = _dice(seed, calls, first_row, n, None)
-    drawn = draw_edm_reference(named(EDM_SETTINGS, settings.cpu()), p.item(), dice, height, width)
+    drawn = draw_edm_reference(named(EDM_SETTINGS, settings), p.item(), dice, height, width)
     rows, labels = (torch.from_numpy(one).to(p.device) for one in drawn)
     return rows, labels
 
@@ -187,3 +187,42 @@ def move_pixels(images: torch.Tensor, rows: torch.Tensor, mode: int) -> torch.Te
 
 
 _differentiable(move_pixels, mode_at=2)
+
+
+@torch.library.custom_op("fastload::upfirdn2d", mutates_args=())
+def upfirdn2d(
+    images: torch.Tensor,
+    taps: torch.Tensor,
+    up: Sequence[int],
+    down: Sequence[int],
+    start: Sequence[int],
+    size: Sequence[int],
+    flip: bool,
+    gain: float,
+) -> torch.Tensor:
+    """The Triton twin of `upfirdn2d`, whose arguments its own file explains: nothing is checked."""
+    from fastload.ops import upfirdn2d_triton
+
+    return upfirdn2d_triton.launch(images, taps, up, down, start, size, flip, gain)
+
+
+@upfirdn2d.register_fake
+def _(images, taps, up, down, start, size, flip, gain):
+    return torch.empty((*images.shape[:2], *size), dtype=images.dtype, device=images.device)
+
+
+def _keep_taps(ctx, inputs, output):
+    images, taps, *ctx.rest = inputs
+    ctx.size = images.shape[2:]
+    ctx.save_for_backward(taps)
+
+
+def _adjoint(ctx, gradient):
+    """Linear, and its adjoint is the same operator for other arguments: no mode is needed."""
+    (taps,), (up, down, start, _, flip, gain) = ctx.saved_tensors, ctx.rest
+    start = [count - 1 - one for count, one in zip((taps.shape[0], taps.shape[-1]), start, strict=True)]
+    images = upfirdn2d(gradient, taps, down, up, start, ctx.size, not flip, gain)
+    return images, *(None for _ in range(7))
+
+
+upfirdn2d.register_autograd(_adjoint, setup_context=_keep_taps)

@@ -1,9 +1,9 @@
 """The filters of adaptive augmentation, as numbers: a wavelet's low-pass for warps, four bands for filtering.
 
 Source: PyWavelets 1.8 (MIT), `Wavelet("sym6").dec_lo` and `Wavelet("sym2").dec_lo`, in that order. SYM6 is
-divided by its sum, sqrt(2), so that its taps sum to 1. BANDS are four symmetric filters of 43 taps, the lowest
-octave first, that sum to a unit impulse: with lo = h * reverse(h) / 2 of sym2's h and hi the same with h[k]
-(-1)^k, they are lo(z^4) lo(z^2) lo(z), hi(z^4) lo(z^2) lo(z), hi(z^2) lo(z) and hi(z), each centred.
+divided by its sum, sqrt(2), so that its taps sum to 1. BANDS are four symmetric filters of 43 taps, the
+lowest octave first, that sum to a unit impulse: with lo = h * reverse(h) / 2 of sym2's h and hi the same with
+h[k] (-1)^k, they are lo(z^4) lo(z^2) lo(z), hi(z^4) lo(z^2) lo(z), hi(z^2) lo(z) and hi(z), each centred.
 """
 
 import numpy as np

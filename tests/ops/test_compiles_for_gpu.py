@@ -1,0 +1,183 @@
+"""Kernels that the interpreter runs are also compiled for sm_90, which takes no GPU: Triton, LLVM and ptxas.
+
+A kernel is one thing under TRITON_INTERPRET=1 and another without, so they are compiled in another process,
+which this file is when it is run as a module. What ptxas says of registers, spills and shared memory is kept
+as properties of the test; `pytest -rP` shows it.
+
+To add a kernel, add a line to KERNELS.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ARCHITECTURE = 90  # of an H100 and an H200
+ROOT = Path(__file__).parents[2]
+
+
+class Kernel(NamedTuple):
+    """One way to compile a kernel of fastload/ops.
+
+    arguments: the types of those that are no constexpr, in the kernel's order. "*fp32" is a pointer, aligned
+        to 16 bytes, as tensors are; "i32:16" a multiple of 16 and "1" an integer that is 1, which a launch
+        finds and compiles in; others are "i32", "i64", "fp32". "4 x i32" is four of them.
+    constexprs: makes the others by name, and options as num_warps, out of the kernel's module, whose own
+        constants they are.
+    """
+
+    module: str
+    name: str
+    case: str
+    arguments: str
+    constexprs: Callable
+
+
+def _fused(**changes):
+    def constexprs(module):
+        stages = dict.fromkeys(("WARP", "JITTER", "MEAN", "COLOR", "HSV", "CUTOUT"), True)
+        tile = {"BLOCK": module.BLOCK, "TILE_WIDTH": 256, "TILES_X": 1}
+        options = {"num_warps": module.NUM_WARPS, "maxnreg": module.MAX_REGISTERS}
+        pixels = {"CHANNELS": 3, "UNIT": 1 / 255, "WORDS": True, "NEAREST": False, "INDEX": module.tl.int32}
+        return stages | pixels | tile | options | changes
+
+    return constexprs
+
+
+def _upfirdn2d(up, down, taps, planes=1, tile=(4, 128), flip=False, index="int32"):
+    """Pairs are (y, x)."""
+
+    def constexprs(module):
+        assert planes * tile[0] * tile[1] == module.BLOCK
+        names = ("UP_Y", "UP_X", "DOWN_Y", "DOWN_X", "TAPS_Y", "TAPS_X", "TILE_Y", "TILE_X")
+        pairs = dict(zip(names, (*up, *down, *taps, *tile), strict=True))
+        others = {"FLIP": flip, "PLANES": planes, "INDEX": getattr(module.tl, index)}
+        return pairs | others | {"num_warps": module.NUM_WARPS}
+
+    return constexprs
+
+
+LEVELS = "*u8 3 x i32:16 1 *fp32 *fp32 3 x i32 "
+TO_HALF = "*bf16 3 x i32:16 1 6 x fp32"
+ROWS, REST = "3 x i32:16 1 *fp32 ", "10 x i32 fp32"
+KERNELS = [
+    Kernel("fused_augment_triton", "_kernel", "all stages", LEVELS + TO_HALF, _fused()),
+    Kernel("fused_augment_triton", "_kernel", "nothing", LEVELS + TO_HALF, _fused(
+        WARP=False, JITTER=False, MEAN=False, COLOR=False, HSV=False, CUTOUT=False)),
+    Kernel("upfirdn2d_triton", "_kernel", "up along x", "*bf16 " + ROWS + "*fp32 " + REST,
+           _upfirdn2d((1, 2), (1, 1), (1, 12))),
+    Kernel("upfirdn2d_triton", "_kernel", "down along y", "*fp32 " + ROWS + "*bf16 " + REST,
+           _upfirdn2d((1, 1), (2, 1), (12, 1), flip=True)),
+    Kernel("upfirdn2d_triton", "_kernel", "[4, 4] on small planes", "*fp16 " + ROWS + "*fp16 " + REST,
+           _upfirdn2d((1, 1), (1, 1), (4, 4), planes=8, tile=(8, 8))),
+    Kernel("upfirdn2d_triton", "_kernel", "all at once", "*fp32 2 x i64 2 x i32 *fp32 *fp32 " + REST,
+           _upfirdn2d((2, 3), (3, 2), (5, 7), planes=2, tile=(16, 16), index="int64")),
+    Kernel("upfirdn2d_triton", "_kernel", "all numbers are 1", "*fp32 4 x 1 *fp32 *fp32 10 x 1 fp32",
+           _upfirdn2d((2, 2), (1, 1), (3, 3), planes=512, tile=(1, 1))),
+    Kernel("upfirdn2d_triton", "_kernel", "many planes, else 1", "*fp32 4 x 1 *fp32 *fp32 i32 9 x 1 fp32",
+           _upfirdn2d((1, 1), (2, 2), (1, 1), tile=(4, 128))),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """What became of each kernel: {"error": ...} or what ptxas says, by its number in KERNELS."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_DUMP_PTXAS_LOG"] = "1"
+    # In an empty folder, because ptxas is silent about what is cached.
+    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    command = [sys.executable, "-m", __name__]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    *results, last = ran.stdout.splitlines()
+    assert last == "done" and results, ran.stdout[-4000:]
+    results = [json.loads(line) for line in results]
+    if "unable" in results[0]:
+        pytest.skip(f"Triton cannot compile for sm_{ARCHITECTURE} here: {results[0]['unable']}")
+    return results
+
+
+@pytest.mark.parametrize(
+    "number", range(len(KERNELS)), ids=[f"{one.module}.{one.name}: {one.case}" for one in KERNELS]
+)
+def test_the_kernel_compiles_for_a_gpu(number, compiled, record_property):
+    result = compiled[number]
+    assert "error" not in result, result["error"]
+    for name, value in result.items():
+        record_property(name, value)
+    print(", ".join(f"{name} {value}" for name, value in result.items()))
+    assert result["cubin_bytes"] > 0
+
+
+def main():
+    """Compiles all kernels, each a line of JSON on stdout."""
+    import triton
+
+    try:
+        _compiled(triton.jit(_nothing), {"at": "*fp32"}, {})
+    except Exception as error:  # whatever it is, the reason to skip
+        print(json.dumps({"unable": f"{type(error).__name__}: {error}"[:500]}))
+    else:
+        for one in KERNELS:
+            print(json.dumps(_result_of(one)))
+    print("done")
+
+
+def _nothing(at):
+    pass
+
+
+def _result_of(one: Kernel) -> dict:
+    try:
+        module = importlib.import_module(f"fastload.ops.{one.module}")
+        kernel, given = getattr(module, one.name), one.constexprs(module)
+        options = {name: value for name, value in given.items() if name not in kernel.arg_names}
+        constexprs = {name: value for name, value in given.items() if name in kernel.arg_names}
+        types = [kind for several in re.findall(r"(?:(\d+) x )?(\S+)", one.arguments)
+                 for kind in [several[1]] * int(several[0] or 1)]  # fmt: skip
+        others = [name for name in kernel.arg_names if name not in constexprs]
+        if len(others) != len(types):
+            raise ValueError(f"{len(types)} types {types} for {len(others)} arguments {others}")
+        return _compiled(kernel, dict(zip(others, types, strict=True)), constexprs, **options)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[-3000:]}
+
+
+def _compiled(kernel, types: dict, constexprs: dict, **options) -> dict:
+    """Compiles for ARCHITECTURE; the numbers that Triton and ptxas tell."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    constexprs = constexprs | {name: 1 for name, kind in types.items() if kind == "1"}
+    signature = {name: types.get(name, "").split(":")[0] for name in kernel.arg_names}
+    signature |= dict.fromkeys(constexprs, "constexpr")
+    aligned = [name for name, kind in types.items() if kind.startswith("*") or kind.endswith(":16")]
+    attributes = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    source = triton.compiler.ASTSource(kernel, signature, constexprs, attributes)
+    log = io.StringIO()
+    with contextlib.redirect_stdout(log):
+        result = triton.compile(source, target=GPUTarget("cuda", ARCHITECTURE, 32), options=options)
+    numbers = {"cubin_bytes": len(result.asm["cubin"]), "shared_bytes": result.metadata.shared}
+    for name, pattern in (
+        ("registers", r"Used (\d+) registers"),
+        ("spill_store_bytes", r"(\d+) bytes spill stores"),
+        ("spill_load_bytes", r"(\d+) bytes spill loads"),
+    ):
+        found = re.search(pattern, log.getvalue())
+        if found:
+            numbers[name] = int(found.group(1))
+    return numbers
+
+
+if __name__ == "__main__":
+    main()
