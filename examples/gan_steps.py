@@ -14,8 +14,6 @@ from gan_networks import Z_SIZE, Discriminator, Generator
 from torch.nn.functional import softplus
 
 import fastload as fl
-from fastload.augment.ada import AdaPipe
-from fastload.augment.ada_controller import AdaController
 
 PENALTY = 10.0  # wgan-gp's weight
 AVERAGING = 0.999  # of the generator's weights, for the samples
@@ -148,10 +146,8 @@ class Gan:
         rng = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {name: part.state_dict() for name, part in self.parts().items()} | {
-            "losses": self.losses,
-            "rng": rng,
-        }
+        state = {name: part.state_dict() for name, part in self.parts().items()}
+        return state | {"losses": self.losses, "rng": rng}
 
     def load_state_dict(self, state: dict) -> None:
         for name, part in self.parts().items():
@@ -166,16 +162,16 @@ class Gan:
 
 def augmentation(options: argparse.Namespace, device: torch.device):
     """T, and the controller, which measures r_t in any case and steers p where T is adaptive."""
-    pipe, target = AdaPipe(seed=options.seed), None  # changes nothing: a controller wants a pipe to hold
+    pipe, target, augment = fl.augment.AdaPipe(), None, torch.nn.Identity()  # this pipe changes nothing
     if options.augment == "ada":
-        pipe = AdaPipe.named(options.pipe, seed=options.seed)
+        augment = pipe = fl.augment.AdaPipe.named(options.pipe, seed=options.seed)
         target = options.ada_target if options.p is None else None
-    controller = AdaController(
+    elif options.augment == "diffaugment":
+        augment = fl.augment.DiffAugment(options.policy, seed=options.seed)
+    controller = fl.augment.AdaController(
         pipe, options.batch_size, ada_target=target, ada_kimg=options.ada_kimg, p=options.p or 0.0
-    ).to(device)
-    if options.augment == "diffaugment":
-        return fl.augment.DiffAugment(options.policy, seed=options.seed).to(device), controller
-    return (pipe if options.augment == "ada" else torch.nn.Identity()), controller
+    )
+    return augment.to(device), controller.to(device)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

@@ -1,13 +1,13 @@
 """Trains a small GAN: DCGAN's networks, three losses, ADA or DiffAugment, any source that fastload reads.
 
-    python examples/train_gan.py --out runs/demo
+    python examples/train_gan.py --out runs/demo --ada-kimg 20
     python examples/train_gan.py faces/ --out runs/faces --loss bce --augment diffaugment --epochs 300
 
-Without a source it trains on the pictures that `fastload demo` draws, for some minutes on a CPU. It
-leaves in --out: samples-EPOCH.png (always of the same z), log.jsonl, plot.png (losses, r_t and p) and
-checkpoint.pt, from which the same command goes on, to the same numbers as if it had never stopped. This
-file is the data, the loop and the checkpoint; gan_steps.py is what happens in a step. One process, one
-device: DDP is left out.
+Without a source it trains on the pictures that `fastload demo` draws, for some five minutes on two cores,
+and so short that p must be let rise fast. It leaves in --out: samples-EPOCH.png (always of the same z),
+log.jsonl, plot.png (losses, r_t and p) and checkpoint.pt, from which the same command goes on, to the
+same numbers as if it had never stopped. This file is the data, the loop and the checkpoint; gan_steps.py
+is what happens in a step. One process, one device: DDP is left out.
 """
 
 import argparse

@@ -281,6 +281,20 @@ def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(faces, tmp
     assert state["step"] == 4
 
 
+@pytest.mark.parametrize("loss", ["ns-r1", "wgan-gp"])
+def test_networks_in_bfloat16_learn_nearly_the_same(loss):
+    """Penalties differentiate twice through autocast; 8 bits of a bfloat16 agree to a percent or two."""
+    losses = []
+    for options in ((), ("--amp",)):
+        gan = small_gan("--loss", loss, *options)
+        real = torch.linspace(-1, 1, 8 * 3 * 32 * 32).reshape(8, 3, 32, 32)
+        for step in (4, 8):
+            gan.train_step(real, None, step)
+        assert gan.generator.layers[0].weight.dtype == torch.float32
+        losses.append(gan.losses)
+    assert torch.allclose(*losses, atol=0.02) and not torch.equal(*losses)
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(faces, tmp_path):
     with pytest.raises(SystemExit, match=r"loss is (nan|inf).*--lr"):
         run(faces, tmp_path, "--lr", "1e30", "--steps", 10)
