@@ -57,7 +57,7 @@ class Gan:
             penalty = self.r1_penalty(reals, labels) if with_r1 else 0
             self.controller.report(real_logits)
         descend(self.discriminator_optimizer, loss + penalty)
-        self.count_loss(0, loss)
+        self.count_loss(0, loss)  # without its penalty, which not every step has
 
     def train_generator(self, n: int, labels: torch.Tensor | None) -> None:
         self.discriminator.requires_grad_(False)

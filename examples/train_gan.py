@@ -3,9 +3,9 @@
     python examples/train_gan.py --out runs/demo --ada-kimg 20
     python examples/train_gan.py faces/ --out runs/faces --loss bce --augment diffaugment --epochs 300
 
-Without a source it trains on the pictures that `fastload demo` draws, for some five minutes on two cores,
-and so short that p must be let rise fast. It leaves in --out: samples-EPOCH.png (always of the same z),
-log.jsonl, plot.png (losses, r_t and p) and checkpoint.pt, from which the same command goes on, to the
+Without a source it trains on the pictures that `fastload demo` draws, for some five minutes on two cores
+(in so short a time p must be let rise fast). It leaves in --out: samples-EPOCH.png (always of the same
+z), log.jsonl, plot.png (losses, r_t and p) and checkpoint.pt, from which the same command goes on, to the
 same numbers as if it had never stopped. This file is the data, the loop and the checkpoint; gan_steps.py
 is what happens in a step. One process, one device: DDP is left out.
 """
@@ -145,7 +145,7 @@ def command_line() -> argparse.ArgumentParser:
         "--width",
         type=positive,
         default=64,
-        help="channels of the widest feature maps; the smallest have 8 times as many",
+        help="channels of the largest feature maps; the smallest have 8 times as many",
     )
     add("--crop", choices=("center", "random"), default="center", help="of images that are no squares")
     add("--mirror", action="store_true", help="flip half of the real images")
