@@ -45,7 +45,8 @@ KINDS = {
         },
         (
             *("tests/decode", "tests/read", "tests/shards", "tests/order", "tests/test_rng.py"),
-            *("tests/ops/test_fused_augment_native.py", "tests/loader/test_delivery.py"),
+            *("tests/ops/test_fused_augment_native.py", "tests/ops/test_ada_native.py"),
+            "tests/loader/test_delivery.py",
             *("tests/loader/test_buffers.py", "tests/loader/test_pixels.py", "tests/loader/test_augment.py"),
         ),
     ),

@@ -47,7 +47,8 @@ void color(const AdaSettings &settings, const T *C, T *planes) {
 // Adds sigma times two standard normals of two words, Box and Muller's; to odd only where that channel exists.
 template <class T>
 void add_normals(uint32_t a, uint32_t b, T sigma, T *even, T *odd) {
-    const T u = static_cast<T>((a >> 8) + 1) * static_cast<T>(0x1p-24), v = static_cast<T>(b >> 8) * static_cast<T>(0x1p-24);
+    const T u = static_cast<T>((a >> 8) + 1) * static_cast<T>(0x1p-24),
+            v = static_cast<T>(b >> 8) * static_cast<T>(0x1p-24);
     const T radius = std::sqrt(-2 * std::log(u)), angle = static_cast<T>(6.283185307179586) * v;
     *even += sigma * (radius * std::cos(angle));
     if (odd) *odd += sigma * (radius * std::sin(angle));
@@ -90,7 +91,8 @@ void cutout(const AdaSize &size, T cut, const T *center, T *planes) {
     for (int y = 0; y < size.height && start < stop; y++) {
         if (!hit(y, size.height, center[1])) continue;
         for (int c = 0; c < size.channels; c++) {
-            T *row = planes + static_cast<size_t>(c) * size.plane() + static_cast<size_t>(y) * static_cast<size_t>(size.width);
+            T *row = planes + static_cast<size_t>(c) * size.plane() +
+                     static_cast<size_t>(y) * static_cast<size_t>(size.width);
             std::fill(row + start, row + stop, T{0});
         }
     }
@@ -120,7 +122,7 @@ void ada_image(const AdaSettings &settings, const T *row, const int32_t *key, co
     }
 }
 
-#define INSTANCE(T)                                                                                                \
+#define INSTANCE(T)                                                                                                   \
     template void ada_image<T>(const AdaSettings &, const T *, const int32_t *, const T *, const AdaSource<T> &, T *, \
                                AdaScratch<T> &);
 INSTANCE(float)

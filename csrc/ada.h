@@ -6,7 +6,8 @@
 // numbers, makes it touch anything outside the image, or takes more than ten times as long as a rotation.
 //
 // Memory of a thread, kept while a batch lasts, in numbers of the images' type: 17 H W for images of two channels or
-// more, 5 H W for one; and 4 (24 (2 WARP_TILE + 10)^2 + 32 max(H, W)), 7.2 MiB and more in float32, whatever the matrix.
+// more, 5 H W for one; and 4 (24 (2 WARP_TILE + 10)^2 + 32 max(H, W)), 7.2 MiB and more in float32, whatever the
+// matrix.
 #pragma once
 #include <cstddef>
 #include <cstdint>

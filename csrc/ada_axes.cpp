@@ -64,7 +64,8 @@ AxisMatrix<T> axis_matrix(const double *taps, double scale, double shift, int re
             double place = kept_near(scale * (2 * o + k - 5) + shift, points);
             int j = static_cast<int>(std::floor(place));
             double share = place - j;
-            if (j >= points.start && j < points.stop) add_point(taps, j, taps[k] * (1 - share), side, sums.data(), reach);
+            if (j >= points.start && j < points.stop)
+                add_point(taps, j, taps[k] * (1 - share), side, sums.data(), reach);
             if (j + 1 >= points.start && j + 1 < points.stop)
                 add_point(taps, j + 1, taps[k] * share, side, sums.data(), reach);
         }
@@ -143,10 +144,10 @@ void warp_along_axes(const AdaSettings &settings, const Placement &place, const 
     const int height = settings.size.height, width = settings.size.width;
     const bool turned = place.xy != 0 || place.yx != 0;
     // Along x of the input, and then along its y; turned, the first gives the rows of the output.
-    const auto across = axis_matrix<T>(settings.warp_taps, turned ? place.xy : place.xx, place.tx,
-                                       turned ? height : width, width);
-    const auto down = axis_matrix<T>(settings.warp_taps, turned ? place.yx : place.yy, place.ty,
-                                     turned ? width : height, height);
+    const auto across =
+        axis_matrix<T>(settings.warp_taps, turned ? place.xy : place.xx, place.tx, turned ? height : width, width);
+    const auto down =
+        axis_matrix<T>(settings.warp_taps, turned ? place.yx : place.yy, place.ty, turned ? width : height, height);
     const size_t line = static_cast<size_t>(width) * LANES, length = static_cast<size_t>(across.results()) * LANES;
     const size_t crossed_size = static_cast<size_t>(height) * length;
     const size_t image_size = settings.size.plane() * LANES;

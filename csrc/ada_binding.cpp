@@ -67,15 +67,16 @@ const T *numbers(const py::object &given, const std::vector<py::ssize_t> &shape,
 }
 
 template <class T>
-void ada_batch(const AdaSettings &settings, const py::array &images, const py::object &rows, const py::object &noise_key,
-               const py::object &eps, py::array &out, const ImageThreads &threads) {
+void ada_batch(const AdaSettings &settings, const py::array &images, const py::object &rows,
+               const py::object &noise_key, const py::object &eps, py::array &out, const ImageThreads &threads) {
     const std::vector<py::ssize_t> shape(images.shape(), images.shape() + 4);
     const T *row = numbers<T>(rows, {shape[0], ADA_COLUMNS}, "rows must be [N, 40] of the images' dtype, contiguous");
     const auto *key = numbers<int32_t>(noise_key, {shape[0], 2}, "noise_key must be [N, 2] int32, contiguous");
     const T *noise = numbers<T>(eps, shape, "eps must be as the images, contiguous");
     const T *to = numbers<T>(out, shape, "out must be as the images, contiguous");
     check(row != nullptr, "rows must be [N, 40]");
-    check(!(settings.stages & ADA_NOISE) || settings.mode != AdaMode::affine || key || noise, "noise needs a key or eps");
+    check(!(settings.stages & ADA_NOISE) || settings.mode != AdaMode::affine || key || noise,
+          "noise needs a key or eps");
     if (images.size() == 0) return;
     check(to != images.data(), "out must not be the images");
     T *first_out = static_cast<T *>(out.mutable_data());
@@ -108,22 +109,19 @@ void ada(const py::array &images, const py::object &rows, const py::object &nois
 // Where a row's numbers lie, and the other numbers that Python has too, for the test that compares them.
 py::dict layout() {
     return py::dict(py::arg("COLUMNS") = +ADA_COLUMNS, py::arg("G_INV") = +ADA_G_INV, py::arg("C") = +ADA_C,
-                    py::arg("GAINS") = +ADA_GAINS, py::arg("SIGMA") = +ADA_SIGMA,
-                    py::arg("CUT_SIZE") = +ADA_CUT_SIZE, py::arg("CUT_CENTER") = +ADA_CUT_CENTER,
-                    py::arg("WARP") = +ADA_WARP, py::arg("COLOR") = +ADA_COLOR, py::arg("FILTER") = +ADA_FILTER,
-                    py::arg("NOISE") = +ADA_NOISE, py::arg("CUTOUT") = +ADA_CUTOUT,
+                    py::arg("GAINS") = +ADA_GAINS, py::arg("SIGMA") = +ADA_SIGMA, py::arg("CUT_SIZE") = +ADA_CUT_SIZE,
+                    py::arg("CUT_CENTER") = +ADA_CUT_CENTER, py::arg("WARP") = +ADA_WARP, py::arg("COLOR") = +ADA_COLOR,
+                    py::arg("FILTER") = +ADA_FILTER, py::arg("NOISE") = +ADA_NOISE, py::arg("CUTOUT") = +ADA_CUTOUT,
                     py::arg("AFFINE") = static_cast<int>(AdaMode::affine),
                     py::arg("LINEAR") = static_cast<int>(AdaMode::linear),
-                    py::arg("ADJOINT") = static_cast<int>(AdaMode::adjoint),
-                    py::arg("PURPOSE_NOISE") = PURPOSE_NOISE);
+                    py::arg("ADJOINT") = static_cast<int>(AdaMode::adjoint), py::arg("PURPOSE_NOISE") = PURPOSE_NOISE);
 }
 
 }  // namespace
 
 void bind_ada(py::module_ &module) {
-    module.def("ada", &ada, py::arg("images"), py::arg("rows"), py::arg("noise_key"), py::arg("eps"),
-               py::arg("stages"), py::arg("mode"), py::arg("warp_taps"), py::arg("bands"),
-               py::arg("out").noconvert(), py::arg("threads"),
+    module.def("ada", &ada, py::arg("images"), py::arg("rows"), py::arg("noise_key"), py::arg("eps"), py::arg("stages"),
+               py::arg("mode"), py::arg("warp_taps"), py::arg("bands"), py::arg("out").noconvert(), py::arg("threads"),
                "Writes `images` [N, C, H, W], float32 or float64 in any strides, to `out` as their rows [N, 40] say.");
     module.def("ada_layout", &layout, "Columns of a row, bits of the stages, modes and the noise's purpose, by name.");
 }

@@ -78,7 +78,8 @@ void ada_filter(const AdaSettings &settings, const T *gains, T *planes, AdaScrat
     for (int c = 0; c < settings.size.channels; c++, planes += settings.size.plane()) {
         const bool adjoint = settings.mode == AdaMode::adjoint;
         for (ptrdiff_t y = 0; y < height; y++)
-            (adjoint ? filter_row_adjoint<T> : filter_row<T>)(taps, width, planes + y * width, filtered + y * width, line);
+            (adjoint ? filter_row_adjoint<T> : filter_row<T>)(taps, width, planes + y * width, filtered + y * width,
+                                                              line);
         (adjoint ? filter_columns_adjoint<T> : filter_columns<T>)(taps, height, width, filtered, planes);
     }
 }

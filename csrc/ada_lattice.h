@@ -8,6 +8,28 @@
 
 namespace fastload {
 
+// The taps of the wavelet, as they are met.
+template <class T>
+class WarpTaps {
+   public:
+    explicit WarpTaps(const double *taps) {
+        for (int k = 0; k < WARP_TAPS; k++) down_[k] = static_cast<T>(taps[k]);
+        for (int parity = 0; parity < 2; parity++)
+            for (int k = 0; k < 6; k++) {
+                half_[parity][k] = down_[2 * k + parity];
+                up_[parity][k + 1] = 2 * down_[WARP_TAPS - 1 - parity - 2 * k];
+            }
+    }
+    const T *down() const { return down_; }
+    // Those of `down` for even or for odd samples.
+    const T *half(int e) const { return half_[e & 1]; }
+    // Six of point j of the doubled plane, for the pixels from first_pixel(j) on; with a 0 before and after them.
+    const T *up(int j) const { return up_[j & 1] + 1; }
+
+   private:
+    T down_[WARP_TAPS], half_[2][6], up_[2][8] = {};
+};
+
 // Half-open.
 struct Span {
     int start, stop;

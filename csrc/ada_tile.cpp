@@ -25,16 +25,12 @@ Span box(double low, double high, Span span) {
 
 template <class T, int LANES>
 TileWarp<T, LANES>::TileWarp(const AdaSettings &settings, const Placement &place, AdaScratch<T> &scratch)
-    : place_(place), height_(settings.size.height), width_(settings.size.width), scratch_(scratch) {
-    for (int k = 0; k < WARP_TAPS; k++) down_[k] = static_cast<T>(settings.warp_taps[k]);
-    for (int parity = 0; parity < 2; parity++) {
-        up_[parity] = padded_up_[parity] + 1;
-        for (int k = 0; k < 6; k++) {
-            padded_up_[parity][k + 1] = 2 * down_[WARP_TAPS - 1 - parity - 2 * k];
-            half_[parity][k] = down_[2 * k + parity];
-        }
-    }
-}
+    : place_(place),
+      height_(settings.size.height),
+      width_(settings.size.width),
+      scratch_(scratch),
+      taps_(settings.warp_taps),
+      pixels_(taps_, place, settings.size) {}
 
 template <class T, int LANES>
 void TileWarp<T, LANES>::forward(const WarpTile &tile, const T *image, T *out) {
@@ -46,12 +42,12 @@ void TileWarp<T, LANES>::forward(const WarpTile &tile, const T *image, T *out) {
         sample_row(row, image);
         const T *rows[WARP_TAPS];
         for (int k = 0; k < WARP_TAPS; k++) rows[k] = ((k & 1) ? odd_ : even_) + (k >> 1) * LANES;
-        sum_rows<false>(rows, down_, WARP_TAPS, window + static_cast<size_t>(row % WARP_TAPS) * length, length);
+        sum_rows<false>(rows, taps_.down(), WARP_TAPS, window + static_cast<size_t>(row % WARP_TAPS) * length, length);
         const int first = row - (WARP_TAPS - 1);
         if (first < 0 || (first & 1)) continue;
         for (int k = 0; k < WARP_TAPS; k++) rows[k] = window + static_cast<size_t>((first + k) % WARP_TAPS) * length;
         const size_t at = static_cast<size_t>(tile.y + first / 2) * static_cast<size_t>(width_);
-        sum_rows<false>(rows, down_, WARP_TAPS, out + (at + static_cast<size_t>(tile.x)) * LANES, length);
+        sum_rows<false>(rows, taps_.down(), WARP_TAPS, out + (at + static_cast<size_t>(tile.x)) * LANES, length);
     }
 }
 
@@ -82,8 +78,8 @@ void TileWarp<T, LANES>::look_at(const WarpTile &tile) {
     box_x_ = span(place_.xx, place_.xy, place_.tx, width_);
     box_y_ = span(place_.yx, place_.yy, place_.ty, height_);
     const auto points = [](int width, int height) { return static_cast<size_t>(width) * static_cast<size_t>(height); };
-    from_pixels_ = points(box_x_.size() + 3, box_y_.size() + 3) >
-                   MOST_DOUBLED * points(2 * tile.width + 10, 2 * tile.height + 10);
+    from_pixels_ =
+        points(box_x_.size() + 3, box_y_.size() + 3) > MOST_DOUBLED * points(2 * tile.width + 10, 2 * tile.height + 10);
     const size_t half = static_cast<size_t>(tile.width + 5) * LANES;
     even_ = grown(scratch_.even, half);
     odd_ = grown(scratch_.odd, half);
@@ -129,7 +125,7 @@ void TileWarp<T, LANES>::upsample(const T *image) {
             int i = first_pixel(j) + k;
             if (i < extended.start || i >= extended.stop) continue;
             rows[count] = across + static_cast<size_t>(folded(i, height_) - below.start) * length;
-            weights[count++] = up_[j & 1][k];
+            weights[count++] = taps_.up(j)[k];
         }
         std::fill(to, to + LANES, T{0});
         sum_rows<false>(rows, weights, count, to + LANES, length);
@@ -153,7 +149,7 @@ void TileWarp<T, LANES>::upsample_adjoint(T *image) {
             int j = 2 * i - 5 + k;
             if (j < box_y_.start || j >= box_y_.stop) continue;
             rows[count] = doubled_ + static_cast<size_t>(j - box_y_.start + 1) * pitch_ + LANES;
-            weights[count++] = 2 * down_[k];
+            weights[count++] = 2 * taps_.down()[k];
         }
         T *to = across + static_cast<size_t>(folded(i, height_) - below.start) * step + margin;
         sum_rows<true>(rows, weights, count, to, length);
@@ -178,7 +174,7 @@ void TileWarp<T, LANES>::widen_row(const T *row, T *to) {
             pixel = Point{};
     }
     for (int j = box_x_.start; j < box_x_.stop; j++, to += LANES) {
-        const T *from = pixels + static_cast<size_t>(first_pixel(j) - first) * LANES, *taps = up_[j & 1];
+        const T *from = pixels + static_cast<size_t>(first_pixel(j) - first) * LANES, *taps = taps_.up(j);
         Point sum = {};
         for (int k = 0; k < 6; k++) sum += taps[k] * point<LANES>(from + k * LANES);
         point<LANES>(to) = sum;
@@ -192,7 +188,7 @@ void TileWarp<T, LANES>::widen_row_adjoint(const T *from, T *row) {
     for (int i = places.start; i < places.stop; i++) {
         const T *points = from + (2 * i - 5 - box_x_.start) * LANES;
         Point sum = {};
-        for (int k = 0; k < WARP_TAPS; k++) sum += (2 * down_[k]) * point<LANES>(points + k * LANES);
+        for (int k = 0; k < WARP_TAPS; k++) sum += (2 * taps_.down()[k]) * point<LANES>(points + k * LANES);
         point<LANES>(row + static_cast<size_t>(folded(i, width_)) * LANES) += sum;
     }
 }
@@ -211,33 +207,12 @@ void TileWarp<T, LANES>::visit_row(int row, Visit visit) {
     const int columns = 2 * tile_.width + 10;
     for (int column = 0; column < columns; column++) {
         Pair place = base + step * (2.0 * tile_.x - 5 + column);
-        place = place > low ? place : low;  // in this order, for what is no number
+        place = place > low ? place : low;  // of what is no number as well
         place = place < high ? place : high;
         const int x = static_cast<int>(place[0]), y = static_cast<int>(place[1]);
         const size_t at = static_cast<size_t>(y) * pitch_ + static_cast<size_t>(x) * LANES;
         visit(doubled_ + at, static_cast<T>(place[0] - x), static_cast<T>(place[1] - y), lattice_point(column));
     }
-}
-
-// Where in the extended image a coordinate lies, without the doubled plane: its seven pixels along an axis.
-template <class T, int LANES>
-typename TileWarp<T, LANES>::Mixture TileWarp<T, LANES>::mixture(double place, int side) const {
-    const Span points = doubled_span(side), extended = extended_span(side);
-    place = kept_near(place, points);
-    const int j = static_cast<int>(std::floor(place));
-    const T share = static_cast<T>(place - j);
-    const T left = j >= points.start && j < points.stop ? 1 - share : T{0};
-    const T right = j + 1 >= points.start && j + 1 < points.stop ? share : T{0};
-    // The pixels of point j + 1 are those of j for an odd j, and begin one later for an even one.
-    const T *of_left = up_[j & 1], *of_right = (j & 1) ? up_[0] : up_[1] - 1;
-    Mixture found;
-    for (int k = 0; k < 7; k++) {
-        const int i = first_pixel(j) + k;
-        const bool there = i >= extended.start && i < extended.stop;
-        found.pixels[k] = there ? folded(i, side) : 0;
-        found.weights[k] = there ? left * of_left[k] + right * of_right[k] : T{0};
-    }
-    return found;
 }
 
 // Step 3 of the contract for a row of the lattice, into even_ and odd_.
@@ -253,21 +228,8 @@ void TileWarp<T, LANES>::sample_row(int row, const T *image) {
         });
         return;
     }
-    const double ey = 2.0 * tile_.y - 5 + row;
-    for (int column = 0; column < 2 * tile_.width + 10; column++) {
-        const double ex = 2.0 * tile_.x - 5 + column;
-        const Mixture x = mixture(place_.xx * ex + place_.xy * ey + place_.tx, width_);
-        const Mixture y = mixture(place_.yx * ex + place_.yy * ey + place_.ty, height_);
-        Point sum = {};
-        for (int v = 0; v < 7; v++) {
-            const T *pixels = image + static_cast<size_t>(y.pixels[v]) * static_cast<size_t>(width_) * LANES;
-            Point line = {};
-            for (int u = 0; u < 7; u++)
-                line += x.weights[u] * point<LANES>(pixels + static_cast<size_t>(x.pixels[u]) * LANES);
-            sum += y.weights[v] * line;
-        }
-        point<LANES>(lattice_point(column)) = sum;
-    }
+    for (int column = 0; column < 2 * tile_.width + 10; column++)
+        pixels_.sample(2.0 * tile_.x - 5 + column, 2.0 * tile_.y - 5 + row, image, lattice_point(column));
 }
 
 template <class T, int LANES>
@@ -284,18 +246,8 @@ void TileWarp<T, LANES>::scatter_row(int row, T *image) {
         });
         return;
     }
-    const double ey = 2.0 * tile_.y - 5 + row;
-    for (int column = 0; column < 2 * tile_.width + 10; column++) {
-        const double ex = 2.0 * tile_.x - 5 + column;
-        const Mixture x = mixture(place_.xx * ex + place_.xy * ey + place_.tx, width_);
-        const Mixture y = mixture(place_.yx * ex + place_.yy * ey + place_.ty, height_);
-        for (int v = 0; v < 7; v++) {
-            T *pixels = image + static_cast<size_t>(y.pixels[v]) * static_cast<size_t>(width_) * LANES;
-            const Point line = y.weights[v] * point<LANES>(lattice_point(column));
-            for (int u = 0; u < 7; u++)
-                point<LANES>(pixels + static_cast<size_t>(x.pixels[u]) * LANES) += x.weights[u] * line;
-        }
-    }
+    for (int column = 0; column < 2 * tile_.width + 10; column++)
+        pixels_.scatter(2.0 * tile_.x - 5 + column, 2.0 * tile_.y - 5 + row, lattice_point(column), image);
 }
 
 // Step 4's adjoint for a row of the lattice, into even_ and odd_; false where it is all 0.
@@ -310,7 +262,7 @@ bool TileWarp<T, LANES>::gradient_row(int row, const T *gradient) {
         if (y < 0 || y >= tile_.height) continue;
         const size_t at = static_cast<size_t>(tile_.y + y) * static_cast<size_t>(width_);
         rows[count] = gradient + (at + static_cast<size_t>(tile_.x)) * LANES;
-        weights[count++] = half_[row & 1][k];
+        weights[count++] = taps_.half(row)[k];
     }
     if (!count) return false;
     T *line = grown(scratch_.gradient, length + 2 * margin);
@@ -318,8 +270,8 @@ bool TileWarp<T, LANES>::gradient_row(int row, const T *gradient) {
     sum_rows<false>(rows, weights, count, line + margin, length);
     std::fill(line + margin + length, line + 2 * margin + length, T{0});
     for (int k = 0; k < 6; k++) rows[k] = line + (5 - k) * LANES;
-    sum_rows<false>(rows, half_[0], 6, even_, length + margin);
-    sum_rows<false>(rows, half_[1], 6, odd_, length + margin);
+    sum_rows<false>(rows, taps_.half(0), 6, even_, length + margin);
+    sum_rows<false>(rows, taps_.half(1), 6, odd_, length + margin);
     return true;
 }
 

@@ -8,9 +8,12 @@
 #include "ada.h"
 #include "ada_lanes.h"
 #include "ada_lattice.h"
+#include "ada_mixture.h"
 
 namespace fastload {
 
+// With 32, 64 and 128 a rotation of 256 x 256 pixels in three channels takes 3.5, 3.0 and 2.8 ms, and the memory of a
+// thread is 1.8, 7 and 27 MiB.
 constexpr int WARP_TILE = 64;
 
 // A rectangle of the output, in pixels.
@@ -28,10 +31,6 @@ class TileWarp {
 
    private:
     using Point = typename Lanes<T, LANES>::Point;
-    struct Mixture {  // one coordinate of a sample: seven pixels and their weights
-        int pixels[7];
-        T weights[7];
-    };
     void look_at(const WarpTile &tile);
     Span pixels_below(Span points, int side) const;
     Span rows_below(int height) const;
@@ -41,7 +40,6 @@ class TileWarp {
     void widen_row_adjoint(const T *from, T *row);
     template <class Visit>
     void visit_row(int row, Visit visit);
-    Mixture mixture(double place, int side) const;
     void sample_row(int row, const T *image);
     void scatter_row(int row, T *image);
     T *lattice_point(int column) { return ((column & 1) ? odd_ : even_) + (column >> 1) * LANES; }
@@ -50,9 +48,8 @@ class TileWarp {
     const Placement place_;
     const int height_, width_;
     AdaScratch<T> &scratch_;
-    T down_[WARP_TAPS];
-    T half_[2][6];                      // down_'s, of even and of odd samples
-    T padded_up_[2][8] = {}, *up_[2];  // for even and for odd points, of the pixels from first_pixel on; then a 0
+    const WarpTaps<T> taps_;
+    const PixelMixture<T, LANES> pixels_;
 
     WarpTile tile_{};
     Span box_x_{}, box_y_{};  // the part of the doubled plane that is kept

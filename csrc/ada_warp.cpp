@@ -92,8 +92,8 @@ void copy_planes(const AdaSize &size, const AdaSource<T> &source, T *out) {
         }
 }
 
-#define INSTANCE(T)                                                                                               \
-    template void ada_warp<T>(const AdaSettings &, const T *, const AdaSource<T> &, T *, AdaScratch<T> &);         \
+#define INSTANCE(T)                                                                                        \
+    template void ada_warp<T>(const AdaSettings &, const T *, const AdaSource<T> &, T *, AdaScratch<T> &); \
     template void copy_planes<T>(const AdaSize &, const AdaSource<T> &, T *);
 INSTANCE(float)
 INSTANCE(double)

@@ -452,19 +452,23 @@ def _down_kernel(
 
 
 @triton.jit
-def _inverse(a, b, c, d):
-    """The inverse of [a b; c d] and, for a matrix that has none, numbers that are not finite."""
+def _inverse(a, b, c, d, height, width):
+    """The inverse of [a b; c d], and how far, along x and y of the lattice, the points lie that show a point of the
+    doubled plane or its neighbours. Of a matrix without inverse, or nearly so, 0 and as far as the lattice goes."""
     determinant = a * d - b * c
-    return d / determinant, -b / determinant, -c / determinant, a / determinant
-
-
-@triton.jit
-def _reaching(of_x, of_y, first, stop):
-    """How far, along an axis of the lattice, points lie that show a point of the doubled plane or its
-    neighbours; of a matrix without inverse, or nearly so, as far as the lattice goes."""
-    reach = tl.abs(of_x) + tl.abs(of_y)
-    whole = (stop - first) * 1.0
-    return tl.where(reach < whole, reach, whole).to(tl.float32)
+    inverse_a, inverse_b, inverse_c, inverse_d = (
+        d / determinant,
+        -b / determinant,
+        -c / determinant,
+        a / determinant,
+    )
+    reach_x, reach_y = tl.abs(inverse_a) + tl.abs(inverse_b), tl.abs(inverse_c) + tl.abs(inverse_d)
+    usable = (reach_x < 2 * width) & (reach_y < 2 * height)  # not so for what is no number
+    inverse_a, inverse_b = tl.where(usable, inverse_a, 0.0), tl.where(usable, inverse_b, 0.0)
+    inverse_c, inverse_d = tl.where(usable, inverse_c, 0.0), tl.where(usable, inverse_d, 0.0)
+    reach_x = tl.where(usable, reach_x, 2.0 * width + 5).to(tl.float32)
+    reach_y = tl.where(usable, reach_y, 2.0 * height + 5).to(tl.float32)
+    return inverse_a, inverse_b, inverse_c, inverse_d, reach_x, reach_y
 
 
 @triton.jit
@@ -489,9 +493,7 @@ def _spread_kernel(
     channel = tl.arange(0, LANES)[None, :]
     x_start, x_stop, y_start, y_stop = _boxes(params_ptr, height, width)
     a, b, c, d, tau_x, tau_y = _lattice_map(params_ptr, height, width)
-    inverse_a, inverse_b, inverse_c, inverse_d = _inverse(a, b, c, d)
-    reach_x = _reaching(inverse_a, inverse_b, -5, 2 * width + 5)
-    reach_y = _reaching(inverse_c, inverse_d, -5, 2 * height + 5)
+    inverse_a, inverse_b, inverse_c, inverse_d, reach_x, reach_y = _inverse(a, b, c, d, height, width)
     # A slack for rounding: a candidate that is too far away takes nothing.
     tries_x, tries_y = (2 * reach_x + 0.02).to(tl.int32) + 1, (2 * reach_y + 0.02).to(tl.int32) + 1
     a32, b32, c32, d32 = a.to(tl.float32), b.to(tl.float32), c.to(tl.float32), d.to(tl.float32)

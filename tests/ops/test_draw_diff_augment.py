@@ -52,8 +52,9 @@ def test_twins_are_equal_bit_for_bit_for_every_size_and_batch(n, size, device):
 
 
 @each_twin
-def test_each_number_is_its_word_of_philox(impl, device):
-    seed, calls, first_row, height, width = 2**40 + 3, 9, 1000, 21, 50
+@pytest.mark.parametrize("seed", [2**40 + 3, 2**64 - 1])
+def test_each_number_is_its_word_of_philox(seed, impl, device):
+    calls, first_row, height, width = 9, 1000, 21, 50
     rows = drawn(device, 64, height, width, calls=calls, seed=seed, first_row=first_row, impl=impl)
     params = DiffAugmentParams.from_rows(rows)
     positions = calls * 2**32 + first_row + np.arange(64)
@@ -159,6 +160,16 @@ def test_a_captured_draw_counts_and_draws_anew_in_each_replay(device):
         graph.replay()
         expected = drawn(device, 300, calls=number, impl="reference")
         assert torch.equal(bits_of(rows.cpu()), bits_of(expected)) and calls.tolist() == [number + 1]
+
+
+@each_twin
+def test_the_operator_is_what_torch_compile_takes_it_for(impl, device):
+    from fastload.ops import registered
+
+    torch.library.opcheck(
+        registered.draw_diff_augment, (*counters(device), 5, 8, 8, -1, 0, 0.125, 0.5, impl),
+        test_utils=("test_schema", "test_faketensor"),
+    )  # fmt: skip
 
 
 def test_arguments_that_do_not_fit_are_refused(device):

@@ -1,0 +1,228 @@
+"""The Triton twin of ada_augment against the float64 reference: results, adjoints, and what runs between them.
+
+Small images and small tiles, for an interpreter takes milliseconds for what a GPU does in a nanosecond; on a GPU the
+same tests run on the modules' own tiles as well.
+"""
+
+import pytest
+import torch
+
+from fastload.ops.ada_augment import ADJOINT, ada_augment
+from fastload.ops.ada_params import AdaParams
+from tests.ops.ada_cases import STAGES, images, params, warps
+
+pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
+
+TILES = {
+    "UP_BLOCK": 16,
+    "UP_ROWS": 8,
+    "SAMPLE_BLOCK": 16,
+    "SAMPLE_ROWS": 4,
+    "SPREAD_BLOCK": 32,
+    "PIXEL_BLOCK": 64,
+}
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(request, monkeypatch, device):
+    """Tiles of which small images need several."""
+    from fastload.ops import affine_warp_triton
+
+    if "own_tiles" not in request.fixturenames:
+        for name, size in TILES.items():
+            monkeypatch.setattr(affine_warp_triton, name, size)
+
+
+@pytest.fixture
+def own_tiles():
+    """The modules' own."""
+
+
+def both(batch, given, device, dtype=torch.float32, seed=7):
+    """(result, gradient) of the Triton twin, and of the reference in float64."""
+    weight = images(*batch.shape, seed=seed)
+    found = []
+    for impl, kind, place in (("triton", dtype, device), ("reference", torch.float64, "cpu")):
+        x = batch.to(place, kind).requires_grad_()
+        out = ada_augment(x, given.to(place), impl)
+        (gradient,) = torch.autograd.grad(out, x, weight.to(place, kind))
+        found.append((out.detach().cpu().double(), gradient.cpu().double()))
+    return found
+
+
+def assert_is_the_reference(batch, given, device, tolerance=2e-5):
+    (out, gradient), (exact_out, exact_gradient) = both(batch, given, device)
+    torch.testing.assert_close(out, exact_out, rtol=0, atol=tolerance)
+    torch.testing.assert_close(gradient, exact_gradient, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "channels, size", [(3, (9, 8)), (1, (2, 3)), (2, (7, 5)), (5, (4, 6)), (3, (1 + 8, 16))]
+)
+def test_warps_and_their_adjoints_are_the_references(channels, size, device):
+    given = AdaParams(G_inv=warps(2, *size, seed=channels).float())
+    assert_is_the_reference(images(2, channels, *size), given, device)
+
+
+def test_a_batch_of_one_with_the_modules_own_tiles_is_the_reference(device, own_tiles):
+    given = params(1, 3, 10, 8, ("warp", "color", "noise", "cutout"))
+    assert_is_the_reference(images(1, 3, 10, 8), given, device)
+
+
+@pytest.mark.parametrize("move", [(0, 0), (2, -1), (5, 5), (-6, 3), (0.5, 0)])
+def test_whole_pixels_are_copied_exactly_as_long_as_reflection_reaches(move, device):
+    G_inv = torch.eye(3)[None].clone()
+    G_inv[0, 0, 2], G_inv[0, 1, 2] = move
+    given, batch = AdaParams(G_inv=G_inv), images(1, 3, 9, 9)
+    assert_is_the_reference(batch, given, device)
+    is_copy = all(float(one).is_integer() and abs(one) <= 5 for one in move)
+    result = ada_augment(batch.float().to(device), given.to(device), "triton").cpu()
+    source = set(batch.float().unique().tolist())
+    assert (set(result.unique().tolist()) <= source) == is_copy
+
+
+def test_copied_and_warped_images_share_a_batch(device):
+    G_inv = warps(3, 8, 7).float()
+    G_inv[1] = torch.eye(3)
+    given = params(3, 3, 8, 7, ("warp", "color", "cutout"))
+    given = AdaParams(G_inv=G_inv, C=given.C, cut_size=given.cut_size, cut_center=given.cut_center)
+    assert_is_the_reference(images(3, 3, 8, 7), given, device)
+
+
+@pytest.mark.parametrize(
+    "A", [((0, 0), (0, 0)), ((1e-3, 0), (0, 1e-3)), ((1, 1), (1, 1)), ((6, 0), (0, 0.2)), ((0, 1), (-1, 0))]
+)
+def test_matrices_that_no_dice_draw_are_the_references(A, device):
+    G_inv = torch.eye(3)[None].clone()
+    G_inv[0, :2, :2] = torch.tensor(A)
+    assert_is_the_reference(images(1, 1, 5, 4), AdaParams(G_inv=G_inv), device)
+
+
+def test_numbers_beyond_all_measure_read_nothing_outside(device):
+    G_inv = torch.eye(3).repeat(3, 1, 1)
+    G_inv[0, 0, 2], G_inv[1, 0, 0], G_inv[2, 1, 1] = 1e30, 1e30, -1e20
+    x = images(3, 1, 4, 4, torch.float32).to(device).requires_grad_()
+    ada_augment(x, AdaParams(G_inv=G_inv.to(device)), "triton").sum().backward()
+
+
+@pytest.mark.parametrize("stages", [(one,) for one in STAGES if one != "warp"], ids="+".join)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stages_alone_are_the_references(stages, channels, device):
+    size = (22, 25) if "filter" in stages else (6, 5)
+    assert_is_the_reference(images(3, channels, *size), params(3, channels, *size, stages), device)
+
+
+@pytest.mark.parametrize(
+    "stages", [("filter", "cutout"), ("color", "filter", "noise"), ("color", "noise", "cutout")]
+)
+def test_stages_without_a_warp_follow_each_other_as_in_the_reference(stages, device):
+    size = (23, 22) if "filter" in stages else (6, 5)
+    assert_is_the_reference(images(2, 3, *size), params(2, 3, *size, stages), device)
+
+
+def test_all_stages_together_are_the_reference(device, monkeypatch):
+    from fastload.ops import affine_warp_triton
+
+    monkeypatch.setattr(affine_warp_triton, "UP_ROWS", 32)  # fewer steps to interpret
+    monkeypatch.setattr(affine_warp_triton, "UP_BLOCK", 64)
+    assert_is_the_reference(images(2, 3, 22, 24), params(2, 3, 22, 24), device, 5e-5)
+
+
+def test_groups_of_samples_that_share_scratch_are_the_reference(device, monkeypatch):
+    from fastload.ops import affine_warp_triton
+
+    monkeypatch.setattr(affine_warp_triton, "SCRATCH_BYTES", 1)
+    given = params(2, 1, 5, 6, ("warp", "noise"))
+    assert_is_the_reference(images(2, 1, 5, 6), given, device)
+
+
+VIEWS = {
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "every second column": lambda x: torch.cat([x, x], 3)[..., ::2],
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "one image expanded": lambda x: x[:1].expand(2, -1, -1, -1),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_are_as_their_copies(view, device):
+    batch = VIEWS[view](images(2, 3, 6, 5, torch.float32).to(device))
+    given = params(2, 3, 6, 5, ("warp", "color")).to(device)
+    expected = ada_augment(batch.contiguous(), given, "triton")
+    assert torch.equal(ada_augment(batch, given, "triton"), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once(dtype, device):
+    given = params(1, 3, 6, 5, ("warp", "color", "noise")).to(device)
+    batch = images(1, 3, 6, 5, dtype).to(device)
+    result = ada_augment(batch, given, "triton")
+    exact = ada_augment(batch.cpu().double(), given.to("cpu"), "reference")
+    unit = 2.0**-10 if dtype == torch.float16 else 2.0**-7  # the interpreter truncates to bfloat16
+    assert result.dtype == dtype
+    assert ((result.cpu().double() - exact).abs() <= unit * exact.abs() + 1e-5).all()
+
+
+def test_r1_is_that_of_the_reference(device):
+    """Forward, backward and double backward in one: the penalty's gradient for a linear discriminator."""
+    given, batch = params(1, 3, 6, 5, ("warp", "color", "noise", "cutout")), images(1, 3, 6, 5)
+    found = []
+    for impl, kind, place in (("triton", torch.float32, device), ("reference", torch.float64, "cpu")):
+        x, weight = (
+            batch.to(place, kind).requires_grad_(),
+            images(1, 3, 6, 5, seed=3).to(place, kind).requires_grad_(),
+        )
+        score = (ada_augment(x, given.to(place), impl) * weight).sum()
+        (gradient,) = torch.autograd.grad(score, x, create_graph=True)
+        (penalty,) = torch.autograd.grad(gradient.square().sum(), weight)
+        found.append(penalty.cpu().double())
+    assert (found[0] - found[1]).abs().max() < 1e-4 * found[1].abs().max()
+
+
+def test_the_adjoint_runs_no_forward_kernel_and_keeps_no_image(device):
+    """What autograd keeps between the passes is the parameters, whatever the size of the images."""
+    given = params(1, 3, 6, 5, ("warp", "color")).to(device)
+    x = images(1, 3, 6, 5, torch.float32).to(device).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t
+    ):
+        ada_augment(x, given, "triton")
+    assert max(kept) <= 40
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("seed", range(4))
+def test_at_256_pixels_a_gpu_is_the_reference(seed, device, own_tiles):
+    given, batch = params(4, 3, 256, 256, seed=seed), images(4, 3, 256, 256, seed=seed)
+    assert_is_the_reference(batch, given, device, 3e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_cuda_graph_draws_anew_in_each_replay(device):
+    from fastload.augment import AdaPipe
+
+    pipe, plain = (AdaPipe.named("bgcfnc", p=0.8).to(device) for _ in range(2))
+    x = images(8, 3, 64, 64, torch.float32).to(device)
+    pipe(x)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = pipe(x)
+    pipe.calls.zero_()
+    for _ in range(3):
+        graph.replay()
+        assert torch.equal(out, plain(x))
+    assert pipe.calls.item() == 3
+
+
+def test_modes_of_the_operator_are_what_their_names_say(device):
+    from fastload.ops import registered
+
+    given = params(1, 3, 6, 5, ("warp", "color", "noise")).to(device)
+    x = images(1, 3, 6, 5, torch.float32).to(device)
+    rows = given.rows(x)
+    out = registered.ada(x, rows, given.noise_key, None, int(given.stages), ADJOINT, "triton")
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(ada_augment(x, given, "triton"), x, x.detach())
+    assert torch.equal(out, gradient)
