@@ -453,8 +453,9 @@ def _down_kernel(
 
 @triton.jit
 def _inverse(a, b, c, d, height, width):
-    """The inverse of [a b; c d], and how far, along x and y of the lattice, the points lie that show a point of the
-    doubled plane or its neighbours. Of a matrix without inverse, or nearly so, 0 and as far as the lattice goes."""
+    """The inverse of [a b; c d], and how far, along x and y of the lattice, the points lie that show a point
+    of the doubled plane or its neighbours. Of a matrix without inverse, or nearly so, 0 and as far as the
+    lattice goes."""
     determinant = a * d - b * c
     inverse_a, inverse_b, inverse_c, inverse_d = (
         d / determinant,

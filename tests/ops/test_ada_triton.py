@@ -1,7 +1,8 @@
-"""The Triton twin of ada_augment against the float64 reference: results, adjoints, and what runs between them.
+"""The Triton twin of ada_augment against the float64 reference: results, adjoints, and what autograd keeps.
+them.
 
-Small images and small tiles, for an interpreter takes milliseconds for what a GPU does in a nanosecond; on a GPU the
-same tests run on the modules' own tiles as well.
+Small images and small tiles, for an interpreter takes milliseconds for what a GPU does in a nanosecond; on a
+GPU the same tests run on the modules' own tiles as well.
 """
 
 import pytest
