@@ -13,6 +13,34 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_interpreter():
+    """Triton's interpreter patches its language anew in every call of a function within a kernel, which takes longer
+    than most of these functions do: here once for each kernel."""
+    try:
+        from triton.runtime import interpreter
+    except ImportError:
+        yield
+        return
+    patch, language, patched = interpreter._patch_lang, interpreter.tl, set()
+
+    def patch_once(function):
+        modules = {id(one) for one in function.__globals__.values() if one is language or one is language.core}
+        if patched and modules <= patched:
+            return interpreter._LangPatchScope()
+        scope, is_outermost = patch(function), not patched
+        patched.update(modules)
+        if is_outermost:
+            restore = scope.restore
+            scope.restore = lambda: (patched.clear(), restore())
+        return scope
+
+    with pytest.MonkeyPatch.context() as changed:
+        if hasattr(interpreter, "_LangPatchScope"):  # of the versions that this was written for
+            changed.setattr(interpreter, "_patch_lang", patch_once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def device():
     """Where the tensors of a kernel lie."""
