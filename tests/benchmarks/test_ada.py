@@ -26,8 +26,8 @@ def test_the_peers_geometry_holds_for_images_of_any_sides(size):
     G_inv = warps(3, *size, seed=4)
     images = torch.rand(3, 3, *size, dtype=torch.float64)
     exact = ada_augment(images, AdaParams(G_inv=G_inv), "reference")
-    # Not less: the margin of six pixels leaves out outer taps of the filters, where warps are strong.
-    torch.testing.assert_close(op_sequence.warped(images, G_inv), exact, rtol=0, atol=3e-3)
+    # The margin of six pixels leaves out outer taps of the filters where warps are strong: 8e-5 here.
+    torch.testing.assert_close(op_sequence.warped(images, G_inv), exact, rtol=0, atol=3e-4)
 
 
 @pytest.mark.parametrize("wrong", ["EXTRA", "SYM6"])
