@@ -21,6 +21,7 @@ from torch import nn
 from fastload.errors import ConfigError
 
 LEAKING_P = 0.8  # arXiv 2006.06676: above it, generators learn augmentations
+ROUNDING = 1e-6  # of p, a float32 that many steps are added up in
 
 
 class AdaController(nn.Module):
@@ -112,7 +113,7 @@ class AdaController(nn.Module):
         return f"ada_target={self.ada_target}, ada_interval={self.ada_interval}, ada_kimg={self.ada_kimg}"
 
     def _warn_of_leaks(self, p: float) -> None:
-        if p > LEAKING_P:
+        if p > LEAKING_P + ROUNDING:
             warnings.warn(
                 f"p is {p:.3f}: above {LEAKING_P} augmentations leak into generated images; the data may be "
                 "too few, or ada_target too low.",

@@ -21,8 +21,8 @@ class DeviceDice(nn.Module):
     """A module with a seed and a counter of its draws.
 
     seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as loaders find it
-    (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a GPU,
-    the fastest that a CPU has there), or a twin by name.
+    (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a
+    GPU, the fastest that a CPU has there), or a twin by name.
     """
 
     calls: torch.Tensor  # [1] int64, draws made so far
@@ -53,8 +53,8 @@ class DeviceDice(nn.Module):
         check_images(images)
         if images.device != self.calls.device:
             raise ConfigError(
-                f"the images are on {images.device} and {type(self).__name__} on {self.calls.device}: move it "
-                "with .to(images.device)."
+                f"the images are on {images.device} and {type(self).__name__} on {self.calls.device}: move "
+                "it with .to(images.device)."
             )
 
     def drawing(self) -> str:

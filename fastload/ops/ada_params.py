@@ -179,8 +179,8 @@ def moved(params: Any, integers: tuple[str, ...], *args: Any, **kwargs: Any) -> 
 
 
 def check_shapes(params: Any, shapes: dict, n: int, device: Any, *, is_drawn: bool) -> None:
-    """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`; and finite, where it was not
-    drawn and to ask means neither to wait for a GPU nor to break a graph."""
+    """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`; and finite, where it was
+    not drawn and to ask means neither to wait for a GPU nor to break a graph."""
     import torch
 
     owner = type(params).__name__

@@ -63,6 +63,10 @@ class Noise:
         self.key, self.eps = key, eps
         self.kind = FROM_EPS if eps is not None else FROM_KEY if key is not None else NO_NOISE
 
+    def part(self, samples: slice) -> "Noise":
+        """That of some samples."""
+        return Noise(*(one if one is None else one[samples] for one in (self.key, self.eps)))
+
     def arguments(self, images: Any) -> tuple:
         """Pointers and strides as kernels take them; where there is none, of anything that is there."""
         key = (images, 0, 0) if self.key is None else (self.key, *self.key.stride())

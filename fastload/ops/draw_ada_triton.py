@@ -390,7 +390,7 @@ def _edm_kernel(
     if aniso > 0:
         w = _normal(counter, aniso * p, 0.0, _ANISO, 0, False)
         on, u, _ = _uniforms(counter, aniso_rotate_prob, 0.0, _ANISO, 1, False)
-        r = tl.where(on, (2 * u - 1) * _PI, 0.0)
+        r = tl.where(on & (w != 0), (2 * u - 1) * _PI, 0.0)
         factor, cosine, sine = tl.exp2(w * aniso_std), tl.cos(r), tl.sin(r)
         inverse = tl.div_rn(zero + 1, factor)
         a, b, c, d = _turned(a, b, c, d, cosine, -sine)

@@ -113,7 +113,8 @@ def _geometry(
         labels += [np.cos(w) - one, np.sin(w)]
     if settings["aniso"] > 0:
         w = _normal(dice, Purpose.ADA_ANISO, settings["aniso"] * p)
-        on = dice.gate(Purpose.ADA_ANISO, settings["aniso_rotate_prob"], 1)
+        # Where nothing is stretched, turning there and back would leave rounding in what should be a copy.
+        on = dice.gate(Purpose.ADA_ANISO, settings["aniso_rotate_prob"], 1) & (w != 0)
         r = np.where(on, (2 * dice.uniforms(Purpose.ADA_ANISO, 1)[0] - 1) * np.float32(np.pi), np.float32(0))
         factor, cosine, sine = np.exp2(w * settings["aniso_std"]), np.cos(r), np.sin(r)
         geometry.turn(cosine, -sine)

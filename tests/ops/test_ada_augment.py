@@ -1,4 +1,4 @@
-"""The reference of ada_augment, stage by stage against NumPy and SciPy, its gradients, and what all twins share."""
+"""The reference of ada_augment against NumPy and SciPy, its gradients, and what all twins share."""
 
 import numpy as np
 import pytest

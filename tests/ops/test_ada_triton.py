@@ -1,7 +1,8 @@
-"""The Triton twin of ada_augment against the float64 reference: results, adjoints, and what runs between them.
+"""The Triton twin of ada_augment against the float64 reference: results, adjoints, and what autograd keeps.
+them.
 
-Small images and small tiles, for an interpreter takes milliseconds for what a GPU does in a nanosecond; on a GPU the
-same tests run on the modules' own tiles as well.
+Small images and small tiles, for an interpreter takes milliseconds for what a GPU does in a nanosecond; on a
+GPU the same tests run on the modules' own tiles as well.
 """
 
 import pytest
@@ -62,6 +63,59 @@ def assert_is_the_reference(batch, given, device, tolerance=2e-5):
 def test_warps_and_their_adjoints_are_the_references(channels, size, device):
     given = AdaParams(G_inv=warps(2, *size, seed=channels).float())
     assert_is_the_reference(images(2, channels, *size), given, device)
+
+
+AXES = {
+    "mirrored": ((-1, 0), (0, 1)),
+    "turned": ((0, 1), (-1, 0)),
+    "turned and stretched": ((0, -1.3), (0.6, 0)),
+    "stretched": ((2.9, 0), (0, 0.3)),
+    "all there is room for": ((4, 0), (0, -4)),
+    "more than there is room for": ((4.1, 0), (0, 0.24)),
+}
+
+
+@pytest.mark.parametrize("size", [(9, 8), (5, 11), (11, 5), (12, 5)])
+def test_axes_that_are_not_mixed_go_one_after_the_other(size, device):
+    G_inv = torch.eye(3).repeat(len(AXES), 1, 1)
+    G_inv[:, :2, :2] = torch.tensor(list(AXES.values()))
+    G_inv[1:, 0, 2], G_inv[1:, 1, 2] = 1.3, -0.6
+    cut = params(len(AXES), 3, *size, ("cutout",))
+    given = AdaParams(G_inv=G_inv, cut_size=cut.cut_size, cut_center=cut.cut_center)
+    assert_is_the_reference(images(len(AXES), 3, *size), given, device, 5e-5)
+
+
+def test_tiles_are_another_form_of_the_same_warp(device, monkeypatch):
+    from fastload.ops import affine_warp_triton
+
+    monkeypatch.setattr(affine_warp_triton, "FORM", "tiles")
+    given = params(2, 3, 30, 29, ("warp", "color", "noise", "cutout"))
+    batch = images(2, 3, 30, 29, torch.float32)
+    result = ada_augment(batch.to(device), given.to(device), "triton").cpu().double()
+    expected = ada_augment(batch.double(), given, "reference")
+    torch.testing.assert_close(result, expected, rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize("form", ["streaming", "tiles"])
+def test_memory_that_nobody_wrote_reaches_no_result(form, device, monkeypatch):
+    """Scratch is here full of what is no number, which not even a weight of 0 would hide."""
+    from fastload.ops import affine_warp_triton
+
+    empty = torch.empty
+
+    def spoiled(*arguments, **options):
+        tensor = empty(*arguments, **options)
+        return tensor.fill_(float("nan") if tensor.is_floating_point() else 2**30)
+
+    monkeypatch.setattr(affine_warp_triton, "FORM", form)
+    G_inv = torch.cat([warps(2, 7, 6).float(), torch.eye(3)[None]])
+    G_inv[1, :2, :2] = torch.tensor([[0, 1.2], [-0.7, 0]])
+    given, batch = AdaParams(G_inv=G_inv), images(3, 3, 7, 6)
+    monkeypatch.setattr(torch, "empty", spoiled)
+    found = both(batch, given, device)
+    monkeypatch.undo()
+    for result, expected in zip(*found, strict=True):
+        torch.testing.assert_close(result, expected, rtol=0, atol=2e-5)
 
 
 def test_a_batch_of_one_with_the_modules_own_tiles_is_the_reference(device, own_tiles):
