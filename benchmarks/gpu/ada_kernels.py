@@ -181,21 +181,27 @@ def _draws(context: Context) -> Outcome:
 
 def _alone(context: Context) -> Outcome:
     """Every kernel of the warp by itself: which one is slow, and whether memory is what it waits for."""
-    from benchmarks.gpu.ada_tiles import launched_alone, plane_bytes
+    from benchmarks.gpu.ada_tiles import DIRECTIONS, launched_alone, plane_bytes
 
     outcome, batches, params = Outcome(), batches_of(context), drawn(context, JUDGED)
     rate = copy_rate(context)["bytes_per_second"]
-    programs = launched_alone(batches.images[0], params.rows(batches.images[0]))
+    images, programs = batches.images[0], {}
+    for direction in DIRECTIONS:
+        try:
+            programs |= launched_alone(direction, images, params.rows(images))
+        except Exception as error:  # of a form that is not the module's own, perhaps
+            outcome.notes.append(f"{direction}: does not run: {type(error).__name__}: {str(error)[:200]}")
     times = timing.interleaved(programs, context.on_gpu, *context.of((12, 2), (1, 1)))
-    least = plane_bytes(params.G_inv.cpu(), *batches.images[0].shape[1:])
+    least = plane_bytes(params.G_inv.cpu(), *images.shape[1:])
     total: dict[str, float] = {}
     for name, took in times.items():
         direction = name.split(":")[0]
         total[direction] = total.get(direction, 0.0) + took["median_us"]
     for name, took in times.items():
         cells = {"of its direction": took["median_us"] / total[name.split(":")[0]]}
-        cells |= {"MB of planes": least[name] / 1e6}
-        cells["share of copy"] = least[name] / rate / (took["median_us"] * 1e-6)
+        if name in least:
+            cells |= {"MB of planes": least[name] / 1e6}
+            cells["share of copy"] = least[name] / rate / (took["median_us"] * 1e-6)
         outcome.table.append(row(name, took) | cells)
     outcome.notes.append(
         "MB of planes: what a kernel reads and writes of planes and images, each byte once. A sample's whole "

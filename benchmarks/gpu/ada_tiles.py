@@ -1,10 +1,11 @@
 """The kernels of the warp taken apart: each launched by itself, what it must move, and other tiles.
 
-A call of affine_warp_triton runs three kernels forward and four backward, for groups of samples that share
-scratch. They are recorded in one call and launched again, kernel by kernel. The planes between them then hold
-what the last group left there, which costs the same time.
+A call of affine_warp_triton runs several kernels, for groups of samples that share scratch. They are recorded
+in one call and launched again, kernel by kernel. The planes between them then hold what the last group left
+there, which costs the same time.
 """
 
+import importlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,14 @@ from benchmarks.gpu.ada_twins import TOLERANCE
 from benchmarks.gpu.cases import Case, Context, Outcome
 from benchmarks.gpu.rates import exposed
 
-NAMES = {
-    "forward": ("_up_kernel", "_sample_kernel", "_down_kernel"),
-    "backward": ("_up_kernel", "_spread_kernel", "_fold_rows_kernel", "_fold_columns_kernel"),
-}
+# Where a call of the warp finds its kernels: the attributes that end so.
+MODULES = ("affine_warp_triton", "affine_tile_triton", "affine_axes_triton")
+ENDING = "_kernel"
+# Direction -> FORM of affine_warp_triton. Of the forms of the forward direction one is the module's own.
+DIRECTIONS = {"forward": "streaming", "forward in tiles": "tiles", "backward": "streaming"}
 # Constants of affine_warp_triton and what each is set to, alone; the most telling first.
-SWEPT = {
+SWEPT: dict[str, tuple] = {
+    "FORM": ("tiles",),
     "NUM_WARPS": (2, 8),
     "SAMPLE_BLOCK": (64, 256),
     "SPREAD_BLOCK": (64, 256),
@@ -29,6 +32,7 @@ SWEPT = {
     "UP_BLOCK": (64, 256),
     "UP_ROWS": (16, 64),
 }
+SWEPT_DIRECTIONS = ("forward", "backward")
 SWEEP_SECONDS = 60.0  # for compiling: what is not compiled by then is not timed, and the page says so
 LANE_BYTES = 16  # of a point of a plane: four floats
 
@@ -38,44 +42,53 @@ def cases() -> list[Case]:
 
 
 class _Recorder:
-    """Stands in for a kernel: launches it, and keeps how it was launched."""
+    """Stands in for a kernel: launches it, and notes how it was launched."""
 
-    def __init__(self, kernel: Any, launches: list):
-        self.kernel, self.launches = kernel, launches
+    def __init__(self, title: str, kernel: Any, log: list):
+        self.title, self.kernel, self.log = title, kernel, log
 
     def __getitem__(self, grid: tuple) -> Callable:
         def launch(*arguments: Any, **options: Any) -> None:
-            self.launches.append((grid, arguments, options))
+            self.log.append((self.title, self.kernel, grid, arguments, options))
             self.kernel[grid](*arguments, **options)
 
         return launch
 
 
-def launched_alone(images: Any, rows: Any) -> dict[str, Callable[[int], None]]:
-    """ "DIRECTION: KERNEL" -> a program that launches it for the whole batch, as the pipe bgc does."""
+def launched_alone(direction: str, images: Any, rows: Any) -> dict[str, Callable[[int], None]]:
+    """Name, as plane_bytes has it -> a program that launches this kernel for the batch, as bgc does."""
     import torch
 
-    from fastload.ops import affine_warp_triton as module
+    from fastload.ops import affine_warp_triton as warp
 
-    programs, out = {}, torch.empty_like(images)
-    for direction, names in NAMES.items():
-        kernels = {name: getattr(module, name) for name in names}
-        launches: dict[str, list] = {name: [] for name in names}
-        try:
-            for name, kernel in kernels.items():
-                setattr(module, name, _Recorder(kernel, launches[name]))
-            _warp(direction)(images, rows, out)
-        finally:
-            for name, kernel in kernels.items():
-                setattr(module, name, kernel)
-        for name, kernel in kernels.items():
-            title = f"{direction}: {name.strip('_').removesuffix('_kernel').replace('_', ' ')}"
-            programs[title] = _again(kernel, launches[name])
-    return programs
+    log, kernels, own = [], _kernels(), warp.FORM
+    try:
+        warp.FORM = DIRECTIONS[direction]
+        for (module, name), kernel in kernels.items():
+            title = f"{direction}: {name.removesuffix(ENDING).strip('_').replace('_', ' ')}"
+            setattr(module, name, _Recorder(title, kernel, log))
+        _warp(direction)(images, rows, torch.empty_like(images))
+    finally:
+        warp.FORM = own
+        for (module, name), kernel in kernels.items():
+            setattr(module, name, kernel)
+    titles = dict.fromkeys(title for title, *_ in log)
+    return {title: _again([launch for one, *launch in log if one == title]) for title in titles}
+
+
+def _kernels() -> dict[tuple[Any, str], Any]:
+    """(module, name) -> the kernel that stands there."""
+    modules = [importlib.import_module(f"fastload.ops.{name}") for name in MODULES]
+    return {
+        (module, name): one
+        for module in modules
+        for name, one in vars(module).items()
+        if name.endswith(ENDING)
+    }
 
 
 def _warp(direction: str) -> Callable[[Any, Any, Any], Any]:
-    """The warp with colour after it, and the adjoint of both."""
+    """The warp with colour after it, or the adjoint of both."""
     from fastload.ops import affine_warp_triton as module
 
     adjoint = direction == "backward"
@@ -84,16 +97,53 @@ def _warp(direction: str) -> Callable[[Any, Any, Any], Any]:
     )
 
 
-def _again(kernel: Any, launches: list) -> Callable[[int], None]:
+def _again(launches: list) -> Callable[[int], None]:
     def program(_: int) -> None:
-        for grid, arguments, options in launches:
+        for kernel, grid, arguments, options in launches:
             kernel[grid](*arguments, **options)
 
     return program
 
 
 def plane_bytes(G_inv: Any, channels: int, height: int, width: int) -> dict[str, int]:
-    """ "DIRECTION: KERNEL" -> bytes read and written, each once, for warps by G_inv [N, 3, 3] on the CPU."""
+    """Direction and kernel ("forward: up") -> bytes that it reads and writes, each once.
+
+    G_inv: [N, 3, 3] on the CPU. Samples whose axes are not mixed (`straight`) go through contract and expand,
+    the others through planes. What the tables of taps hold is not counted."""
+    general = [one for one in G_inv.double() if not _is_straight(one)]
+    straight = len(G_inv) - len(general)
+    boxes = [_box_of(one, height, width) for one in general]
+    image = 4 * channels * height * width
+    box = sum(columns * rows for columns, rows in boxes) * LANE_BYTES
+    box_rows = sum(rows for _, rows in boxes) * width * LANE_BYTES
+    halved = len(general) * height * (2 * width + 10) * LANE_BYTES
+    lattice = len(general) * (2 * height + 12) * (2 * width + 12) * LANE_BYTES
+    contracted = straight * height * width * LANE_BYTES
+    of_general, of_straight, of_all = (count * image for count in (len(general), straight, len(G_inv)))
+    found = {
+        "forward: up": of_general + box,
+        "forward: sample": box + halved,
+        "forward: contract": of_straight + contracted,
+        "forward: down": halved + contracted + of_all,
+        "forward in tiles: tile": box + of_general,
+        "forward in tiles: down": contracted + of_straight,
+        "backward: up": of_general + lattice,
+        "backward: spread": lattice + box,
+        "backward: fold rows": box + box_rows,
+        "backward: expand": of_straight + contracted,
+        "backward: fold columns": box_rows + contracted + of_all,
+    }
+    return found | {f"forward in tiles: {name}": found[f"forward: {name}"] for name in ("up", "contract")}
+
+
+def _is_straight(one: Any) -> bool:
+    """Whether columns stay columns, or become rows; a sample that is copied is one of them."""
+    mixed, turned = one[[0, 1], [1, 0]], one[[0, 1], [0, 1]]
+    return bool((mixed == 0).all() or (turned == 0).all())
+
+
+def _box_of(one: Any, height: int, width: int) -> tuple[int, int]:
+    """Columns and rows of the doubled plane that the sample looks at."""
     import torch
 
     from fastload.ops.affine_warp import _box
@@ -101,29 +151,13 @@ def plane_bytes(G_inv: Any, channels: int, height: int, width: int) -> dict[str,
     ex = torch.tensor([-5.0, 2 * width + 4], dtype=torch.float64)
     ey = torch.tensor([[-5.0], [2 * height + 4]], dtype=torch.float64)
     center = torch.tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float64)
-    box = box_rows = 0
-    for one in G_inv.double():
-        A = one[:2, :2]
-        tau = 2 * (one[:2, 2] + center - A @ center)
-        (left, right), (top, bottom) = (
-            _box(A[axis, 0] * ex + A[axis, 1] * ey + tau[axis], side)
-            for axis, side in enumerate((width, height))
-        )
-        box += (right - left) * (bottom - top) * LANE_BYTES
-        box_rows += (bottom - top) * width * LANE_BYTES
-    n = len(G_inv)
-    images = 4 * n * channels * height * width
-    halved = n * height * (2 * width + 10) * LANE_BYTES
-    lattice = n * (2 * height + 12) * (2 * width + 12) * LANE_BYTES
-    return {
-        "forward: up": images + box,
-        "forward: sample": box + halved,
-        "forward: down": halved + images,
-        "backward: up": images + lattice,
-        "backward: spread": lattice + box,
-        "backward: fold rows": box + box_rows,
-        "backward: fold columns": box_rows + images,
-    }
+    A = one[:2, :2]
+    tau = 2 * (one[:2, 2] + center - A @ center)
+    places = [A[axis, 0] * ex + A[axis, 1] * ey + tau[axis] for axis in (0, 1)]
+    (left, right), (top, bottom) = (
+        _box(some, side) for some, side in zip(places, (width, height), strict=True)
+    )
+    return right - left, bottom - top
 
 
 def _sweep(context: Context) -> Outcome:
@@ -160,8 +194,8 @@ def _sweep(context: Context) -> Outcome:
     return outcome
 
 
-def _with_constant(module: Any, own: dict, name: str, value: int, images: Any, rows: Any) -> dict:
-    """ "NAME VALUE: DIRECTION" -> a program that sets the constants and runs the warp."""
+def _with_constant(module: Any, own: dict, name: str, value: Any, images: Any, rows: Any) -> dict:
+    """What is set and the direction ("UP_ROWS 16: forward") -> a program that sets it and runs the warp."""
     import torch
 
     constants, out = own | ({name: value} if name in own else {}), torch.empty_like(images)
@@ -176,7 +210,7 @@ def _with_constant(module: Any, own: dict, name: str, value: int, images: Any, r
 
         return program
 
-    return {f"{name} {value}: {direction}": of(direction) for direction in NAMES}
+    return {f"{name} {value}: {direction}": of(direction) for direction in SWEPT_DIRECTIONS}
 
 
 def _keep_running(programs: dict, some: dict, results: dict, outcome: Outcome) -> None:
@@ -205,7 +239,7 @@ def _table(outcome: Outcome, times: dict, own: dict) -> None:
             "set to": value if constant in own else "-",
             "its own": own.get(constant, "-"),
         }
-        for direction in NAMES:
+        for direction in SWEPT_DIRECTIONS:
             took, as_it_is = (times.get(f"{one}: {direction}") for one in (name, "as it is 0"))
             if took is not None:
                 cells |= {f"{direction} us": took["median_us"]}

@@ -1,10 +1,15 @@
 """What judges augmentation for discriminators on a GPU is judged here, on a CPU."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
 
+from benchmarks.end_to_end.machine import ROOT
 from benchmarks.gpu import ada_kernels, ada_tiles, ada_twins
 from benchmarks.gpu.cases import Context, Outcome
 from fastload.augment import AdaPipe
@@ -45,22 +50,43 @@ def test_one_gate_and_one_unit_too_many_of_a_drawn_number_are_found():
 
 
 def test_the_bytes_of_planes_are_those_of_the_boxes_that_warps_look_at():
-    n, side = 2, 16
-    of = ada_tiles.plane_bytes(torch.eye(3).repeat(n, 1, 1), 3, side, side)
-    images, box = (
-        4 * n * 3 * side**2,
-        16 * n * (2 * side + 11) ** 2,
-    )  # places from -5 to 2 side + 4, and one more
-    assert of["forward: up"] == images + box
-    assert of["forward: sample"] == box + 16 * n * side * (2 * side + 10)
-    assert of["backward: fold columns"] == images + 16 * n * (2 * side + 11) * side
+    side = 16
+    G_inv = torch.eye(3).repeat(3, 1, 1)
+    G_inv[0, 0, 1] = 1e-9  # mixes the axes, and looks a trifle to the left of -5
+    G_inv[2, :2, :2] = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    of = ada_tiles.plane_bytes(G_inv, 3, side, side)
+    image, plane = 4 * 3 * side**2, 16 * side**2
+    rows = 2 * side + 11  # of places from -5 to 2 side + 4, and one more
+    box = 16 * (rows + 1) * rows
+    assert of["forward: up"] == of["forward in tiles: up"] == image + box
+    assert of["forward: sample"] == box + 16 * side * (2 * side + 10)
+    assert of["forward: contract"] == of["backward: expand"] == 2 * (image + plane)
+    assert of["backward: fold columns"] == 3 * image + 2 * plane + 16 * rows * side
 
 
 def test_every_kernel_of_the_warp_is_launched_by_itself_and_its_constants_are_there():
-    module = pytest.importorskip("fastload.ops.affine_warp_triton", reason="Triton is not installed")
-    kernels = {name for name in vars(module) if name.endswith("_kernel")}
-    assert {one for names in ada_tiles.NAMES.values() for one in names} == kernels
-    assert all(hasattr(module, name) for name in ada_tiles.SWEPT)
+    """In a process of its own, which has a Triton that interprets."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    script = """
+        import torch
+        from benchmarks.gpu import ada_tiles
+        from fastload.ops import affine_warp_triton as module
+        from fastload.ops.ada_params import AdaParams
+        G_inv = torch.eye(3).repeat(1, 1, 1)
+        images = torch.rand(1, 3, 4, 4)
+        rows = AdaParams(G_inv=G_inv, C=torch.eye(4)[None]).rows(images)
+        before = ada_tiles._kernels()
+        alone = [ada_tiles.launched_alone(name, images, rows) for name in ada_tiles.DIRECTIONS]
+        assert ada_tiles._kernels() == before and module.FORM in ada_tiles.DIRECTIONS.values()
+        launched = {name for programs in alone for name in programs}
+        tabled = {f"{direction}: table" for direction in ada_tiles.DIRECTIONS}
+        assert launched == set(ada_tiles.plane_bytes(G_inv, 3, 4, 4)) | tabled, launched
+        assert all(hasattr(module, name) for name in ada_tiles.SWEPT)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_samples_of_parameters_are_those_of_the_batch():
