@@ -22,7 +22,7 @@ PLACES = 4  # units in the last place by which drawn numbers may differ
 
 def cases() -> list[Case]:
     return [
-        *(Case(f"twin of AdaPipe {pipe}", _pipe(pipe)) for pipe in PIPES),
+        *(Case(f"twin of AdaPipe {pipe}", _pipe(pipe), 150) for pipe in PIPES),
         Case("dice of AdaPipe, AugmentPipe and DiffAugment", _dice),
         Case("replayed graphs of AdaPipe and DiffAugment", _graphs),
         Case("twin of DiffAugment", _diff_augment),
