@@ -3,13 +3,15 @@
 In: batches of uint8 levels in HBM. Out: microseconds, and the bytes that must move (each level read once,
 each result written once) as a share of what a copy within the device moves. A jitter reads the levels twice,
 for the mean of gray, and its share is still of those bytes. Before anything is timed, images from the start,
-middle and end of the very output are held against the float64 reference.
+middle and end of the very output are held against the float64 reference. Augmentations for
+discriminators, which are given floats, have their cases in ada_kernels.py and ada_tiles.py.
 """
 
 from typing import Any, NamedTuple
 
-from benchmarks.gpu import timing
+from benchmarks.gpu import ada_kernels, ada_tiles, timing
 from benchmarks.gpu.cases import Case, Context, Outcome, Skipped
+from benchmarks.gpu.rates import copy_rate, drop_failing, exposed, row
 from benchmarks.gpu.shapes import KERNELS, KernelShape
 from benchmarks.gpu.twins import compared, everything_plan, random_levels
 
@@ -21,7 +23,6 @@ PROGRAMS: dict[str, dict] = {
     "jitter": LINEAR | {"color_jitter": (0.4, 0.4, 0.4, 0.1)},
     "rotation": LINEAR | {"rotate": 15.0},
 }
-COPIED_BYTES = 1 << 30
 ROTATED_BYTES = 512 << 20  # of inputs and outputs together, at least: eight times the L2 cache of an H200
 SWEPT = ((256, 2), (512, 4), (1024, 4), (1024, 8), (1024, 16), (2048, 8), (2048, 16), (4096, 16))
 SAMPLES = (64, 256, 4096)  # of draw_params
@@ -36,7 +37,9 @@ def cases(context: Context) -> list[Case]:
         *(Case(name, _of(shape)) for name, shape in named.items()),
         Case("draw_params", _draws),
         Case("torch reference", _torch_reference),
+        *ada_kernels.cases(context),
         *(Case(f"sweep {layout}", _sweep(layout), 150) for layout in layouts),
+        *ada_tiles.cases(),
     ]
 
 
@@ -51,17 +54,9 @@ class Buffers(NamedTuple):
 
 
 def _bandwidth(context: Context) -> Outcome:
-    copy = timing.copy_bytes_per_second(context.on_gpu, context.of(COPIED_BYTES, 1 << 20))
-    context.once("bandwidth", lambda: copy)
-    row = {"GiB": copy["size_bytes"] / 2**30, "median us": copy["median_us"]}
-    return Outcome([row | {"GB/s, read + written": copy["bytes_per_second"] / 1e9}], raw=copy)
-
-
-def _copy_rate(context: Context) -> float:
-    """Bytes a second of the first case, measured again in a process that was started anew."""
-    size = context.of(COPIED_BYTES, 1 << 20)
-    make = lambda: timing.copy_bytes_per_second(context.on_gpu, size)  # noqa: E731
-    return context.once("bandwidth", make)["bytes_per_second"]
+    copy = copy_rate(context)
+    found = {"GiB": copy["size_bytes"] / 2**30, "median us": copy["median_us"]}
+    return Outcome([found | {"GB/s, read + written": copy["bytes_per_second"] / 1e9}], raw=copy)
 
 
 def _tiny(context: Context, shape: KernelShape) -> KernelShape:
@@ -72,7 +67,7 @@ def _tiny(context: Context, shape: KernelShape) -> KernelShape:
 def _of(shape: KernelShape):
     def run(context: Context) -> Outcome:
         small = _tiny(context, shape)
-        outcome, rate = Outcome(), _copy_rate(context)
+        outcome, rate = Outcome(), copy_rate(context)["bytes_per_second"]
         buffers = _buffers(context, small)
         programs = {name: _program(context, small, buffers, options) for name, options in PROGRAMS.items()}
         for name in list(programs):
@@ -80,27 +75,14 @@ def _of(shape: KernelShape):
         times = timing.interleaved(programs, context.on_gpu, *context.of((24, 8), (1, 1)))
         for name, took in times.items():
             share = small.bytes / (took["median_us"] * 1e-6) / rate
-            outcome.table.append(_row(name, took) | {"share of copy": share})
+            outcome.table.append(row(name, took) | {"share of copy": share})
             outcome.targets[f"share {shape.name} {name}"] = share
         outcome.targets[f"jitter {shape.name}"] = times["jitter"]["median_us"] / times["linear"]["median_us"]
-        outcome.notes += _exposed(times)
+        outcome.notes += exposed(times)
         outcome.raw = {"times": times, "copy_bytes_per_second": rate, "bytes": small.bytes}
         return outcome
 
     return run
-
-
-def _row(name: str, took: dict) -> dict:
-    row = {"program": name, "median us": took["median_us"], "p10": took["p10_us"], "p90": took["p90_us"]}
-    return row | {"repeats": took["repeats"]}
-
-
-def _exposed(times: dict) -> list[str]:
-    return [
-        f"{name}: in {took['exposed']} of {took['repeats']} repeats the host was slower than the device."
-        for name, took in times.items()
-        if took["exposed"]
-    ]
 
 
 def _buffers(context: Context, shape: KernelShape) -> Buffers:
@@ -189,8 +171,8 @@ def _draws(context: Context) -> Outcome:
             plan, positions, 3, device=context.device, impl="triton"
         )
     times = timing.interleaved(programs, context.on_gpu, *context.of((24, 8), (1, 1)))
-    table = [_row(name, took) for name, took in times.items()]
-    return Outcome(table, notes=_exposed(times), raw={"times": times})
+    table = [row(name, took) for name, took in times.items()]
+    return Outcome(table, notes=exposed(times), raw={"times": times})
 
 
 def _torch_reference(context: Context) -> Outcome:
@@ -208,8 +190,8 @@ def _torch_reference(context: Context) -> Outcome:
         for name, took in times.items():
             impl, program = name.split()
             ratio = took["median_us"] / times[f"triton {program}"]["median_us"]
-            row = {"shape": small.name, "impl": impl} | _row(program, took)
-            outcome.table.append(row | {"times triton": ratio})
+            found = {"shape": small.name, "impl": impl} | row(program, took)
+            outcome.table.append(found | {"times triton": ratio})
     outcome.notes.append(
         "The reference waits for the host in places, as eager torch does: its time is no kernel's."
     )
@@ -225,7 +207,7 @@ def _sweep(layout: str):
         if not (hasattr(module, "BLOCK") and hasattr(module, "NUM_WARPS")):
             raise Skipped("fused_augment_triton has no BLOCK and NUM_WARPS to change")
         own = module.BLOCK, module.NUM_WARPS
-        outcome, rate = Outcome(), _copy_rate(context)
+        outcome, rate = Outcome(), copy_rate(context)["bytes_per_second"]
         shape = next(s for s in KERNELS if (s.dtype, s.layout) == ("bfloat16", layout))
         small = _tiny(context, shape)
         buffers = _buffers(context, small)
@@ -235,16 +217,16 @@ def _sweep(layout: str):
                 for name in context.of(("linear", "jitter"), ("linear",)):
                     plain = _program(context, small, buffers, PROGRAMS[name])
                     programs[f"{block} {warps} {name}"] = _with_tiles(module, block, warps, plain)
-            _drop_failing(programs, outcome)
+            drop_failing(programs, outcome)
             times = timing.interleaved(programs, context.on_gpu, *context.of((12, 8), (1, 1)))
         finally:
             module.BLOCK, module.NUM_WARPS = own
         for name, took in times.items():
             block, warps, program = name.split()
-            row = {"BLOCK": block, "warps": warps} | _row(program, took)
-            row |= {"share of copy": small.bytes / (took["median_us"] * 1e-6) / rate}
-            outcome.table.append(row | {"": "as it is" if (int(block), int(warps)) == own else ""})
-        outcome.notes += _exposed(times)
+            found = {"BLOCK": block, "warps": warps} | row(program, took)
+            found |= {"share of copy": small.bytes / (took["median_us"] * 1e-6) / rate}
+            outcome.table.append(found | {"": "as it is" if (int(block), int(warps)) == own else ""})
+        outcome.notes += exposed(times)
         return outcome
 
     return run
@@ -256,13 +238,3 @@ def _with_tiles(module: Any, block: int, warps: int, program: _Program):
         return program(number)
 
     return launch
-
-
-def _drop_failing(programs: dict, outcome: Outcome) -> None:
-    """A tile that cannot be compiled is a line of the result, not the end of the sweep."""
-    for name in list(programs):
-        try:
-            programs[name](0)
-        except Exception as error:
-            del programs[name]
-            outcome.notes.append(f"{name}: does not compile: {type(error).__name__}: {str(error)[:200]}")

@@ -55,7 +55,28 @@ def _kernels() -> list[Target]:
             targets.append(Target(f"share {shape.name} {program}", "kernels", case, says, bound))
         says = f"{shape.name}: time with jitter / without"
         targets.append(Target(f"jitter {shape.name}", "kernels", case, says, 1.35, is_least=False))
-    return targets
+    return [*targets, *_discriminators()]
+
+
+def _discriminators() -> list[Target]:
+    """Of 64x3x256x256 float32; the milliseconds are of an H200."""
+    rows = (
+        ("ada bgc 0.6 forward, ms", "ada bgc, p = 0.6", "AdaPipe bgc, p = 0.6: forward, ms", 0.30),
+        (
+            "ada bgc 0.6 forward + backward, ms",
+            "ada bgc, p = 0.6",
+            "AdaPipe bgc, p = 0.6: forward + backward, ms",
+            0.75,
+        ),
+        ("ada bgc 0.6 R1 step, ms", "ada bgc, p = 0.6", "AdaPipe bgc, p = 0.6: R1 step, ms", None),
+        (
+            "DiffAugment forward / floor",
+            "DiffAugment",
+            "DiffAugment: forward / time of 3 batches copied",
+            2.0,
+        ),
+    )
+    return [Target(key, "kernels", case, says, bound, is_least=False) for key, case, says, bound in rows]
 
 
 def _loader() -> list[Target]:
