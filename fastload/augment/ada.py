@@ -11,6 +11,7 @@ reflection is always the largest), translations by whole pixels and images that 
 copies, and the random numbers are others.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ class AdaPipe(DeviceDice):
     geometry, noise, filter and cutout, 1 or 3 for colour, H and W from 2, from 22 with imgfilter.
     """
 
+    float32_buffers = ("p",)
     p: torch.Tensor  # [] float32
 
     def __init__(
@@ -90,11 +92,12 @@ class AdaPipe(DeviceDice):
     ):
         given = {name: value for name, value in locals().items() if name in SETTINGS}
         super().__init__(seed, rank, impl)
-        bands = tuple(imgfilter_bands)
+        bands = tuple(imgfilter_bands) if isinstance(imgfilter_bands, Iterable) else ()
         if len(bands) != len(BANDS):
             raise ConfigError(f"AdaPipe(imgfilter_bands={imgfilter_bands!r}): give four multipliers.")
-        given |= dict(zip(BANDS, bands, strict=True))
-        self.settings = strengths("AdaPipe", given)
+        for band in bands:
+            strengths("AdaPipe", {"imgfilter_bands": band})
+        self.settings = strengths("AdaPipe", given | dict(zip(BANDS, bands, strict=True)))
         self._numbers = [self.settings[name] for name in SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AdaPipe", {"p": p})["p"], dtype=torch.float32))
 
@@ -110,7 +113,7 @@ class AdaPipe(DeviceDice):
     def forward(self, images: torch.Tensor, debug_percentile: float | None = None) -> torch.Tensor:
         """The images [N, C, H, W] changed by a new draw; shape and dtype as they came.
 
-        debug_percentile: a number in [0, 1] that takes the place of every draw, for tests and pictures: all
+        debug_percentile: a number in (0, 1) that takes the place of every draw, for tests and pictures: all
         transforms are active, whatever p is, uniform draws are it, normal ones erfinv(2 it - 1), and the
         second rotation is none.
         """
@@ -123,9 +126,13 @@ class AdaPipe(DeviceDice):
         """New parameters for n images, on the device of the pipe; the call counter goes up by one."""
         from fastload.ops import registered
 
-        if debug_percentile is not None and not 0.0 <= float(debug_percentile) <= 1.0:
-            raise ConfigError(f"debug_percentile={debug_percentile!r}: give a number in [0, 1], or None.")
-        percentile = None if debug_percentile is None else float(debug_percentile)
+        percentile = None
+        if debug_percentile is not None:
+            percentile = strengths("draw", {"debug_percentile": debug_percentile})["debug_percentile"]
+            if not 0.0 < percentile < 1.0:  # at its ends a normal draw is infinite
+                raise ConfigError(
+                    f"debug_percentile={debug_percentile!r}: give a number between 0 and 1, or None."
+                )
         rows = registered.draw_ada(
             self._numbers, self.p, self.calls, self.ticket, *self.key(n), n, channels, height, width,
             percentile, self.drawing(),

@@ -8,7 +8,7 @@ everything reported since the last update, on all ranks (nothing reported: the m
 
     p = max(0, p + sign(r_t - ada_target) batch_size ada_interval / (1000 ada_kimg))
 
-There is no upper limit. From p = 0.8 on, augmentations leak into what is generated: `stats()` and
+There is no upper limit. Above p = 0.8 augmentations leak into what is generated: `stats()` and
 `state_dict()`, which wait for the GPU anyway, warn of it.
 """
 
@@ -18,22 +18,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastload.augment.device_dice import Float32Buffers, strengths
 from fastload.errors import ConfigError
 
 LEAKING_P = 0.8  # arXiv 2006.06676: above it, generators learn augmentations
 ROUNDING = 1e-6  # of p, a float32 that many steps are added up in
 
 
-class AdaController(nn.Module):
+class AdaController(Float32Buffers):
     """Steers `pipe.p`; a module that holds the pipe, so that its state_dict is the pipe's state too.
 
     pipe: an AdaPipe, or any module with a buffer p. batch_size: real images of a step, over all ranks.
     ada_target: the r_t that is aimed at; None: p stays as it is, and r_t is measured all the same.
     ada_interval: batches between updates. ada_kimg: thousands of images in which p can rise from 0 to 1; 500
-    from scratch, 100 is usual for transfer. p: where to begin. group: the process group of those who share
-    the batch; None: all.
+    from scratch, 100 is usual for transfer. p: where to begin; None: at 0, and without a target where the
+    pipe is. group: the process group of those who share the batch; None: all. What is reported within an
+    interval is each rank's own: a state saved by one rank for all is exact after multiples of ada_interval
+    batches.
     """
 
+    float32_buffers = ("sums", "r_t")
     sums: torch.Tensor  # [2] float32: signs since the last update, and how many
     r_t: torch.Tensor  # [] float32
 
@@ -45,7 +49,7 @@ class AdaController(nn.Module):
         ada_target: float | None = 0.6,
         ada_interval: int = 4,
         ada_kimg: float = 500,
-        p: float = 0.0,
+        p: float | None = None,
         group: Any = None,
     ):
         super().__init__()
@@ -53,21 +57,24 @@ class AdaController(nn.Module):
             raise ConfigError(
                 f"AdaController({type(pipe).__name__}): give a pipe with a buffer p, such as AdaPipe."
             )
-        if ada_target is not None and not -1.0 <= ada_target <= 1.0:
+        if ada_target is not None and not (isinstance(ada_target, int | float) and -1.0 <= ada_target <= 1.0):
             raise ConfigError(f"ada_target={ada_target!r}: r_t lies in [-1, 1]; None keeps p as it is.")
         for name, value in (("batch_size", batch_size), ("ada_interval", ada_interval)):
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name}={value!r}: give an integer from 1.")
-        if not ada_kimg > 0 or not p >= 0:
-            raise ConfigError(f"ada_kimg={ada_kimg!r}, p={p!r}: give more than 0, and 0 or more.")
+        strengths("AdaController", {"ada_kimg": ada_kimg, "p": p or 0.0})
+        if not ada_kimg > 0:
+            raise ConfigError(f"AdaController(ada_kimg={ada_kimg!r}): give more than 0.")
         self.pipe, self.group = pipe, group
         self.batch_size, self.ada_target = batch_size, ada_target
         self.ada_interval, self.ada_kimg = ada_interval, ada_kimg
         self.batches = 0
-        self.register_buffer("sums", torch.zeros(2, device=pipe.p.device))
-        self.register_buffer("r_t", torch.zeros((), device=pipe.p.device))
-        with torch.no_grad():
-            pipe.p.fill_(p)
+        options = {"dtype": torch.float32, "device": pipe.p.device}
+        self.register_buffer("sums", torch.zeros(2, **options))
+        self.register_buffer("r_t", torch.zeros((), **options))
+        if p is not None or ada_target is not None:
+            with torch.no_grad():
+                pipe.p.fill_(p or 0.0)
 
     @property
     def p(self) -> torch.Tensor:
@@ -77,6 +84,11 @@ class AdaController(nn.Module):
     @torch.no_grad()
     def report(self, real_logits: torch.Tensor) -> None:
         """Counts the signs of logits of real images, of any shape, in the main phase and a regularizer's."""
+        if real_logits.device != self.sums.device:
+            raise ConfigError(
+                f"the logits are on {real_logits.device} and AdaController is on {self.sums.device}: move it "
+                "with .to(logits.device)."
+            )
         # A logit that is no number says nothing, and must not become p for good.
         signs = real_logits.detach().nan_to_num(0.0).sign().sum(dtype=torch.float32)
         self.sums += torch.stack([signs, torch.full_like(signs, real_logits.numel())])

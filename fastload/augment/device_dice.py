@@ -17,12 +17,31 @@ from fastload.rng import check_seed
 from fastload.world import World
 
 
-class DeviceDice(nn.Module):
-    """A module with a seed and a counter of its draws.
+class Float32Buffers(nn.Module):
+    """A module some of whose buffers stay float32 whatever it is cast to: `.half()` of a network that holds
+    it would otherwise leave a p that small steps no longer change."""
+
+    float32_buffers: tuple[str, ...] = ()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Float32Buffers":
+        before = {name: self._buffers[name] for name in self.float32_buffers}
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            if self._buffers[name].dtype != torch.float32:
+                self._buffers[name] = buffer.to(self._buffers[name].device)
+        return self
+
+
+class DeviceDice(Float32Buffers):
+    """A module with a seed and a counter of its draws. It augments in `eval()` as in `train()`.
 
     seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as loaders find it
     (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a
     GPU, the fastest that a CPU has there), or a twin by name.
+
+    A call that is run again draws anew: where activations are recomputed (torch.utils.checkpoint), draw
+    outside and only `apply_params` inside. A CUDA graph is captured after a first call, which compiles the
+    kernels.
     """
 
     calls: torch.Tensor  # [1] int64, draws made so far
@@ -33,18 +52,31 @@ class DeviceDice(nn.Module):
         check_seed(seed)
         if rank is not None and (type(rank) is not int or rank < 0):
             raise ConfigError(f"rank={rank!r}: give an integer from 0, or None.")
+        if impl not in self.impls:
+            raise ConfigError(f"impl={impl!r}: give one of {', '.join(map(repr, self.impls))}.")
         self.seed, self.rank, self.impl = int(seed), rank, impl
+        self._found_rank: int | None = None
         self.register_buffer("calls", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("ticket", torch.zeros(1, dtype=torch.int32), persistent=False)
 
+    impls: tuple[str, ...] = ("auto", "reference", "native", "triton")
+
     def key(self, n: int) -> tuple[int, int]:
         """The seed as an int64 of the same bits, and the first row of this process's n images."""
-        rank = self.rank
+        rank = self._found_rank if self.rank is None else self.rank
         if rank is None:
             rank = _current_rank()
             if not torch.compiler.is_compiling():  # a changed attribute would mean to compile once more
-                self.rank = rank
+                self._found_rank = rank
         return self.seed - (self.seed >> 63 << 64), rank * n
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles find their own rank: they may be opened by another process."""
+        return self.__dict__ | {"_found_rank": None}
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.ticket.zero_()  # in no state_dict, and anything after to_empty()
 
     def check(self, images: Any) -> None:
         """Raises ConfigError unless images are floats [N, C, H, W] on the device of the pipe."""
@@ -65,9 +97,12 @@ class DeviceDice(nn.Module):
         return choose(wanted, self.calls, on_cpu="reference")
 
 
-@torch.compiler.assume_constant_result
 def _current_rank() -> int:
     return World.current().rank
+
+
+# What torch.compiler.assume_constant_result sets; to call it would import all of torch._dynamo, and Triton.
+_current_rank._dynamo_marked_constant = True
 
 
 def strengths(owner: str, given: dict[str, Any], most: dict[str, float] | None = None) -> dict[str, float]:

@@ -10,7 +10,6 @@ a call that is captured in a CUDA graph draws anew in each replay.
 from typing import Any
 
 from fastload.augment.device_dice import DeviceDice
-from fastload.errors import ConfigError
 from fastload.ops.diff_augment import DEFAULT_POLICY, DiffAugmentParams, diff_augment, stages_of
 from fastload.ops.draw_diff_augment import draw_diff_augment
 
@@ -28,9 +27,9 @@ class DiffAugment(DeviceDice):
     ):
         super().__init__(seed, rank, impl)
         stages_of(policy)
-        if impl not in ("auto", "reference", "triton"):
-            raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "triton".')
         self.policy = policy
+
+    impls = ("auto", "reference", "triton")
 
     def forward(self, images: Any) -> Any:
         """The images [N, C, H, W] changed by parameters that are drawn for them: the same shape and dtype."""

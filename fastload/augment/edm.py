@@ -30,6 +30,7 @@ class AugmentPipe(DeviceDice):
     square images.
     """
 
+    float32_buffers = ("p",)
     p: torch.Tensor  # [] float32
 
     def __init__(
@@ -66,6 +67,10 @@ class AugmentPipe(DeviceDice):
         given = {name: value for name, value in locals().items() if name in EDM_SETTINGS}
         super().__init__(seed, rank, impl)
         self.settings = strengths("AugmentPipe", given, {"translate_int_max": 1.0})
+        if self.settings["translate_int"] > 0 and not self.settings["translate_int_max"] > 0:
+            raise ConfigError(
+                "AugmentPipe(translate_int_max=0): its labels are shares of it; use translate_int=0."
+            )
         self._numbers = [self.settings[name] for name in EDM_SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AugmentPipe", {"p": p})["p"], dtype=torch.float32))
         self.label_count = label_count(self.settings)
@@ -96,6 +101,8 @@ class AugmentPipe(DeviceDice):
     def apply_params(self, images: torch.Tensor, params: EdmParams) -> torch.Tensor:
         """The images [N, C, H, W] changed as `params` say: the moves, then the warp, then the colours."""
         check_images(images)
+        if not isinstance(params, EdmParams):
+            raise ConfigError(f"params={type(params).__name__}: give fl.ops.EdmParams(...).")
         moves = params.moves()
         if any(one is not None for one in moves):
             images = move_pixels(images, *moves, impl="auto" if self.impl == "native" else self.impl)

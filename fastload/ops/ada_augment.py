@@ -1,13 +1,12 @@
 """Adaptive discriminator augmentation for given parameters: warp, colour, band filter, noise and cutout.
 
 images: [N, C, H, W] floats, of any strides. Each stage only where `AdaParams` has it, in this order, with
-    nothing
-clamped: `affine_warp`, `color_matrix`, `band_filter`, `add_noise`, `cutout`; each of these files says what
-its stage is. Out: [N, C, H, W] of the images' dtype.
+nothing clamped: `affine_warp`, `color_matrix`, `band_filter`, `add_noise`, `cutout`; each of these files says
+what its stage is. Out: [N, C, H, W] of the images' dtype.
 
 For fixed parameters this is affine, out = L x + b, with b from brightness and noise only. Gradients with
-respect to images are of any order, without anything saved but the parameters: the backward pass is the
-adjoint of L, its own backward pass L without b, and so on. The parameters get none.
+respect to images are of any order (reverse mode: torch.autograd), without anything saved but the parameters:
+the backward pass is the adjoint of L, its own backward pass L without b, and so on. The parameters get none.
 
 Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
 `native` (CPU, float32 and float64) and `triton` (float32 inside, whatever the images are) are one operator of
@@ -95,6 +94,7 @@ def _reference(images: Any, params: AdaParams) -> Any:
     from fastload.ops.cutout import kept
     from fastload.ops.noise import normals_of
 
+    params = params.detached()
     work = torch.float64 if images.dtype == torch.float64 else torch.float32
     values = images.to(work)
     if params.G_inv is not None:

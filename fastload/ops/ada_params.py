@@ -97,6 +97,11 @@ class AdaParams:
             return self._drawn
         return filled_rows(self, images.shape[0], dtype, images.device)
 
+    def detached(self) -> "AdaParams":
+        """The same without gradients: parameters get none."""
+        given = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return type(self)(**{name: one if one is None else one.detach() for name, one in given.items()})
+
     def to(self, *args: Any, **kwargs: Any) -> "AdaParams":
         """Every tensor moved or cast, as `Tensor.to` does; noise_key keeps its integers."""
         return type(self)(**moved(self, ("noise_key",), *args, **kwargs))

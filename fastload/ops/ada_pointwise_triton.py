@@ -14,15 +14,16 @@ import triton
 import triton.language as tl
 
 from fastload.ops import ada_params as columns
-from fastload.ops.noise import TURN
+from fastload.ops.philox_triton import box_muller, philox
 from fastload.rng import Purpose
 
 BLOCK, NUM_WARPS = 512, 4  # pixels of a program; not measured yet
+MOST_SAMPLES = 65535  # CUDA's limit on the second axis of a grid
 
 _COLUMNS, _C = tl.constexpr(columns.COLUMNS), tl.constexpr(columns.C)
 _SIGMA, _CUT_SIZE = tl.constexpr(columns.SIGMA), tl.constexpr(columns.CUT_SIZE)
 _CUT_CENTER = tl.constexpr(columns.CUT_CENTER)
-_NOISE, _TURN = tl.constexpr(int(Purpose.NOISE)), tl.constexpr(TURN)
+_NOISE = tl.constexpr(int(Purpose.NOISE))
 
 NO_NOISE, FROM_KEY, FROM_EPS = 0, 1, 2
 _FROM_KEY, _FROM_EPS = tl.constexpr(FROM_KEY), tl.constexpr(FROM_EPS)
@@ -46,12 +47,20 @@ def launch(
     """
     n, channels, height, width = images.shape
     noise = noise or Noise()
+    if n > MOST_SAMPLES:
+        for part in (slice(start, start + MOST_SAMPLES) for start in range(0, n, MOST_SAMPLES)):
+            launch(
+                images[part], rows[part], out[part], color=color, transposed=transposed, offset=offset,
+                noise=noise.part(part), cutout=cutout, first_channel=first_channel,
+            )  # fmt: skip
+        return out
     grid = (triton.cdiv(height * width, BLOCK), n)
     with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
         _kernel[grid](
             images, *images.stride(), rows, *noise.arguments(images), out, *out.stride(), height, width,
             CHANNELS=channels, LANES=lanes_of(channels), COLOR=color, TRANSPOSED=transposed, OFFSET=offset,
-            NOISE=noise.kind, CUTOUT=cutout, BLOCK=BLOCK, num_warps=NUM_WARPS, noise_block=first_channel // 4,
+            NOISE=noise.kind, CUTOUT=cutout, BLOCK=BLOCK, num_warps=NUM_WARPS, enable_fp_fusion=True,
+            noise_block=first_channel // 4,
         )  # fmt: skip
     return out
 
@@ -74,7 +83,8 @@ class Noise:
         return *key, *eps
 
 
-@triton.jit
+# Where one of these is 1 it would be no variable of the kernel, but a Python number in it.
+@triton.jit(do_not_specialize=["height", "width", "noise_block"])
 def _kernel(
     images_ptr,  # [N, C, H, W] floats, the strides below
     images_n,
@@ -110,7 +120,7 @@ def _kernel(
     sample = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     y, x = pixel // width, pixel % width
-    channel = tl.arange(0, LANES)
+    channel = tl.arange(0, LANES).to(tl.int64)
     there = (y < height)[:, None] & (channel < CHANNELS)[None, :]
     at = images_ptr + sample * images_n + (y * images_y + x * images_x)[:, None] + channel[None, :] * images_c
     value = tl.load(at, mask=there, other=0.0).to(tl.float32)
@@ -136,7 +146,7 @@ def finished(
         sigma = tl.load(row_ptr + _SIGMA)
         value += sigma * _normals(key_ptr, key_word, y * width + x, noise_block, LANES, BLOCK)
     if NOISE == _FROM_EPS:
-        channel = tl.arange(0, LANES)
+        channel = tl.arange(0, LANES).to(tl.int64)
         there = (y < height)[:, None] & (channel < CHANNELS)[None, :]
         at = eps_ptr + (y * eps_y + x * eps_x)[:, None] + channel[None, :] * eps_c
         value += tl.load(row_ptr + _SIGMA) * tl.load(at, mask=there, other=0.0).to(tl.float32)
@@ -221,26 +231,3 @@ def _normals(key_ptr, key_word, pixel, noise_block, LANES: tl.constexpr, BLOCK: 
     else:
         z2, z3 = box_muller(w2, w3)
         return tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), [BLOCK, LANES])
-
-
-@triton.jit
-def box_muller(a, b):
-    """Two standard normals of two words."""
-    u = ((a >> 8) + 1).to(tl.float32) * 5.9604644775390625e-08  # 2^-24
-    angle = (b >> 8).to(tl.float32) * 5.9604644775390625e-08 * _TURN
-    radius = tl.sqrt_rn(-2 * tl.log(u))
-    return radius * tl.cos(angle), radius * tl.sin(angle)
-
-
-@triton.jit
-def philox(c0, c1, c2, c3, key0, key1):
-    """Four words of Philox 4x32-10 for counters and key of uint32, as rng.py has them.
-
-    Not `tl.philox`, which takes an int64 counter for one of the 4x64 generator."""
-    for _ in tl.static_range(10):
-        high0, low0 = tl.umulhi(c0, 0xD2511F53), c0 * 0xD2511F53
-        high1, low1 = tl.umulhi(c2, 0xCD9E8D57), c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
-        key0 += 0x9E3779B9
-        key1 += 0xBB67AE85
-    return c0, c1, c2, c3

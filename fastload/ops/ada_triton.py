@@ -25,9 +25,12 @@ def launch(images: Any, rows: Any, noise_key: Any, eps: Any, stages: int, mode: 
     rows, channels = rows.contiguous(), images.shape[1]
     for first in range(0, channels, LANES):
         some = slice(first, first + LANES)
-        noise = Noise(noise_key, None if eps is None else eps[:, some]) if mode == AFFINE else Noise()
-        run = _adjoint if mode == ADJOINT else _forward
-        run(images[:, some], rows, noise, AdaStage(stages), mode == AFFINE, out[:, some], first)
+        if mode == ADJOINT:
+            _adjoint(images[:, some], rows, AdaStage(stages), out[:, some])
+            continue
+        affine = mode == AFFINE
+        noise = Noise(noise_key, None if eps is None else eps[:, some]) if affine else Noise()
+        _forward(images[:, some], rows, noise, AdaStage(stages), affine, out[:, some], first)
     return out
 
 
@@ -53,9 +56,7 @@ def _forward(
         pointwise.launch(images, rows, out, **(early | late))
 
 
-def _adjoint(
-    gradients: Any, rows: Any, noise: Noise, stages: AdaStage, affine: bool, out: Any, first: int
-) -> None:
+def _adjoint(gradients: Any, rows: Any, stages: AdaStage, out: Any) -> None:
     color, cutout, warped = (one in stages for one in (AdaStage.COLOR, AdaStage.CUTOUT, AdaStage.WARP))
     if AdaStage.FILTER in stages:
         if cutout:

@@ -180,7 +180,7 @@ def fold_columns_kernel(
     _copied, move_x, move_y = moved_by(params_ptr, height, width)
     if kind == COPIED:
         value = tl.zeros([BLOCK, LANES], tl.float32)
-        gradient_ptr = gradients_ptr + sample * gradients_n + channel * gradients_c
+        gradient_ptr = gradients_ptr + sample * gradients_n + channel.to(INDEX) * gradients_c
         for copy_y in tl.static_range(3):
             from_y, is_y = reflection(y, copy_y, height)
             for copy_x in tl.static_range(3):
@@ -201,7 +201,12 @@ def fold_columns_kernel(
         )  # fmt: skip
     if COLOR:
         value = recoloured(value, params_ptr, CHANNELS, LANES, True, False, BLOCK)
-    at = out_ptr + sample * out_n + (y.to(INDEX) * out_y + x.to(INDEX) * out_x)[:, None] + channel * out_c
+    at = (
+        out_ptr
+        + sample * out_n
+        + (y.to(INDEX) * out_y + x.to(INDEX) * out_x)[:, None]
+        + channel.to(INDEX) * out_c
+    )
     tl.store(at, value.to(out_ptr.dtype.element_ty), mask=there)
 
 

@@ -51,7 +51,9 @@ class Tables:
         """The tables of rows [up to n, 40]; those of samples of other kinds stay as they were."""
         grid = (triton.cdiv(self.lines, TABLE_BLOCK), rows.shape[0], 2)
         sym6 = sym6_on(rows.device)
-        _table_kernel[grid](rows, sym6, *self.arguments(), *self.sides, BLOCK=TABLE_BLOCK, num_warps=4)
+        _table_kernel[grid](
+            rows, sym6, *self.arguments(), *self.sides, BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True
+        )
 
     def arguments(self) -> tuple:
         """As kernels take them."""
@@ -157,7 +159,9 @@ def contract_kernel(
     line = sample * 2 * lines + q
     base = tl.load(bases_ptr + line, mask=there, other=0)
     channel = tl.arange(0, LANES)[None, :]
-    image_ptr = images_ptr + sample * images_n + (y.to(INDEX) * images_y)[:, None] + channel * images_c
+    image_ptr = (
+        images_ptr + sample * images_n + (y.to(INDEX) * images_y)[:, None] + channel.to(INDEX) * images_c
+    )
     value = tl.zeros([BLOCK, LANES], tl.float32)
     for tap in range(tl.where(runs, _taps_of(slope), 0)):
         weight = tl.load(table_ptr + line * _TAPS + tap, mask=there, other=0.0)
@@ -245,7 +249,7 @@ def expand_kernel(
     there = (y < tl.where(runs, height, 0)) & (other < others)
     line = (sample * 2 + 1) * lines
     channel = tl.arange(0, LANES)[None, :]
-    gradient_ptr = gradients_ptr + sample * gradients_n + channel * gradients_c
+    gradient_ptr = gradients_ptr + sample * gradients_n + channel.to(INDEX) * gradients_c
     value = tl.zeros([BLOCK, LANES], tl.float32)
     for number in tl.static_range(3):
         pixel, is_one = reflection(y, number, height)

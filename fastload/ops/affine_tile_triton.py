@@ -23,7 +23,7 @@ PRECISION = "tf32x3"  # of the products, on tensor cores; "ieee" spills more
 _COLUMNS, _RESULTS = tl.constexpr(columns.COLUMNS), tl.constexpr(RESULTS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["noise_block"])
 def tile_kernel(
     plane_ptr,  # [N, 6 H - 4, 6 W - 4, LANES] float32, doubled
     sym6_ptr,  # [12] float32
@@ -82,7 +82,7 @@ def tile_kernel(
             CHANNELS, LANES, COLOR, False, OFFSET, NOISE, CUTOUT, SIDE * SIDE // 4,
         )  # fmt: skip
         inside = (in_y < _RESULTS) & (in_x < _RESULTS) & (y < height) & (x < width)
-        at = (y.to(INDEX) * out_y + x.to(INDEX) * out_x)[:, None] + channel * out_c
+        at = (y.to(INDEX) * out_y + x.to(INDEX) * out_x)[:, None] + channel.to(INDEX) * out_c
         mask = inside[:, None] & (channel < CHANNELS)
         tl.store(out_ptr + sample * out_n + at, value.to(out_ptr.dtype.element_ty), mask=mask)
 

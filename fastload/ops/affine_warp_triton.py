@@ -83,6 +83,7 @@ def launch(
         "LANES": lanes,
         "INDEX": tl.int64 if wide else tl.int32,
         "num_warps": NUM_WARPS,
+        "enable_fp_fusion": True,
     }
     noise = noise or Noise()
     tables = Tables(group, height, width, images.device)
@@ -236,7 +237,7 @@ def _halved(w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11):
     return value + (w6 * _S6 + w7 * _S7 + w8 * _S8 + w9 * _S9 + w10 * _S10 + w11 * _S11)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["noise_block"])
 def down_kernel(
     plane_ptr,  # [N, H, 2 W + 10, LANES] float32: rows halved, columns not; of axes what contract_kernel made
     images_ptr,  # [N, C, H, W] floats, the strides below: what is copied where nothing is warped
@@ -291,7 +292,7 @@ def down_kernel(
     if kind == COPIED:
         from_x, _reached_x = folded(x + move_x, width)
         from_y, _reached_y = folded(y + move_y, height)
-        image_ptr = images_ptr + sample * images_n + channel * images_c
+        image_ptr = images_ptr + sample * images_n + channel.to(INDEX) * images_c
         from_ptr = image_ptr + (from_y.to(INDEX) * images_y + from_x.to(INDEX) * images_x)[:, None]
         value = tl.load(from_ptr, mask=there, other=0.0).to(tl.float32)
     elif kind == GENERAL:
@@ -309,5 +310,10 @@ def down_kernel(
         value, params_ptr, key_ptr + sample * key_n, key_word, eps_ptr + sample * eps_n, eps_c, eps_y, eps_x,
         y, x, height, width, noise_block, CHANNELS, LANES, COLOR, False, OFFSET, NOISE, CUTOUT, BLOCK,
     )  # fmt: skip
-    at = out_ptr + sample * out_n + (y.to(INDEX) * out_y + x.to(INDEX) * out_x)[:, None] + channel * out_c
+    at = (
+        out_ptr
+        + sample * out_n
+        + (y.to(INDEX) * out_y + x.to(INDEX) * out_x)[:, None]
+        + channel.to(INDEX) * out_c
+    )
     tl.store(at, value.to(out_ptr.dtype.element_ty), mask=there)

@@ -39,6 +39,7 @@ def launch(images: Any, rows: Any, out: Any, *, adjoint: bool) -> Any:
                 _kernel[(triton.cdiv(height * width, BLOCK), planes)](
                     source, *source.stride(), rows[part], bands, target, *target.stride(), height, width,
                     channels, ALONG_Y=along_y, ADJOINT=adjoint, BLOCK=BLOCK, num_warps=NUM_WARPS,
+                    enable_fp_fusion=True,
                 )  # fmt: skip
     return out
 

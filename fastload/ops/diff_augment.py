@@ -89,14 +89,14 @@ class DiffAugmentParams:
         for name, neutral in zip(FIELDS_OF["color"], (0.0, 1.0, 1.0), strict=True):
             given = getattr(self, name)
             if given is None:
-                given = torch.full((n,), neutral, device=images.device)
+                given = torch.full((n,), neutral, dtype=torch.float32, device=images.device)
             columns.append(given.detach().to(torch.float32)[:, None])
         for name in INTEGERS:
             given = getattr(self, name)
             if given is None:
                 given = torch.zeros(n, 2, dtype=torch.int32, device=images.device)
             columns.append(given.to(torch.int32).contiguous().view(torch.float32))
-        columns.append(torch.zeros(n, 1, device=images.device))
+        columns.append(torch.zeros(n, 1, dtype=torch.float32, device=images.device))
         return torch.cat(columns, 1)
 
     def to(self, *args: Any, **kwargs: Any) -> "DiffAugmentParams":

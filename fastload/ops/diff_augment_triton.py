@@ -75,6 +75,7 @@ def _launch(images: Any, rows: Any, stages: tuple, cutout_ratio: float, mode: in
         "TILE_WIDTH": tile_width,
         "TILES_X": tiles_x,
         "num_warps": NUM_WARPS,
+        "enable_fp_fusion": True,
     }
     with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
         if color:

@@ -167,6 +167,7 @@ def _sigma(settings: Settings, p: np.float32, dice: Dice) -> np.ndarray:
 
 def quarter(turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and sine of so many quarter turns, exactly."""
+    turns = turns - 4 * np.floor(turns / 4)  # a percentile of 1 makes it 4
     odd = turns - 2 * np.floor(turns / 2)
     sign = 1 - 2 * (turns >= 2).astype(np.float32)
     return (1 - odd) * sign, odd * sign

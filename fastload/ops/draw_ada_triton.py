@@ -15,9 +15,9 @@ import triton.language as tl
 
 from fastload.ops import ada_params as columns
 from fastload.ops.ada_dice import Percentile
-from fastload.ops.ada_pointwise_triton import box_muller, philox
 from fastload.ops.draw_ada import SETTINGS
 from fastload.ops.draw_edm import EDM_SETTINGS
+from fastload.ops.philox_triton import box_muller, halves, philox, uniform
 from fastload.ops.wavelets import BAND_ENERGY
 from fastload.rng import Purpose
 
@@ -86,12 +86,11 @@ def launch_edm(
 
 
 def _common(p, calls, ticket, seed, first_row, n, height, width) -> dict[str, Any]:
-    low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
+    seed_low, seed_high = halves(seed)
     return {
         "p_ptr": p, "calls_ptr": calls, "ticket_ptr": ticket, "n": n, "first_row": first_row,
         "height": height, "width": width, "BLOCK": BLOCK, "num_warps": NUM_WARPS, "enable_fp_fusion": False,
-        # As int32 of the same bits: from 2^31 on Triton would take int64, and compile anew.
-        "seed_low": low - (low >> 31 << 32), "seed_high": high - (high >> 31 << 32),
+        "seed_low": seed_low, "seed_high": seed_high,
     }  # fmt: skip
 
 
@@ -104,15 +103,10 @@ def _words(counter, purpose: tl.constexpr, block: tl.constexpr):
 
 
 @triton.jit
-def _uniform(word):
-    return (word >> 8).to(tl.float32) * 5.9604644775390625e-08  # 2^-24
-
-
-@triton.jit
 def _uniforms(counter, chance, q, purpose: tl.constexpr, block: tl.constexpr, REPLACED: tl.constexpr):
     """Where the gate is open, and two uniforms."""
     w0, w1, w2, _ = _words(counter, purpose, block)
-    on, first, second = _uniform(w0) < chance, _uniform(w1), _uniform(w2)
+    on, first, second = uniform(w0) < chance, uniform(w1), uniform(w2)
     if REPLACED:
         on, first, second = w0 == w0, tl.zeros_like(first) + q, tl.zeros_like(first) + q
     return on, first, second
@@ -122,7 +116,7 @@ def _uniforms(counter, chance, q, purpose: tl.constexpr, block: tl.constexpr, RE
 def _normals(counter, chance, normal, purpose: tl.constexpr, block: tl.constexpr, REPLACED: tl.constexpr):
     """Where the gate is open, and two normals."""
     w0, w1, w2, _ = _words(counter, purpose, block)
-    on = _uniform(w0) < chance
+    on = uniform(w0) < chance
     first, second = box_muller(w1, w2)
     if REPLACED:
         on, first, second = w0 == w0, tl.zeros_like(first) + normal, tl.zeros_like(first) + normal
@@ -238,6 +232,7 @@ def _ada_kernel(
         a, c = a * sign, c * sign
     if rotate90 > 0:
         turns = _floored(counter, rotate90 * p, q, 4, _ROTATE90, REPLACED)
+        turns = turns - 4 * tl.floor(turns / 4)  # a percentile of 1 makes it 4
         odd, sign = turns - 2 * tl.floor(turns / 2), tl.where(turns >= 2, -1.0, 1.0)
         a, b, c, d = _turned(a, b, c, d, (1 - odd) * sign, odd * sign)
     if xint > 0:

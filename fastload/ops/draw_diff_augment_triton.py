@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from fastload.ops.diff_augment import BRIGHTNESS, COLUMNS, CONTRAST, CUT, SATURATION, SHIFT
-from fastload.ops.draw_params_triton import _key, _philox, _uniform
+from fastload.ops.philox_triton import halves, uniform, words_at
 from fastload.rng import Purpose
 
 # Samples of a program; one warp, so that what a program has read it has read before its number is taken.
@@ -35,7 +35,7 @@ def launch(calls: Any, ticket: Any, n: int, ranges: Any, seed: int, first_row: i
     rows = torch.empty(n, COLUMNS, dtype=torch.float32, device=calls.device)
     with torch.cuda.device(calls.device if calls.is_cuda else -1):  # -1 leaves the current device alone
         _kernel[(max(triton.cdiv(n, BLOCK), 1),)](
-            calls, ticket, rows, rows.view(torch.int32), n, first_row, *ranges, *_key(seed),
+            calls, ticket, rows, rows.view(torch.int32), n, first_row, *ranges, *halves(seed),
             BLOCK=BLOCK, num_warps=NUM_WARPS, enable_fp_fusion=False,
         )  # fmt: skip
     return rows
@@ -62,14 +62,14 @@ def _kernel(
     there = sample < n
     position = (calls << 32) + (sample + first_row)
     at, integers_at = rows_ptr + sample * _COLUMNS, integers_ptr + sample * _COLUMNS
-    w0, w1, w2, _ = _philox(position, _PURPOSE_COLOR, 0, seed_low, seed_high)
-    tl.store(at + _BRIGHTNESS, _uniform(w0) - 0.5, mask=there)
-    tl.store(at + _SATURATION, _uniform(w1) * 2.0, mask=there)
-    tl.store(at + _CONTRAST, _uniform(w2) + 0.5, mask=there)
-    w0, w1, _, _ = _philox(position, _PURPOSE_TRANSLATION, 0, seed_low, seed_high)
+    w0, w1, w2, _ = words_at(position, _PURPOSE_COLOR, 0, seed_low, seed_high)
+    tl.store(at + _BRIGHTNESS, uniform(w0) - 0.5, mask=there)
+    tl.store(at + _SATURATION, uniform(w1) * 2.0, mask=there)
+    tl.store(at + _CONTRAST, uniform(w2) + 0.5, mask=there)
+    w0, w1, _, _ = words_at(position, _PURPOSE_TRANSLATION, 0, seed_low, seed_high)
     tl.store(integers_at + _SHIFT, _below(w0, shift_rows) - shift_rows // 2, mask=there)
     tl.store(integers_at + _SHIFT + 1, _below(w1, shift_columns) - shift_columns // 2, mask=there)
-    w0, w1, _, _ = _philox(position, _PURPOSE_CUTOUT, 0, seed_low, seed_high)
+    w0, w1, _, _ = words_at(position, _PURPOSE_CUTOUT, 0, seed_low, seed_high)
     tl.store(integers_at + _CUT, _below(w0, cut_rows), mask=there)
     tl.store(integers_at + _CUT + 1, _below(w1, cut_columns), mask=there)
     tl.store(at + _CUT + 2, tl.zeros([BLOCK], tl.float32), mask=there)

@@ -26,6 +26,7 @@ from fastload.ops.draw_params import (
     TERM_ENTRIES,
     DrawPlan,
 )
+from fastload.ops.philox_triton import halves, uniform, words_at
 from fastload.rng import Purpose
 
 # Samples of a program. A batch is a few hundred, so this spreads it over several multiprocessors.
@@ -58,17 +59,11 @@ def launch(plan: DrawPlan, positions: Any, seed: int) -> Any:
         positions.device if positions.is_cuda else -1
     ):  # -1 leaves the current device alone
         _kernel[(triton.cdiv(n, BLOCK),)](
-            positions, positions.stride(0), table, constants, rows, n, table.shape[0], *_key(seed),
+            positions, positions.stride(0), table, constants, rows, n, table.shape[0], *halves(seed),
             HAS_JITTER=plan.jitter is not None, HAS_HSV=plan.hsv is not None,
             HAS_CUTOUT=plan.cutout is not None, BLOCK=BLOCK, num_warps=NUM_WARPS, enable_fp_fusion=False,
         )  # fmt: skip
     return rows
-
-
-def _key(seed: int) -> tuple[int, int]:
-    """The seed's words as int32 of the same bits: from 2^31 on Triton would take int64, and compile anew."""
-    low, high = seed & 0xFFFFFFFF, seed >> 32
-    return low - (low >> 31 << 32), high - (high >> 31 << 32)
 
 
 @triton.jit(do_not_specialize=_FREE)
@@ -93,30 +88,30 @@ def _kernel(
     at = rows_ptr + sample * _COLUMNS
     _linear(position, table_ptr, draws, seed_low, seed_high, at, there, BLOCK)
     if HAS_JITTER:
-        w0, w1, w2, w3 = _philox(position, _PURPOSE_JITTER, 0, seed_low, seed_high)
+        w0, w1, w2, w3 = words_at(position, _PURPOSE_JITTER, 0, seed_low, seed_high)
         ranges_ptr = constants_ptr + _JITTER_RANGES
         tl.store(at + _JITTER, _scaled(w0, ranges_ptr), mask=there)
         tl.store(at + _JITTER + 1, _scaled(w1, ranges_ptr + 2), mask=there)
         tl.store(at + _JITTER + 2, _scaled(w2, ranges_ptr + 4), mask=there)
         tl.store(at + _JITTER + 3, _scaled(w3, ranges_ptr + 6), mask=there)
-        w0, w1, w2, w3 = _philox(position, _PURPOSE_JITTER, 1, seed_low, seed_high)
+        w0, w1, w2, w3 = words_at(position, _PURPOSE_JITTER, 1, seed_low, seed_high)
         order_ptr = constants_ptr + _ORDER_TABLE + (((w0 >> 8) * _ORDERS) >> 24).to(tl.int32) * 4
         for place in tl.static_range(4):
             tl.store(at + _ORDER + place, tl.load(order_ptr + place), mask=there)
     else:
         _store_zeros(at, there, _JITTER, _HSV, BLOCK)
     if HAS_HSV:
-        w0, w1, w2, w3 = _philox(position, _PURPOSE_HSV, 0, seed_low, seed_high)
+        w0, w1, w2, w3 = words_at(position, _PURPOSE_HSV, 0, seed_low, seed_high)
         tl.store(at + _HSV, _scaled(w0, constants_ptr + _HSV_RANGES), mask=there)
         tl.store(at + _HSV + 1, _scaled(w1, constants_ptr + _HSV_RANGES + 2), mask=there)
     else:
         _store_zeros(at, there, _HSV, _CUT_SIZE, BLOCK)
     if HAS_CUTOUT:
-        w0, w1, w2, w3 = _philox(position, _PURPOSE_CUTOUT, 0, seed_low, seed_high)
+        w0, w1, w2, w3 = words_at(position, _PURPOSE_CUTOUT, 0, seed_low, seed_high)
         cut = (w0 >> 8).to(tl.float32) < tl.load(constants_ptr + _CUTOUT_GATE)
         tl.store(at + _CUT_SIZE, tl.where(cut, tl.load(constants_ptr + _CUTOUT_SIZE), 0.0), mask=there)
-        tl.store(at + _CUT_CENTER, _uniform(w1), mask=there)
-        tl.store(at + _CUT_CENTER + 1, _uniform(w2), mask=there)
+        tl.store(at + _CUT_CENTER, uniform(w1), mask=there)
+        tl.store(at + _CUT_CENTER + 1, uniform(w2), mask=there)
     else:
         _store_zeros(at, there, _CUT_SIZE, _USED, BLOCK)
     _store_zeros(at, there, _USED, _COLUMNS, BLOCK)
@@ -133,7 +128,7 @@ def _linear(position, table_ptr, draws, seed_low, seed_high, at, there, BLOCK: t
     for draw in range(draws):
         row_ptr = table_ptr + draw * _LINEAR_COLUMNS
         purpose = tl.load(row_ptr + 1).to(tl.uint32)
-        w0, w1, w2, _ = _philox(position, purpose, 0, seed_low, seed_high)
+        w0, w1, w2, _ = words_at(position, purpose, 0, seed_low, seed_high)
         drawn = (w0 >> 8).to(tl.float32) < tl.load(row_ptr + 2)
         v0, v1 = _scaled(w1, row_ptr + 3), _scaled(w2, row_ptr + 5)
         terms_ptr = row_ptr + _LINEAR_HEADER
@@ -207,28 +202,6 @@ def _store_zeros(at, there, START: tl.constexpr, STOP: tl.constexpr, BLOCK: tl.c
 
 
 @triton.jit
-def _philox(position, purpose, block, seed_low, seed_high):
-    """Four words of Philox 4x32-10 for each position, as rng.py has them.
-
-    Not `tl.philox`, which takes an int64 counter for one of the 4x64 generator."""
-    c0, c1 = position.to(tl.uint32), (position >> 32).to(tl.uint32)
-    c2, c3 = tl.zeros_like(c0) + purpose, tl.zeros_like(c0) + block
-    key0, key1 = seed_low.to(tl.uint32), seed_high.to(tl.uint32)
-    for _ in tl.static_range(10):
-        high0, low0 = tl.umulhi(c0, 0xD2511F53), c0 * 0xD2511F53
-        high1, low1 = tl.umulhi(c2, 0xCD9E8D57), c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
-        key0 += 0x9E3779B9
-        key1 += 0xBB67AE85
-    return c0, c1, c2, c3
-
-
-@triton.jit
-def _uniform(word):
-    return (word >> 8).to(tl.float32) * 5.9604644775390625e-08  # 2^-24
-
-
-@triton.jit
 def _scaled(word, range_ptr):
     """low + u span; range_ptr: of low and span."""
-    return tl.load(range_ptr) + _uniform(word) * tl.load(range_ptr + 1)
+    return tl.load(range_ptr) + uniform(word) * tl.load(range_ptr + 1)

@@ -51,7 +51,7 @@ def _launch(images: Any, rows: Any, mode: int, out: Any) -> None:
             images, *images.stride(), rows, rows.stride(0), rows.stride(1), height, width, channels,
             out, *out.stride()[:3], IS_ADJOINT=mode == ADJOINT,
             INDEX=tl.int64 if reach >= 2**31 else tl.int32,
-            BLOCK=BLOCK, TILE_WIDTH=TILE_WIDTH, TILES_X=tiles_x, num_warps=NUM_WARPS,
+            BLOCK=BLOCK, TILE_WIDTH=TILE_WIDTH, TILES_X=tiles_x, num_warps=NUM_WARPS, enable_fp_fusion=True,
         )  # fmt: skip
 
 

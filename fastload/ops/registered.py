@@ -13,10 +13,13 @@ from fastload.ops.ada_augment import ADJOINT, LINEAR
 from fastload.ops.ada_params import COLUMNS
 
 
-def _differentiable(operator: Callable, mode_at: int) -> Callable:
-    """Registers the gradient of an operator whose argument number `mode_at` is its mode."""
+def _differentiable(operator: Callable, mode_at: int, of_offset: tuple[int, ...] = ()) -> Callable:
+    """Registers the gradient of an operator whose argument number `mode_at` is its mode.
+
+    of_offset: numbers of the arguments that only AFFINE reads, which are not kept for the gradient."""
 
     def keep(ctx, inputs, output):
+        inputs = [None if number in of_offset else one for number, one in enumerate(inputs)]
         ctx.rest = tuple(one for one in inputs[1:] if not isinstance(one, torch.Tensor))
         ctx.is_tensor = [isinstance(one, torch.Tensor) for one in inputs[1:]]
         ctx.save_for_backward(*(one for one in inputs[1:] if isinstance(one, torch.Tensor)))
@@ -54,7 +57,7 @@ def ada(
     return ada_native.launch(images, rows, noise_key, eps, stages, mode)
 
 
-_differentiable(ada, mode_at=5)
+_differentiable(ada, mode_at=5, of_offset=(2, 3))
 
 
 @torch.library.custom_op("fastload::draw_ada", mutates_args=("calls", "ticket"))

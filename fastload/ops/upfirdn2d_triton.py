@@ -74,7 +74,7 @@ def _launch(
             UP_Y=up[0], UP_X=up[1], DOWN_Y=down[0], DOWN_X=down[1],
             TAPS_Y=taps.shape[0], TAPS_X=taps.shape[1], FLIP=flip,
             INDEX=tl.int64 if max(reach, out_height * out_width) >= 2**31 else tl.int32,
-            PLANES=planes, TILE_Y=tile_y, TILE_X=tile_x, num_warps=NUM_WARPS,
+            PLANES=planes, TILE_Y=tile_y, TILE_X=tile_x, num_warps=NUM_WARPS, enable_fp_fusion=True,
         )  # fmt: skip
     return out
 

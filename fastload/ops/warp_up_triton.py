@@ -57,7 +57,7 @@ def up_kernel(
     image_ptr = images_ptr + sample * images_n
     plane_ptr += sample * size * LANES
     channel = tl.arange(0, LANES)[None, :]
-    channel_there, channel_at = channel < CHANNELS, channel * images_c
+    channel_there, channel_at = channel < CHANNELS, channel.to(INDEX) * images_c
     tiles_x = tl.cdiv(tl.maximum(x_stop - x_start, 0), BLOCK)
     tiles = tiles_x * tl.cdiv(tl.maximum(y_stop - y_start, 0), ROWS)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):

@@ -15,8 +15,8 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_interpreter():
-    """Triton's interpreter patches its language anew in every call of a function within a kernel, which takes longer
-    than most of these functions do: here once for each kernel."""
+    """Triton's interpreter patches its language anew in every call of a function within a kernel, which takes
+    longer than most of these functions do: here once for each kernel."""
     try:
         from triton.runtime import interpreter
     except ImportError:
@@ -25,7 +25,9 @@ def quick_interpreter():
     patch, language, patched = interpreter._patch_lang, interpreter.tl, set()
 
     def patch_once(function):
-        modules = {id(one) for one in function.__globals__.values() if one is language or one is language.core}
+        modules = {
+            id(one) for one in function.__globals__.values() if one is language or one is language.core
+        }
         if patched and modules <= patched:
             return interpreter._LangPatchScope()
         scope, is_outermost = patch(function), not patched

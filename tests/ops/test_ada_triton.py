@@ -57,9 +57,7 @@ def assert_is_the_reference(batch, given, device, tolerance=2e-5):
     torch.testing.assert_close(gradient, exact_gradient, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    "channels, size", [(3, (9, 8)), (1, (2, 3)), (2, (7, 5)), (5, (4, 6)), (3, (1 + 8, 16))]
-)
+@pytest.mark.parametrize("channels, size", [(3, (7, 6)), (1, (2, 3)), (5, (4, 5))])
 def test_warps_and_their_adjoints_are_the_references(channels, size, device):
     given = AdaParams(G_inv=warps(2, *size, seed=channels).float())
     assert_is_the_reference(images(2, channels, *size), given, device)
@@ -75,7 +73,7 @@ AXES = {
 }
 
 
-@pytest.mark.parametrize("size", [(9, 8), (5, 11), (11, 5), (12, 5)])
+@pytest.mark.parametrize("size", [(6, 5), (9, 4)])
 def test_axes_that_are_not_mixed_go_one_after_the_other(size, device):
     G_inv = torch.eye(3).repeat(len(AXES), 1, 1)
     G_inv[:, :2, :2] = torch.tensor(list(AXES.values()))
@@ -89,8 +87,8 @@ def test_tiles_are_another_form_of_the_same_warp(device, monkeypatch):
     from fastload.ops import affine_warp_triton
 
     monkeypatch.setattr(affine_warp_triton, "FORM", "tiles")
-    given = params(2, 3, 30, 29, ("warp", "color", "noise", "cutout"))
-    batch = images(2, 3, 30, 29, torch.float32)
+    given = params(1, 3, 5, 29, ("warp", "color", "noise", "cutout"))
+    batch = images(1, 3, 5, 29, torch.float32)
     result = ada_augment(batch.to(device), given.to(device), "triton").cpu().double()
     expected = ada_augment(batch.double(), given, "reference")
     torch.testing.assert_close(result, expected, rtol=0, atol=3e-5)
@@ -108,9 +106,9 @@ def test_memory_that_nobody_wrote_reaches_no_result(form, device, monkeypatch):
         return tensor.fill_(float("nan") if tensor.is_floating_point() else 2**30)
 
     monkeypatch.setattr(affine_warp_triton, "FORM", form)
-    G_inv = torch.cat([warps(2, 7, 6).float(), torch.eye(3)[None]])
+    G_inv = torch.cat([warps(2, 5, 4).float(), torch.eye(3)[None]])
     G_inv[1, :2, :2] = torch.tensor([[0, 1.2], [-0.7, 0]])
-    given, batch = AdaParams(G_inv=G_inv), images(3, 3, 7, 6)
+    given, batch = AdaParams(G_inv=G_inv), images(3, 3, 5, 4)
     monkeypatch.setattr(torch, "empty", spoiled)
     found = both(batch, given, device)
     monkeypatch.undo()
@@ -136,15 +134,21 @@ def test_whole_pixels_are_copied_exactly_as_long_as_reflection_reaches(move, dev
 
 
 def test_copied_and_warped_images_share_a_batch(device):
-    G_inv = warps(3, 8, 7).float()
+    G_inv = warps(2, 6, 5).float()
     G_inv[1] = torch.eye(3)
-    given = params(3, 3, 8, 7, ("warp", "color", "cutout"))
+    given = params(2, 3, 6, 5, ("warp", "color", "cutout"))
     given = AdaParams(G_inv=G_inv, C=given.C, cut_size=given.cut_size, cut_center=given.cut_center)
-    assert_is_the_reference(images(3, 3, 8, 7), given, device)
+    assert_is_the_reference(images(2, 3, 6, 5), given, device)
 
 
 @pytest.mark.parametrize(
-    "A", [((0, 0), (0, 0)), ((1e-3, 0), (0, 1e-3)), ((1, 1), (1, 1)), ((6, 0), (0, 0.2)), ((0, 1), (-1, 0))]
+    "A",
+    [
+        ((6, 0), (0, 0.2)),
+        pytest.param(((0, 0), (0, 0)), marks=pytest.mark.slow),
+        pytest.param(((1e-3, 0), (0, 1e-3)), marks=pytest.mark.slow),
+        pytest.param(((1, 1), (1, 1)), marks=pytest.mark.slow),
+    ],
 )
 def test_matrices_that_no_dice_draw_are_the_references(A, device):
     G_inv = torch.eye(3)[None].clone()
@@ -174,6 +178,7 @@ def test_stages_without_a_warp_follow_each_other_as_in_the_reference(stages, dev
     assert_is_the_reference(images(2, 3, *size), params(2, 3, *size, stages), device)
 
 
+@pytest.mark.slow
 def test_all_stages_together_are_the_reference(device, monkeypatch):
     from fastload.ops import affine_warp_triton
 

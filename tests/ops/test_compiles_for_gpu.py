@@ -66,38 +66,9 @@ def _upfirdn2d(up, down, taps, planes=1, tile=(4, 128), flip=False, index="int32
     return constexprs
 
 
-def _warp(**others):
-    """Of a kernel of a warp: three channels; `others`: values, or names of affine_warp_triton's constants."""
-
-    def constexprs(module):
-        from fastload.ops import affine_warp_triton
-
-        shared = {
-            "CHANNELS": 3,
-            "LANES": 4,
-            "INDEX": module.tl.int32,
-            "num_warps": affine_warp_triton.NUM_WARPS,
-        }
-        named = {
-            name: getattr(affine_warp_triton, value) if isinstance(value, str) else value
-            for name, value in others.items()
-        }
-        return shared | named
-
-    return constexprs
-
-
-def _tile(module):
-    finish = {"COLOR": True, "OFFSET": True, "NOISE": 1, "CUTOUT": True}
-    sizes = {"SIDE": module.SIDE, "PRECISION": module.PRECISION, "num_warps": module.NUM_WARPS}
-    return _warp()(module) | finish | sizes
-
-
 LEVELS = "*u8 3 x i32:16 1 *fp32 *fp32 3 x i32 "
 TO_HALF = "*bf16 3 x i32:16 1 6 x fp32"
 ROWS, REST = "3 x i32:16 1 *fp32 ", "10 x i32 fp32"
-IMAGES, SIZE, TABLES = "*fp32 3 x i32:16 1 ", "2 x i32:16", "*fp32 *fp32 *i32 i32 "
-FINISHED = "*i32 i32 1 " + IMAGES + IMAGES + SIZE + " i32"
 KERNELS = [
     Kernel("fused_augment_triton", "_kernel", "all stages", LEVELS + TO_HALF, _fused()),
     Kernel("fused_augment_triton", "_kernel", "nothing", LEVELS + TO_HALF, _fused(
@@ -114,37 +85,6 @@ KERNELS = [
            _upfirdn2d((2, 2), (1, 1), (3, 3), planes=512, tile=(1, 1))),
     Kernel("upfirdn2d_triton", "_kernel", "many planes, else 1", "*fp32 4 x 1 *fp32 *fp32 i32 9 x 1 fp32",
            _upfirdn2d((1, 1), (2, 2), (1, 1), tile=(4, 128))),
-    Kernel("warp_up_triton", "up_kernel", "images", IMAGES + "*fp32 *fp32 " + SIZE,
-           _warp(ADJOINT=False, CUTOUT=False, BLOCK="UP_BLOCK", ROWS="UP_ROWS")),
-    Kernel("warp_up_triton", "up_kernel", "gradients", IMAGES + "*fp32 *fp32 " + SIZE,
-           _warp(ADJOINT=True, CUTOUT=True, BLOCK="UP_BLOCK", ROWS="UP_ROWS")),
-    Kernel("affine_warp_triton", "sample_kernel", "", "*fp32 *fp32 *fp32 " + SIZE,
-           _warp(BLOCK="SAMPLE_BLOCK", ROWS="SAMPLE_ROWS")),
-    Kernel("affine_warp_triton", "down_kernel", "all stages", "*fp32 " + IMAGES + TABLES + FINISHED,
-           _warp(COLOR=True, OFFSET=True, NOISE=1, CUTOUT=True, TILED=False, BLOCK="PIXEL_BLOCK")),
-    Kernel("affine_tile_triton", "tile_kernel", "all stages", "*fp32 *fp32 *fp32 " + FINISHED, _tile),
-    Kernel("affine_axes_triton", "_table_kernel", "", "*fp32 *fp32 *fp32 *i32 i32 " + SIZE,
-           lambda module: {"BLOCK": module.TABLE_BLOCK, "num_warps": 4}),
-    Kernel("affine_axes_triton", "contract_kernel", "", IMAGES + TABLES + "*fp32 i32:16 " + SIZE,
-           _warp(BLOCK="PIXEL_BLOCK")),
-    Kernel("affine_axes_triton", "expand_kernel", "", IMAGES + TABLES + "*fp32 i32:16 " + SIZE,
-           _warp(CUTOUT=True, BLOCK="PIXEL_BLOCK")),
-    Kernel("affine_adjoint_triton", "spread_kernel", "", "*fp32 *fp32 *fp32 " + SIZE,
-           _warp(BLOCK="SPREAD_BLOCK")),
-    Kernel("affine_adjoint_triton", "fold_rows_kernel", "", "*fp32 *fp32 *fp32 " + SIZE,
-           _warp(BLOCK="PIXEL_BLOCK")),
-    Kernel("affine_adjoint_triton", "fold_columns_kernel", "", "*fp32 " + IMAGES + TABLES + IMAGES + SIZE,
-           _warp(COLOR=True, CUTOUT=True, BLOCK="PIXEL_BLOCK")),
-    Kernel("ada_pointwise_triton", "_kernel", "all stages", IMAGES + "*fp32 " + FINISHED,
-           lambda module: {"CHANNELS": 3, "LANES": 4, "COLOR": True, "TRANSPOSED": False, "OFFSET": True,
-                           "NOISE": 1, "CUTOUT": True, "BLOCK": module.BLOCK, "num_warps": module.NUM_WARPS}),
-    Kernel("band_filter_triton", "_kernel", "adjoint", IMAGES + "*fp32 *fp32 " + IMAGES + SIZE + " i32",
-           lambda module: {"ALONG_Y": False, "ADJOINT": True, "BLOCK": module.BLOCK,
-                           "num_warps": module.NUM_WARPS}),
-    Kernel("draw_ada_triton", "_ada_kernel", "", "34 x fp32 *fp32 *i64 *i32 *fp32 7 x i32",
-           lambda module: {"REPLACED": False, "BLOCK": module.BLOCK, "num_warps": module.NUM_WARPS}),
-    Kernel("draw_ada_triton", "_edm_kernel", "", "23 x fp32 *fp32 *i64 *i32 *fp32 *fp32 7 x i32",
-           lambda module: {"BLOCK": module.BLOCK, "num_warps": module.NUM_WARPS}),
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ triton = pytest.importorskip("triton", reason="Triton is not installed: its kern
 import triton.language as tl  # noqa: E402
 
 from fastload.ops import draw_params_triton  # noqa: E402
-from fastload.ops.draw_params_triton import _philox  # noqa: E402
+from fastload.ops.philox_triton import halves, words_at  # noqa: E402
 
 # The interpreter's NumPy warns of 1 / v0 where v0 is 0, also where no draw asks for it.
 pytestmark = pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
@@ -71,7 +71,9 @@ def on_device(plan, positions, seed, device):
 def _words_kernel(positions_ptr, words_ptr, purpose, block, seed_low, seed_high, BLOCK: tl.constexpr):
     lane = tl.arange(0, BLOCK)
     purpose = tl.zeros([BLOCK], tl.int32) + purpose
-    w0, w1, w2, w3 = _philox(tl.load(positions_ptr + lane), purpose.to(tl.uint32), block, seed_low, seed_high)
+    w0, w1, w2, w3 = words_at(
+        tl.load(positions_ptr + lane), purpose.to(tl.uint32), block, seed_low, seed_high
+    )
     tl.store(words_ptr + lane * 4, w0)
     tl.store(words_ptr + lane * 4 + 1, w1)
     tl.store(words_ptr + lane * 4 + 2, w2)
@@ -85,7 +87,7 @@ def test_the_words_are_those_of_rng(seed, device):
     for purpose, block in [(Purpose.XFLIP, 0), (Purpose.COLOR_JITTER, 1), (2**31 - 1, 2**31 - 1)]:
         _words_kernel[(1,)](
             torch.from_numpy(positions).to(device), words, int(purpose), block,
-            *draw_params_triton._key(seed), BLOCK=64,
+            *halves(seed), BLOCK=64,
         )  # fmt: skip
         np.testing.assert_array_equal(words.cpu().numpy(), rng.bits(seed, positions, purpose, block))
 
@@ -167,7 +169,7 @@ def test_a_position_has_the_same_row_in_every_batch(count, device):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_words_of_a_seed_are_int32_of_the_same_bits(seed):
-    words = draw_params_triton._key(seed)
+    words = halves(seed)
     assert all(-(2**31) <= word < 2**31 for word in words)
     assert (words[0] % 2**32) + (words[1] % 2**32 << 32) == seed
 
