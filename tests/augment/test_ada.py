@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -98,6 +99,13 @@ def test_images_too_small_for_the_filter_are_refused_with_the_size_that_is_not()
         (lambda: AdaPipe(seed=-1), "seed"),
         (lambda: AdaPipe(rank=-1), "rank"),
         (lambda: AdaPipe.named("bgc", rank=0)(picture(), 1.5), "debug_percentile"),
+        (lambda: AdaPipe.named("bgc", rank=0)(picture(), 0.0), "between 0 and 1"),
+        (lambda: AdaPipe.named("bgc", rank=0)(picture(), "half"), "debug_percentile"),
+        (lambda: AdaPipe(imgfilter_bands=1), "imgfilter_bands=1"),
+        (lambda: AdaPipe(imgfilter_bands=(1, 1, -1, 1)), "imgfilter_bands=-1"),
+        (lambda: AdaPipe(impl="fast"), "impl='fast'"),
+        (lambda: AugmentPipe(translate_int=1, translate_int_max=0), "translate_int_max=0"),
+        (lambda: AugmentPipe(rank=0).apply_params(picture(), AdaParams()), "EdmParams"),
         (lambda: AdaPipe.named("bgc", rank=0)(picture().byte()), "floats"),
         (lambda: AugmentPipe(rotate_int=1, rank=0)(picture()), "square"),
         (lambda: AugmentPipe(translate_int_max=2), "translate_int_max"),
@@ -141,6 +149,44 @@ def test_the_rank_is_that_of_the_launcher(monkeypatch):
     assert torch.equal(
         pipe.draw(2, 3, 8, 8).G_inv, AdaPipe.named("bgc", p=0.8, rank=2).draw(2, 3, 8, 8).G_inv
     )
+
+
+def test_copies_and_pickles_find_a_rank_of_their_own(monkeypatch):
+    pipe = AdaPipe.named("bgc")
+    pipe.draw(2, 3, 8, 8)
+    pickled = pickle.dumps(pipe)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    expected = AdaPipe.named("bgc", rank=1)
+    expected.draw(2, 3, 8, 8)
+    expected = expected.draw(2, 3, 8, 8).G_inv
+    for other in (pickle.loads(pickled), copy.deepcopy(pipe)):
+        assert torch.equal(other.draw(2, 3, 8, 8).G_inv, expected)
+    assert pipe.key(2)[1] == 0, "and the first keeps its own"
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "double"])
+def test_p_stays_float32_whatever_a_network_around_it_becomes(cast):
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), AdaPipe.named("bgc", p=0.123, rank=0))
+    getattr(network, cast)()
+    assert network[0].weight.dtype != torch.float32
+    assert network[1].p.dtype == torch.float32 and network[1].p.item() == np.float32(0.123)
+
+
+def test_a_pipe_that_was_made_without_memory_is_as_new_after_loading():
+    state = AdaPipe.named("bgc", p=0.4, rank=0).state_dict()
+    with torch.device("meta"):
+        pipe = AdaPipe.named("bgc", rank=0)
+    pipe.to_empty(device="cpu")
+    pipe.ticket.fill_(77)
+    pipe.load_state_dict(state)
+    assert pipe.ticket.item() == 0 and pipe.p.item() == np.float32(0.4)
+
+
+def test_parameters_get_no_gradient():
+    C = torch.eye(4)[None].clone().requires_grad_()
+    for impl in ("reference", "native"):
+        assert not ada_augment(picture(1), AdaParams(C=C), impl).requires_grad
 
 
 def test_seeds_and_calls_change_the_dice():
@@ -211,13 +257,13 @@ def test_compiled_as_one_graph_it_is_what_it_was(kind, backend):
             torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(
-    not hasattr(torch._dynamo.config, "trace_autograd_ops"),
-    reason="this torch does not compile autograd.grad",
-)
 def test_a_whole_r1_step_compiles_as_one_graph(monkeypatch):
+    import torch._dynamo.config as config  # not above: it brings Triton along
+
+    if not hasattr(config, "trace_autograd_ops"):
+        pytest.skip("this torch does not compile autograd.grad")
     torch.compiler.reset()
-    monkeypatch.setattr(torch._dynamo.config, "trace_autograd_ops", True)
+    monkeypatch.setattr(config, "trace_autograd_ops", True)
     torch.manual_seed(0)
     D = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, 2), torch.nn.Softplus(), torch.nn.Flatten(), torch.nn.LazyLinear(1)

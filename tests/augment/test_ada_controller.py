@@ -79,6 +79,23 @@ def test_a_fixed_p_stays_and_r_t_is_measured():
     assert controller.stats() == {"p": pytest.approx(0.2), "r_t": 0.5}
 
 
+def test_a_fixed_p_is_the_pipes_own_unless_one_is_given():
+    assert AdaController(AdaPipe.named("bgc", p=0.6), 8, ada_target=None).p.item() == pytest.approx(0.6)
+    assert AdaController(AdaPipe.named("bgc", p=0.6), 8, ada_target=None, p=0.1).p.item() == pytest.approx(
+        0.1
+    )
+    assert AdaController(AdaPipe.named("bgc", p=0.6), 8).p.item() == 0
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16"])
+def test_small_steps_still_move_p_in_a_network_of_half_precision(cast):
+    controller = getattr(make(ada_interval=1, ada_kimg=500, p=0.5), cast)()
+    for _ in range(10):
+        controller.report(torch.ones(4))
+        controller.step()
+    assert controller.p.item() == pytest.approx(0.501, abs=1e-5)
+
+
 def test_logits_of_any_shape_and_dtype_count_one_by_one():
     controller = make(ada_interval=1)
     controller.report(torch.full((2, 1, 5, 5), -3.0, dtype=torch.bfloat16))
@@ -157,11 +174,16 @@ def test_p_above_the_limit_warns_where_it_is_read_anyway():
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"ada_kimg": 0}, "ada_kimg=0"),
         ({"p": -1}, "p=-1"),
+        ({"p": float("inf")}, "p=inf"),
+        ({"ada_kimg": "5"}, "ada_kimg='5'"),
+        ({"ada_target": "high"}, "r_t lies"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         make(**options)
+    with pytest.raises(ConfigError, match=r"\.to\(logits.device\)"):
+        make().report(torch.zeros(1, device="meta"))
     with pytest.raises(ConfigError, match="buffer p"):
         AdaController(torch.nn.Linear(1, 1), 8)
 

@@ -247,6 +247,13 @@ def test_a_percentile_gives_the_published_matrices(q):
     assert torch.equal(params.G_inv[0], params.G_inv[1])
 
 
+def test_four_quarter_turns_are_none():
+    from fastload.ops.draw_ada import quarter
+
+    cosine, sine = quarter(np.arange(5, dtype=np.float32))
+    assert cosine.tolist() == [1, 0, -1, 0, 1] and sine.tolist() == [0, 1, 0, -1, 0]
+
+
 def test_a_percentile_of_one_half_is_no_geometry():
     settings = {name: 1.0 for name in ("scale", "rotate", "aniso", "xfrac", "xint")}
     params = drawn(1.0, n=1, percentile=0.5, **settings)
