@@ -238,7 +238,20 @@ def test_r1_is_that_of_the_reference(device):
     assert (found[0] - found[1]).abs().max() < 1e-4 * found[1].abs().max()
 
 
-def test_the_adjoint_runs_no_forward_kernel_and_keeps_no_image(device):
+def test_the_adjoint_is_one_to_a_millionth(device):
+    """<w, L v> = <L^T w, v>, of the kernels' own results, summed in float64."""
+    given = params(2, 3, 7, 6, ("warp", "color")).to(device)
+    v, w = (images(2, 3, 7, 6, torch.float32, seed).to(device) for seed in (1, 2))
+    v.requires_grad_()
+    out = ada_augment(v, given, "triton")
+    offset = ada_augment(torch.zeros_like(v), given, "triton")
+    (adjoint,) = torch.autograd.grad(out, v, w)
+    out, offset, v, w, adjoint = (one.detach().double() for one in (out, offset, v, w, adjoint))
+    off = (w * (out - offset)).sum() - (adjoint * v).sum()
+    assert abs(off) < 1e-6 * adjoint.norm() * v.norm()
+
+
+def test_only_parameters_are_kept_for_the_gradient(device):
     """What autograd keeps between the passes is the parameters, whatever the size of the images."""
     given = params(1, 3, 6, 5, ("warp", "color")).to(device)
     x = images(1, 3, 6, 5, torch.float32).to(device).requires_grad_()
