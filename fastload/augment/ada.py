@@ -98,6 +98,7 @@ class AdaPipe(DeviceDice):
         for band in bands:
             strengths("AdaPipe", {"imgfilter_bands": band})
         self.settings = strengths("AdaPipe", given | dict(zip(BANDS, bands, strict=True)))
+        self._stages = [int(stages_for(self.settings, channels)) for channels in (1, 3)]
         self._numbers = [self.settings[name] for name in SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AdaPipe", {"p": p})["p"], dtype=torch.float32))
 
@@ -137,7 +138,7 @@ class AdaPipe(DeviceDice):
             self._numbers, self.p, self.calls, self.ticket, *self.key(n), n, channels, height, width,
             percentile, self.drawing(),
         )  # fmt: skip
-        return AdaParams.from_rows(rows, stages_for(self.settings, channels))
+        return AdaParams.from_rows(rows, self._stages[channels > 1])
 
     def apply_params(self, images: torch.Tensor, params: AdaParams) -> torch.Tensor:
         """The images [N, C, H, W] changed as `params` say: `ada_augment` with this pipe's impl."""

@@ -74,6 +74,7 @@ class AugmentPipe(DeviceDice):
         self._numbers = [self.settings[name] for name in EDM_SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AugmentPipe", {"p": p})["p"], dtype=torch.float32))
         self.label_count = label_count(self.settings)
+        self._stages = int(edm_stages(self.settings))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The images [N, C, H, W] changed by a new draw, and its labels [N, K] float32."""
@@ -91,7 +92,7 @@ class AugmentPipe(DeviceDice):
             self._numbers, self.p, self.calls, self.ticket, *self.key(n), n, height, width, self.label_count,
             self.drawing(),
         )  # fmt: skip
-        return EdmParams.from_rows(rows, labels, edm_stages(self.settings), self.moving)
+        return EdmParams.from_rows(rows, labels, self._stages, self.moving)
 
     @property
     def moving(self) -> tuple[str, ...]:

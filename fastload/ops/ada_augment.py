@@ -17,7 +17,7 @@ reference to what the stages' files say, added up.
 from typing import Any
 
 from fastload.errors import BackendError, ConfigError
-from fastload.ops.ada_params import AdaParams
+from fastload.ops.ada_params import AdaParams, stages_of
 
 AFFINE, LINEAR, ADJOINT = 0, 1, 2  # L x + b, L x, and L^T g
 
@@ -35,15 +35,14 @@ def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
         raise ConfigError(f"params={params!r}: give fl.ops.AdaParams(...).")
     params.check(images)
     impl = choose(impl, images)
-    if not params.stages or not images.numel():
+    stages = stages_of(params)
+    if not stages or not images.numel():
         return images.clone()
     if impl == "reference":
         return _reference(images, params)
     from fastload.ops import registered
 
-    return registered.ada(
-        images, params.rows(images), params.noise_key, params.eps, int(params.stages), AFFINE, impl
-    )
+    return registered.ada(images, params.rows(images), params.noise_key, params.eps, stages, AFFINE, impl)
 
 
 def check_images(images: Any) -> None:

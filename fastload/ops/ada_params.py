@@ -44,11 +44,11 @@ COLUMN_OF = {
     "cut_center": CUT_CENTER,
 }  # fmt: skip
 STAGE_OF = {
-    "G_inv": AdaStage.WARP,
-    "C": AdaStage.COLOR,
-    "gains": AdaStage.FILTER,
-    "sigma": AdaStage.NOISE,
-    "cut_size": AdaStage.CUTOUT,
+    "G_inv": int(AdaStage.WARP),
+    "C": int(AdaStage.COLOR),
+    "gains": int(AdaStage.FILTER),
+    "sigma": int(AdaStage.NOISE),
+    "cut_size": int(AdaStage.CUTOUT),
 }
 
 
@@ -86,7 +86,7 @@ class AdaParams:
     @property
     def stages(self) -> AdaStage:
         """The stages that are there."""
-        return stages_of(self)
+        return AdaStage(stages_of(self))
 
     def rows(self, images: Any) -> Any:
         """[N, 40] as the kernels read them, on the images' device: float32, for images of float64 float64."""
@@ -135,9 +135,11 @@ def views(rows: Any, stages: int) -> dict[str, Any]:
     """name -> its view of rows [N, 40] float32, of the stages that are there."""
     import torch
 
-    stages, found = AdaStage(stages), {}
-    names = [name for name, stage in STAGE_OF.items() if stage in stages]
-    names += ["noise_key"] * (AdaStage.NOISE in stages) + ["cut_center"] * (AdaStage.CUTOUT in stages)
+    found = {}
+    names = [name for name, stage in STAGE_OF.items() if stages & stage]
+    for name, beside in (("sigma", "noise_key"), ("cut_size", "cut_center")):
+        if name in names:
+            names.append(beside)
     for name in names:
         shape, column = SHAPES[name], COLUMN_OF[name]
         source = rows.view(torch.int32) if name == "noise_key" else rows
@@ -149,9 +151,9 @@ def views(rows: Any, stages: int) -> dict[str, Any]:
     return found
 
 
-def stages_of(params: Any) -> AdaStage:
-    """The stages of AdaParams, or of what has some of its fields."""
-    stages = AdaStage(0)
+def stages_of(params: Any) -> int:
+    """The stages of what has some of AdaParams' fields, as a number: torch.compile traces no flags."""
+    stages = 0
     for name, stage in STAGE_OF.items():
         if getattr(params, name, None) is not None:
             stages |= stage
