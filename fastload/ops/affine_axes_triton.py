@@ -40,24 +40,20 @@ _sym6_on: dict = {}
 
 
 class Tables:
-    """The memory of tables for n samples, which `fill` writes for one group of rows after another."""
+    """The tables of rows [N, 40], N up to 65535; of samples of other kinds nothing is written."""
 
-    def __init__(self, n: int, height: int, width: int, device: Any):
-        self.sides, self.lines = (height, width), max(height, width)
-        self.taps = torch.empty(n * 2 * self.lines * TAPS, dtype=torch.float32, device=device)
-        self.bases = torch.empty(n * 2 * self.lines, dtype=torch.int32, device=device)
+    def __init__(self, rows: Any, height: int, width: int):
+        n, lines, device = rows.shape[0], max(height, width), rows.device
+        self.taps = torch.empty(n, 2, lines, TAPS, dtype=torch.float32, device=device)
+        self.bases = torch.empty(n, 2, lines, dtype=torch.int32, device=device)
+        _table_kernel[(triton.cdiv(lines, TABLE_BLOCK), n, 2)](
+            rows, sym6_on(device), self.taps, self.bases, lines, height, width,
+            BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True,
+        )  # fmt: skip
 
-    def fill(self, rows: Any) -> None:
-        """The tables of rows [up to n, 40]; those of samples of other kinds stay as they were."""
-        grid = (triton.cdiv(self.lines, TABLE_BLOCK), rows.shape[0], 2)
-        sym6 = sym6_on(rows.device)
-        _table_kernel[grid](
-            rows, sym6, *self.arguments(), *self.sides, BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True
-        )
-
-    def arguments(self) -> tuple:
-        """As kernels take them."""
-        return self.taps, self.bases, self.lines
+    def part(self, samples: slice) -> tuple:
+        """Those of some samples, as kernels take them."""
+        return self.taps[samples], self.bases[samples], self.taps.shape[2]
 
 
 def sym6_on(device: Any) -> Any:

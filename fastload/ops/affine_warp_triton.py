@@ -71,11 +71,19 @@ def launch(
     comes in.
     """
     n, channels, height, width = images.shape
+    noise = noise or Noise()
+    if n > MOST_SAMPLES:
+        for part in (slice(start, start + MOST_SAMPLES) for start in range(0, n, MOST_SAMPLES)):
+            launch(
+                images[part], rows[part], out[part], adjoint=adjoint, color=color, offset=offset,
+                noise=noise.part(part), cutout=cutout, first_channel=first_channel,
+            )  # fmt: skip
+        return out
     lanes = lanes_of(channels)
     doubled, lattice = (6 * height - 4) * (6 * width - 4), (2 * height + 12) * (2 * width + 12)
     between = (6 * height - 4) * width if adjoint else height * (2 * width + 10)
     floats = (doubled + between + (lattice if adjoint else 0)) * lanes
-    group = max(1, min(SCRATCH_BYTES // (4 * floats), n, MOST_SAMPLES))
+    group = max(1, min(SCRATCH_BYTES // (4 * floats), n))
     scratch = torch.empty(group * floats, dtype=torch.float32, device=images.device)
     wide = max(doubled * lanes, _reach(images), _reach(out)) >= 2**31
     options = {
@@ -85,16 +93,14 @@ def launch(
         "num_warps": NUM_WARPS,
         "enable_fp_fusion": True,
     }
-    noise = noise or Noise()
-    tables = Tables(group, height, width, images.device)
     with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+        tables = Tables(rows, height, width)
         for start in range(0, n, group):
             part = slice(start, min(start + group, n))
             count = part.stop - part.start
             sizes = [count * one * lanes for one in (doubled, between, *[lattice] * adjoint)]
             planes = scratch[: sum(sizes)].split(sizes)
-            tables.fill(rows[part])
-            some = (images[part], rows[part], out[part], *planes, tables)
+            some = (images[part], rows[part], out[part], *planes, tables.part(part))
             if adjoint:
                 _adjoint(*some, color, cutout, options)
             else:
@@ -122,11 +128,11 @@ def _forward(images, rows, out, doubled, between, tables, noise, noise_block, fi
         grid = (triton.cdiv(2 * width + 10, SAMPLE_BLOCK) * triton.cdiv(height, SAMPLE_ROWS), n)
         sample_kernel[grid](doubled, rows, between, *size, BLOCK=SAMPLE_BLOCK, ROWS=SAMPLE_ROWS, **options)
     contract_kernel[(triton.cdiv(height * max(size), PIXEL_BLOCK), n)](
-        images, *images.stride(), rows, *tables.arguments(), between, between.numel() // n, *size,
+        images, *images.stride(), rows, *tables, between, between.numel() // n, *size,
         BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
     down_kernel[(triton.cdiv(height * width, PIXEL_BLOCK), n)](
-        between, images, *images.stride(), rows, *tables.arguments(), *noise.arguments(images), out,
+        between, images, *images.stride(), rows, *tables, *noise.arguments(images), out,
         *out.stride(), *size, noise_block, TILED=FORM == "tiles", BLOCK=PIXEL_BLOCK, **finish, **options,
     )  # fmt: skip
 
@@ -144,11 +150,11 @@ def _adjoint(gradients, rows, out, doubled, between, lattice, tables, color, cut
     points = triton.cdiv(2 * height * width, PIXEL_BLOCK) * TILES_OF_A_BOX
     fold_rows_kernel[(points, n)](doubled, rows, between, *size, BLOCK=PIXEL_BLOCK, **options)
     expand_kernel[(triton.cdiv(height * max(size), PIXEL_BLOCK), n)](
-        gradients, *gradients.stride(), rows, *tables.arguments(), between, between.numel() // n, *size,
+        gradients, *gradients.stride(), rows, *tables, between, between.numel() // n, *size,
         CUTOUT=cutout, BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
     fold_columns_kernel[(triton.cdiv(height * width, PIXEL_BLOCK), n)](
-        between, gradients, *gradients.stride(), rows, *tables.arguments(), out, *out.stride(), *size,
+        between, gradients, *gradients.stride(), rows, *tables, out, *out.stride(), *size,
         COLOR=color, CUTOUT=cutout, BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
 
