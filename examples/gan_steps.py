@@ -8,6 +8,7 @@ those of D(T(x)) with respect to x.
 
 import argparse
 import copy
+import math
 
 import torch
 from gan_networks import Z_SIZE, Discriminator, Generator
@@ -93,9 +94,8 @@ class Gan:
         logits = self.judge(images, labels)
         self.controller.report(logits)
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-        weight = (
-            self.options.gamma / 2 * self.options.r1_interval
-        )  # rarely, and so much more (arXiv 1912.04958)
+        # Rarely, and so much more. arXiv 1912.04958 lowers D's learning rate and betas a little, too.
+        weight = self.options.gamma / 2 * self.options.r1_interval
         return weight * gradient.square().sum(dim=(1, 2, 3)).mean()
 
     @torch.no_grad()
@@ -127,8 +127,9 @@ class Gan:
     def numbers(self) -> dict:
         """Mean losses since the last call, r_t and p; None for what this training has not."""
         (d_sum, d_count), (g_sum, g_count) = self.losses.tolist()
-        if not self.losses.isfinite().all():
-            raise SystemExit(f"train_gan.py: a loss is {d_sum or g_sum}: try a lower --lr.")
+        broken = [loss for loss in (d_sum, g_sum) if not math.isfinite(loss)]
+        if broken:
+            raise SystemExit(f"train_gan.py: a loss is {broken[0]}: try a lower --lr.")
         self.losses.zero_()
         steered = self.controller.stats()
         return {

@@ -150,7 +150,12 @@ def command_line() -> argparse.ArgumentParser:
     add("--crop", choices=("center", "random"), default="center", help="of images that are no squares")
     add("--mirror", action="store_true", help="flip half of the real images")
     add("--loss", choices=("bce", "wgan-gp", "ns-r1"), default="ns-r1")
-    add("--gamma", type=float, default=1.0, help="ns-r1: the penalty's weight")
+    add(
+        "--gamma",
+        type=float,
+        default=1.0,
+        help="ns-r1: the penalty's weight; StyleGAN2-ADA takes 0.0002 * size^2 / batch size",
+    )
     add("--r1-interval", type=positive, default=16, help="ns-r1: steps from one penalty to the next")
     add("--n-critic", type=positive, default=1, help="steps of D for one of G; wgan-gp was published with 5")
     add("--augment", choices=("none", "ada", "diffaugment"), default="ada", help="what D sees images through")

@@ -12,7 +12,7 @@ copies, and the random numbers are others.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -51,7 +51,7 @@ class AdaPipe(DeviceDice):
     geometry, noise, filter and cutout, 1 or 3 for colour, H and W from 2, from 22 with imgfilter.
     """
 
-    float32_buffers = ("p",)
+    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = DeviceDice.fixed_dtypes | {"p": torch.float32}
     p: torch.Tensor  # [] float32
 
     def __init__(

@@ -13,19 +13,19 @@ There is no upper limit. Above p = 0.8 augmentations leak into what is generated
 """
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from fastload.augment.device_dice import Float32Buffers, strengths
+from fastload.augment.device_dice import FixedDtypes, strengths
 from fastload.errors import ConfigError
 
 LEAKING_P = 0.8  # arXiv 2006.06676: above it, generators learn augmentations
 ROUNDING = 1e-6  # of p, a float32 that many steps are added up in
 
 
-class AdaController(Float32Buffers):
+class AdaController(FixedDtypes):
     """Steers `pipe.p`; a module that holds the pipe, so that its state_dict is the pipe's state too.
 
     pipe: an AdaPipe, or any module with a buffer p. batch_size: real images of a step, over all ranks.
@@ -37,7 +37,7 @@ class AdaController(Float32Buffers):
     batches.
     """
 
-    float32_buffers = ("sums", "r_t")
+    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {"sums": torch.float32, "r_t": torch.float32}
     sums: torch.Tensor  # [2] float32: signs since the last update, and how many
     r_t: torch.Tensor  # [] float32
 

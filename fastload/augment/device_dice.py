@@ -7,7 +7,7 @@ the global batch, so that the ranks of a step draw as one process with the whole
 same on all ranks.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -17,22 +17,29 @@ from fastload.rng import check_seed
 from fastload.world import World
 
 
-class Float32Buffers(nn.Module):
-    """A module some of whose buffers stay float32 whatever it is cast to: `.half()` of a network that holds
-    it would otherwise leave a p that small steps no longer change."""
+class FixedDtypes(nn.Module):
+    """A module some of whose buffers keep their dtype whatever it is cast to, or loaded from: `.half()` of a
+    network that holds it would otherwise leave a p that small steps no longer change.
 
-    float32_buffers: tuple[str, ...] = ()
+    FSDP1's `buffer_dtype` casts behind a module's back: leave it out, or the pipe out of what is wrapped."""
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "Float32Buffers":
-        before = {name: self._buffers[name] for name in self.float32_buffers}
+    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "FixedDtypes":
+        before = {name: self._buffers[name] for name in self.fixed_dtypes}
         super()._apply(fn, recurse)
         for name, buffer in before.items():
-            if self._buffers[name].dtype != torch.float32:
+            if self._buffers[name].dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(self._buffers[name].device)
         return self
 
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        for name, dtype in self.fixed_dtypes.items():
+            self._buffers[name] = self._buffers[name].to(dtype)
 
-class DeviceDice(Float32Buffers):
+
+class DeviceDice(FixedDtypes):
     """A module with a seed and a counter of its draws. It augments in `eval()` as in `train()`.
 
     seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as loaders find it
@@ -44,6 +51,7 @@ class DeviceDice(Float32Buffers):
     kernels.
     """
 
+    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {"calls": torch.int64, "ticket": torch.int32}
     calls: torch.Tensor  # [1] int64, draws made so far
     ticket: torch.Tensor  # [1] int32, programs of a draw that are done; 0 between draws
 
@@ -76,7 +84,8 @@ class DeviceDice(Float32Buffers):
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
-        self.ticket.zero_()  # in no state_dict, and anything after to_empty()
+        # In no state_dict: it is anything after to_empty(), and still nowhere after loading with assign=True.
+        self.ticket = torch.zeros(1, dtype=torch.int32, device=self.calls.device)
 
     def check(self, images: Any) -> None:
         """Raises ConfigError unless images are floats [N, C, H, W] on the device of the pipe."""

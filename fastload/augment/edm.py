@@ -8,6 +8,8 @@ translations are exact moves of pixels, then one warp and one colour matrix (`fa
 dice of device_dice.py.
 """
 
+from typing import ClassVar
+
 import torch
 
 from fastload.augment.device_dice import DeviceDice, strengths
@@ -30,7 +32,7 @@ class AugmentPipe(DeviceDice):
     square images.
     """
 
-    float32_buffers = ("p",)
+    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = DeviceDice.fixed_dtypes | {"p": torch.float32}
     p: torch.Tensor  # [] float32
 
     def __init__(

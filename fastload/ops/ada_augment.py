@@ -42,6 +42,7 @@ def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
         return _reference(images, params)
     from fastload.ops import registered
 
+    refuse_forward_mode(images)
     return registered.ada(images, params.rows(images), params.noise_key, params.eps, stages, AFFINE, impl)
 
 
@@ -56,6 +57,19 @@ def check_images(images: Any) -> None:
             else type(images).__name__
         )
         raise ConfigError(f"images are {found}: give floats [N, C, H, W].")
+
+
+def refuse_forward_mode(images: Any) -> None:
+    """Raises ConfigError for images with a tangent, which torch.library's operators lose in silence."""
+    import torch
+
+    if torch.compiler.is_compiling():
+        return
+    if torch.autograd.forward_ad.unpack_dual(images).tangent is not None:
+        raise ConfigError(
+            'forward-mode derivatives (torch.func.jvp, dual tensors) need impl="reference": the kernels have '
+            "reverse mode alone."
+        )
 
 
 def choose(impl: str, images: Any, on_cpu: str = "native") -> str:

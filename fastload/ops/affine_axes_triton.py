@@ -69,6 +69,7 @@ def _axis(params_ptr, axis, turned, height, width):
     its side, and how many results there are along it."""
     a, b, c, d, tau_x, tau_y = lattice_map(params_ptr, height, width)
     slope = tl.where(axis == 0, tl.where(turned, b, a), tl.where(turned, c, d))
+    slope = tl.where(slope == 0, 1.0, slope)  # of a kind that no kernel of this file works on
     side = tl.where(axis == 0, width, height)
     count = tl.where(turned, height + width - side, side)
     return slope, tl.where(axis == 0, tau_x, tau_y), side, count

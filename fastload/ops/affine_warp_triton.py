@@ -15,8 +15,9 @@ affine_axes_triton.py does one after the other. Each kernel passes over the samp
 that the host need not know which is which.
 
 Planes are [rows, columns, LANES] float32, so that all channels of a point are one load of 16 bytes. A doubled
-plane is as large as reflection reaches, and of it only the box is touched that a sample looks at; samples go
-through SCRATCH_BYTES of planes in groups, in order.
+plane is as large as reflection reaches, 576 bytes for each pixel of an image, and of it only the box is
+touched that a sample looks at. Samples go through SCRATCH_BYTES of planes in groups, in order, one sample at
+least: 0.6 GB for one of 1024 x 1024.
 """
 
 from typing import Any

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada_augment import AFFINE, check_images, choose
+from fastload.ops.ada_augment import AFFINE, check_images, choose, refuse_forward_mode
 from fastload.ops.ada_params import moved
 
 COLUMNS = 8  # floats in a row
@@ -162,6 +162,7 @@ def diff_augment(
         return _reference(images, params, stages, cutout_ratio)
     from fastload.ops import registered
 
+    refuse_forward_mode(images)
     return registered.diff_augment(images, params.rows(images), policy, float(cutout_ratio), AFFINE)
 
 

@@ -19,7 +19,7 @@ Twins: `reference` is torch's indexing, differentiated by torch. `triton` is the
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada_augment import LINEAR
+from fastload.ops.ada_augment import LINEAR, refuse_forward_mode
 
 XFLIP, YFLIP, ROTATE, SHIFT_X, SHIFT_Y, COLUMNS = range(6)  # integers in a row
 
@@ -72,6 +72,7 @@ def move_rows(images: Any, rows: Any, impl: str = "auto") -> Any:
     require_triton(images.device)
     if images.is_complex():
         raise ConfigError(f'images of {images.dtype} are for impl="reference".')
+    refuse_forward_mode(images)
     return registered.move_pixels(images, rows, LINEAR)
 
 

@@ -26,7 +26,7 @@ they agree to T 2^-23 gain sum |taps| max |images|, with T the count of taps, an
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada_augment import check_images, choose
+from fastload.ops.ada_augment import check_images, choose, refuse_forward_mode
 
 
 def upfirdn2d(
@@ -67,6 +67,7 @@ def upfirdn2d(
 
     start = [count - 1 - before for count, (before, _) in zip(counts, padding, strict=True)]
     size = [(side - count) // d + 1 for side, count, d in zip(padded, counts, down, strict=True)]
+    refuse_forward_mode(images)
     return registered.upfirdn2d(images, taps, up, down, start, size, flip_filter, float(gain))
 
 

@@ -165,6 +165,26 @@ def test_copies_and_pickles_find_a_rank_of_their_own(monkeypatch):
     assert pipe.key(2)[1] == 0, "and the first keeps its own"
 
 
+def test_loading_keeps_the_dtypes_and_finds_the_device():
+    state = AdaPipe.named("bgc", p=0.4, rank=0).state_dict()
+    state["p"] = state["p"].half()
+    with torch.device("meta"):
+        pipe = AdaPipe.named("bgc", rank=0)
+    pipe.load_state_dict(state, assign=True)
+    assert pipe.p.dtype == torch.float32 and pipe.ticket.device.type == "cpu" and pipe.ticket.item() == 0
+    pipe.type(torch.float16)
+    assert pipe.calls.dtype == torch.int64 and pipe.p.dtype == torch.float32
+
+
+def test_forward_mode_is_refused_where_it_would_be_lost():
+    pipe, x = AdaPipe.named("bgc", rank=0), picture(1, height=8, width=8)
+    params = pipe.draw(1, 3, 8, 8)
+    with pytest.raises(ConfigError, match="forward-mode"):
+        torch.func.jvp(lambda image: pipe.apply_params(image, params), (x,), (x,))
+    _, tangent = torch.func.jvp(lambda image: ada_augment(image, params, "reference"), (x,), (x,))
+    assert (tangent != 0).any()
+
+
 @pytest.mark.parametrize("cast", ["half", "bfloat16", "double"])
 def test_p_stays_float32_whatever_a_network_around_it_becomes(cast):
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), AdaPipe.named("bgc", p=0.123, rank=0))
@@ -294,6 +314,7 @@ def test_exact_moves_alone_only_move_pixels():
     out, labels = pipe(x)
     params = copy.deepcopy(pipe).draw(*x.shape)
     assert params.G_inv is None and params.C is None and labels.shape == (16, 6)
+    assert not torch.equal(out, x)
     for image, source in zip(out, x, strict=True):
         assert set(image.flatten().tolist()) <= set(source.flatten().tolist())
 

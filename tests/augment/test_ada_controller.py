@@ -188,10 +188,10 @@ def test_what_makes_no_sense_is_refused(options, message):
         AdaController(torch.nn.Linear(1, 1), 8)
 
 
-def rank_of_two(rank, port, queue):
+def rank_of_two(rank, meeting, queue):
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     pipe = AdaPipe.named("bgc")
     controller = AdaController(pipe, batch_size=50, ada_kimg=10, ada_interval=2)
     for number in range(8):
@@ -202,18 +202,13 @@ def rank_of_two(rank, port, queue):
     dist.destroy_process_group()
 
 
-def test_ranks_agree_on_p_and_draw_rows_of_their_own():
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_ranks_agree_on_p_and_draw_rows_of_their_own(tmp_path):
     context = torch.multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    processes = [context.Process(target=rank_of_two, args=(rank, port, queue)) for rank in range(2)]
+    queue, meeting = context.Queue(), f"file://{tmp_path}/meeting"
+    processes = [context.Process(target=rank_of_two, args=(rank, meeting, queue)) for rank in range(2)]
     for process in processes:
         process.start()
-    found = sorted(queue.get() for _ in processes)
+    found = sorted(queue.get(timeout=120) for _ in processes)
     for process in processes:
         process.join()
         assert process.exitcode == 0
