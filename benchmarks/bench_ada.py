@@ -90,8 +90,8 @@ def verdict(result: dict) -> str:
     share = native["mib"] / min(peer["mib"] for peer in peers)
     return (
         f"{TARGET}, forward + backward: native is {ratio:.1f} times as fast as the faster layout of the op "
-        f"sequence (target {FASTER:g}: {'met' if ratio >= FASTER else 'missed'}), with {share:.3f} of the memory "
-        f"of the leaner one (target {SHARE:g}: {'met' if share <= SHARE else 'missed'})."
+        f"sequence (target {FASTER:g}: {'met' if ratio >= FASTER else 'missed'}), with {share:.3f} of the "
+        f"memory of the leaner one (target {SHARE:g}: {'met' if share <= SHARE else 'missed'})."
     )
 
 

@@ -58,7 +58,7 @@ def test_the_program_writes_its_result(tmp_path, monkeypatch):
     rows = json.loads(kept.read_text())["settings"][bench_ada.TARGET]
     assert set(rows) == set(two.names)
     assert all(len(times) == 3 for row in rows.values() for times in row["times_ms"].values())
-    assert "with 0.080 of its memory (target 0.1: met)" in page.read_text()
+    assert "with 0.080 of the memory of the leaner one (target 0.1: met)" in page.read_text()
 
 
 def test_memory_is_what_a_call_holds_at_most_in_a_process_of_its_own():
