@@ -89,8 +89,8 @@ class AdaController(FixedDtypes):
                 f"the logits are on {real_logits.device} and AdaController is on {self.sums.device}: move it "
                 "with .to(logits.device)."
             )
-        # A logit that is no number says nothing, and must not become p for good.
-        signs = real_logits.detach().nan_to_num(0.0).sign().sum(dtype=torch.float32)
+        # The sign of what is no number is 0: it must not become p for good.
+        signs = real_logits.detach().sign().sum(dtype=torch.float32)
         self.sums += torch.stack([signs, torch.full_like(signs, real_logits.numel())])
 
     @torch.no_grad()

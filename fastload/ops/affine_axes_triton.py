@@ -117,7 +117,6 @@ def _table_kernel(
             mask = (tap >= 0) & (tap < 12) & inside[:, None]
             own = share if beside == 1 else 1 - share
             weight += (own * (2 * _SYM6[k]))[:, None] * tl.load(sym6_ptr + tap, mask=mask, other=0.0)
-    weight = tl.where((pixel > -side) & (pixel < 2 * side - 1), weight, 0.0)
     line = (sample * 2 + axis) * lines + first + lane
     tl.store(bases_ptr + line, base, mask=there)
     tl.store(table_ptr + line[:, None] * _TAPS + tl.arange(0, _TAPS)[None, :], weight, mask=there[:, None])
