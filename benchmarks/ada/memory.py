@@ -8,6 +8,7 @@ back before.
 """
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def peak_mib(setting: str, contestant: str, n: int, side: int, threads: int) -> 
         str(side),
         str(threads),
     ]
-    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
