@@ -12,8 +12,7 @@ each in a process of its own. Results and gradients are held against the float64
 is timed. They take turns. Prints the page, and writes ada-DATE-COMMIT.json and .md into DIR.
 
 The times are of a process whose malloc keeps what is freed: as glibc is by default, large blocks go back to
-the system, and taking them anew cost the op sequence three times what it computes. The memory is of malloc as
-it is.
+the system, and taking them anew can cost more than the computing. The memory is of malloc as it is.
 """
 
 import argparse
