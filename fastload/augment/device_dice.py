@@ -51,6 +51,7 @@ class DeviceDice(FixedDtypes):
     kernels.
     """
 
+    impls: tuple[str, ...] = ("auto", "reference", "native", "triton")
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {"calls": torch.int64, "ticket": torch.int32}
     calls: torch.Tensor  # [1] int64, draws made so far
     ticket: torch.Tensor  # [1] int32, programs of a draw that are done; 0 between draws
@@ -66,8 +67,6 @@ class DeviceDice(FixedDtypes):
         self._found_rank: int | None = None
         self.register_buffer("calls", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("ticket", torch.zeros(1, dtype=torch.int32), persistent=False)
-
-    impls: tuple[str, ...] = ("auto", "reference", "native", "triton")
 
     def key(self, n: int) -> tuple[int, int]:
         """The seed as an int64 of the same bits, and the first row of this process's n images."""
@@ -85,7 +84,11 @@ class DeviceDice(FixedDtypes):
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
         # In no state_dict: it is anything after to_empty(), and still nowhere after loading with assign=True.
-        self.ticket = torch.zeros(1, dtype=torch.int32, device=self.calls.device)
+        # Else it stays where it is, for the sake of CUDA graphs.
+        if self.ticket.device == self.calls.device:
+            self.ticket.zero_()
+        else:
+            self.ticket = torch.zeros_like(self.calls, dtype=torch.int32)
 
     def check(self, images: Any) -> None:
         """Raises ConfigError unless images are floats [N, C, H, W] on the device of the pipe."""

@@ -22,14 +22,14 @@ class DiffAugment(DeviceDice):
     Raises ConfigError for a policy, seed or rank that is none.
     """
 
+    impls = ("auto", "reference", "triton")
+
     def __init__(
         self, policy: str = DEFAULT_POLICY, *, seed: int = 0, rank: int | None = None, impl: str = "auto"
     ):
         super().__init__(seed, rank, impl)
         stages_of(policy)
         self.policy = policy
-
-    impls = ("auto", "reference", "triton")
 
     def forward(self, images: Any) -> Any:
         """The images [N, C, H, W] changed by parameters that are drawn for them: the same shape and dtype."""
