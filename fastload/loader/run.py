@@ -176,6 +176,8 @@ class Run:
         try:
             turn = course.turns.take(self._next, self._stop)
         except Exception as error:  # a sampler's: the batches that it drew before come first
+            if isinstance(course.turns, Turns):
+                raise  # an order of ours raises nothing: a signal's handler did, which is heard at once
             self._failed = error
             return None
         if turn is None:
