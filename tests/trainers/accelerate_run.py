@@ -4,6 +4,8 @@ python -m tests.trainers.accelerate_run --shards DIR --out DIR
 """
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 import torch
@@ -65,6 +67,11 @@ def main() -> None:
             resume = out / "sampled" / f"step-{step}"
             found[f"sampled from step {step}"] = train(given, None, sampler(accelerator), resume, step)[0]
     write(given.out, accelerator.process_index, found)
+    accelerator.end_training()
+    # A thread of torch's gloo may still ask for Python's lock, to let go of DDP's last work, which aborts a
+    # process whose Python is ending (ProcessGroupGloo::runLoop): this one ends without.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def sampler(accelerator: Accelerator) -> DistributedSampler:
