@@ -1,11 +1,11 @@
 """Warps whose axes are not mixed, in Triton: one axis after the other, from a table of taps, and back.
 
 In: what affine_warp_triton.py gives all its kernels. Where A is a diagonal or an antidiagonal matrix
-(nothing, or flips, scales and quarter turns alone: nine of ten images at p = 0.1, two of five at 0.6), all
-steps of affine_warp.py together are one short filter for each row and one for each column of the result: at
-most 32 pixels of a line of the image, which the table holds with the number of the first one. `contracted` is
-the image along x, [H, W] points of LANES, or of a turned one [results along x, H]; the kernels that finish
-the warp do the other axis.
+(nothing, or flips, scales and quarter turns alone, as for most images while p is low), all steps of
+affine_warp.py together are one short filter for each row and one for each column of the result: at most 32
+pixels of a line of the image, which the table holds with the number of the first one. `contracted` is the
+image along x, [H, W] points of LANES, or of a turned one [results along x, H]; the kernels that finish the
+warp do the other axis.
 
 table: [N, 2, max(H, W), TAPS] float32, bases: [N, 2, max(H, W)] int32; the second axis is the image's, x and
     y.
