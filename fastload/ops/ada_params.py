@@ -181,7 +181,7 @@ def moved(params: Any, integers: tuple[str, ...], *args: Any, **kwargs: Any) -> 
         if name.startswith("_") or value is None:
             continue
         target = value.to(*args, **kwargs)
-        found[name] = target.to(value.dtype) if name in integers else target
+        found[name] = value.to(target.device) if name in integers else target
     return found
 
 

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from fastload.ops import ada_params as columns
+from fastload.ops.warp_places_triton import folded
 from fastload.ops.wavelets import BAND_MARGIN, BAND_TAPS, BANDS
 
 BLOCK, NUM_WARPS = 512, 4  # pixels of a program; not measured yet
@@ -104,8 +105,8 @@ def _kernel(
                 at, beyond + off, side, step, there & (place < side - 1) & (beyond < side + _MARGIN)
             )
         else:
-            folded = side - 1 - tl.abs(side - 1 - tl.abs(place + off))
-            value += weight * tl.load(at + folded * step, mask=there, other=0.0).to(tl.float32)
+            pixel, _reached = folded(place + off, side)
+            value += weight * tl.load(at + pixel * step, mask=there, other=0.0).to(tl.float32)
     at = out_ptr + sample * out_n + channel.to(tl.int64) * out_c + y * out_y + x * out_x
     tl.store(at, value.to(out_ptr.dtype.element_ty), mask=there)
 

@@ -40,7 +40,6 @@ LABELS = {  # how many labels each transform has, in their order
     "xflip": 1, "yflip": 1, "rotate_int": 2, "translate_int": 2, "scale": 1, "rotate_frac": 2, "aniso": 2,
     "translate_frac": 2, "brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1,
 }  # fmt: skip
-MOST_LABELS = sum(LABELS.values())
 Labels = list[np.ndarray]
 
 

@@ -1,8 +1,9 @@
 """The augmentations' operators as torch.library knows them, with what torch.compile and autograd need.
 
-Each operator is affine in the tensor that comes first and has a `mode`: AFFINE (L x + b), LINEAR (L x) and
-ADJOINT (L^T g). One of a family is differentiated into another of the same family, so that gradients of any
-order exist and nothing but the parameters is kept. The kernels are called here and nowhere else.
+Those that change images are affine in the tensor that comes first and have a `mode`: AFFINE (L x + b), LINEAR
+(L x) and ADJOINT (L^T g); one is differentiated into another of the same name, so that gradients of any order
+exist and nothing but the parameters is kept. upfirdn2d's adjoint is upfirdn2d. Those that draw change their
+counter, and have no gradient. The kernels are called here and nowhere else.
 """
 
 from collections.abc import Callable, Sequence

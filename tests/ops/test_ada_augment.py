@@ -263,5 +263,8 @@ def test_twins_that_cannot_run_say_why(monkeypatch):
 
 
 def test_parameters_move_and_cast_with_their_integers_kept():
-    given = params(1, 3, 24, 24).to(torch.float64)
-    assert given.G_inv.dtype == torch.float64 and given.noise_key.dtype == torch.int32
+    given = params(1, 3, 24, 24)
+    for dtype in (torch.float64, torch.float32, torch.float16):
+        cast = given.to(dtype)
+        assert cast.G_inv.dtype == dtype and cast.noise_key.dtype == torch.int32
+        assert torch.equal(cast.noise_key, given.noise_key), "bit for bit: float32 holds 24 of them"
