@@ -9,6 +9,7 @@
 
 #include "ada.h"
 #include "image_threads.h"
+#include "unlocked.h"
 
 namespace fastload {
 namespace {
@@ -85,7 +86,7 @@ void ada_batch(const AdaSettings &settings, const py::array &images, const py::o
     const ptrdiff_t image_stride = stride(0);
     const auto count = static_cast<size_t>(shape[0]);
     std::vector<AdaScratch<T>> scratch(threads.workers(count));
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     threads.run(count, [&](size_t i, size_t worker) {
         AdaSource<T> source = first;
         source.values += static_cast<ptrdiff_t>(i) * image_stride;

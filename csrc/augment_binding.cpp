@@ -9,6 +9,7 @@
 #include "augment.h"
 #include "image_threads.h"
 #include "pixels.h"
+#include "unlocked.h"
 
 namespace fastload {
 namespace {
@@ -114,7 +115,7 @@ void augment(const py::array &images, const Rows &rows, int stages, double divis
     const ptrdiff_t image_stride_bytes = images.strides(0);
     uint8_t *to = static_cast<uint8_t *>(out.mutable_data());
     const size_t count = static_cast<size_t>(images.shape(0));
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     threads.run(count, [&](size_t i, size_t) {
         AugmentSource image = source;
         image.pixels += static_cast<ptrdiff_t>(i) * image_stride_bytes;
@@ -143,7 +144,7 @@ void write(const Augmenter &augmenter, const Levels &levels, size_t sample, cons
     check(sample < bytes / augmenter.sample_bytes(), "the sample must lie inside the buffer");
     uint8_t *to = static_cast<uint8_t *>(buffer.ptr) + sample * augmenter.sample_bytes();
     const uint8_t *from = levels.data();
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     augmenter.run(from, sample, to);
 }
 

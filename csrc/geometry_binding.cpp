@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "geometry.h"
+#include "unlocked.h"
 
 namespace py = pybind11;
 
@@ -48,7 +49,7 @@ py::tuple geometries(const ImageSpec &spec, const Int64s &widths, const Int64s &
     bool *to_flip = flip.mutable_data();
     const int64_t *width = widths.data(), *height = heights.data(), *position = positions.data();
     {
-        py::gil_scoped_release release;
+        Unlocked unlocked;
         for (py::ssize_t i = 0; i < n; ++i) {
             const Geometry g =
                 geometry(spec, clamped(width[i]), clamped(height[i]), seed, static_cast<uint64_t>(position[i]));

@@ -5,11 +5,14 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
+#include <utility>
 
 #include "image_header.h"
 #include "jpeg.h"
 #include "render_jpeg.h"
+#include "unlocked.h"
 
 namespace fastload {
 namespace {
@@ -63,6 +66,11 @@ void ImageBatch::run(size_t part) noexcept {
     busy_nanoseconds_ += now_nanoseconds() - begun;
 }
 
+void ImageBatch::finished() noexcept {
+    request_.memory.clear();  // before the wait ends: whoever waited may count on the memory
+    completion_.set();
+}
+
 void ImageBatch::out_of_memory() noexcept {
     for (ImageReport &report : reports_) report.status = IMAGE_OUT_OF_MEMORY;
     finished();
@@ -109,7 +117,7 @@ namespace {
 namespace py = pybind11;
 using Positions = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
-// One field as Python gives it; the buffer is kept alive by the PendingImages.
+// One field as Python gives it.
 struct FieldRequest {
     ImageSpec spec;
     size_t first_blob, geometry_first_blob;
@@ -117,6 +125,42 @@ struct FieldRequest {
     py::buffer out;
     std::shared_ptr<const Augmenter> augmenter;
 };
+
+// Objects of Python that native threads were the last to hold, until a thread that has the GIL lets go of them.
+class LeftToPython {
+   public:
+    // Holds `object` for threads without the GIL. Call it with the GIL.
+    static std::shared_ptr<void> hold(py::object object) {
+        auto held = std::make_unique<Held>();
+        held->object = object.release().ptr();
+        // No mutex: a child that is forked while a native thread holds it would wait for it for ever.
+        return {held.release(), [](Held *one) {
+                    one->next = first.load();
+                    while (!first.compare_exchange_weak(one->next, one)) {
+                    }
+                }};
+    }
+    // Call it with the GIL.
+    static void let_go() {
+        for (Held *one = first.exchange(nullptr); one;) {
+            std::unique_ptr<Held> held(one);
+            one = held->next;
+            Py_DECREF(held->object);
+        }
+    }
+
+   private:
+    struct Held {
+        PyObject *object;
+        Held *next;
+    };
+    inline static std::atomic<Held *> first{nullptr};
+};
+
+std::shared_ptr<void> memory_of(const py::buffer &out) {
+    if (py::isinstance<Buffer>(out)) return out.cast<std::shared_ptr<Buffer>>();
+    return LeftToPython::hold(out);
+}
 
 class ImageDecoder {
    public:
@@ -127,20 +171,18 @@ class ImageDecoder {
     std::shared_ptr<ThreadPool> pool_;
 };
 
-// A batch on its way. Letting go of it stops the work and waits for the images at hand, since they are written to
-// memory that Python owns.
+// A batch on its way. Letting go of it cancels it, and waits for nothing: the batch holds the memory that it writes to.
 class PendingImages {
    public:
-    PendingImages(std::shared_ptr<ThreadPool> pool, std::shared_ptr<ImageBatch> batch, std::vector<py::buffer> outs)
-        : pool_(std::move(pool)), batch_(std::move(batch)), outs_(std::move(outs)) {}
-    PendingImages(PendingImages &&) = default;
+    PendingImages(std::shared_ptr<ThreadPool> pool, std::shared_ptr<ImageBatch> batch)
+        : pool_(std::move(pool)), batch_(std::move(batch)) {}
     ~PendingImages() {
-        if (!batch_ || !pool_->alive()) return;  // moved from, or a forked child: no thread works here
         batch_->cancel();
-        py::gil_scoped_release release;
-        while (!batch_->wait(1.0)) {
-        }
+        batch_.reset();
+        LeftToPython::let_go();
     }
+    PendingImages(const PendingImages &) = delete;
+    PendingImages &operator=(const PendingImages &) = delete;
     bool wait(double timeout_seconds) { return batch_->wait(timeout_seconds); }
     const ImageBatch &batch() const { return *batch_; }
     void cancel() { batch_->cancel(); }
@@ -148,7 +190,6 @@ class PendingImages {
    private:
     std::shared_ptr<ThreadPool> pool_;
     std::shared_ptr<ImageBatch> batch_;
-    std::vector<py::buffer> outs_;
 };
 
 ImageField checked_field(const FieldRequest &field, size_t samples, size_t blobs) {
@@ -174,11 +215,11 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
                                       const Positions &positions, uint64_t max_pixels, bool urgent) {
     std::string reasons;
     if (!load_jpeg_library({}, &reasons)) throw std::runtime_error("no libjpeg is loaded");
-    ImageRequest request{{}, {positions.data(), positions.data() + positions.size()}, seed, max_pixels};
-    std::vector<py::buffer> outs;
+    LeftToPython::let_go();
+    ImageRequest request{{}, {}, {positions.data(), positions.data() + positions.size()}, seed, max_pixels};
     for (const FieldRequest &field : fields) {
         request.fields.push_back(checked_field(field, request.positions.size(), bytes->blobs()));
-        outs.push_back(field.out);
+        request.memory.push_back(memory_of(field.out));
     }
     auto batch = std::make_shared<ImageBatch>(bytes, std::move(request));
     auto pool = decoder.pool();
@@ -195,7 +236,7 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
             batch->out_of_memory();
         }
     });
-    return std::make_unique<PendingImages>(std::move(pool), std::move(batch), std::move(outs));
+    return std::make_unique<PendingImages>(std::move(pool), std::move(batch));
 }
 
 py::array_t<int32_t> statuses(const PendingImages &pending) {
@@ -253,7 +294,7 @@ void bind_image_batch(py::module_ &module) {
              "augmenter: an Augmenter with a row for each sample, which writes in place of `writer`.");
     py::class_<PendingImages>(module, "PendingImages",
                               "Images on their way; letting go of it stops and waits for them.")
-        .def("wait", &PendingImages::wait, py::arg("timeout_seconds"), py::call_guard<py::gil_scoped_release>())
+        .def("wait", &PendingImages::wait, py::arg("timeout_seconds"), py::call_guard<Unlocked>())
         .def("cancel", &PendingImages::cancel)
         .def_property_readonly("status", &statuses, "[fields * samples] int32: an ImageStatus each.")
         .def(

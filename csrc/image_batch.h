@@ -50,6 +50,7 @@ struct ImageReport {
 
 struct ImageRequest {
     std::vector<ImageField> fields;
+    std::vector<std::shared_ptr<void>> memory;  // what the fields write to; held until no thread does any more
     std::vector<int64_t> positions;  // one per sample
     uint64_t seed;
     uint64_t max_pixels;  // checked from the header before anything is decoded
@@ -59,7 +60,7 @@ class ImageBatch : public Work {
    public:
     ImageBatch(std::shared_ptr<ByteBatch> bytes, ImageRequest request);
     void run(size_t part) noexcept override;
-    void finished() noexcept override { completion_.set(); }
+    void finished() noexcept override;
     void out_of_memory() noexcept;  // in place of being submitted
     bool wait(double timeout_seconds) { return completion_.wait(timeout_seconds); }
 
@@ -73,7 +74,7 @@ class ImageBatch : public Work {
     ImageStatus render(const ImageField &field, size_t sample, size_t index);
 
     std::shared_ptr<ByteBatch> bytes_;
-    const ImageRequest request_;
+    ImageRequest request_;
     std::vector<ImageReport> reports_;
     std::vector<std::string> messages_;
     std::atomic<int64_t> busy_nanoseconds_{0};

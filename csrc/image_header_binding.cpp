@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "image_header.h"
+#include "unlocked.h"
 
 namespace py = pybind11;
 
@@ -18,7 +19,7 @@ void bind_image_header(py::module_ &module) {
             ImageHeader header;
             bool found = false;
             {
-                py::gil_scoped_release release;
+                Unlocked unlocked;
                 found =
                     parse_image_header(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size), &header);
             }

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "index_lookup.h"
+#include "unlocked.h"
 
 namespace fastload {
 
@@ -82,7 +83,7 @@ py::tuple locate(const IndexLookup &lookup, const Rows &rows, const std::vector<
     if (alternatives.size() > 127) throw std::invalid_argument("more than 127 alternatives of one field");
     LocatedRows found;
     {
-        py::gil_scoped_release unlocked;
+        Unlocked unlocked;
         found = lookup.locate(rows.data(), static_cast<uint64_t>(rows.size()), alternatives);
     }
     py::dict paths;
@@ -94,7 +95,7 @@ py::tuple locate(const IndexLookup &lookup, const Rows &rows, const std::vector<
 py::list keys(const IndexLookup &lookup, const Rows &rows) {
     std::vector<std::string> found;
     {
-        py::gil_scoped_release unlocked;
+        Unlocked unlocked;
         found = lookup.keys(rows.data(), static_cast<uint64_t>(rows.size()));
     }
     py::list out;
@@ -108,7 +109,7 @@ void bind_index_lookup(py::module_ &module) {
     py::register_exception<IndexDamage>(module, "IndexDamage");
     module.def("crc32", [](const py::buffer &buffer) {
         const py::buffer_info view = buffer.request();
-        py::gil_scoped_release unlocked;
+        Unlocked unlocked;
         return crc32(static_cast<const uint8_t *>(view.ptr), static_cast<uint64_t>(view.size * view.itemsize));
     });
     py::class_<MappedFile, std::shared_ptr<MappedFile>>(module, "MappedFile", py::buffer_protocol())
@@ -134,7 +135,7 @@ void bind_index_lookup(py::module_ &module) {
              [](const IndexLookup &self, const Rows &rows) {
                  std::vector<int64_t> found;
                  {
-                     py::gil_scoped_release unlocked;
+                     Unlocked unlocked;
                      found = self.labels(rows.data(), static_cast<uint64_t>(rows.size()));
                  }
                  return array(found);
@@ -143,7 +144,7 @@ void bind_index_lookup(py::module_ &module) {
              [](const IndexLookup &self, const std::vector<std::string> &wanted) {
                  std::pair<std::vector<int64_t>, std::vector<std::string>> found;
                  {
-                     py::gil_scoped_release unlocked;
+                     Unlocked unlocked;
                      found = self.find(wanted);
                  }
                  py::list unknown;
@@ -151,7 +152,7 @@ void bind_index_lookup(py::module_ &module) {
                  return py::make_tuple(array(found.first), unknown);
              })
         .def("tally", [](const IndexLookup &self, const Rows &rows) {
-            py::gil_scoped_release unlocked;
+            Unlocked unlocked;
             return self.tally(rows.data(), static_cast<uint64_t>(rows.size()));
         });
 }

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "jpeg.h"
+#include "unlocked.h"
 
 namespace fastload {
 
@@ -28,7 +29,7 @@ void bind_jpeg(pybind11::module_ &module) {
             const bool loaded = load_jpeg_library({}, &reasons) != nullptr;
             if (!loaded || view.ndim != 1 || view.itemsize != 1 || (view.size > 0 && view.strides[0] != 1))
                 throw py::value_error("jpeg_damage: load a libjpeg first, and give contiguous bytes");
-            py::gil_scoped_release unlocked;
+            Unlocked unlocked;
             JpegDecoder decoder;
             JpegDecoder::Status status =
                 decoder.check(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size));

@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "unlocked.h"
+
 namespace py = pybind11;
 
 namespace fastload {
@@ -86,7 +88,7 @@ py::tuple mixture_take(Amounts shares, Amounts given, Amounts owed, py::ssize_t 
     int32_t *source = sources.mutable_data();
     int64_t *sample = samples.mutable_data();
     {
-        py::gil_scoped_release release;
+        Unlocked unlocked;
         for (py::ssize_t i = 0; i < count; ++i) {
             const size_t number = mixture.next();
             source[i] = static_cast<int32_t>(number);
@@ -100,7 +102,7 @@ py::tuple mixture_advance(Amounts shares, Amounts given, Amounts owed, py::ssize
     if (count < 0) throw py::value_error("count must not be negative");
     Mixture mixture(std::move(shares), std::move(given), std::move(owed));
     {
-        py::gil_scoped_release release;
+        Unlocked unlocked;
         for (py::ssize_t i = 0; i < count; ++i) mixture.next();
     }
     return py::make_tuple(mixture.given(), mixture.owed());

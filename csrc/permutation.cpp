@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include "unlocked.h"
+
 namespace py = pybind11;
 
 namespace fastload {
@@ -57,7 +59,7 @@ py::array_t<int64_t> permute(const Column<int64_t> &indices, const Column<int64_
     int64_t *out = permuted.mutable_data();
     py::ssize_t bad;
     {
-        py::gil_scoped_release release;
+        Unlocked unlocked;
         bad = permute_all(in, count, sizes, low, high, out);
     }
     if (bad >= 0) {

@@ -4,6 +4,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include "unlocked.h"
+
 namespace py = pybind11;
 
 namespace fastload {
@@ -18,7 +20,7 @@ py::array_t<uint32_t> philox_bits(uint64_t seed, const Positions &positions, uin
     const int64_t *in = positions.data();
     uint32_t *out = bits.mutable_data();
     {
-        py::gil_scoped_release release;
+        Unlocked unlocked;
         for (py::ssize_t i = 0; i < count; ++i) {
             philox(seed, static_cast<uint64_t>(in[i]), purpose, block, out + 4 * i);
         }

@@ -12,6 +12,7 @@
 #include "pixel_kernels.h"
 #include "pixel_writer.h"
 #include "resize.h"
+#include "unlocked.h"
 
 namespace fastload {
 namespace {
@@ -47,7 +48,7 @@ void write_image(Rgb rgb, std::array<double, 4> box, std::array<int, 2> resized,
     check(sample < static_cast<size_t>(out.nbytes()) / writer.sample_bytes(), "the sample must lie inside the buffer");
     uint8_t *to = out.mutable_data() + sample * writer.sample_bytes();
     const uint8_t *from = rgb.data();
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     resize_to(request, from, static_cast<size_t>(request.in_width) * 3, writer, to);
 }
 

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "unlocked.h"
+
 namespace fastload {
 
 namespace {
@@ -60,7 +62,7 @@ void bind_container_index(pybind11::module_ &module, const char *name,
             try {
                 SampleRows rows;
                 {
-                    py::gil_scoped_release unlocked;
+                    Unlocked unlocked;
                     rows = index(path, name);
                 }
                 return rows_to_python(std::move(rows));

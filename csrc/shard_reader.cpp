@@ -10,6 +10,7 @@
 #include <chrono>
 #include <limits>
 #include <numeric>
+#include <thread>
 
 #include "index_lookup.h"
 

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "shard_reader.h"
+#include "unlocked.h"
 
 namespace fastload {
 namespace {
@@ -49,6 +50,7 @@ class ShardReader {
         return batch;
     }
 
+    void leave_behind(const std::shared_ptr<ByteBatch> &batch) { pool_.leave_behind(batch); }
     int threads() const { return pool_.threads(); }
     bool alive() const { return pool_.alive(); }
     // Of the batches to come.
@@ -109,7 +111,7 @@ void bind_shard_reader(py::module_ &module) {
                                {blob.batch->size(blob.index)}, {size_t{1}}, true);
     });
     py::class_<ByteBatch, std::shared_ptr<ByteBatch>>(module, "ByteBatch")
-        .def("wait", &ByteBatch::wait, py::arg("timeout_seconds"), py::call_guard<py::gil_scoped_release>())
+        .def("wait", &ByteBatch::wait, py::arg("timeout_seconds"), py::call_guard<Unlocked>())
         .def(
             "blob",
             [](std::shared_ptr<ByteBatch> batch, size_t blob) {
@@ -156,6 +158,8 @@ void bind_shard_reader(py::module_ &module) {
         .def("submit", &ShardReader::submit, py::arg("files"), py::arg("file_ids"), py::arg("offsets_bytes"),
              py::arg("sizes_bytes"), py::arg("paths"), py::arg("memory"), py::kw_only(), py::arg("urgent") = false,
              py::arg("patient") = true, "urgent: before all that waits. patient: what may pass is tried again.")
+        .def("leave_behind", &ShardReader::leave_behind, py::arg("batch"),
+             "Gives up a batch whose reads hang: the threads that are at it end with them, and others take their place.")
         .def("set_delay_seconds", &ShardReader::set_delay_seconds, py::arg("seconds"),
              "Sleeps so long before each read: a slow disk, for tests.")
         .def_property("backoff_seconds", &ShardReader::backoff_seconds, &ShardReader::set_backoff_seconds,

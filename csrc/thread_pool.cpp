@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <thread>
 
 namespace fastload {
 
@@ -27,28 +28,46 @@ void name_this_thread(const char *name) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads, const char *name) {
+ThreadPool::ThreadPool(int threads, const char *name)
+    : threads_(threads), name_(name), state_(std::make_shared<State>()), owner_(fork_count()) {
+    try {
+        start(static_cast<size_t>(threads));
+    } catch (...) {
+        stop();
+        throw;
+    }
+}
+
+ThreadPool::~ThreadPool() {
+    if (alive()) stop();
+}
+
+void ThreadPool::start(size_t count) {
     // Signals belong to Python's main thread: a worker that took one would see its reads interrupted.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-        state_->serving.resize(static_cast<size_t>(threads));
-        for (size_t i = 0; i < static_cast<size_t>(threads); i++)
-            state_->threads.emplace_back([state = state_.operator->(), i, name] {
-                name_this_thread(name);
-                serve(*state, i);
-            });
+        for (size_t i = 0; i < count; i++) {
+            std::unique_lock<std::mutex> lock(state_->mutex);
+            auto self = state_->threads.emplace(state_->threads.end());
+            lock.unlock();
+            try {
+                std::thread([state = state_, self, name = name_] {
+                    name_this_thread(name);
+                    serve(state, self);
+                }).detach();
+            } catch (...) {
+                lock.lock();
+                state_->threads.erase(self);
+                throw;
+            }
+        }
     } catch (...) {
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        stop();
         throw;
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
-
-ThreadPool::~ThreadPool() {
-    if (alive()) stop();
 }
 
 void ThreadPool::stop() {
@@ -56,11 +75,10 @@ void ThreadPool::stop() {
         std::lock_guard<std::mutex> lock(state_->mutex);
         state_->stopping = true;
         for (auto &work : state_->queue) work->cancel();
-        for (auto &work : state_->serving)
-            if (work) work->cancel();
+        for (Thread &thread : state_->threads)
+            if (thread.serving) thread.serving->cancel();
     }
     state_->ready.notify_all();
-    for (std::thread &thread : state_->threads) thread.join();
 }
 
 void ThreadPool::submit(std::shared_ptr<Work> work, bool urgent) {
@@ -75,16 +93,31 @@ void ThreadPool::submit(std::shared_ptr<Work> work, bool urgent) {
     state_->ready.notify_all();
 }
 
-void ThreadPool::serve(State &state, size_t thread) {
+void ThreadPool::leave_behind(const std::shared_ptr<Work> &work) {
+    work->cancel();
+    size_t left = 0;
+    {
+        std::lock_guard<std::mutex> lock(state_->mutex);
+        for (Thread &thread : state_->threads) {
+            if (thread.serving != work || thread.left_behind) continue;
+            thread.left_behind = true;
+            left++;
+        }
+    }
+    start(left);
+}
+
+void ThreadPool::serve(const std::shared_ptr<State> &shared, std::list<Thread>::iterator self) {
     // Now, and not when memory is short: glibc aborts where a thread's first exception has none for its bookkeeping.
     volatile int bookkeeping = std::uncaught_exceptions();  // volatile: it is declared to have no effects
     (void)bookkeeping;
+    State &state = *shared;
     std::unique_lock<std::mutex> lock(state.mutex);
     for (;;) {
-        state.ready.wait(lock, [&state] { return state.stopping || !state.queue.empty(); });
-        if (state.queue.empty())
-            return;  // what was queued before the stop is finished first (cancelled parts are quick)
-        std::shared_ptr<Work> &work = state.serving[thread];
+        state.ready.wait(lock, [&] { return state.stopping || self->left_behind || !state.queue.empty(); });
+        // What was queued before the stop is finished first (cancelled parts are quick).
+        if (state.queue.empty() || self->left_behind) break;
+        std::shared_ptr<Work> &work = self->serving;
         work = state.queue.front();
         size_t part = work->next_++;
         if (work->next_ == work->count_) state.queue.pop_front();
@@ -98,6 +131,7 @@ void ThreadPool::serve(State &state, size_t thread) {
         done.reset();  // what it holds may take long to let go of
         lock.lock();
     }
+    state.threads.erase(self);
 }
 
 bool Work::pause(int64_t nanoseconds) const {

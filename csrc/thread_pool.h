@@ -1,18 +1,18 @@
 // Worker threads of fastload's own, which never touch Python.
 //
 // In: work of `count` independent parts, in order of submission. Out: each part run once, then `finished`.
-// Promises: parts are begun in order, those of urgent work before all that wait; a pool joins its threads when it is
-// destroyed (in a forked child, where those threads do not exist, it forgets them).
+// Promises: parts are begun in order, those of urgent work before all that wait; destroying a pool cancels its work and
+// waits for nothing, as a part may hang in a read for ever: its threads end when they have done what they are at; work
+// that hangs can be left behind, with its threads, while others go on.
 #pragma once
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <memory>
 #include <mutex>
-#include <thread>
-#include <vector>
 
 #include "per_process.h"
 
@@ -40,28 +40,40 @@ class Work {
 
 class ThreadPool {
    public:
-    // name: of the threads, as the system shows them; at most 15 letters. Throws std::system_error where it gives no
-    // more threads.
+    // name: of the threads, as the system shows them; at most 15 letters, a literal. Throws std::system_error where it
+    // gives no more threads.
     ThreadPool(int threads, const char *name);
     ~ThreadPool();
 
     void submit(std::shared_ptr<Work> work, bool urgent = false);
-    int threads() const { return static_cast<int>(state_->threads.size()); }
-    bool alive() const { return state_.is_ours(); }  // false in a forked child
+    // Cancels work that hangs. The threads that are at it end with it, whenever that is, and others take their place.
+    // Throws std::system_error where the system gives no more threads.
+    void leave_behind(const std::shared_ptr<Work> &work);
+    int threads() const { return threads_; }
+    bool alive() const { return fork_count() == owner_; }  // false in a forked child
 
    private:
+    struct Thread {
+        std::shared_ptr<Work> serving;  // or nullptr
+        bool left_behind = false;       // it ends when it has done its part
+    };
+    // Shared with the threads, which outlive the pool. In a forked child their shares are never given back, so that
+    // nothing is destroyed there on which a thread of the parent waits.
     struct State {
         std::mutex mutex;
         std::condition_variable ready;
         std::deque<std::shared_ptr<Work>> queue;
-        std::vector<std::shared_ptr<Work>> serving;  // by each thread, or nullptr
+        std::list<Thread> threads;
         bool stopping = false;
-        std::vector<std::thread> threads;
     };
-    static void serve(State &state, size_t thread);
+    static void serve(const std::shared_ptr<State> &state, std::list<Thread>::iterator self);
+    void start(size_t count);
     void stop();
 
-    PerProcess<State> state_;
+    const int threads_;
+    const char *const name_;
+    const std::shared_ptr<State> state_;
+    const uint64_t owner_;
 };
 
 // What a batch of work is waited for with: set once, by the thread that finishes it.

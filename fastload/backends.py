@@ -12,6 +12,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from fastload import _native
 from fastload.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -133,6 +134,14 @@ def _quota_of_version_1(folder: Path) -> int:
     return sys.maxsize if quota < 0 else quota // period
 
 
+def process() -> int:
+    """Which process this is: a number that every forked child finds raised.
+
+    Not the PID: in nested PID namespaces parent and child may both be 1.
+    """
+    return _native.fork_count()
+
+
 _made: dict = {}
 
 
@@ -141,7 +150,7 @@ def once_per_process(key, make):
 
     For threads: they do not survive a fork, so what holds them must not either.
     """
-    place = (os.getpid(), key)
+    place = (process(), key)
     if place not in _made:
-        _made[place] = make()
+        _made.setdefault(place, make())  # of two threads that come at once, both get what the first made
     return _made[place]

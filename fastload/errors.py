@@ -36,6 +36,10 @@ class BackendError(FastloadError, RuntimeError):
     """What was asked for cannot run on this machine: says what is missing and how to install it."""
 
 
+class ResourceError(FastloadError, RuntimeError):
+    """The system gives no thread, memory or open file: says which limit to raise, and how to need less."""
+
+
 class CursorError(FastloadError, ValueError):
     """A checkpoint does not belong to this loader: says which part differs."""
 

@@ -20,6 +20,7 @@ FLOORS = [
     {"loader"},
     {"augment", "read"},
     {"ops", "shards", "decode", "order"},
+    {"threads"},
     {"backends", "world"},
     {"fields", "rng", "normalize"},
     {"errors", "_native"},

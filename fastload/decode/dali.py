@@ -20,27 +20,29 @@ out (benchmarks/results/dali-2026-11-21-10b6554ab7.json, made by benchmarks/benc
 Pillow, which sums up its steps, takes now one and now the other (512 pixels to 96): see dali_gate.py.
 """
 
-import os
 import queue
 import threading
 import time
-import weakref
 from collections import deque
 from concurrent import futures
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 
+from fastload.backends import process
 from fastload.decode import dali_pipeline
 from fastload.decode.dali_field import DecodedField, FieldShare
 from fastload.decode.dali_gate import MARGIN, hardware_share
 from fastload.decode.dali_pipeline import Pipe
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError
+from fastload.threads import WorkerThreads
 
 MOST_WORKERS = 4  # threads for Pillow and for finding bad samples; they sleep where there is nothing to do
 _THREADS = "fastload-dali"  # what the names of all threads of a stage begin with
+_CLOSE_SECONDS = 5.0  # that closing waits for the batches that are on their way
 
 
 @dataclass
@@ -97,23 +99,20 @@ class DaliStage:
         self._pipes: dict[tuple, Pipe] = {}
         # Reentrant: whoever holds it may collect garbage, and with it an iteration that cancels its batches.
         self.lock = threading.RLock()
-        self._process = os.getpid()
+        self._process = process()
         self._counted = 0  # of `in_flight`
+        self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each batch that counts no more
         self.held: deque = deque()  # (event, memory that a stream may read until the event has passed)
         self._free_since = 0.0  # when DALI had done all it was asked for
-        self.workers = futures.ThreadPoolExecutor(min(MOST_WORKERS, threads), thread_name_prefix=_THREADS)
-        self._pending: queue.SimpleQueue[DaliBatch | None] = queue.SimpleQueue()
-        # A daemon, as Python joins other threads before the finalizer below could end this one.
-        self._collector = threading.Thread(
-            target=_collect, args=(self._pending,), name=f"{_THREADS}-outputs", daemon=True
-        )
+        self.workers = WorkerThreads(min(MOST_WORKERS, threads), _THREADS)
+        # It outlives this object where that is forgotten, and takes DALI's pipelines apart: whoever drops the
+        # last reference must not wait for DALI's threads.
+        end = partial(_end, self._pipes, self.held)
+        self._collector = WorkerThreads(1, f"{_THREADS}-outputs", at_end=end)
         self._closed = False
         for name in self.specs:  # now, because making them is when DALI loads its libraries
             self.pipe(name, aligned=False)
-        threads_and_memory = self._pending, self._collector, self.workers, self._pipes, self.held
-        # Before there is a thread: Ctrl-C may come at any line.
-        self._end = weakref.finalize(self, _end, self._process, *threads_and_memory)
-        self._collector.start()
+        self._collector.start()  # now: what has been scheduled must find somebody who takes it
 
     def submit(
         self, content: dict[str, list], positions, guides: dict[str, list] | None = None
@@ -137,14 +136,14 @@ class DaliStage:
             if self._closed:  # behind the queue's end nobody would settle a batch
                 raise futures.CancelledError("the DaliStage was closed")
             self._let_go()
-            assert self._counted < self.in_flight, (
+            assert self.on_their_way() < self.in_flight, (
                 f"more than {self.in_flight} batches: finish or release one"
             )
             self._counted += 1
             batch = DaliBatch(self, shares)
             for share in shares:
                 share.begin()  # never raises: what has been scheduled must be taken, in this order
-            self._pending.put(batch)
+            self._collector.submit(batch.settle)
             self.stats.batches += 1
             self.stats.busy_seconds += time.perf_counter() - begun
         return batch
@@ -154,7 +153,11 @@ class DaliStage:
         self.check_process()
         with self.lock:
             self._closed = True
-        self._end()
+        self._collector.stop()
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        self._collector.join(deadline)
+        self.workers.stop()
+        self.workers.join(deadline)
 
     def pipe(self, name: str, aligned: bool, repair: bool = False) -> Pipe:
         """The pipeline of a field, made on first use; repairs have their own, past the batches that queue."""
@@ -169,22 +172,24 @@ class DaliStage:
             del self._pipes[key]
 
     def check_process(self) -> None:
-        if self._process != os.getpid():
+        if self._process != process():
             raise BackendError(
                 "this DaliStage was made in another process and came here through a fork, which DALI does "
                 "not survive: make the loader anew in this process."
             )
 
+    def on_their_way(self) -> int:
+        """How many batches count as `in_flight`."""
+        with self.lock:
+            while not self.left.empty():
+                self.left.get()
+                self._counted -= 1
+            return self._counted
+
     def _let_go(self) -> None:
         """Drops what was released and no stream reads any more."""
         while self.held and self.held[0][0].query():
             self.held.popleft()
-
-    def uncount(self, batch: "DaliBatch") -> None:
-        with self.lock:
-            self._counted -= batch.counts
-            batch.counts = False
-            self._let_go()
 
 
 class DaliBatch:
@@ -195,7 +200,7 @@ class DaliBatch:
         self._submitted_at = time.perf_counter()
         self._settled = threading.Event()
         self._cancelled = False
-        self.counts = True  # of the stage's `in_flight`
+        self._count = [None]  # of the stage's `in_flight`; popped by who is the first to leave
         self._error: BaseException | None = None
         self._fields: dict[str, DecodedField] = {}
         self._event: torch.cuda.Event | None = None
@@ -236,12 +241,13 @@ class DaliBatch:
         self._leave()
 
     def cancel(self) -> None:
-        """Gives the batch up: what has not begun does not begin, and what comes out is dropped."""
-        self._stage.check_process()
+        """Gives the batch up: what has not begun does not begin, and what comes out is dropped.
+
+        A finalizer may call it: it takes no lock and waits for nothing.
+        """
         self._cancelled = True
         for share in self._shares:
-            for future in list(share.by_pillow.values()):
-                future.cancel()
+            share.cancelled = True
         self._leave()
 
     def settle(self) -> None:
@@ -273,24 +279,15 @@ class DaliBatch:
 
     def _leave(self) -> None:
         """Counts no more."""
-        self._stage.uncount(self)
+        try:
+            self._count.pop()
+        except IndexError:
+            return
+        self._stage.left.put(None)
 
 
-def _collect(pending: queue.SimpleQueue) -> None:
-    while (batch := pending.get()) is not None:
-        batch.settle()
-        del batch  # else the last batch, and with it the stage, would live until the next one
-
-
-def _end(process: int, pending, collector: threading.Thread, workers, pipes: dict, held: deque) -> None:
-    if process != os.getpid():
-        return
-    pending.put(None)
-    # Whoever drops the last reference runs this, and that may be one of the stage's own threads.
-    from_outside = not threading.current_thread().name.startswith(_THREADS)
-    if from_outside and collector.ident is not None:
-        collector.join()
-    workers.shutdown(wait=from_outside, cancel_futures=True)
+def _end(pipes: dict, held: deque) -> None:
+    """Takes a stage apart, on its collector's thread, when no batch is on its way any more."""
     for event, _ in held:  # or DALI would give the memory to the next loader while a stream still reads it
         event.synchronize()
     held.clear()

@@ -53,6 +53,7 @@ class FieldShare:
         self.positions, self.guides = positions, guides or [None] * len(content)
         self.rows = {**crop_report.empty_rows(len(content)), "flips": np.zeros(len(content), bool)}
         self.by_pillow: dict[int, futures.Future] = {}
+        self.cancelled = False  # what Pillow has not begun does not begin
         self.output: torch.Tensor | None = None  # DALI's, of those that it took
         self.pixels: torch.Tensor | None = None  # of all, where some are written before the others are made
         # On a GPU: what its stream may still read once `decoded` has returned; torch knows its own memory.
@@ -139,7 +140,22 @@ class FieldShare:
     def _give_to_pillow(self, i: int) -> None:
         stage = self.stage
         rest = self.spec, stage.seed, int(self.positions[i]), stage.max_pixels, self.guides[i]
-        self.by_pillow[i] = stage.workers.submit(_by_pillow, self.content[i], *rest)
+        self.by_pillow[i] = stage.workers.submit(self._by_pillow, self.content[i], *rest)
+
+    def _by_pillow(
+        self, content, spec, seed, position, max_pixels, guide
+    ) -> tuple[DecodedImage | str, float]:
+        """Pillow's image, or why there is none, and the seconds that it took."""
+        if self.cancelled:
+            return "cancelled", 0.0
+        begun = time.perf_counter()
+        try:
+            outcome = decode_image(
+                memoryview(content), spec, seed, position, max_pixels=max_pixels, guide=guide
+            )
+        except SampleError as error:
+            outcome = str(error)
+        return outcome, time.perf_counter() - begun
 
     def _others(self) -> tuple[dict[int, np.ndarray], dict[int, str]]:
         """What Pillow made of its samples: pixels or a reason for each."""
@@ -173,7 +189,7 @@ class FieldShare:
             rows = self.pixels.numpy()
             begin = self.arguments.start + self.arguments.inner
             told += [[rows[i] for i in self.taken], begin.tolist(), self.arguments.flip.tolist()]
-        good = np.fromiter(self.stage.workers.map(dali_pipeline.decodes, *told), bool, len(self.taken))
+        good = np.array(self.stage.workers.map(dali_pipeline.decodes, *told), bool)
         for i in self.taken[~good]:
             self._give_to_pillow(int(i))
         if not suffices:
@@ -229,16 +245,6 @@ def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
         target.numpy()[...] = source.numpy()
     else:
         target.copy_(source)
-
-
-def _by_pillow(content, spec, seed, position, max_pixels, guide) -> tuple[DecodedImage | str, float]:
-    """Pillow's image, or why there is none, and the seconds that it took."""
-    begun = time.perf_counter()
-    try:
-        outcome = decode_image(memoryview(content), spec, seed, position, max_pixels=max_pixels, guide=guide)
-    except SampleError as error:
-        outcome = str(error)
-    return outcome, time.perf_counter() - begun
 
 
 def _bytes(content) -> np.ndarray:

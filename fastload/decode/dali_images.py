@@ -17,6 +17,7 @@ from fastload.decode.image_header import image_header
 from fastload.decode.images import missing_guide, specs_of
 from fastload.errors import ConfigError
 from fastload.fields import Image
+from fastload.threads import WorkerThreads
 
 _FEEDER = "fastload-dali-feeder"
 
@@ -34,7 +35,7 @@ class DaliImageStage:
         self.stage, self.stream = stage, stream
         self.bytes_of: dict[str, int] = {}  # DALI has buffers of its own
         self.sample_bytes = sum(3 * spec.height * spec.width for spec in stage.specs.values())
-        self._feeder = futures.ThreadPoolExecutor(1, thread_name_prefix=_FEEDER)
+        self._feeder = WorkerThreads(1, _FEEDER)
         self._counted_seconds = stage.stats.busy_seconds
 
     def submit(
@@ -63,9 +64,13 @@ class DaliImageStage:
         names = ("dali_samples", "pillow_samples", "reruns")
         return {name: getattr(stats, name) for name in names}
 
-    def close(self, wait: bool) -> None:
-        """Ends the feeding thread."""
-        self._feeder.shutdown(wait=wait, cancel_futures=True)
+    def give_up(self) -> None:
+        """Lets the feeding thread end when it has done what it is at. A finalizer may call it."""
+        self._feeder.stop()
+
+    def join(self, deadline: float) -> bool:
+        """Whether the feeding thread has ended; waits until `deadline` of time.monotonic."""
+        return self._feeder.join(deadline)
 
 
 def make_stage(config, threads: int, device, in_flight: int) -> DaliStage:
@@ -96,13 +101,14 @@ class DaliImages:
         self._positions = positions
         self.busy_seconds = 0.0  # of DALI and Pillow since the batch before
         self._fed: futures.Future[DaliBatch | None] | None = None
+        self._sent: DaliBatch | None = None  # what _fed returns, as soon as it is there
         self._cancelled = False
         self._missing: dict[
             str, list[int]
         ] = {}  # field -> samples without an image, or without their guide's
         self._decoded: dict = {}
 
-    def begin(self, feeder: futures.Executor) -> None:
+    def begin(self, feeder: WorkerThreads) -> None:
         self._fed = feeder.submit(self._feed)
 
     def wait(self, timeout_seconds: float) -> bool:
@@ -114,9 +120,10 @@ class DaliImages:
         return batch is None or batch.wait(timeout_seconds)
 
     def cancel(self) -> None:
+        """A finalizer may call it: it takes no lock and waits for nothing."""
         self._cancelled = True
-        if not self._fed.cancel() and self._fed.done() and (batch := self._batch()) is not None:
-            batch.cancel()
+        if self._sent is not None:
+            self._sent.cancel()
 
     def _batch(self) -> DaliBatch | None:
         """What was sent to DALI; None where feeding it was cancelled or failed, which `settle` raises."""
@@ -168,7 +175,7 @@ class DaliImages:
             batch.release(done)
 
     def _feed(self) -> DaliBatch | None:
-        while not self._content.wait(0.2):
+        while not self._content.wait(0.2) and not self._cancelled:
             pass
         if self._cancelled or self._content.first_error is not None:  # the reader's error is raised by others
             return None
@@ -184,10 +191,10 @@ class DaliImages:
         self._missing = {
             name: [i for i, image in enumerate(images) if image is None] for name, images in content.items()
         }
-        batch = self._stage.stage.submit(content, self._positions, guides)
+        self._sent = self._stage.stage.submit(content, self._positions, guides)
         if self._cancelled:  # meanwhile
-            batch.cancel()
-        return batch
+            self._sent.cancel()
+        return self._sent
 
     def _images(self, name: str) -> list:
         first = self._first_blob[name]

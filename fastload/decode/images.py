@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-from fastload import _native, backends
+from fastload import _native
 from fastload.decode import crop_report, pillow, simple
 from fastload.decode.backend import choose_backend
 from fastload.decode.image_header import image_header
@@ -21,6 +21,7 @@ from fastload.decode.spec import ImageSpec, geometry
 from fastload.errors import SampleError
 from fastload.fields import Image
 from fastload.normalize import normalization, normalize
+from fastload.threads import native_threads
 
 _OK = int(_native.ImageStatus.OK)
 _UNSUPPORTED = int(_native.ImageStatus.UNSUPPORTED)
@@ -64,16 +65,18 @@ class ImageStage:
         self.threads = threads
         self._decoder = None
         if self.backend.name == "native":
-            self._decoder = backends.once_per_process(
-                ("decoder", threads), lambda: _native.ImageDecoder(threads)
-            )
+            self._decoder = native_threads("decoder", threads, _native.ImageDecoder)
 
     def counters(self) -> dict:
         """Nothing that `loader.stats()` does not count by itself."""
         return {}
 
-    def close(self, wait: bool) -> None:
+    def give_up(self) -> None:
         """The decoder threads are the process's, and stay."""
+
+    def join(self, deadline: float) -> bool:
+        """Whether no thread of its own works any more: it has none."""
+        return True
 
     @property
     def sample_bytes(self) -> int:

@@ -8,7 +8,6 @@ moves a loader's place must keep the same few variables right.
 """
 
 import math
-import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -267,8 +266,8 @@ class Loader:
         """A copy, or one in another process, is a loader of its own at the same place."""
         config = {one.name: getattr(self._config, one.name) for one in fields(self._config) if one.init}
         shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        is_new = self._at_epoch_start and self._epoch == 0 and self._restored is None
-        return _remade, (config, self._samples.given, shown, None if is_new else self.state_dict())
+        state = None if self._is_new() else self.state_dict()
+        return _remade, (config, self._samples.given, shown, state)
 
     def __enter__(self) -> "Loader":
         return self
@@ -353,6 +352,9 @@ class Loader:
         """Where the epoch begins that the loader is in."""
         return self._place.at(self._epoch * self._order.span, self._order.span)
 
+    def _is_new(self) -> bool:
+        return self._at_epoch_start and self._epoch == 0 and self._restored is None
+
     def _check_restored(self) -> None:
         """Compares a restored cursor with what it is to be used on, once."""
         restored = self._restored
@@ -368,7 +370,7 @@ class Loader:
         return pixel_fingerprints(self._config)
 
     def _begin_process(self) -> None:
-        self._process = os.getpid()
+        self._process = backends.process()
         self._run: weakref.ref[Run] | None = None  # weak: an iteration that nobody holds ends by itself
         self._stats = Stats()
         self._memory: _native.BufferPool | None = None
@@ -376,9 +378,12 @@ class Loader:
         self._kept: dict[str, Any] = {}  # what is dear to make and serves all iterations: DALI's pipelines
 
     def _notice_fork(self) -> None:
-        # The parent's threads do not exist in a child, and its locks may be held by them for ever.
-        if self._process != os.getpid():
+        # The parent's threads do not exist in a child, and its locks may be held by them for ever. The child
+        # begins where `state_dict` stood, as one does that got the loader pickled.
+        if self._process != backends.process():
             self._begin_process()
+            if not self._is_new():
+                self.load_state_dict(self.state_dict())
 
     def _live_run(self) -> Run | None:
         self._notice_fork()

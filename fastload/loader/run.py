@@ -4,26 +4,34 @@ In: where it begins, once the first batch is asked for, and whom to tell how far
 batches. Promised: no work before the first `next`; batches come in order, an error at its own place, and then
 nothing more; at most `prefetch` batches are ahead of the one that is asked for, and fewer where they would
 hold more than `max_bytes` together with the batch that the training has (one is always on its way, however
-large); closing it, or forgetting it, leaves no thread that works for it.
+large); threads that ask at the same time are served one after the other, and get each batch once; closing it
+leaves no thread that works for it, but where a read or a function hangs: that is left behind after
+CLOSE_SECONDS; forgetting it does the same, and waits for nothing.
 """
 
-import os
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fastload.backends import process
 from fastload.errors import BatchTimeoutError, ConfigError
 from fastload.loader.config import LoaderConfig
-from fastload.loader.hanging import end_with_the_program
 from fastload.loader.sampled import SampledTurns
-from fastload.loader.stages import WORKER_NAME, Stages
+from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
 from fastload.loader.trip import Trip
 from fastload.order.turns import Turns
 from fastload.order.walk import Place
+from fastload.threads import check_not_ending, end_with_the_program
 from fastload.world import World
 
+CLOSE_SECONDS = (
+    5.0  # that closing waits for what is at work; a read or a function that hangs is then left behind
+)
+INTERRUPTED_SECONDS = 1.0  # the same after Ctrl-C, which is to be heard at once
 CLOSED = "the loader was closed while this batch was made: close it between two batches."
 
 
@@ -37,6 +45,50 @@ class Course(NamedTuple):
     world: World
 
 
+class UnderWay:
+    """What an iteration has on its way: all that has to end with it, and nothing that holds the iteration."""
+
+    def __init__(self):
+        self.process = process()
+        self.course: Course | None = None
+        self.trips: deque[Trip] = deque()
+        self.is_making = False  # a `next` has not returned yet
+        self.ends = False  # the program does, and this with it
+
+    def give_up(self) -> None:
+        """Cancels everything. For finalizers: it takes no lock and waits for nothing."""
+        course = self.course
+        if course is None or self.process != process():
+            return
+        for trip in list(self.trips):
+            trip.give_up()
+        course.stages.give_up()
+
+    def is_busy(self) -> bool:
+        """Whether a thread runs Python for it; the worker threads speak for themselves."""
+        return self.is_making and self.process == process()
+
+    def cancel(self) -> None:
+        """Cancels everything, and lets who waits for it know."""
+        for trip in list(self.trips):
+            trip.cancel()
+
+    def end(self, seconds: float) -> None:
+        """Cancels everything and waits until no thread works for it; leaves behind what takes longer."""
+        course, trips = self.course, deque(self.trips)
+        if course is None or self.process != process():
+            return
+        self.cancel()
+        deadline = time.monotonic() + seconds
+        course.stages.close(deadline)
+        for trip in trips:
+            if not trip.wait(deadline):
+                course.stages.leave_behind(trip)
+        # Not before: who is interrupted while he waits, or comes from another thread, has to wait as well.
+        if self.course is course:
+            self.course, self.trips = None, deque()
+
+
 class Run:
     """An iterator over batches.
 
@@ -47,132 +99,131 @@ class Run:
     def __init__(self, begin: Callable[[], Course], arrive: Callable, config: LoaderConfig, stats: Stats):
         self._begin, self._arrive, self._config, self._stats = begin, arrive, config, stats
         self._current_world = config.world
-        self._process = os.getpid()
-        self._course: Course | None = None
+        self._under_way = UnderWay()
         self._next: Place | None = None  # where the step after the planned ones is to be looked for
         self._world: World | None = None  # in which it began
         self._stop = 0.0  # of the course with which it began
-        self._trips: deque[Trip] = deque()
         self._planned: Trip | None = None  # not launched: it has to wait for memory
         self._failed: Exception | None = None  # after the batches that are on their way
         self._ended = False
-        self.is_making = False  # a `next` has not returned yet
         self._why: str | None = None  # it ended, where the user may not have meant it to
+        self._lock = threading.RLock()  # of `next`; reentrant, so that map_batch is told what it does wrong
+        # No __del__: Python may collect garbage, and with it a forgotten iteration, amid any line of any
+        # thread, whatever locks that thread holds.
+        weakref.finalize(self, UnderWay.give_up, self._under_way).atexit = False
+        end_with_the_program(self._under_way)
 
     def __iter__(self) -> "Run":
         return self
 
     def __next__(self) -> dict:
-        if os.getpid() != self._process:
+        under_way = self._under_way
+        if under_way.process != process():
             raise ConfigError(
                 "this iteration began in another process: begin a new one, iter(loader), after the fork."
             )
-        if self._why is not None:
-            raise ConfigError(self._why)
-        if self._ended:
-            raise StopIteration
-        self._stats.asked()
-        self.is_making = True
-        try:
-            batch, trip = self._next_batch()
-        except BaseException as error:
-            # Whatever the rest of a batch says that was cancelled under way, this is why.
-            was_closed = self._ended and isinstance(error, Exception)
-            if isinstance(error, BatchTimeoutError):
-                self._abandon()
-            self.close()
-            if was_closed:
-                raise ConfigError(CLOSED) from error
-            raise
-        finally:
-            self.is_making = False
-        self._arrive(trip.step.start, trip.taken.after)
-        self._stats.handed_over(len(trip.positions), len(trip.positions) * len(self._config.image_fields))
-        return batch
+        check_not_ending()  # before the lock, which a thread that sleeps at the end may keep
+        with self._lock:
+            check_not_ending()
+            if under_way.is_making:
+                raise ConfigError("map_batch asked for the next batch of the iteration that calls it.")
+            if self._why is not None:
+                raise ConfigError(self._why)
+            if self._ended:
+                raise StopIteration
+            self._stats.asked()
+            under_way.is_making = True
+            try:
+                batch, trip = self._next_batch()
+            except BaseException as error:
+                self._end_with(error)
+                raise
+            finally:
+                under_way.is_making = False
+            self._arrive(trip.step.start, trip.taken.after)
+            samples = len(trip.positions)
+            self._stats.handed_over(samples, samples * len(self._config.image_fields))
+            return batch
 
     @property
     def begun(self) -> bool:
         """True between the first `next` and the end."""
         return self._world is not None and not self._ended
 
+    @property
+    def is_making(self) -> bool:
+        """Whether a `next` has not returned yet."""
+        return self._under_way.is_making
+
     def plan_anew(self) -> None:
         """Gives up what is on its way; the next batch begins where the training is by then."""
-        self._end_course()
+        self._under_way.end(CLOSE_SECONDS)
+        self._planned = None
 
-    def close(self, why: str | None = None) -> None:
-        """Stops what is on its way and waits until no thread works for it.
+    def close(self, why: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
+        """Stops what is on its way and waits until no thread works for it, or leaves behind what hangs.
 
         why: what the next `next` raises as a ConfigError; without it the iteration is simply over.
         """
         if not self._ended:
             self._ended, self._why = True, why
             self._stats.paused()
-        self._end_course()  # again, where Ctrl-C came while it waited
+        self._under_way.end(seconds)  # again, where Ctrl-C came while it waited
+        self._planned = None
 
-    def __del__(self):
-        self.close()
-
-    def _abandon(self) -> None:
-        """Gives up what is on its way, and waits for nothing: what hangs would hang the training, too."""
-        for trip in self._trips:
-            trip.cancel()
-        self._course.stages.close(wait=False)
-        end_with_the_program(self._trips)
-        self._course, self._planned, self._trips = None, None, deque()
-
-    def _end_course(self) -> None:
-        course, trips = self._course, deque(self._trips)
-        if course is None or os.getpid() != self._process:
-            return
-        # Python may collect a forgotten iteration on any thread, also on one that would then wait for itself.
-        if threading.current_thread().name.startswith(WORKER_NAME):
-            course.stages.forget(trips)
+    def _end_with(self, error: BaseException) -> None:
+        """Ends the iteration after what `next` is about to raise, or raises what is to be told instead."""
+        # Whatever the rest of a batch says that was cancelled under way, this is why.
+        was_closed = self._ended and isinstance(error, Exception)
+        self._under_way.is_making = False
+        check_not_ending()
+        if isinstance(error, BatchTimeoutError):
+            seconds = 0.0  # what hangs would hang the training, too
         else:
-            for trip in trips:
-                trip.cancel()
-            course.stages.close(wait=True)
-            for trip in trips:
-                trip.wait()
-        # Not before: who is interrupted while he waits, or comes from another thread, has to wait as well.
-        if self._course is course:
-            self._course, self._planned, self._trips = None, None, deque()
+            seconds = CLOSE_SECONDS if isinstance(error, Exception) else INTERRUPTED_SECONDS
+        self.close(seconds=seconds)
+        if was_closed:
+            raise ConfigError(CLOSED) from error
 
     def _next_batch(self) -> tuple[dict, Trip]:
-        if self._course is None:
-            self._course = self._begin()
-            self._next = self._course.start
+        under_way = self._under_way
+        if under_way.course is None:
+            under_way.course = self._begin()
+            self._next = under_way.course.start
             if self._world is None:
-                self._world, self._stop = self._course.world, self._course.stop
+                self._world, self._stop = under_way.course.world, under_way.course.stop
         self._check_world()
         self._launch_ahead()
-        if not self._trips and self._failed is not None:
+        if not under_way.trips and self._failed is not None:
             failed, self._failed = self._failed, None
             try:
                 raise failed
             finally:
                 del failed  # or its traceback, and with it this frame, would hold itself and the loader
-        if not self._trips:
+        if not under_way.trips:
             self._arrive(self._stop - 1, self._next)
             raise StopIteration
-        course, trip = self._course, self._trips[0]
+        course, trip = under_way.course, under_way.trips[0]
         batch = course.stages.finish(trip)
         if self._ended:
             raise ConfigError(CLOSED)
-        self._trips.popleft()
+        under_way.trips.popleft()
         return batch, trip
 
     def _launch_ahead(self) -> None:
-        while len(self._trips) <= self._config.prefetch:
+        under_way = self._under_way
+        while len(under_way.trips) <= self._config.prefetch:
             if self._planned is None and self._failed is None:
                 self._planned = self._plan_next()
             if self._planned is None or not self._fits(self._planned):
                 return
-            self._course.stages.launch(self._planned)
-            self._trips.append(self._planned)
+            # Before it is launched: Ctrl-C may come at any line, and a closing thread at any time.
+            under_way.trips.append(self._planned)
+            under_way.course.stages.launch(self._planned)
             self._planned = None
 
     def _plan_next(self) -> Trip | None:
-        course = self._course
+        course = self._under_way.course
         try:
             turn = course.turns.take(self._next, self._stop)
         except Exception as error:  # a sampler's: the batches that it drew before come first
@@ -203,7 +254,8 @@ class Run:
 
     def _fits(self, trip: Trip) -> bool:
         """Whether memory allows one more; the training still has a batch, which is taken to be as large."""
-        if len(self._trips) < 2:
+        trips = self._under_way.trips
+        if len(trips) < 2:
             return True
-        held_bytes = sum(one.held_bytes for one in self._trips)
+        held_bytes = sum(one.held_bytes for one in trips)
         return held_bytes + 2 * trip.held_bytes <= self._config.max_bytes

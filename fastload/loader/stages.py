@@ -10,9 +10,7 @@ because what is launched, waited for, cancelled and counted must be the same thi
 """
 
 import copy
-import threading
 import time
-from collections import deque
 from concurrent import futures
 
 import numpy as np
@@ -28,12 +26,13 @@ from fastload.loader.pixels import Pixels
 from fastload.loader.presence import check_fields, label_fields, missing_error
 from fastload.loader.stand_ins import StandIns
 from fastload.loader.stats import Stats
-from fastload.loader.trip import Fault, Trip, wait_for, wait_seconds
+from fastload.loader.trip import Fault, Trip, wait_seconds
 from fastload.order.steps import Step
 from fastload.order.walk import Taken, Walk
 from fastload.read.ledger import MOST_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
 from fastload.shards.mixture import Mixture
+from fastload.threads import WorkerThreads
 
 LEAST_READERS, MOST_READERS = 4, 16  # reads at once: a disk wants several, a page cache does not mind
 # What no image file exceeds: RGBA of 32-bit floats, uncompressed, with previews and profiles.
@@ -81,10 +80,8 @@ class Stages:
         # What is done with whole batches, a thread does ahead of need.
         by_batch = self._images is not None and self._images.by_batch
         self._delivers_ahead = self._delivery.pins or by_batch or config.augment.mixes
-        self._deliverer: futures.ThreadPoolExecutor | None = None
-        self._workers: futures.ThreadPoolExecutor | None = None
-        self._lock = threading.Lock()
-        self._closed = False
+        self._workers = WorkerThreads(threads, f"{WORKER_NAME}values")
+        self._deliverer = WorkerThreads(1, f"{WORKER_NAME}delivery")
         self._expect_others = False  # images for Python were among the last ones
         own = {"batch": 1, "training": 1}
         counting = [one for one in (self._delivery, self._images) if one is not None]
@@ -126,13 +123,7 @@ class Stages:
         if self._on_workers or self._expect_others:
             self._launch_work(trip)
         if self._delivers_ahead:
-            with self._lock:
-                self._check_open()
-                if self._deliverer is None:
-                    name = f"{WORKER_NAME}delivery"
-                    self._deliverer = futures.ThreadPoolExecutor(1, thread_name_prefix=name)
             trip.delivered = self._deliverer.submit(self._deliver, trip)
-            trip.delivered.add_done_callback(_end_forgotten)
 
     def finish(self, trip: Trip) -> dict:
         """Waits for a batch: field -> tensor [N, ...] or list of N, "__key__", "__position__".
@@ -211,26 +202,30 @@ class Stages:
             pass
         return future.result()
 
-    def forget(self, trips: "deque[Trip]") -> None:
-        """Ends a forgotten iteration that one of the loader's own threads found while collecting garbage.
-
-        Locks may be held by that very thread, so that it ends when a piece of work is done.
-        """
-        _FORGOTTEN.append((self, trips))
-
-    def close(self, wait: bool) -> None:
-        """Ends the worker threads; native threads are the process's. May be called again, to wait on."""
-        self._closed = True
-        for executor in (self._deliverer, self._workers):  # in this order: the first gives work to the second
-            if executor is not None:
-                executor.shutdown(wait=wait, cancel_futures=True)
+    def give_up(self) -> None:
+        """Lets the worker threads end when they have done what they are at. A finalizer may call it."""
+        # In this order: the first gives work to the second.
+        for threads in (self._deliverer, self._workers):
+            threads.stop()
         if self._images is not None:
-            self._images.close(wait)
+            self._images.give_up()
 
-    def _check_open(self) -> None:
-        """No thread is made for a batch that another thread has given up."""
-        if self._closed:
-            raise futures.CancelledError
+    def close(self, deadline: float) -> bool:
+        """Ends the worker threads; native threads are the process's. May be called again, to wait on.
+
+        deadline: of time.monotonic, until when it waits for them; False where they still work then.
+        """
+        self.give_up()
+        ended = [threads.join(deadline) for threads in (self._deliverer, self._workers)]
+        if self._images is not None:
+            ended.append(self._images.join(deadline))
+        return all(ended)
+
+    def leave_behind(self, trip: Trip) -> None:
+        """Gives up a cancelled batch on which a read or a function hangs. Raises ResourceError."""
+        for one in (trip, trip.stand_ins):
+            if one is not None and one.bytes is not None and not one.bytes.wait(0):
+                self._reader.leave_behind(one.bytes)
 
     def _sample_bytes(self) -> int:
         """Bytes of one sample's images on their way: as levels too, where whole batches are finished."""
@@ -296,27 +291,20 @@ class Stages:
 
     def _launch_work(self, trip: Trip) -> None:
         """Hands the batch's Python work to the worker threads, in as many parts as there are threads."""
-        with self._lock:  # the training's thread launches, and the one that delivers
-            self._check_open()
-            if self._workers is None:
-                name = f"{WORKER_NAME}values"
-                self._workers = futures.ThreadPoolExecutor(self._threads, thread_name_prefix=name)
         parts = min(self._threads, len(trip.positions))
         trip.work = [self._workers.submit(self._work, trip, part, parts) for part in range(parts)]
-        for future in trip.work:
-            future.add_done_callback(_end_forgotten)
 
     def _work(self, trip: Trip, part: int, parts: int) -> None:
         """Every `parts`-th sample from `part` on: its values, then its images that no native thread takes."""
-        wait_for(trip.bytes)
-        if trip.bytes.first_error is not None:
+        trip.wait_for(trip.bytes)
+        if trip.cancelled or trip.bytes.first_error is not None:
             return  # finish raises it
         begun = time.perf_counter()
         self._make_values(trip, self._on_workers, range(part, len(trip.positions), parts))
         self._stats.add("values", time.perf_counter() - begun)
         if trip.images is None:
             return
-        wait_for(trip.images)
+        trip.wait_for(trip.images)
         begun = time.perf_counter()
         for name, i in trip.images.others():
             if trip.cancelled:
@@ -362,10 +350,10 @@ class Stages:
 
         Raises what is no sample's fault.
         """
-        wait_for(trip.bytes, trip.deadline)
+        trip.wait_for(trip.bytes, trip.deadline)
         self._reader.raise_error(trip.bytes, trip.sample_ids)
         if trip.images is not None:
-            wait_for(trip.images, trip.deadline)
+            trip.wait_for(trip.images, trip.deadline)
             if trip.step is not None:
                 self._expect_others = bool(trip.images.others())
                 if self._expect_others and not trip.work:
@@ -413,19 +401,6 @@ class Stages:
             self._stats.read_retries += trip.bytes.retries
         if trip.images is not None:
             self._stats.add("decode", trip.images.busy_seconds)
-
-
-# Iterations that were found forgotten on a worker thread; a deque, because appending to it takes no lock.
-_FORGOTTEN: "deque[tuple[Stages, deque[Trip]]]" = deque()
-
-
-def _end_forgotten(_future=None) -> None:
-    """Ends what `forget` left, where no lock of an executor is held."""
-    while _FORGOTTEN:
-        stages, trips = _FORGOTTEN.popleft()
-        for trip in trips:
-            trip.cancel()
-        stages.close(wait=False)
 
 
 def _as_tensor(array: np.ndarray):

@@ -1,7 +1,7 @@
 """One batch on its way: its samples, what native and Python threads make of them, and what is wrong with it.
 
 In: a step and the samples that it takes. Out: a `Trip`, which stages.py fills. Promised: cancelling it stops
-what has not begun, its stand-ins too; after `wait` no native thread works on it.
+what has not begun, its stand-ins too; after `wait` no native thread works on it; a finalizer may give it up.
 """
 
 import math
@@ -66,35 +66,43 @@ class Trip:
         return self.taken.sample_ids
 
     def cancel(self) -> None:
-        """Stops what has not begun."""
-        self.cancelled = True
-        for future in (*self.work, self.delivered):
+        """Stops what has not begun, and lets who waits for it know."""
+        waiting = [*self.work, self.delivered]
+        if self.stand_ins is not None:
+            waiting += self.stand_ins.work
+        self.give_up()
+        for future in waiting:
             if future is not None:
                 future.cancel()
+
+    def give_up(self) -> None:
+        """Says that nobody wants it any more, for whoever works on it to see. A finalizer may call it."""
+        self.cancelled = True
+        # What they raise holds frames, and these the stages with their open files.
+        self.delivered, self.work = None, []
         for native in (self.bytes, self.images):
             if native is not None:
                 native.cancel()
         if self.stand_ins is not None:
-            self.stand_ins.cancel()
+            self.stand_ins.give_up()
 
-    def wait(self) -> None:
-        """Until no native thread works on it any more; for a batch that is given up."""
+    def wait(self, deadline: float = math.inf) -> bool:
+        """Until no native thread works on it any more, once it is cancelled; False at the deadline."""
         for native in (self.bytes, self.images):
-            if native is not None:
-                wait_for(native)
-        if self.stand_ins is not None:
-            self.stand_ins.wait()
-        # What they raised holds frames, and these the stages with their open files.
-        self.delivered, self.work = None, []
+            while native is not None and not native.wait(min(deadline - time.monotonic(), WAIT_SECONDS)):
+                if time.monotonic() >= deadline:
+                    return False
+        return self.stand_ins is None or self.stand_ins.wait(deadline)
 
+    def wait_for(self, native, deadline: float = math.inf) -> None:
+        """Until something that native threads make of it is done; Ctrl-C is seen between two waits.
 
-def wait_for(native, deadline: float = math.inf) -> None:
-    """Until something that native threads work on is done; Ctrl-C is seen between two waits.
-
-    deadline: seconds of time.monotonic, after which it raises BatchTimeoutError.
-    """
-    while not native.wait(wait_seconds(deadline)):
-        pass
+        deadline: seconds of time.monotonic, after which it raises BatchTimeoutError. Raises CancelledError
+        where the batch was cancelled: a read that hangs is never done.
+        """
+        while not native.wait(wait_seconds(deadline)):
+            if self.cancelled:
+                raise futures.CancelledError
 
 
 def wait_seconds(deadline: float) -> float:

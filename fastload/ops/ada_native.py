@@ -17,7 +17,8 @@ def launch(images: Any, rows: Any, noise_key: Any, eps: Any, stages: int, mode: 
     """
     import torch
 
-    from fastload import _native, backends
+    from fastload import _native
+    from fastload.threads import native_threads
 
     work = torch.float64 if images.dtype == torch.float64 else torch.float32
     out = torch.empty(images.shape, dtype=work)
@@ -32,7 +33,7 @@ def launch(images: Any, rows: Any, noise_key: Any, eps: Any, stages: int, mode: 
         SYM6,
         BANDS,
         out.numpy(),
-        backends.once_per_process(("augment", threads), lambda: _native.AugmentThreads(threads)),
+        native_threads("augment", threads, _native.AugmentThreads),
     )
     return out.to(images.dtype)
 

@@ -226,7 +226,8 @@ def _launch_native(
 ) -> Any:
     import torch
 
-    from fastload import _native, backends
+    from fastload import _native
+    from fastload.threads import native_threads
 
     name = str(out.dtype).removeprefix("torch.")
     planar = out.is_contiguous()
@@ -244,7 +245,7 @@ def _launch_native(
         result.numpy(),
         getattr(_native.Dtype, name),
         not planar,
-        backends.once_per_process(("augment", threads), lambda: _native.AugmentThreads(threads)),
+        native_threads("augment", threads, _native.AugmentThreads),
     )
     return out
 

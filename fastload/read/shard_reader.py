@@ -16,9 +16,9 @@ import os
 import numpy as np
 
 from fastload import _native
-from fastload.backends import once_per_process
 from fastload.errors import ShardError
 from fastload.shards.dataset import CHANGED
+from fastload.threads import native_threads, no_thread
 
 MAX_OPEN_FILES = 128  # shards kept open by one loader; common limits on descriptors begin at 1024
 _NOT_AS_INDEXED = (_native.SHORT_FILE, _native.CHANGED_FILE)
@@ -46,7 +46,7 @@ class ShardReader:
 
     def __init__(self, dataset, threads: int):
         self._dataset = dataset
-        self._pool = once_per_process(("reader", threads), lambda: _native.ShardReader(threads))
+        self._pool = native_threads("reader", threads, _native.ShardReader)
         stamps = [
             (one.size_bytes, one.mtime_ns, one.tail_start, one.tail_stop, one.tail_crc)
             for one in dataset.stamps
@@ -70,6 +70,16 @@ class ShardReader:
         return self._pool.submit(
             self._files, *columns, _paths(located), memory, urgent=urgent, patient=patient
         )
+
+    def leave_behind(self, batch: "_native.ByteBatch") -> None:
+        """Gives up a batch whose reads hang, with the threads that are at it; others take their place.
+
+        Raises ResourceError where the system gives no more threads.
+        """
+        try:
+            self._pool.leave_behind(batch)
+        except RuntimeError as error:
+            raise no_thread("reader", error) from error
 
     def raise_error(self, batch: "_native.ByteBatch", sample_ids: np.ndarray) -> None:
         """Raises a ShardError for the first blob of a complete batch that could not be read, if any."""

@@ -480,7 +480,7 @@ def test_a_batch_that_cannot_be_fed_shifts_no_later_one(make_stage, monkeypatch,
     for batch, whole in ((before, expected[0]), (after, expected[2])):
         for name, field in batch.finish().items():
             assert torch.equal(field.pixels, whole[name].pixels)
-    assert stage._counted == 0
+    assert stage.on_their_way() == 0
 
 
 def test_bad_samples_that_the_decoder_does_not_find_are_found_by_halves(make_stage, monkeypatch):

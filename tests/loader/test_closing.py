@@ -87,7 +87,7 @@ def test_no_thread_begins_for_an_iteration_that_is_closed(source):
     made = make(source, "native")
     run = iter(made)
     next(run)
-    stages, trip = run._course.stages, run._trips[0]
+    stages, trip = run._under_way.course.stages, run._under_way.trips[0]
     made.close()
     before = set(threading.enumerate())
     trip.cancelled = False

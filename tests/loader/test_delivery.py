@@ -119,7 +119,7 @@ def test_no_thread_is_left_however_an_iteration_ends(shards, decode, end):
             del run
     made.close()
     gc.collect()
-    assert workers() == []
+    assert workers_after_a_while() == []
 
 
 def test_an_abandoned_loader_is_collected_with_its_threads(shards, decode):
@@ -182,7 +182,7 @@ def test_a_stage_that_cannot_take_a_batch_ends_the_iteration_and_nothing_else(sh
         stage.stats.batches = 0
         with pytest.raises(MemoryError, match="no room"):
             list(made)
-        assert stage._counted == 0
+        assert stage.on_their_way() == 0
     monkeypatch.undo()
     made.set_epoch(0)
     assert flat(made) == good
@@ -196,7 +196,7 @@ def test_what_is_ahead_is_bounded_by_its_finished_size(shards, decode):
     made = loader(shards, 4, decode=decode, fields=fields, max_bytes=4 * 250_000, prefetch=5)
     run = iter(made)
     next(run)
-    assert len(run._trips) <= 3
+    assert len(run._under_way.trips) <= 3
 
 
 def test_what_leaves_the_loader_on_a_gpu_is_not_dalis_memory(shards, monkeypatch):

@@ -1,0 +1,200 @@
+"""Python threads of fastload's own, and what ends before the interpreter does.
+
+In: functions to run, and iterations that are under way. Out: futures. Promised: threads are daemons, so that
+a function that hangs on does not keep the process from ending; what a finalizer may call says so, takes no
+lock and waits for nothing; at the end of the program everything is given up first, and waited for a little,
+so that no thread of ours runs Python while it is taken apart.
+"""
+
+import atexit
+import itertools
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent import futures
+from typing import Any, Protocol
+
+from fastload import _native
+from fastload.backends import once_per_process
+from fastload.errors import ConfigError, FastloadError, ResourceError
+
+END_SECONDS = 2.0  # that the end of the program waits for what was given up
+_LOOK_SECONDS = 0.01
+_AT_THE_END = "Python is about to end: load batches before the program is over."
+_ending_thread: int | None = None  # which ends the program, once it does
+
+
+class UnderWay(Protocol):
+    """What is given up when the program ends."""
+
+    def give_up(self) -> None:
+        """Cancels everything, takes no lock and waits for nothing."""
+
+    def is_busy(self) -> bool:
+        """Whether a thread still runs Python for it."""
+
+
+_under_way: "weakref.WeakSet[UnderWay]" = weakref.WeakSet()
+
+
+class WorkerThreads:
+    """Daemon threads that run functions in the order in which they were submitted.
+
+    name: what the names of the threads begin with. at_end: called without arguments by the last of them. They
+    begin with the first `submit`, and end after `stop`, or when nobody holds this object any more.
+    """
+
+    def __init__(self, threads: int, name: str, at_end: Callable[[], None] | None = None):
+        self._count, self._name, self._at_end = threads, name, at_end
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.RLock()  # reentrant: a signal's handler may submit, too
+        self._stopped = False
+        _under_way.add(self)
+
+    def submit(self, function: Callable, *arguments: Any) -> futures.Future:
+        """Raises CancelledError after `stop`, ResourceError where the system gives no thread."""
+        task = _Task(function, arguments)
+        with self._lock:
+            if self._stopped:
+                raise futures.CancelledError(f"{self._name}: the threads were stopped")
+            self.start()
+            self._tasks.put(task)
+        return task.future
+
+    def map(self, function: Callable, *columns: Iterable) -> list:
+        """The results for all rows, in order. Raises what the first of them that failed has raised."""
+        return [one.result() for one in [self.submit(function, *row) for row in zip(*columns, strict=True)]]
+
+    def stop(self) -> None:
+        """The threads end after what was submitted before. May be called by a finalizer."""
+        self._stopped = True
+        self._tasks.put(None)
+
+    def join(self, deadline: float) -> bool:
+        """Whether all threads but the calling one have ended; waits until `deadline` of time.monotonic."""
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return not self.is_busy()
+
+    give_up = stop
+
+    def is_busy(self) -> bool:
+        own = threading.current_thread()
+        return any(thread is not own and thread.is_alive() for thread in self._threads)
+
+    def __del__(self):
+        self._tasks.put(None)
+
+    def start(self) -> None:
+        """Makes the threads, where `submit` has not done so. Raises ResourceError."""
+        if self._threads:
+            return
+        left = itertools.count(self._count - 1, -1)  # how many are left after each that ends
+        for number in range(self._count):
+            thread = threading.Thread(
+                target=_serve,
+                args=(self._tasks, left, self._at_end),
+                name=f"{self._name}-{number}",
+                daemon=True,
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self.stop()
+                raise no_thread(self._name, error) from error
+            self._threads.append(thread)
+
+
+class _Task:
+    """A function that waits for a thread."""
+
+    def __init__(self, function: Callable, arguments: tuple):
+        self.future: futures.Future = futures.Future()
+        self._function, self._arguments = function, arguments
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._function(*self._arguments)
+        except BaseException as error:
+            self.future.set_exception(error)
+            self = (
+                None  # which the traceback holds, and which holds the error: a cycle that only gc would end
+            )
+        else:
+            self.future.set_result(result)
+
+
+def _serve(tasks: queue.SimpleQueue, left: itertools.count, at_end: Callable[[], None] | None) -> None:
+    while (task := tasks.get()) is not None:
+        task.run()
+        del task  # or what it holds would live until the next one
+    if next(left):
+        tasks.put(None)
+    elif at_end is not None:
+        at_end()
+
+
+def native_threads(name: str, threads: int, make: Callable[[int], Any]) -> Any:
+    """`make(threads)`, made once a process for each number. Raises ResourceError where it gets no thread."""
+    try:
+        return once_per_process((name, threads), lambda: make(threads))
+    except (RuntimeError, MemoryError) as error:
+        raise no_thread(name, error) from error
+
+
+def no_thread(name: str, error: Exception) -> FastloadError:
+    """What to raise where the system gives no thread."""
+    if "interpreter shutdown" in str(error):  # Python 3.12 and later refuses it at the end
+        return ConfigError(_AT_THE_END)
+    return ResourceError(
+        f"the system gives no thread for {name} ({error}): raise the limit on processes (ulimit -u, or "
+        "pids.max of the cgroup) or on memory (ulimit -v), or use fewer threads and loaders."
+    )
+
+
+def end_with_the_program(one: UnderWay) -> None:
+    """It is given up when the program ends, unless nobody holds it by then."""
+    _under_way.add(one)
+
+
+def check_not_ending() -> None:
+    """To be called by what begins, or goes on with, something that is under way.
+
+    At the end of the program it raises ConfigError on the thread that ends it, and lets any other thread
+    sleep until the process is gone: there is nobody left to tell.
+    """
+    if _ending_thread is None:
+        return
+    if threading.get_ident() != _ending_thread:
+        _native.sleep_for_ever()
+    raise ConfigError(_AT_THE_END)
+
+
+def _end() -> None:
+    """Gives up everything, and waits until no thread runs Python for it, for at most END_SECONDS."""
+    global _ending_thread
+    _ending_thread = threading.get_ident()
+    given_up = list(_under_way)
+    for one in given_up:
+        one.give_up()
+    stop = time.monotonic() + END_SECONDS
+    while any(one.is_busy() for one in given_up) and time.monotonic() < stop:
+        time.sleep(_LOOK_SECONDS)
+
+
+def _begin_in_child() -> None:
+    """A forked child has none of the parent's threads, and nothing of what they worked for."""
+    global _ending_thread
+    _ending_thread = None
+    _under_way.clear()
+
+
+atexit.register(_end)
+os.register_at_fork(after_in_child=_begin_in_child)
