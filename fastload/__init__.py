@@ -3,7 +3,7 @@
 The names below are resolved on first use, so that `import fastload` loads neither torch nor DALI nor Triton.
 """
 
-from importlib import import_module
+from fastload.imports import import_whole
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ _HOME_OF = {
     "BatchTimeoutError": "fastload.errors",
     "BackendError": "fastload.errors",
     "CursorError": "fastload.errors",
+    "ResourceError": "fastload.errors",
 }
 
 _ROOMS = ("augment", "ops")
@@ -43,10 +44,10 @@ __all__ = [*_HOME_OF, *_ROOMS, "__version__"]
 
 def __getattr__(name):
     if name in _ROOMS:
-        return import_module(f"fastload.{name}")
+        return import_whole(f"fastload.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'fastload' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = getattr(import_whole(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -7,6 +7,7 @@ so that no thread of ours runs Python while it is taken apart.
 """
 
 import atexit
+import contextlib
 import itertools
 import os
 import queue
@@ -18,7 +19,7 @@ from concurrent import futures
 from typing import Any, Protocol
 
 from fastload import _native
-from fastload.backends import once_per_process
+from fastload.backends import once_per_process, process
 from fastload.errors import ConfigError, FastloadError, ResourceError
 
 END_SECONDS = 2.0  # that the end of the program waits for what was given up
@@ -75,11 +76,17 @@ class WorkerThreads:
         self._tasks.put(None)
 
     def join(self, deadline: float) -> bool:
-        """Whether all threads but the calling one have ended; waits until `deadline` of time.monotonic."""
+        """Whether all threads but the calling one have ended; waits until `deadline` of time.monotonic.
+
+        Where they have not, they are left behind: the end of the program does not wait for them, either.
+        """
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
-        return not self.is_busy()
+        if self.is_busy():
+            _under_way.discard(self)
+            return False
+        return True
 
     give_up = stop
 
@@ -159,6 +166,43 @@ def no_thread(name: str, error: Exception) -> FastloadError:
     )
 
 
+class Turn:
+    """A block that one thread at a time is in, and that the end of the program waits for.
+
+    At the end a thread of the user's sleeps where it comes in, or where an exception would take it out.
+    """
+
+    def __init__(self):
+        self.is_taken = False
+        self._lock = threading.RLock()
+        self._process = process()
+        end_with_the_program(self)
+
+    def __enter__(self) -> "Turn":
+        check_not_ending()  # before the lock, which a thread that sleeps may keep
+        self._lock.acquire()
+        self.is_taken = True
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is not None:
+            self.sleep_at_the_end()
+        self.is_taken = False
+        self._lock.release()
+
+    def sleep_at_the_end(self) -> None:
+        """A thread that is in, and is not the one that ends the program, goes no further at its end."""
+        if _ending_thread not in (None, threading.get_ident()):
+            self.is_taken = False
+            _native.sleep_for_ever()
+
+    def give_up(self) -> None:
+        """Who is in goes on."""
+
+    def is_busy(self) -> bool:
+        return self.is_taken and self._process == process()
+
+
 def end_with_the_program(one: UnderWay) -> None:
     """It is given up when the program ends, unless nobody holds it by then."""
     _under_way.add(one)
@@ -185,8 +229,9 @@ def _end() -> None:
     for one in given_up:
         one.give_up()
     stop = time.monotonic() + END_SECONDS
-    while any(one.is_busy() for one in given_up) and time.monotonic() < stop:
-        time.sleep(_LOOK_SECONDS)
+    with contextlib.suppress(KeyboardInterrupt):  # which ends the wait: the program ends in any case
+        while any(one.is_busy() for one in given_up) and time.monotonic() < stop:
+            time.sleep(_LOOK_SECONDS)
 
 
 def _begin_in_child() -> None:

@@ -24,6 +24,7 @@ Pillow guards TIFF and WebP a second time: above twice `PIL.Image.MAX_IMAGE_PIXE
 """
 
 import contextlib
+import functools
 import io
 from typing import NamedTuple
 
@@ -42,12 +43,24 @@ from fastload.decode.spec import (
     stretched,
 )
 from fastload.errors import SampleError
+from fastload.imports import import_whole
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+}
+_OPENERS = {  # format -> (module of PIL, class)
+    "jpeg": ("JpegImagePlugin", "JpegImageFile"),
+    "png": ("PngImagePlugin", "PngImageFile"),
+    "gif": ("GifImagePlugin", "GifImageFile"),
+    "webp": ("WebPImagePlugin", "WebPImageFile"),
+    "bmp": ("BmpImagePlugin", "BmpImageFile"),
+    "tiff": ("TiffImagePlugin", "TiffImageFile"),
+    "pnm": ("PpmImagePlugin", "PpmImageFile"),
+    "jpeg2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    "avif": ("AvifImagePlugin", "AvifImageFile"),
 }
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -180,28 +193,17 @@ def _open(content: bytes, header: ImageHeader, max_pixels: int) -> tuple[Image.I
 
 def _opener(content: bytes, header: ImageHeader):
     """The class of Pillow that reads this format; None where there is none. Imported when first needed."""
-    prefix = content[:16]
-    if header.format == "jpeg":
-        from PIL.JpegImagePlugin import JpegImageFile as opener
-    elif header.format == "png":
-        from PIL.PngImagePlugin import PngImageFile as opener
-    elif header.format == "gif":
-        from PIL.GifImagePlugin import GifImageFile as opener
-    elif header.format == "webp":
-        from PIL.WebPImagePlugin import WebPImageFile as opener
-    elif header.format == "bmp":
-        from PIL.BmpImagePlugin import BmpImageFile as opener
-    elif header.format == "tiff":
-        from PIL.TiffImagePlugin import TiffImageFile as opener
-    elif header.format == "pnm":
-        from PIL.PpmImagePlugin import PpmImageFile as opener
-    elif prefix.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")):
-        from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile as opener
+    prefix, name = content[:16], header.format
+    if prefix.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")):
+        name = "jpeg2000"
     elif prefix[4:12] in (b"ftypavif", b"ftypavis"):
-        from PIL.AvifImagePlugin import AvifImageFile as opener
-    else:
-        return None
-    return opener
+        name = "avif"
+    return _pillow_class(*_OPENERS[name]) if name in _OPENERS else None
+
+
+@functools.cache
+def _pillow_class(module: str, name: str) -> type:
+    return getattr(import_whole(f"PIL.{module}"), name)
 
 
 def _check_pixels(width: int, height: int, max_pixels: int):

@@ -25,7 +25,7 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -55,6 +55,19 @@ _OF_THE_CONTENT = (ValueError, EOFError, struct.error, zlib.error, zipfile.BadZi
 def decode(field: Field, content: "bytes | memoryview") -> Any:
     """The value of one entry, see above. Raises SampleError with the reason."""
     return _DECODERS[type(field)](field, content)
+
+
+def import_parsers(fields: Iterable[Field]) -> None:
+    """Imports what NumPy and torch would import with the first array that a worker thread parses."""
+    if not any(isinstance(field, Tensor) for field in fields):
+        return
+    import torch
+
+    npz, pth = io.BytesIO(), io.BytesIO()
+    np.savez(npz, array=np.zeros(1))
+    torch.save(torch.zeros(1), pth)
+    for content in (npz, pth):
+        _DECODERS[Tensor](Tensor("npz"), content.getvalue())
 
 
 def collate(name: str, field: Field, values: Sequence, where: Callable[[int], str]) -> Any:

@@ -19,6 +19,7 @@ from fastload import _native, backends
 from fastload.augment.pipe import Augment
 from fastload.errors import ConfigError
 from fastload.fields import Field
+from fastload.imports import whole_imports
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
 from fastload.loader.dataset import Samples, refuse_dataset
 from fastload.loader.describe import describe, pixel_fingerprints
@@ -313,7 +314,9 @@ class Loader:
         world, threads, epochs = self._config.world(), self._config.threads_here(), self._config.epochs
         self._prepare_ledger(world)
         resources = self._memory, self._stats, self._ledger, self._kept
-        stages = Stages(self._config, self._samples(), self._order.walk, world.rank, threads, *resources)
+        samples, walk = self._samples(), self._order.walk
+        with whole_imports():  # torch, DALI: what the threads to come need, too
+            stages = Stages(self._config, samples, walk, world.rank, threads, *resources)
         if self._order.has_left(self._here()):
             self._epoch, self._at_epoch_start = self._epoch + 1, True
         place, span = self._here(), self._order.span

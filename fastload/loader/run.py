@@ -9,7 +9,6 @@ leaves no thread that works for it, but where a read or a function hangs: that i
 CLOSE_SECONDS; forgetting it does the same, and waits for nothing.
 """
 
-import threading
 import time
 import weakref
 from collections import deque
@@ -25,7 +24,7 @@ from fastload.loader.stats import Stats
 from fastload.loader.trip import Trip
 from fastload.order.turns import Turns
 from fastload.order.walk import Place
-from fastload.threads import check_not_ending, end_with_the_program
+from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
 
 CLOSE_SECONDS = (
@@ -52,8 +51,6 @@ class UnderWay:
         self.process = process()
         self.course: Course | None = None
         self.trips: deque[Trip] = deque()
-        self.is_making = False  # a `next` has not returned yet
-        self.ends = False  # the program does, and this with it
 
     def give_up(self) -> None:
         """Cancels everything. For finalizers: it takes no lock and waits for nothing."""
@@ -65,8 +62,8 @@ class UnderWay:
         course.stages.give_up()
 
     def is_busy(self) -> bool:
-        """Whether a thread runs Python for it; the worker threads speak for themselves."""
-        return self.is_making and self.process == process()
+        """The worker threads speak for themselves."""
+        return False
 
     def cancel(self) -> None:
         """Cancels everything, and lets who waits for it know."""
@@ -107,7 +104,8 @@ class Run:
         self._failed: Exception | None = None  # after the batches that are on their way
         self._ended = False
         self._why: str | None = None  # it ended, where the user may not have meant it to
-        self._lock = threading.RLock()  # of `next`; reentrant, so that map_batch is told what it does wrong
+        self.is_making = False  # a `next` has not returned yet
+        self._turn = Turn()  # of the threads that call `next`
         # No __del__: Python may collect garbage, and with it a forgotten iteration, amid any line of any
         # thread, whatever locks that thread holds.
         weakref.finalize(self, UnderWay.give_up, self._under_way).atexit = False
@@ -122,24 +120,22 @@ class Run:
             raise ConfigError(
                 "this iteration began in another process: begin a new one, iter(loader), after the fork."
             )
-        check_not_ending()  # before the lock, which a thread that sleeps at the end may keep
-        with self._lock:
-            check_not_ending()
-            if under_way.is_making:
+        with self._turn:
+            if self.is_making:
                 raise ConfigError("map_batch asked for the next batch of the iteration that calls it.")
             if self._why is not None:
                 raise ConfigError(self._why)
             if self._ended:
                 raise StopIteration
             self._stats.asked()
-            under_way.is_making = True
+            self.is_making = True
             try:
                 batch, trip = self._next_batch()
             except BaseException as error:
                 self._end_with(error)
                 raise
             finally:
-                under_way.is_making = False
+                self.is_making = False
             self._arrive(trip.step.start, trip.taken.after)
             samples = len(trip.positions)
             self._stats.handed_over(samples, samples * len(self._config.image_fields))
@@ -149,11 +145,6 @@ class Run:
     def begun(self) -> bool:
         """True between the first `next` and the end."""
         return self._world is not None and not self._ended
-
-    @property
-    def is_making(self) -> bool:
-        """Whether a `next` has not returned yet."""
-        return self._under_way.is_making
 
     def plan_anew(self) -> None:
         """Gives up what is on its way; the next batch begins where the training is by then."""
@@ -175,8 +166,7 @@ class Run:
         """Ends the iteration after what `next` is about to raise, or raises what is to be told instead."""
         # Whatever the rest of a batch says that was cancelled under way, this is why.
         was_closed = self._ended and isinstance(error, Exception)
-        self._under_way.is_making = False
-        check_not_ending()
+        self._turn.sleep_at_the_end()
         if isinstance(error, BatchTimeoutError):
             seconds = 0.0  # what hangs would hang the training, too
         else:

@@ -68,6 +68,7 @@ class Stages:
         valued = [name for name in self._stored if not isinstance(fields[name], Image)]
         self._in_place = [name for name in valued if isinstance(fields[name], _IN_PLACE)]
         self._on_workers = [name for name in valued if not isinstance(fields[name], _IN_PLACE)]
+        values.import_parsers(fields.values())
         self._reader = ShardReader(dataset, threads=min(MOST_READERS, max(LEAST_READERS, threads)))
         self._pixels = Pixels(config, threads, memory)
         device = resolve_device(config.device)

@@ -12,22 +12,25 @@ epoch that follows one that was broken off.
 
 Of torch's private names are used `_get_iterator`, `_index_sampler`, and `_iterator` with its `_reset`:
 torch's iterator is made from a copy of the loader that has other functions and another sampler where a state
-is to be remembered (see torch_epoch.py).
+is to be remembered (see torch_epoch.py); and of an iterator with workers `_shutdown_workers`, to close it.
 """
 
 import copy
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from fastload.errors import CursorError
+from fastload.errors import ConfigError, CursorError
 from fastload.loader.device import delivery, resolve_device
 from fastload.loader.draws import is_place
+from fastload.loader.run import CLOSED
 from fastload.loader.torch_epoch import VERSION, Epoch
 from fastload.loader.worker_state import Placeholder
+from fastload.threads import Turn
 
 T = TypeVar("T", covariant=True)
 _ENTRIES = {
@@ -99,8 +102,15 @@ class StatefulLoader(DataLoader[T]):
         self._epoch: Epoch | None = None  # of the iteration begun last; holds no iterator of torch's
         self._restored: dict | None = None  # where the next iteration begins
         self._there: tuple | None = None  # (device, what brings batches there); its memory is of its stream
+        self._under_way: weakref.ref[_Iterator] | None = None
 
     def __iter__(self) -> "_Iterator":
+        with Turn() as turn:
+            iterator = self._begin(turn)
+        self._under_way = weakref.ref(iterator)
+        return iterator
+
+    def _begin(self, turn: Turn) -> "_Iterator":
         lasting = self.persistent_workers and self.num_workers > 0
         if lasting and self._iterator is not None and self._epoch is not None:
             self._epoch.begin_next()
@@ -113,8 +123,29 @@ class StatefulLoader(DataLoader[T]):
         self._epoch.begun()
         there = None if self.device is None else self._delivery(resolve_device(self.device))
         if there is None or there.stream is None:
-            return _Iterator(inner, self._epoch)
-        return _Ahead(inner, self._epoch, there)
+            return _Iterator(inner, self._epoch, turn)
+        return _Ahead(inner, self._epoch, turn, there)
+
+    def close(self) -> None:
+        """Ends the iteration under way, and its worker processes; the loader may be iterated again.
+
+        `state_dict` is what it was. May be called at any time, and again.
+        """
+        iterator = None if self._under_way is None else self._under_way()
+        self._under_way = None
+        if iterator is not None:
+            iterator.close()
+        if self._iterator is not None:  # of persistent workers, which outlive iterations
+            _end_workers(self._iterator)
+            self._iterator = None
+        if self._there is not None:
+            self._there[1].close()
+
+    def __enter__(self) -> "StatefulLoader[T]":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def _delivery(self, device: Any) -> Any:
         """One for all iterations: torch keeps freed memory for the stream that it was made on."""
@@ -156,14 +187,17 @@ class StatefulLoader(DataLoader[T]):
 
     def __getstate__(self) -> dict:
         # Copies begin anew, as torch's do: what is under way holds iterators, which cannot be pickled.
-        return self.__dict__ | {"_epoch": None, "_there": None}
+        return self.__dict__ | {"_epoch": None, "_there": None, "_under_way": None}
 
 
 class _Iterator:
-    """One iteration: torch's iterator, and the record of what it delivered."""
+    """One iteration: torch's iterator, and the record of what it delivered.
 
-    def __init__(self, inner: Iterator, epoch: "Epoch"):
-        self._inner, self._epoch = inner, epoch
+    Threads that ask at the same time are served one after the other.
+    """
+
+    def __init__(self, inner: Iterator, epoch: "Epoch", turn: Turn):
+        self._inner, self._epoch, self._turn, self._closed = inner, epoch, turn, False
 
     def __iter__(self) -> "_Iterator":
         return self
@@ -177,6 +211,23 @@ class _Iterator:
         return getattr(self._inner, name)
 
     def __next__(self) -> Any:
+        with self._turn:
+            if self._closed:
+                raise StopIteration
+            try:
+                return self._next()
+            except Exception as error:
+                if self._closed:  # by another thread, meanwhile
+                    raise ConfigError(CLOSED) from error
+                raise
+
+    def close(self) -> None:
+        """Ends it, and the worker processes that are its own."""
+        self._closed = True
+        if not getattr(self._inner, "_persistent_workers", False):
+            _end_workers(self._inner)
+
+    def _next(self) -> Any:
         epoch = self._epoch
         try:
             batch = next(self._inner)
@@ -196,13 +247,13 @@ class _Iterator:
 class _Ahead(_Iterator):
     """An iteration whose next batch is on its way to the device while the last is trained on."""
 
-    def __init__(self, inner: Iterator, epoch: "Epoch", there: Any):
-        super().__init__(inner, epoch)
+    def __init__(self, inner: Iterator, epoch: "Epoch", turn: Turn, there: Any):
+        super().__init__(inner, epoch, turn)
         self._there = there
         self._coming: deque = deque()  # (batch on its way or None, error or None, the state after it)
         epoch.shown = epoch.state()
 
-    def __next__(self) -> Any:
+    def _next(self) -> Any:
         while len(self._coming) < 2 and not self._ended():
             self._fetch()
         delivered, error, self._epoch.shown = self._coming[0]
@@ -221,10 +272,17 @@ class _Ahead(_Iterator):
     def _fetch(self) -> None:
         delivered, error = None, None
         try:
-            delivered = self._there.deliver(super().__next__(), lambda batch: batch)
+            delivered = self._there.deliver(super()._next(), lambda batch: batch)
         except Exception as raised:
             error = raised.with_traceback(None) if isinstance(raised, StopIteration) else raised
         self._coming.append((delivered, error, self._epoch.snapshot()))
+
+
+def _end_workers(inner: Iterator) -> None:
+    """Ends the worker processes of torch's iterator, where it has some."""
+    end = getattr(inner, "_shutdown_workers", None)
+    if end is not None:
+        end()
 
 
 def _discard(inner: Iterator, epoch: Epoch) -> None:
@@ -235,7 +293,7 @@ def _discard(inner: Iterator, epoch: Epoch) -> None:
         "first sample. Give one of them both, for a faster resume that is always exact.",
         stacklevel=4,
     )
-    reading = _Iterator(inner, epoch)
+    reading = _Iterator(inner, epoch, Turn())
     with epoch.dice():
         for done in range(epoch.to_discard):
             if next(reading, epoch) is epoch:
