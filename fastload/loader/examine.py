@@ -17,6 +17,7 @@ from fastload.loader.config import LoaderConfig
 from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
 from fastload.loader.trip import Trip
+from fastload.loader.under_way import CLOSE_SECONDS, UnderWay
 from fastload.order.plan import Sequential
 from fastload.order.walk import Place, PlanWalk, Taken
 from fastload.read.ledger import BadSample, Ledger
@@ -35,19 +36,20 @@ def examine(
     walk = PlanWalk(Sequential(dataset.n))
     stages = Stages(config, dataset, walk, 0, threads, memory, Stats(), Ledger(None, 1.0, 0), {})
     chunks = deque(np.array_split(sample_ids, range(config.batch_size, len(sample_ids), config.batch_size)))
-    under_way: deque[Trip] = deque()
+    under_way = UnderWay(stages)
     try:
-        while chunks or under_way:
-            while chunks and len(under_way) < _AHEAD:
-                under_way.append(_launched(stages, chunks.popleft()))
-            trip = under_way.popleft()
-            yield len(trip.positions), _faults(stages, trip)
-    finally:
-        for trip in under_way:
-            trip.cancel()
-        stages.close(wait=True)
-        for trip in under_way:
-            trip.wait()
+        while chunks or under_way.trips:
+            while chunks and len(under_way.trips) < _AHEAD:
+                under_way.trips.append(_launched(stages, chunks.popleft()))
+            found = _faults(stages, under_way.trips[0])
+            yield len(under_way.trips.popleft().positions), found
+    except GeneratorExit:  # raised also where a forgotten generator is collected as garbage
+        under_way.give_up()
+        raise
+    except BaseException:
+        under_way.end(CLOSE_SECONDS)
+        raise
+    under_way.end(CLOSE_SECONDS)
 
 
 def _launched(stages: Stages, sample_ids: np.ndarray, patient: bool = True) -> Trip:

@@ -9,9 +9,7 @@ leaves no thread that works for it, but where a read or a function hangs: that i
 CLOSE_SECONDS; forgetting it does the same, and waits for nothing.
 """
 
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,15 +20,13 @@ from fastload.loader.sampled import SampledTurns
 from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
 from fastload.loader.trip import Trip
+from fastload.loader.under_way import CLOSE_SECONDS, UnderWay
 from fastload.order.turns import Turns
 from fastload.order.walk import Place
 from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
 
-CLOSE_SECONDS = (
-    5.0  # that closing waits for what is at work; a read or a function that hangs is then left behind
-)
-INTERRUPTED_SECONDS = 1.0  # the same after Ctrl-C, which is to be heard at once
+INTERRUPTED_SECONDS = 1.0  # in place of CLOSE_SECONDS after Ctrl-C, which is to be heard at once
 CLOSED = "the loader was closed while this batch was made: close it between two batches."
 
 
@@ -42,48 +38,6 @@ class Course(NamedTuple):
     start: Place
     stop: float  # infinity where it never ends
     world: World
-
-
-class UnderWay:
-    """What an iteration has on its way: all that has to end with it, and nothing that holds the iteration."""
-
-    def __init__(self):
-        self.process = process()
-        self.course: Course | None = None
-        self.trips: deque[Trip] = deque()
-
-    def give_up(self) -> None:
-        """Cancels everything. For finalizers: it takes no lock and waits for nothing."""
-        course = self.course
-        if course is None or self.process != process():
-            return
-        for trip in list(self.trips):
-            trip.give_up()
-        course.stages.give_up()
-
-    def is_busy(self) -> bool:
-        """The worker threads speak for themselves."""
-        return False
-
-    def cancel(self) -> None:
-        """Cancels everything, and lets who waits for it know."""
-        for trip in list(self.trips):
-            trip.cancel()
-
-    def end(self, seconds: float) -> None:
-        """Cancels everything and waits until no thread works for it; leaves behind what takes longer."""
-        course, trips = self.course, deque(self.trips)
-        if course is None or self.process != process():
-            return
-        self.cancel()
-        deadline = time.monotonic() + seconds
-        course.stages.close(deadline)
-        for trip in trips:
-            if not trip.wait(deadline):
-                course.stages.leave_behind(trip)
-        # Not before: who is interrupted while he waits, or comes from another thread, has to wait as well.
-        if self.course is course:
-            self.course, self.trips = None, deque()
 
 
 class Run:
@@ -100,6 +54,7 @@ class Run:
         self._next: Place | None = None  # where the step after the planned ones is to be looked for
         self._world: World | None = None  # in which it began
         self._stop = 0.0  # of the course with which it began
+        self._course: Course | None = None  # of the stages that are under way
         self._planned: Trip | None = None  # not launched: it has to wait for memory
         self._failed: Exception | None = None  # after the batches that are on their way
         self._ended = False
@@ -149,7 +104,7 @@ class Run:
     def plan_anew(self) -> None:
         """Gives up what is on its way; the next batch begins where the training is by then."""
         self._under_way.end(CLOSE_SECONDS)
-        self._planned = None
+        self._course = self._planned = None
 
     def close(self, why: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
         """Stops what is on its way and waits until no thread works for it, or leaves behind what hangs.
@@ -160,7 +115,7 @@ class Run:
             self._ended, self._why = True, why
             self._stats.paused()
         self._under_way.end(seconds)  # again, where Ctrl-C came while it waited
-        self._planned = None
+        self._course = self._planned = None
 
     def _end_with(self, error: BaseException) -> None:
         """Ends the iteration after what `next` is about to raise, or raises what is to be told instead."""
@@ -177,11 +132,12 @@ class Run:
 
     def _next_batch(self) -> tuple[dict, Trip]:
         under_way = self._under_way
-        if under_way.course is None:
-            under_way.course = self._begin()
-            self._next = under_way.course.start
+        if under_way.stages is None:
+            self._course = self._begin()
+            under_way.stages = self._course.stages
+            self._next = self._course.start
             if self._world is None:
-                self._world, self._stop = under_way.course.world, under_way.course.stop
+                self._world, self._stop = self._course.world, self._course.stop
         self._check_world()
         self._launch_ahead()
         if not under_way.trips and self._failed is not None:
@@ -193,8 +149,8 @@ class Run:
         if not under_way.trips:
             self._arrive(self._stop - 1, self._next)
             raise StopIteration
-        course, trip = under_way.course, under_way.trips[0]
-        batch = course.stages.finish(trip)
+        trip = under_way.trips[0]
+        batch = self._course.stages.finish(trip)
         if self._ended:
             raise ConfigError(CLOSED)
         under_way.trips.popleft()
@@ -209,11 +165,11 @@ class Run:
                 return
             # Before it is launched: Ctrl-C may come at any line, and a closing thread at any time.
             under_way.trips.append(self._planned)
-            under_way.course.stages.launch(self._planned)
+            self._course.stages.launch(self._planned)
             self._planned = None
 
     def _plan_next(self) -> Trip | None:
-        course = self._under_way.course
+        course = self._course
         try:
             turn = course.turns.take(self._next, self._stop)
         except Exception as error:  # a sampler's: the batches that it drew before come first

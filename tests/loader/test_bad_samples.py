@@ -5,6 +5,7 @@ import io
 import json
 import os
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -123,7 +124,7 @@ def alone(source, how, sample_id, position) -> dict:
     )
     course.stages.launch(trip)
     batch = course.stages.finish(trip)
-    course.stages.close(wait=True)
+    assert course.stages.close(time.monotonic() + 10)
     return batch
 
 
@@ -694,7 +695,7 @@ def test_stand_ins_are_read_and_decoded_before_what_is_ahead(tmp_path, monkeypat
 def test_a_closed_iteration_waits_for_no_stand_in(tmp_path, monkeypatch):
     """Cancelled while its stand-ins are made: whoever makes them sees it."""
     cancelled = []
-    real = Trip.cancel
+    real = Trip.give_up
 
     def noted(self):
         cancelled.append(self.step)
@@ -703,7 +704,7 @@ def test_a_closed_iteration_waits_for_no_stand_in(tmp_path, monkeypatch):
     before = set(threading.enumerate())
     source = write(tmp_path, samples())
     made = pictures(source, 4, augment=fl.Augment(mixup=0.3), prefetch=4)  # delivered ahead, on a thread
-    monkeypatch.setattr(Trip, "cancel", noted)
+    monkeypatch.setattr(Trip, "give_up", noted)
     for _ in range(20):
         run = iter(made)
         next(run)

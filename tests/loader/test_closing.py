@@ -63,14 +63,14 @@ def test_a_closing_that_was_interrupted_is_finished_by_the_next_one(source, deco
     next(run)
     real, interrupts = Stages.close, [True]
 
-    def interrupted(self, wait):
+    def interrupted(self, deadline):
         if where == "after":
-            real(self, wait)
+            real(self, deadline)
         if interrupts.pop():
             interrupts.append(False)
             raise KeyboardInterrupt
         interrupts.append(False)
-        real(self, wait)
+        real(self, deadline)
 
     monkeypatch.setattr(Stages, "close", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -87,7 +87,7 @@ def test_no_thread_begins_for_an_iteration_that_is_closed(source):
     made = make(source, "native")
     run = iter(made)
     next(run)
-    stages, trip = run._under_way.course.stages, run._under_way.trips[0]
+    stages, trip = run._under_way.stages, run._under_way.trips[0]
     made.close()
     before = set(threading.enumerate())
     trip.cancelled = False

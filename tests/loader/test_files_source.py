@@ -136,8 +136,7 @@ def test_a_forked_child_reads_the_list_anew(files):
     got = [next(run)]
 
     def work():
-        loader.set_epoch(0)
-        assert_equal_streams(list(loader), expected)
+        assert_equal_streams(list(loader), expected[1:])
         loader.close()
 
     assert in_a_child(work) == 0

@@ -29,12 +29,18 @@ def workers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("fastload")]
 
 
+def until(holds) -> bool:
+    """Whether it holds within five seconds."""
+    for _ in range(500):
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def workers_after_a_while() -> list[str]:
     """For ends that do not wait: a worker leaves when it has done what it is at."""
-    for _ in range(500):
-        if not workers():
-            break
-        time.sleep(0.01)
+    until(lambda: not workers())
     return workers()
 
 
@@ -91,6 +97,10 @@ def test_no_thread_and_no_file_is_left_however_an_iteration_ends(shards, end, he
         iter(loader)
     if not held:
         del run
+        gc.collect()
+        assert workers_after_a_while() == []  # who forgets an iteration does not wait for its end
+        assert until(lambda: not files_open_in(shards))
+        return
     gc.collect()
     assert workers() == []
     assert files_open_in(shards) == []

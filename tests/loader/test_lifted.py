@@ -361,7 +361,9 @@ def test_the_lists_of_common_trainings_are_understood(root, tv):
 
 
 @pytest.mark.parametrize(
-    "interpolation", ["bicubic", InterpolationMode("bicubic"), 3, Image.Resampling.BICUBIC], ids=repr
+    "interpolation",
+    ["bicubic", InterpolationMode("bicubic"), 3, Image.Resampling.BICUBIC],
+    ids=["a name", "an enum", "a number", "Pillow's"],
 )
 def test_a_filter_may_be_an_enum_a_name_or_pillows_number(root, interpolation):
     for tv in (v1, v2):

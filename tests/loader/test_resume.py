@@ -259,7 +259,7 @@ def one_function(content):
         {"threads": 3, "prefetch": 1, "max_bytes": 1},
         {"fields": {"image": fl.Image(size=8, report=True), "raw": fl.Custom("txt", one_function)}},
     ],
-    ids=str,
+    ids=["its name", "whose it is", "layout", "sizes of the run", "other fields"],
 )
 def test_what_leaves_the_pixels_as_they_are_is_no_warning(shards, other, cases):
     fields = {"image": fl.Image(size=8)}
