@@ -23,7 +23,7 @@ FLOORS = [
     {"threads"},
     {"backends", "world"},
     {"fields", "rng", "normalize"},
-    {"errors", "imports", "_native"},
+    {"errors", "imports", "caching", "_native"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FACE_MAY_BE_IMPORTED_BY = {"cli", "__main__", "prepare", "fastgen"}

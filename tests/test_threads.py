@@ -164,3 +164,39 @@ def test_a_forked_child_has_nothing_under_way():
         os._exit(0 if len(threads._under_way) == 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert worker in threads._under_way
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_no_lock_of_a_thread_that_a_forked_child_lacks_is_held_there():
+    """Locks of the module, not of an object: a child makes its loaders anew, but not the modules."""
+    from fastload.decode import values
+
+    with values._one_at_a_time:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if values._one_at_a_time.acquire(timeout=1) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_cached_property_is_computed_once_and_keeps_no_other_object_waiting():
+    from fastload.caching import cached_property
+
+    class Slow:
+        def __init__(self, go):
+            self.go, self.times = go, 0
+
+        @cached_property
+        def value(self):
+            """Doc."""
+            self.times += 1
+            return self.go.wait(10)
+
+    assert Slow.value.__doc__ == "Doc."
+    blocked, free = Slow(threading.Event()), Slow(threading.Event())
+    free.go.set()
+    waiting = threading.Thread(target=lambda: blocked.value)
+    waiting.start()
+    assert free.value and free.value and free.times == 1
+    blocked.go.set()
+    waiting.join()
+    assert blocked.times == 1

@@ -23,7 +23,6 @@ The rules:
   Pillow's `resize(box=)` does; cropping first and resizing then would differ there.
 """
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastload import _native
+from fastload.caching import cached_property
 from fastload.errors import ConfigError, SampleError
 from fastload.fields import Image
 from fastload.rng import Purpose, check_seed, uniforms
@@ -94,7 +94,7 @@ class ImageSpec:
             xflip=xflip,
         )
 
-    @functools.cached_property
+    @cached_property
     def native(self) -> "_native.ImageSpec":
         """The same spec as the C++ struct."""
         left, top = (0, 0) if isinstance(self.crop, str) else self.crop

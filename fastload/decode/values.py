@@ -19,6 +19,7 @@ import ast
 import io
 import json
 import math
+import os
 import pickle
 import re
 import struct
@@ -44,12 +45,21 @@ _NPY_USUAL = re.compile(
     rb"'shape': \((|" + _SIDE + rb",|" + _SIDE + rb"(?:, " + _SIDE + rb")+)\), \} *\n?"
 )
 _LITERAL_ATTEMPTS = 10
-_ONE_AT_A_TIME = threading.Lock()
+_one_at_a_time = threading.Lock()
 _NPY_HEADER_BYTES = 10_000  # NumPy's own limit: a longer header is an attack on the parser
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
 # What the parsers of Python's library raise for damaged content; anything else may be a mistake.
 _OF_THE_CONTENT = (ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
+
+
+def _begin_in_child() -> None:
+    """A thread that a forked child has not may have held the lock."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def decode(field: Field, content: "bytes | memoryview") -> Any:
@@ -222,7 +232,7 @@ def _usual_header(descr: bytes, fortran: bytes, shape: bytes) -> dict:
 def _literal(text: str) -> Any:
     # CPython before 3.11.8 and 3.12.2 counts the depth of this recursion for all threads together, and raises
     # SystemError where two are in it (gh-106905): one at a time, and again where it was somebody else's.
-    with _ONE_AT_A_TIME:
+    with _one_at_a_time:
         for attempt in range(_LITERAL_ATTEMPTS):
             try:
                 return ast.literal_eval(text)

@@ -12,11 +12,11 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
-from functools import cached_property
 from typing import Any
 
 from fastload import _native, backends
 from fastload.augment.pipe import Augment
+from fastload.caching import cached_property
 from fastload.errors import ConfigError
 from fastload.fields import Field
 from fastload.imports import whole_imports

@@ -6,9 +6,9 @@ needed, and the world is the one at the time of the question.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any
 
+from fastload.caching import cached_property
 from fastload.loader.config import LoaderConfig
 from fastload.loader.dataset import Samples
 from fastload.loader.describe import order_fingerprints

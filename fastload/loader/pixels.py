@@ -8,12 +8,12 @@ neither recoloured nor cut; a field for which nothing is random but the horizont
 is not touched here.
 """
 
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastload import _native
+from fastload.caching import cached_property
 from fastload.decode.images import tensor_over
 from fastload.fields import Int
 from fastload.normalize import Normalization

@@ -9,12 +9,12 @@ choice.
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fastload import rng
+from fastload.caching import cached_property
 from fastload.errors import ConfigError
 from fastload.loader.config import LoaderConfig
 from fastload.loader.dataset import Samples

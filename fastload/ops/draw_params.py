@@ -23,11 +23,11 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from fastload.caching import cached_property
 from fastload.errors import ConfigError
 from fastload.ops.augment_params import COLUMNS, CUT_CENTER, CUT_SIZE, G_INV, HSV, JITTER, ORDER, C, Stage
 from fastload.ops.transfer import as_positions, to_device
