@@ -41,14 +41,20 @@ _ROOMS = ("augment", "ops")
 __all__ = [*_HOME_OF, *_ROOMS, "__version__"]
 
 
+# Now, as it says what is wrong where there are no descriptors left to import anything with.
+_errors = import_module(_HOME_OF["FastloadError"])
+
+
 def __getattr__(name):
-    if name in _ROOMS:
-        return import_module(f"fastload.{name}")
-    if name not in _HOME_OF:
+    if name not in _HOME_OF and name not in _ROOMS:
         raise AttributeError(f"module 'fastload' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    home = _HOME_OF.get(name, f"fastload.{name}")
+    with _errors.room_for(f"fastload.{name} cannot be imported", home):
+        module = import_module(home)
+    if name in _ROOMS:
+        return module
+    globals()[name] = getattr(module, name)
+    return globals()[name]
 
 
 def __dir__():

@@ -12,19 +12,23 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from fastload.errors import ConfigError
+from fastload.errors import ConfigError, is_want, naming_want
 
 if TYPE_CHECKING:
     from fastload.world import World
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, cut to the whole CPUs of its cgroup's quota, or 1."""
+    """CPUs that this process may use: its affinity, cut to the whole CPUs of its cgroup's quota, or 1.
+
+    Raises BackendError where there are no descriptors left to read the quota.
+    """
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
     else:
         allowed = os.cpu_count() or 1
-    return max(1, min(allowed, _quota_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
+    with naming_want("the CPU quota cannot be read"):
+        return max(1, min(allowed, _quota_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
 
 
 def threads_per_process(world: "World") -> int:
@@ -94,7 +98,8 @@ def _quota_cpus(cgroup_file: Path, root: Path) -> int:
     """
     try:
         lines = cgroup_file.read_text().splitlines()
-    except OSError:  # no Linux, or no /proc
+    except OSError as error:  # no Linux, or no /proc
+        _raise_want(error)
         return sys.maxsize
     cpus = sys.maxsize
     for line in lines:
@@ -118,7 +123,8 @@ def _quota_of_version_2(folder: Path) -> int:
     """`cpu.max` holds `quota period` in microseconds, or `max period`."""
     try:
         quota, period = (folder / "cpu.max").read_text().split()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_want(error)
         return sys.maxsize
     return sys.maxsize if quota == "max" else int(quota) // int(period)
 
@@ -128,9 +134,25 @@ def _quota_of_version_1(folder: Path) -> int:
     try:
         quota = int((folder / "cpu.cfs_quota_us").read_text())
         period = int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_want(error)
         return sys.maxsize
     return sys.maxsize if quota < 0 else quota // period
+
+
+def _raise_want(error: Exception) -> None:
+    """Where a quota cannot be read for want of descriptors, there may be one."""
+    if isinstance(error, OSError) and is_want(error.errno):
+        raise error
+
+
+def ignore_jpegmem() -> None:
+    """Takes JPEGMEM out of this process's environment.
+
+    Every libjpeg reads it when a decoder is made, those in Pillow, libtiff, simplejpeg and DALI among them,
+    and refuses as damaged what needs more memory: progressive files. What is too large, max_pixels decides.
+    """
+    os.environ.pop("JPEGMEM", None)
 
 
 _made: dict = {}

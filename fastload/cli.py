@@ -16,7 +16,7 @@ import sys
 from importlib import import_module
 
 from fastload import __version__
-from fastload.errors import ConfigError, FastloadError
+from fastload.errors import ConfigError, FastloadError, naming_want
 
 VERBS = {
     "demo": "run the default training pipeline for a few seconds, measure it, and draw a contact sheet",
@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; `arguments` are sys.argv[1:] unless given."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _run(arguments)
+        with naming_want("fastload cannot go on"):
+            return _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -18,7 +18,7 @@ from typing import Any
 
 from fastload import _native, backends
 from fastload.augment.pipe import Augment
-from fastload.errors import ConfigError
+from fastload.errors import ConfigError, room_for
 from fastload.fields import Field
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
 from fastload.loader.dataset import Samples, refuse_dataset
@@ -306,8 +306,10 @@ class Loader:
         done, on first use."""
         return self._samples() if self._samples.given is None else self._samples.given
 
+    @room_for("no batch can be made", "torch")
     def _begin(self) -> Course:
         """What the first `next` of an iteration needs."""
+        backends.ignore_jpegmem()
         self._check_restored()
         if self._memory is None:
             self._memory = _native.BufferPool(self._config.max_bytes)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fastload.errors import ConfigError
+from fastload.errors import ConfigError, room_for
 from fastload.fields import Image
 
 SHEET_SAMPLES = 24
@@ -56,6 +56,7 @@ class DemoReport:
         return f"{self.pipeline}\n\n{head}\n\n{render_stats(self.stats)}"
 
 
+@room_for("fastload demo cannot go on", "torch")
 def demo(
     source=None,
     *,

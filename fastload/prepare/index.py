@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastload.backends import usable_cpus
-from fastload.errors import ConfigError
+from fastload.errors import ConfigError, room_for
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class IndexReport:
         return render_pairs(pairs)
 
 
+@room_for("fastload index cannot go on", "fastload.prepare.stored")
 def index(
     source,
     *,

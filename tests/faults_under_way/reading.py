@@ -197,7 +197,7 @@ def what_waits_for_its_next_try_keeps_no_other_batch_waiting(shards):
 
 def a_pool_that_ends_does_not_wait_for_reads_that_are_to_be_tried_again(shards):
     dataset = open_dataset(shards, cache_dir=os.environ["FASTLOAD_CACHE"] + "/index")
-    pool, files = _native.ShardReader(1), _native.FileTable(list(dataset.files), 8)
+    pool, files = _native.ShardReader(1), _native.FileTable(list(dataset.files))
     one = dataset.locate(np.array([7]), ("jpg",))
     with rules(Rule("read", BAD_SHARD, errno.EIO)):
         memory = _native.BufferPool(1 << 20)
