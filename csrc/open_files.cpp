@@ -57,18 +57,19 @@ struct Entry {
     SharedFile file;
 };
 
+std::atomic<bool> may_have_leftovers{false};  // to be looked at without the lock, after every read
+
 struct State {
     std::mutex mutex;
     std::list<Entry> recent;  // front: used last
     std::unordered_map<uint64_t, std::list<Entry>::iterator> places;
     std::list<Entry> leftovers;  // given up and to be closed
     size_t closing = 0;          // threads that are at it
-    std::atomic<bool> has_leftovers{false};
 
     void give_up(std::list<Entry>::iterator one) {
         places.erase(one->key);
         leftovers.splice(leftovers.end(), recent, one);
-        has_leftovers = true;
+        may_have_leftovers = true;
     }
 };
 
@@ -170,15 +171,16 @@ size_t give_up() noexcept {
 }
 
 void close_leftovers() noexcept {
+    if (!may_have_leftovers) return;
     PerProcess<State> *state = made_here();
-    while (state && (*state)->has_leftovers) {
+    while (state) {
         std::list<Entry> one;
         {
             std::lock_guard<std::mutex> lock((*state)->mutex);
             std::list<Entry> &left = (*state)->leftovers;
+            if (left.empty()) may_have_leftovers = false;
             if (left.empty() || (*state)->closing > left.size() / LEFTOVERS_OF_A_CLOSER) return;
             one.splice(one.begin(), left, left.begin());
-            (*state)->has_leftovers = !left.empty();
             (*state)->closing++;
         }
         one.clear();
