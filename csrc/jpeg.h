@@ -4,8 +4,8 @@
 // luma and chroma as they are stored.
 // Promises: nothing is linked at build time; a library whose own size check refuses our structures is not used;
 // damage is reported, never papered over, and want of memory is none, nor is what JPEGMEM in the environment allows;
-// pixels equal those that Pillow gets from the same library (slow integer DCT, fancy upsampling), and depend on the file
-// alone.
+// pixels equal those that Pillow gets from the same library (slow integer DCT, fancy upsampling), and depend on the
+// file alone.
 // Damaged is: a file without an end marker behind its header; a file that libjpeg warns of because it fills pixels with
 // gray (the list is in jpeg.cpp); one of more than MOST_SCANS scans. Rows below those that are asked for are not looked
 // at, unless the file is progressive.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -65,6 +66,7 @@ struct State {
     std::unordered_map<uint64_t, std::list<Entry>::iterator> places;
     std::list<Entry> leftovers;  // given up and to be closed
     size_t closing = 0;          // threads that are at it
+    uint64_t of_others = 0;      // descriptors, when they were last counted
 
     void give_up(std::list<Entry>::iterator one) {
         places.erase(one->key);
@@ -73,8 +75,9 @@ struct State {
     }
 };
 
-// A thread closes, and another one for each so many that wait: where a server is gone, few threads hang and others go on.
+// A thread closes, and another one for each so many that wait: where a server is gone, few threads hang.
 constexpr size_t LEFTOVERS_OF_A_CLOSER = 8;
+constexpr uint32_t OPENINGS_OF_A_MEASUREMENT = 16;  // one takes nearly as long as opening a file on a local disk
 
 // Never destroyed: threads that outlive main may use it. A child leaves its parent's where it is, for that may be
 // locked by a thread which does not exist there.
@@ -96,15 +99,19 @@ PerProcess<State> &here() {
 
 uint64_t key_of(uint32_t table, int32_t file_id) { return uint64_t{table} << 32 | static_cast<uint32_t>(file_id); }
 
-// How many files to keep where `descriptor` was the lowest that is free and `kept` are ours. Those below it are all
-// taken, so the others hold at least what follows; they hold more only where there is room.
-size_t allowed(int descriptor, size_t kept) {
+// How many descriptors this process has taken, as Linux tells since 6.2; 0 elsewhere.
+uint64_t descriptors_taken() {
+    struct stat status;
+    return ::stat("/proc/self/fd", &status) == 0 && status.st_size > 0 ? static_cast<uint64_t>(status.st_size) : 0;
+}
+
+uint64_t less(uint64_t all, uint64_t some) { return all > some ? all - some : 0; }
+
+// How many files to keep where others hold so many descriptors.
+size_t allowed(uint64_t of_others) {
     rlimit limit;
     if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return MOST;
-    uint64_t most = limit.rlim_cur, taken = static_cast<uint64_t>(descriptor) + 1;
-    uint64_t of_others = taken > kept ? taken - kept : 0;
-    uint64_t left = most > of_others ? most - of_others : 0;
-    return static_cast<size_t>(std::clamp<uint64_t>(left / SHARE, 1, MOST));
+    return static_cast<size_t>(std::clamp<uint64_t>(less(limit.rlim_cur, of_others) / SHARE, 1, MOST));
 }
 
 }  // namespace
@@ -128,6 +135,8 @@ SharedFile find(uint32_t table, int32_t file_id) {
 SharedFile keep(uint32_t table, int32_t file_id, SharedFile file) {
     PerProcess<State> &state = here();
     const uint64_t key = key_of(table, file_id);
+    static std::atomic<uint32_t> openings{0};
+    const uint64_t measured = openings++ % OPENINGS_OF_A_MEASUREMENT == 0 ? descriptors_taken() : 0;
     std::list<Entry> one;
     one.push_back({key, file});  // memory for the entry is asked for without the lock
     std::lock_guard<std::mutex> lock(state->mutex);
@@ -137,7 +146,10 @@ SharedFile keep(uint32_t table, int32_t file_id, SharedFile file) {
         return place->second->file;
     }
     state->recent.splice(state->recent.begin(), one);
-    const size_t most = allowed(file->descriptor(), state->recent.size());
+    // The descriptor that it got was the lowest that is free: all below it are taken.
+    const size_t ours = state->recent.size() + state->leftovers.size();
+    if (measured) state->of_others = less(measured, ours);
+    const size_t most = allowed(std::max(state->of_others, less(static_cast<uint64_t>(file->descriptor()) + 1, ours)));
     while (state->recent.size() > most) state->give_up(std::prev(state->recent.end()));
     return file;
 }
@@ -170,7 +182,7 @@ size_t give_up() noexcept {
     return count;
 }
 
-void close_leftovers() noexcept {
+void close_leftovers(size_t most) noexcept {
     if (!may_have_leftovers) return;
     PerProcess<State> *state = made_here();
     while (state) {
@@ -179,7 +191,7 @@ void close_leftovers() noexcept {
             std::lock_guard<std::mutex> lock((*state)->mutex);
             std::list<Entry> &left = (*state)->leftovers;
             if (left.empty()) may_have_leftovers = false;
-            if (left.empty() || (*state)->closing > left.size() / LEFTOVERS_OF_A_CLOSER) return;
+            if (left.size() <= most || (*state)->closing > left.size() / LEFTOVERS_OF_A_CLOSER) return;
             one.splice(one.begin(), left, left.begin());
             (*state)->closing++;
         }

@@ -49,8 +49,9 @@ void forget(uint32_t table, int32_t file_id, const SharedFile &file) noexcept;  
 void drop(uint32_t table) noexcept;                                             // all of a table
 size_t give_up() noexcept;                                                      // all; how many they were
 
-// Closes what was given up, on this thread; not where other threads are at it that may hang there. Needs no Python.
-void close_leftovers() noexcept;
+// Closes what was given up, on this thread, until no more than `most` wait; not where other threads are at it that may
+// hang there. Needs no Python.
+void close_leftovers(size_t most = 0) noexcept;
 // The same on a thread of its own, for a caller that must not hang; waits for it so long at most.
 void close_leftovers_within(double seconds);
 

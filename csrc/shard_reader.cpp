@@ -17,6 +17,8 @@ namespace {
 constexpr uint64_t CLOSE_BYTES = 8192;
 constexpr uint64_t MOST_RANGE_BYTES = uint64_t{8} << 20;
 constexpr size_t BLOB_ALIGNMENT = 64;
+// Files that are given up while a batch is read: closing may hang, and so is left to the end as far as may be.
+constexpr size_t MOST_LEFTOVERS = 8;
 
 size_t aligned(uint64_t size) {
     return static_cast<size_t>((size + BLOB_ALIGNMENT - 1) / BLOB_ALIGNMENT * BLOB_ALIGNMENT);
@@ -189,7 +191,7 @@ void ByteBatch::run(size_t part) noexcept {
         uint64_t start = blobs_[blob].offset_bytes;
         errors_[blob] = read_once(blobs_[blob], start, start + blobs_[blob].size_bytes, places_[blob]);
     }
-    open_files::close_leftovers();
+    open_files::close_leftovers(MOST_LEFTOVERS);
     busy_nanoseconds_ += now_nanoseconds() - begun;
 }
 
@@ -229,6 +231,7 @@ void ByteBatch::finished() noexcept {
         next.swap(next_);
     }
     for (auto &call : next) call();
+    if (count() > 0) open_files::close_leftovers();  // or nothing was read, and this is who submits it: Python
 }
 
 namespace {
