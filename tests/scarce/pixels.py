@@ -1,6 +1,6 @@
 """A program: the pixels of a folder's images, by each decoder: "decoder: images, bad samples, hash".
 
-Arguments: a folder. The environment of the process is what the tests change.
+Arguments: a folder, and names of decoders. The environment of the process is what the tests change.
 """
 
 import hashlib
@@ -31,7 +31,6 @@ def without_libjpeg(folder: str) -> str:
 
 
 if __name__ == "__main__":
-    for name in ("native", "pillow"):
-        print(f"{name}: {digest(sys.argv[1], name)}")
-    if "simplejpeg" in sys.argv:
-        print(f"simplejpeg: {without_libjpeg(sys.argv[1])}")
+    for name in sys.argv[2:]:
+        of_decoder = without_libjpeg(sys.argv[1]) if name == "simplejpeg" else digest(sys.argv[1], name)
+        print(f"{name}: {of_decoder}")

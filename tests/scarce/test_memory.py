@@ -1,7 +1,6 @@
 """Want of memory, and what the environment says of memory, is never damage of an image."""
 
 import functools
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from fastload import _native
+from fastload import _native, backends
 from fastload.decode import reasons
 from fastload.errors import SampleError
 
@@ -27,6 +26,7 @@ LARGE = {  # what is to be written, but for the plain files -> how
     "deflate.tif": {"compression": "tiff_adobe_deflate"},
 }
 FORMATS = {"jpg": "jpg", "png": "zlib", "webp": "webp", "tif": "libtiff", "gif": "", "bmp": "", "ppm": ""}
+OPTIONAL = {"simplejpeg": "simplejpeg", "dali": "nvidia.dali"}
 FORMATS |= {"jp2": "jpg_2000", "avif": "avif"}
 
 
@@ -75,8 +75,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 def pixels(folder: Path, **variables: str) -> list[str]:
-    simplejpeg = ["simplejpeg"] if importlib.util.find_spec("simplejpeg") else []
-    return lines_of("pixels", str(folder), *simplejpeg, **variables)
+    decoders = ["native", "pillow"]
+    decoders += [name for name, module in OPTIONAL.items() if backends.has(module)]
+    return lines_of("pixels", str(folder), *decoders, **variables)
 
 
 @pytest.fixture(scope="module")
