@@ -93,6 +93,7 @@ KINDS = {
     "index": lambda folder: _call(index, shards(folder)),
     "index beside": lambda folder: _call(index, shards(folder), beside=True),
     "check": lambda folder: _call(check, shards(folder), threads=2),
+    "writer": lambda folder: _call(shards, folder),
 }
 
 
