@@ -6,7 +6,7 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 namespace fastload {
@@ -15,13 +15,12 @@ const char *const COPY_AGAIN = "Copy or download it again, or leave this shard o
 
 ContainerFile::ContainerFile(const std::string &path, std::string name) : name_(std::move(name)) {
     descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor_ < 0) fail(0, std::string("cannot be opened (") + std::strerror(errno) + ")", COPY_AGAIN);
+    if (descriptor_ < 0) refused(errno);
     struct stat status;
-    if (::fstat(descriptor_, &status) != 0 || status.st_size < 0) {
-        const std::string reason = std::strerror(errno);
+    if (::fstat(descriptor_, &status) != 0) {
+        const int error = errno;
         ::close(descriptor_);
-        descriptor_ = -1;
-        fail(0, "has no size that can be read (" + reason + ")", COPY_AGAIN);
+        refused(error);
     }
     size_ = static_cast<uint64_t>(status.st_size);
 #ifdef POSIX_FADV_RANDOM
@@ -41,12 +40,14 @@ void ContainerFile::read(uint64_t start, uint64_t count, void *out) {
     while (done < count) {
         const ssize_t got = ::pread(descriptor_, to + done, count - done, static_cast<off_t>(start + done));
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) fail(start + done, std::string("cannot be read (") + std::strerror(errno) + ")", COPY_AGAIN);
+        if (got < 0) refused(errno);
         if (got == 0) fail(start + done, "the file became shorter while it was read", COPY_AGAIN);
         done += static_cast<uint64_t>(got);
     }
     bytes_read_ += count;
 }
+
+void ContainerFile::refused(int error) const { throw std::system_error(error, std::generic_category(), name_); }
 
 void ContainerFile::fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const {
     std::string shown;

@@ -1,8 +1,9 @@
 // One container file on disk, read by offset: what goes in is a path, what comes out are exact byte ranges.
 // Promised: every read returns all the bytes that were asked for or throws; offsets are checked against the size
 // that the file had when it was opened; the bytes read are counted, so that tests can hold the indexers to reading
-// headers only. A problem is a ContainerProblem whose text is the finished one-line message
-// "NAME: WHAT at byte OFFSET. WAY OUT"; the bindings turn it into fastload.errors.ShardError.
+// headers only. What is wrong with the bytes is a ContainerProblem whose text is the finished one-line message
+// "NAME: WHAT at byte OFFSET. WAY OUT", which the bindings turn into fastload.errors.ShardError. Where the system
+// refuses to open or read the file, that says nothing about its bytes: a std::system_error, in Python an OSError.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +41,8 @@ class ContainerFile {
     [[noreturn]] void fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const;
 
    private:
+    [[noreturn]] void refused(int error) const;
+
     std::string name_;
     int descriptor_ = -1;
     uint64_t size_ = 0;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -104,8 +105,16 @@ struct Component {
 static_assert(sizeof(Component) == 96, "ABI layout");
 static_assert(sizeof(ErrorManager) <= 256 && offsetof(ErrorManager, num_warnings) == 128, "ABI layout");
 
-// jpeg_memory_mgr's first member. What lives as long as the decoder is asked for from pool 0.
+// jpeg_memory_mgr. What lives as long as the decoder is asked for from pool 0.
 using AllocateSmall = void *(*)(void *, int, size_t);
+struct MemoryManager {
+    AllocateSmall allocate_small;
+    void (*others[10])();
+    long max_memory_to_use, max_alloc_chunk;
+};
+static_assert(offsetof(MemoryManager, max_memory_to_use) == 88 && offsetof(MemoryManager, max_alloc_chunk) == 96,
+              "ABI layout");
+constexpr long MAX_ALLOC_CHUNK = 1000000000;  // what every libjpeg sets: the proof that the layout is this one
 constexpr int POOL_PERMANENT = 0;
 constexpr size_t TABLE_ALIGNMENT = 32;
 
@@ -212,9 +221,16 @@ bool create(JpegState *state, int abi) {
     state->decompress.src = &state->source;
     state->progress.progress_monitor = on_progress;
     state->decompress.progress = &state->progress;
-    auto *allocate = static_cast<AllocateSmall *>(state->decompress.mem);
-    state->allocate = *allocate;
-    *allocate = on_allocate;
+    auto *memory = static_cast<MemoryManager *>(state->decompress.mem);
+    if (memory->max_alloc_chunk != MAX_ALLOC_CHUNK) {
+        std::snprintf(state->message, MESSAGE_SIZE, "its memory manager is laid out in another way");
+        functions.destroy(&state->decompress);
+        return false;
+    }
+    // JPEGMEM sets a limit, at which libjpeg refuses progressive files. What is too large, max_pixels decides.
+    memory->max_memory_to_use = std::numeric_limits<long>::max();
+    state->allocate = memory->allocate_small;
+    memory->allocate_small = on_allocate;
     return true;
 }
 
@@ -281,6 +297,16 @@ std::string try_library(const std::string &path) {
 }
 
 }  // namespace
+
+// By its text, since the number differs between ABI 62 and 80. The other cases of insufficient memory are sizes that no
+// memory would hold. Where there is little, some builds go on in a file, or say that they do not.
+bool tells_of_memory(const char *message) {
+    for (const char *refused :
+         {"Insufficient memory (case 0)", "Insufficient memory (case 2)", "Insufficient memory (case 4)",
+          "Memory limit exceeded", "Backing store", "temporary file"})
+        if (std::strstr(message, refused)) return true;
+    return false;
+}
 
 const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std::string *reasons) {
     static std::mutex mutex;
@@ -354,13 +380,7 @@ uint32_t JpegDecoder::height() const { return state_->decompress.output_height; 
 bool JpegDecoder::can_crop() { return library.can_crop; }
 const char *JpegDecoder::message() const { return state_->message; }
 
-// By its text, since the number differs between ABI 62 and 80. The other cases are sizes that no memory would hold.
-bool JpegDecoder::out_of_memory() const {
-    for (const char *refused :
-         {"Insufficient memory (case 0)", "Insufficient memory (case 2)", "Insufficient memory (case 4)"})
-        if (std::strcmp(state_->message, refused) == 0) return true;
-    return false;
-}
+bool JpegDecoder::out_of_memory() const { return tells_of_memory(state_->message); }
 
 JpegDecoder::Status JpegDecoder::start(int denominator) { return begin(denominator, false); }
 

@@ -3,8 +3,9 @@
 // In: one JPEG in memory. Out: rows of interleaved RGB bytes, a few at a time, of all or some columns; or the planes of
 // luma and chroma as they are stored.
 // Promises: nothing is linked at build time; a library whose own size check refuses our structures is not used;
-// damage is reported, never papered over; pixels equal those that Pillow gets from the same library (slow integer DCT,
-// fancy upsampling), and depend on the file alone.
+// damage is reported, never papered over, and want of memory is none, nor is what JPEGMEM in the environment allows;
+// pixels equal those that Pillow gets from the same library (slow integer DCT, fancy upsampling), and depend on the
+// file alone.
 // Damaged is: a file without an end marker behind its header; a file that libjpeg warns of because it fills pixels with
 // gray (the list is in jpeg.cpp); one of more than MOST_SCANS scans. Rows below those that are asked for are not looked
 // at, unless the file is progressive.
@@ -26,6 +27,9 @@ struct JpegLibrary {
 // Loads the first of `paths` that has what is needed; the first success holds for the process.
 // Returns nullptr and the reason of each refusal in `reasons` where none will do.
 const JpegLibrary *load_jpeg_library(const std::vector<std::string> &paths, std::string *reasons);
+
+// Whether what a libjpeg said is about the memory of this process, and tells nothing about the image.
+bool tells_of_memory(const char *message);
 
 // Luma and chroma as `read_planes` delivers them, at the scale that was asked for.
 struct JpegPlanes {

@@ -20,6 +20,9 @@ void bind_jpeg(pybind11::module_ &module) {
             return py::make_tuple(loaded->path, loaded->abi, reasons);
         },
         py::arg("paths"), "(path, abi, reasons) of the libjpeg in use; path is None where none of `paths` will do.");
+    module.def(
+        "jpeg_tells_of_memory", [](const std::string &message) { return tells_of_memory(message.c_str()); },
+        py::arg("message"), "Whether what a libjpeg said is about the memory of this process, not about the image.");
     module.attr("MOST_JPEG_SCANS") = JpegDecoder::MOST_SCANS;
     module.def(
         "jpeg_damage",

@@ -2,6 +2,8 @@
 
 #include <pybind11/numpy.h>
 
+#include <cerrno>
+#include <system_error>
 #include <vector>
 
 #include "unlocked.h"
@@ -68,6 +70,10 @@ void bind_container_index(pybind11::module_ &module, const char *name,
                 return rows_to_python(std::move(rows));
             } catch (const ContainerProblem &problem) {
                 raise_shard_error(problem.what());
+            } catch (const std::system_error &refused) {
+                errno = refused.code().value();
+                PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+                throw py::error_already_set();
             }
         },
         py::arg("path"), py::arg("name"), description);

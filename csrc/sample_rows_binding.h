@@ -9,7 +9,8 @@
 
 namespace fastload {
 
-// `index` as module.NAME(path, name): it runs without the GIL, and a ContainerProblem becomes a ShardError.
+// `index` as module.NAME(path, name): it runs without the GIL; a ContainerProblem becomes a ShardError, and what the
+// system refuses an OSError.
 void bind_container_index(pybind11::module_ &module, const char *name,
                           SampleRows (*index)(const std::string &path, const std::string &name),
                           const char *description);

@@ -1,10 +1,7 @@
 #include "shard_reader.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -21,15 +18,32 @@ namespace {
 constexpr uint64_t CLOSE_BYTES = 8192;
 constexpr uint64_t MOST_RANGE_BYTES = uint64_t{8} << 20;
 constexpr size_t BLOB_ALIGNMENT = 64;
+// Files that are given up while a batch is read: closing may hang, and so is left to the end as far as may be.
+constexpr size_t MOST_LEFTOVERS = 8;
 
 size_t aligned(uint64_t size) {
     return static_cast<size_t>((size + BLOB_ALIGNMENT - 1) / BLOB_ALIGNMENT * BLOB_ALIGNMENT);
 }
 
-std::shared_ptr<const OpenFile> open_path(const std::string &path, int *error) {
+SharedFile opened(const std::string &path, int *error) {
     auto file = std::make_shared<const OpenFile>(path, error);  // opened when there is memory for what closes it
     return *error ? nullptr : file;
 }
+
+// Where no descriptor is left, those that are kept for later reads are given up for this one.
+SharedFile open_path(const std::string &path, int *error) {
+    SharedFile file = opened(path, error);
+    if (!open_files::is_scarce(*error) || open_files::give_up() == 0) return file;
+    open_files::close_leftovers();
+    return opened(path, error);
+}
+
+class Closing : public Work {
+   public:
+    Closing() : Work(1) {}
+    void run(size_t) noexcept override { open_files::close_leftovers(); }
+    void finished() noexcept override {}
+};
 
 }  // namespace
 
@@ -66,34 +80,6 @@ bool may_pass(int error) {
     }
 }
 
-OpenFile::OpenFile(const std::string &path, int *error) : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    *error = descriptor_ < 0 ? errno : 0;
-}
-
-OpenFile::~OpenFile() {
-    if (descriptor_ >= 0) (void)::close(descriptor_);
-}
-
-int OpenFile::read(uint64_t offset, uint64_t size, uint8_t *to, bool nothing_follows) const {
-    // One byte more than there should be, in the same call: a file that has grown is found without another one.
-    uint8_t beyond;
-    size_t more = nothing_follows ? 1 : 0;
-    while (size + more > 0) {
-        iovec parts[2] = {{to, static_cast<size_t>(size)}, {&beyond, more}};
-        ssize_t got = more ? ::preadv(descriptor_, parts, 2, static_cast<off_t>(offset))
-                           : ::pread(descriptor_, to, static_cast<size_t>(size), static_cast<off_t>(offset));
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return errno;
-        if (static_cast<uint64_t>(got) > size) return CHANGED_FILE;
-        if (got == 0) return size == 0 ? 0 : SHORT_FILE;
-        to += got;
-        offset += static_cast<uint64_t>(got);
-        size -= static_cast<uint64_t>(got);
-        if (size == 0) return 0;
-    }
-    return 0;
-}
-
 int FileStamp::check(const OpenFile &file) const {
     struct stat status;
     if (::fstat(file.descriptor(), &status) != 0) return errno;
@@ -110,49 +96,22 @@ int FileStamp::check(const OpenFile &file) const {
     return error ? error : crc32(tail.data(), tail.size()) == tail_crc ? 0 : CHANGED_FILE;
 }
 
-std::shared_ptr<const OpenFile> FileTable::find(int32_t file_id) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    auto found = open_.find(file_id);
-    if (found == open_.end()) return nullptr;
-    recent_.splice(recent_.begin(), recent_, found->second);
-    return found->second->second;
+FileTable::~FileTable() {
+    open_files::drop(number_);
+    open_files::close_leftovers();  // TODO: to go as soon as who drops a table submits closing_work() to a pool
 }
 
-std::shared_ptr<const OpenFile> FileTable::open(int32_t file_id, int *error) {
+SharedFile FileTable::open(int32_t file_id, int *error) {
     *error = 0;
-    if (auto file = find(file_id)) return file;
+    if (SharedFile file = open_files::find(number_, file_id)) return file;
     // Opened and closed without the lock: both take long on a network.
-    auto file = open_path(paths_[static_cast<size_t>(file_id)], error);
+    SharedFile file = open_path(paths_[static_cast<size_t>(file_id)], error);
     if (file && !stamps_.empty()) *error = stamps_[static_cast<size_t>(file_id)].check(*file);
     if (*error) return nullptr;
-    if (auto other = find(file_id)) return other;
-    std::list<Entry> closed;
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (open_.count(file_id)) return file;
-    recent_.emplace_front(file_id, file);
-    open_[file_id] = recent_.begin();
-    if (recent_.size() > max_open_) {
-        open_.erase(recent_.back().first);
-        closed.splice(closed.begin(), recent_, std::prev(recent_.end()));
-    }
-    return file;
+    return open_files::keep(number_, file_id, std::move(file));
 }
 
-void FileTable::forget(int32_t file_id, const std::shared_ptr<const OpenFile> &file) {
-    std::list<Entry> closed;
-    std::lock_guard<std::mutex> lock(mutex_);
-    auto found = open_.find(file_id);
-    if (found == open_.end() || found->second->second != file) return;
-    closed.splice(closed.begin(), recent_, found->second);
-    open_.erase(found);
-}
-
-void FileTable::close_all() {
-    std::list<Entry> closed;
-    std::lock_guard<std::mutex> lock(mutex_);
-    closed.swap(recent_);
-    open_.clear();
-}
+std::shared_ptr<Work> closing_work() { return std::make_shared<Closing>(); }
 
 std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &blobs) {
     std::vector<size_t> order(blobs.size());
@@ -233,6 +192,7 @@ void ByteBatch::run(size_t part) noexcept {
         uint64_t start = blobs_[blob].offset_bytes;
         errors_[blob] = read_once(blobs_[blob], start, start + blobs_[blob].size_bytes, places_[blob]);
     }
+    open_files::close_leftovers(MOST_LEFTOVERS);
     busy_nanoseconds_ += now_nanoseconds() - begun;
 }
 
@@ -257,7 +217,6 @@ int ByteBatch::read_once(const BlobRequest &place, uint64_t start, uint64_t stop
         if (file) error = file->read(start, stop - start, to, !in_table);
         // A handle that is stale stays so: the next try opens the file anew.
         if (file && in_table && may_pass(error)) files_->forget(place.file_id, file);
-        if (error == EMFILE || error == ENFILE) files_->close_all();
         return error;
     } catch (const std::bad_alloc &) {
         return ENOMEM;
@@ -273,6 +232,7 @@ void ByteBatch::finished() noexcept {
         next.swap(next_);
     }
     for (auto &call : next) call();
+    if (count() > 0) open_files::close_leftovers();  // or nothing was read, and this is who submits it: Python
 }
 
 namespace {

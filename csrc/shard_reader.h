@@ -4,40 +4,23 @@
 // Promises: batches are read in order of submission; ranges that lie close together in a file are one read; an error
 // stays with the blobs that it hit; one that may pass is tried again, with growing pauses that end at once where the
 // batch is cancelled; a file is compared with what was indexed whenever it is opened; a file that is slow to open keeps
-// no other waiting; at most `max_open` files, and one more for each thread, are open at once. Nothing here knows what
-// the bytes mean.
+// no other waiting; files stay open for the next read as far as open_files.h allows. Nothing here knows what the bytes
+// mean.
 #pragma once
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "buffer_pool.h"
+#include "open_files.h"
 #include "thread_pool.h"
 
 namespace fastload {
 
-class OpenFile {
-   public:
-    OpenFile(const std::string &path, int *error);  // 0 or an errno
-    ~OpenFile();
-    OpenFile(const OpenFile &) = delete;
-    OpenFile &operator=(const OpenFile &) = delete;
-    // 0, an errno, SHORT_FILE or, where nothing may follow, CHANGED_FILE.
-    int read(uint64_t offset, uint64_t size, uint8_t *to, bool nothing_follows) const;
-    int descriptor() const { return descriptor_; }
-
-   private:
-    int descriptor_;
-};
-
-bool may_pass(int error);         // whether a read that failed with this errno may succeed a moment later
-constexpr int SHORT_FILE = -1;    // it ends before its index says
-constexpr int CHANGED_FILE = -2;  // it is not the one that was indexed
+bool may_pass(int error);  // whether a read that failed with this errno may succeed a moment later
 
 // What is known of a container as it was when its dataset was opened; see shards/index_file.py.
 struct FileStamp {
@@ -51,29 +34,28 @@ struct FileStamp {
     int check(const OpenFile &file) const;
 };
 
-// The containers of a dataset by number; the least recently used is closed where too many are open.
+// The containers of a dataset by number. Those that are open are among the process's (open_files.h).
 class FileTable {
    public:
     // stamps: one for each path, or none at all.
-    FileTable(std::vector<std::string> paths, size_t max_open, std::vector<FileStamp> stamps)
-        : paths_(std::move(paths)), stamps_(std::move(stamps)), max_open_(max_open) {}
-    std::shared_ptr<const OpenFile> open(int32_t file_id, int *error);
+    FileTable(std::vector<std::string> paths, std::vector<FileStamp> stamps)
+        : paths_(std::move(paths)), stamps_(std::move(stamps)), number_(open_files::new_table()) {}
+    ~FileTable();
+    FileTable(const FileTable &) = delete;
+    FileTable &operator=(const FileTable &) = delete;
+    SharedFile open(int32_t file_id, int *error);
     // The next `open` opens it anew, unless another thread has done so since.
-    void forget(int32_t file_id, const std::shared_ptr<const OpenFile> &file);
-    void close_all();  // but for what is being read
+    void forget(int32_t file_id, const SharedFile &file) { open_files::forget(number_, file_id, file); }
     size_t size() const { return paths_.size(); }
 
    private:
-    using Entry = std::pair<int32_t, std::shared_ptr<const OpenFile>>;
-    std::shared_ptr<const OpenFile> find(int32_t file_id);
-
     const std::vector<std::string> paths_;
     const std::vector<FileStamp> stamps_;
-    const size_t max_open_;
-    std::mutex mutex_;
-    std::list<Entry> recent_;  // front: used last
-    std::unordered_map<int32_t, std::list<Entry>::iterator> open_;
+    const uint32_t number_;
 };
+
+// Closes what tables gave up: for a pool whose threads may wait for a mount that is gone.
+std::shared_ptr<Work> closing_work();
 
 struct BlobRequest {
     int32_t file_id;  // or -1: `path` is a file of its own, which ends where the blob does

@@ -6,6 +6,7 @@
 #include <limits>
 #include <stdexcept>
 #include <tuple>
+#include <unordered_map>
 
 #include "shard_reader.h"
 #include "unlocked.h"
@@ -95,16 +96,33 @@ void bind_shard_reader(py::module_ &module) {
     module.attr("CHANGED_FILE") = CHANGED_FILE;
     module.def("may_pass", &may_pass, py::arg("errno"), "Whether a read that failed so may succeed a moment later.");
     py::class_<FileTable, std::shared_ptr<FileTable>>(module, "FileTable")
-        .def(py::init([](std::vector<std::string> paths, size_t max_open, const std::vector<StampTuple> &stamps) {
+        .def(py::init([](std::vector<std::string> paths, const std::vector<StampTuple> &stamps) {
                  if (!stamps.empty() && stamps.size() != paths.size())
                      throw std::invalid_argument("stamps: give one for each path, or none");
                  std::vector<FileStamp> known;
                  for (const auto &[size, mtime, start, stop, crc] : stamps)
                      known.push_back({size, mtime, start, stop, crc});
-                 return std::make_shared<FileTable>(std::move(paths), max_open, std::move(known));
+                 return std::make_shared<FileTable>(std::move(paths), std::move(known));
              }),
-             py::arg("paths"), py::arg("max_open"), py::arg("stamps") = py::tuple(),
+             py::arg("paths"), py::arg("stamps") = py::tuple(),
              "stamps: (size in bytes, time of the last change in ns, start, stop and CRC of the tail) of each file.");
+    module.def(
+        "give_up_open_files",
+        [](double seconds) {
+            size_t count = open_files::give_up();
+            open_files::close_leftovers_within(seconds);
+            return count;
+        },
+        py::arg("seconds"), py::call_guard<py::gil_scoped_release>(),
+        "Closes the shards that this process keeps open, of all loaders, and says how many they were. They are opened "
+        "again when they are next read. seconds: how long to wait for it, as closing hangs where a server is gone.");
+    module.def(
+        "open_files",
+        [] {
+            open_files::Count count = open_files::count();
+            return py::make_tuple(count.kept, count.leftovers);
+        },
+        "(shards that this process keeps open, those that are given up and not closed yet).");
     py::class_<Blob>(module, "Blob", py::buffer_protocol()).def_buffer([](Blob &blob) {
         const uint8_t *bytes = blob.batch->bytes(blob.index);
         return py::buffer_info(const_cast<uint8_t *>(bytes), 1, py::format_descriptor<uint8_t>::format(), 1,

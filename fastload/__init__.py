@@ -43,13 +43,13 @@ __all__ = [*_HOME_OF, *_ROOMS, "__version__"]
 
 
 def __getattr__(name):
-    if name in _ROOMS:
-        return import_whole(f"fastload.{name}")
-    if name not in _HOME_OF:
+    if name not in _HOME_OF and name not in _ROOMS:
         raise AttributeError(f"module 'fastload' has no attribute {name!r}")
-    value = getattr(import_whole(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    module = import_whole(_HOME_OF.get(name, f"fastload.{name}"), f"fastload.{name}")
+    if name in _ROOMS:
+        return module
+    globals()[name] = getattr(module, name)
+    return globals()[name]
 
 
 def __dir__():

@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING
 
 from fastload import _native
 from fastload.errors import ConfigError
+from fastload.shortage import is_shortage, naming_shortage
 
 if TYPE_CHECKING:
     from fastload.world import World
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, cut to the whole CPUs of its cgroup's quota, or 1."""
+    """CPUs that this process may use: its affinity, cut to the whole CPUs of its cgroup's quota, or 1.
+
+    Raises BackendError where there are no descriptors left to read the quota.
+    """
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
     else:
         allowed = os.cpu_count() or 1
-    return max(1, min(allowed, _quota_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
+    with naming_shortage("the CPU quota cannot be read"):
+        return max(1, min(allowed, _quota_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
 
 
 def threads_per_process(world: "World") -> int:
@@ -95,7 +100,8 @@ def _quota_cpus(cgroup_file: Path, root: Path) -> int:
     """
     try:
         lines = cgroup_file.read_text().splitlines()
-    except OSError:  # no Linux, or no /proc
+    except OSError as error:  # no Linux, or no /proc
+        _raise_want(error)
         return sys.maxsize
     cpus = sys.maxsize
     for line in lines:
@@ -119,7 +125,8 @@ def _quota_of_version_2(folder: Path) -> int:
     """`cpu.max` holds `quota period` in microseconds, or `max period`."""
     try:
         quota, period = (folder / "cpu.max").read_text().split()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_want(error)
         return sys.maxsize
     return sys.maxsize if quota == "max" else int(quota) // int(period)
 
@@ -129,7 +136,8 @@ def _quota_of_version_1(folder: Path) -> int:
     try:
         quota = int((folder / "cpu.cfs_quota_us").read_text())
         period = int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_want(error)
         return sys.maxsize
     return sys.maxsize if quota < 0 else quota // period
 
@@ -140,6 +148,21 @@ def process() -> int:
     Not the PID: in nested PID namespaces parent and child may both be 1.
     """
     return _native.fork_count()
+
+
+def _raise_want(error: Exception) -> None:
+    """Where a quota cannot be read for want of descriptors, there may be one."""
+    if isinstance(error, OSError) and is_shortage(error.errno):
+        raise error
+
+
+def ignore_jpegmem() -> None:
+    """Takes JPEGMEM out of this process's environment.
+
+    Every libjpeg reads it when a decoder is made, those in Pillow, libtiff, simplejpeg and DALI among them,
+    and refuses as damaged what needs more memory: progressive files. What is too large, max_pixels decides.
+    """
+    os.environ.pop("JPEGMEM", None)
 
 
 _made: dict = {}

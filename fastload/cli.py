@@ -17,6 +17,7 @@ from importlib import import_module
 
 from fastload import __version__
 from fastload.errors import ConfigError, FastloadError
+from fastload.shortage import naming_shortage
 
 VERBS = {
     "demo": "run the default training pipeline for a few seconds, measure it, and draw a contact sheet",
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; `arguments` are sys.argv[1:] unless given."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _run(arguments)
+        with naming_shortage("fastload cannot go on"):
+            return _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

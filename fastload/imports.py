@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
+from fastload.shortage import room_for
+
 # More than most imports take. A thread that forks may hold what the importing thread waits for.
 FORK_WAITS_SECONDS = 30.0
 _lock = threading.RLock()  # reentrant: an import may fork, for a subprocess
@@ -30,9 +32,12 @@ def whole_imports() -> Iterator[None]:
         yield
 
 
-def import_whole(name: str) -> ModuleType:
-    """The module of this name."""
-    with _lock:
+def import_whole(name: str, what: str | None = None) -> ModuleType:
+    """The module of this name; `what` is how the error calls it.
+
+    Raises BackendError where there are no descriptors or memory for the import.
+    """
+    with _lock, room_for(f"{what or name} cannot be imported", name):
         return import_module(name)
 
 

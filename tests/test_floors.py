@@ -23,7 +23,9 @@ FLOORS = [
     {"threads"},
     {"backends", "world"},
     {"fields", "rng", "normalize"},
-    {"errors", "imports", "caching", "_native"},
+    {"imports"},
+    {"shortage"},
+    {"errors", "caching", "_native"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FACE_MAY_BE_IMPORTED_BY = {"cli", "__main__", "prepare", "fastgen"}
@@ -62,7 +64,9 @@ def imports_of(source, file):
             base = package[: len(package) + 1 - node.level] if node.level else []
             base = base + (node.module.split(".") if node.module else [])
             yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("import_module", "import_whole", "__import__")
+        ):
             yield from ((node.lineno, name.value) for name in node.args[:1] if isinstance(name, ast.Constant))
 
 

@@ -7,10 +7,9 @@ already and need gradients: `AdaPipe` (steered by `AdaController`) and `DiffAugm
 changed by `fastload.ops`.
 """
 
-from importlib import import_module
-
 from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip
 from fastload.augment.pipe import Augment
+from fastload.imports import import_whole
 
 _HOME_OF = {
     "AdaController": "fastload.augment.ada_controller",
@@ -25,7 +24,7 @@ __all__ = [*_HOME_OF, "Augment", "Brightness", "Rotate", "Scale", "Translate", "
 def __getattr__(name):
     if name not in _HOME_OF:
         raise AttributeError(f"module 'fastload.augment' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = getattr(import_whole(_HOME_OF[name], f"fastload.augment.{name}"), name)
     globals()[name] = value
     return value
 

@@ -5,11 +5,13 @@ are made for. Out: a `Backend` that says what it is. Promised: the choice is mad
 has and never by load; nothing slower is taken without being named.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastload import _native, backends
 from fastload.errors import BackendError, ConfigError
+from fastload.shortage import naming_shortage, shortage_told_by, way_out
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,14 @@ def choose_backend(decode: str, device_type: str = "cpu") -> Backend:
     the simplejpeg package, on Python's threads. Raises BackendError where what is asked for is missing, with
     the reason.
     """
+    backends.ignore_jpegmem()
     if decode == "pillow":
         return Backend("pillow", "Pillow, the reference")
     if decode == "dali" or (decode == "auto" and device_type == "cuda"):
         return _dali(decode, device_type)
     if decode not in ("auto", "native"):
         raise ConfigError(f'decode={decode!r}: give "auto", "native", "dali" or "pillow".')
-    path, abi, reasons = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
+    path, abi, reasons = load_libjpeg()
     if path is not None:
         return Backend("native", f"{Path(path).name}, ABI {abi}, {_native.pixel_kernels()}")
     if backends.has("simplejpeg"):
@@ -50,6 +53,20 @@ def choose_backend(decode: str, device_type: str = "cpu") -> Backend:
         f'decode="{decode}": no libjpeg could be loaded ({reasons}), and simplejpeg is not installed. '
         'Install simplejpeg, or use decode="pillow".'
     )
+
+
+def load_libjpeg() -> tuple[str | None, int, str]:
+    """(path, ABI, why others were refused) of the libjpeg in use; the path is None where none will do.
+
+    Raises BackendError where there are no descriptors or memory to look: that says nothing about what is
+    there, and something slower is not taken for it.
+    """
+    with naming_shortage("no libjpeg can be looked for"):
+        path, abi, reasons = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
+    want = None if path is not None else shortage_told_by(reasons)
+    if want is not None:
+        raise BackendError(f"no libjpeg can be loaded ({os.strerror(want)}). {way_out(want, '')}")
+    return path, abi, reasons
 
 
 def _dali(decode: str, device_type: str) -> Backend:

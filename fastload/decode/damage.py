@@ -25,7 +25,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from fastload import _native, backends
+from fastload import _native
+from fastload.decode.backend import load_libjpeg
 from fastload.errors import SampleError
 
 _PIECE_BYTES = 1 << 16  # inflated at a time, and dropped
@@ -85,8 +86,7 @@ def packed_text_bytes(content: bytes) -> int:
 
 @functools.cache
 def _has_libjpeg() -> bool:
-    path, _, _ = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
-    return path is not None
+    return load_libjpeg()[0] is not None
 
 
 def _chunks(content: bytes) -> Iterator[tuple[int, bytes, int]]:

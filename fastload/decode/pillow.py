@@ -23,7 +23,6 @@ Pillow guards TIFF and WebP a second time: above twice `PIL.Image.MAX_IMAGE_PIXE
 `max_pixels` says, and it warns of a TIFF above it.
 """
 
-import contextlib
 import functools
 import io
 from typing import NamedTuple
@@ -33,6 +32,7 @@ from PIL import Image
 
 from fastload.decode.damage import check_jpeg, check_rows, pixel_chunks
 from fastload.decode.image_header import ImageHeader, image_header
+from fastload.decode.reasons import reasons, twice
 from fastload.decode.spec import (
     DEFAULT_MAX_PIXELS,
     Geometry,
@@ -51,17 +51,6 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_OPENERS = {  # format -> (module of PIL, class)
-    "jpeg": ("JpegImagePlugin", "JpegImageFile"),
-    "png": ("PngImagePlugin", "PngImageFile"),
-    "gif": ("GifImagePlugin", "GifImageFile"),
-    "webp": ("WebPImagePlugin", "WebPImageFile"),
-    "bmp": ("BmpImagePlugin", "BmpImageFile"),
-    "tiff": ("TiffImagePlugin", "TiffImageFile"),
-    "pnm": ("PpmImagePlugin", "PpmImageFile"),
-    "jpeg2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
-    "avif": ("AvifImagePlugin", "AvifImageFile"),
-}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,14 +61,16 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
-_PLAINLY = {  # how what Pillow says begins -> what it means
-    "not identified by this driver": "its header is damaged or cut",
-    "unpack": "its header is damaged or cut",
-    "Truncated File Read": "its header is damaged or cut",
-    "could not create decoder object": "its chunks are damaged or cut",
-    "failed to read next frame": "its pixels are damaged or cut",
-    "cannot load this image": "it holds no pixels",
-    "decoder error -2": "its pixels are damaged or cut",
+_OPENERS = {  # format -> how Pillow calls it
+    "jpeg": "Jpeg",
+    "png": "Png",
+    "gif": "Gif",
+    "webp": "WebP",
+    "bmp": "Bmp",
+    "tiff": "Tiff",
+    "pnm": "Ppm",
+    "jpeg 2000": "Jpeg2K",
+    "avif": "Avif",
 }
 
 
@@ -105,9 +96,40 @@ def decode_image(
     guide: for a field that is `like` another: the upright size (width, height) of that image, whose geometry
         is stretched to this one where they differ in size. `geometry` and `size` of the result are the
         guide's.
-    Raises SampleError with the reason, without saying which sample: the caller knows.
+    Raises SampleError with the reason, without saying which sample: the caller knows; MemoryError.
     """
     content = bytes(content)
+    return twice(lambda: _decoded(content, spec, seed, position, max_pixels, guide))
+
+
+def decode_rgb(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+    """The whole upright image: [height, width, 3] uint8. Raises SampleError with the reason; MemoryError."""
+    content = bytes(content)
+    header = image_header(content)
+
+    def decoded() -> np.ndarray:
+        image, orientation = _open(content, header, max_pixels)
+        return np.array(_upright(image, content, header, orientation))
+
+    return twice(decoded)
+
+
+def upright_size(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of the upright image, without decoding: the `guide` of fields that are like this."""
+    content = bytes(content)
+    header = image_header(content)
+    image, orientation = twice(lambda: _open(content, header, max_pixels))
+    return _upright_size(image, header, orientation)
+
+
+def _decoded(
+    content: bytes,
+    spec: ImageSpec,
+    seed: int,
+    position: int,
+    max_pixels: int,
+    guide: tuple[int, int] | None,
+) -> DecodedImage:
     header = image_header(content)
     image, orientation = _open(content, header, max_pixels)
     own = _upright_size(image, header, orientation)
@@ -116,7 +138,7 @@ def decode_image(
     view = stretched(chosen, size, own)
     divisor = denominator(spec.scaled, view) if header.format == "jpeg" else 1
     if divisor > 1:
-        with _reasons(header.format):
+        with reasons(header.format, own[0] * own[1]):
             # draft takes the largest scale that leaves at least this size, which is 1/divisor, and rounds up
             image.draft(None, (image.size[0] // divisor, image.size[1] // divisor))
     rgb = _upright(image, content, header, orientation)
@@ -124,22 +146,6 @@ def decode_image(
     if rgb.size != scaled_size:  # a damaged TIFF directory, which two parsers read differently
         raise SampleError(f"decoded to {rgb.size} pixels, where its header promised {scaled_size}")
     return DecodedImage(render(rgb, chosen, spec.filter, box), chosen, size)
-
-
-def decode_rgb(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """The whole upright image: [height, width, 3] uint8. Raises SampleError with the reason."""
-    content = bytes(content)
-    header = image_header(content)
-    image, orientation = _open(content, header, max_pixels)
-    return np.array(_upright(image, content, header, orientation))
-
-
-def upright_size(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of the upright image, without decoding: the `guide` of fields that are like this."""
-    content = bytes(content)
-    header = image_header(content)
-    image, orientation = _open(content, header, max_pixels)
-    return _upright_size(image, header, orientation)
 
 
 def render(
@@ -177,14 +183,14 @@ def _open(content: bytes, header: ImageHeader, max_pixels: int) -> tuple[Image.I
     if opener is None:
         raise SampleError(f"not an image of a known format: it begins with {content[:12]}")
     given = pixel_chunks(content) if header.format == "png" else content
-    with _reasons(header.format):
+    with reasons(header.format, header.width * header.height):
         image = opener(io.BytesIO(given), "")
     _check_pixels(*image.size, max_pixels)
     # Pillow takes the orientation from XMP where EXIF has none; no other decoder does.
     for name in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(name, None)
     if header.format == "unknown":
-        with _reasons(header.format):
+        with reasons(header.format, image.width * image.height):
             return image, image.getexif().get(_EXIF_ORIENTATION, 1)
     return image, (
         1 if header.format == "tiff" else header.orientation
@@ -192,18 +198,22 @@ def _open(content: bytes, header: ImageHeader, max_pixels: int) -> tuple[Image.I
 
 
 def _opener(content: bytes, header: ImageHeader):
-    """The class of Pillow that reads this format; None where there is none. Imported when first needed."""
-    prefix, name = content[:16], header.format
+    """The class of Pillow that reads this format; None where there is none. Imported when first needed.
+
+    Raises BackendError where there are no descriptors or memory for the import.
+    """
+    format, prefix = header.format, content[:16]
     if prefix.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")):
-        name = "jpeg2000"
+        format = "jpeg 2000"
     elif prefix[4:12] in (b"ftypavif", b"ftypavis"):
-        name = "avif"
-    return _pillow_class(*_OPENERS[name]) if name in _OPENERS else None
+        format = "avif"
+    return _pillow_class(format) if format in _OPENERS else None
 
 
 @functools.cache
-def _pillow_class(module: str, name: str) -> type:
-    return getattr(import_whole(f"PIL.{module}"), name)
+def _pillow_class(format: str) -> type:
+    module = import_whole(f"PIL.{_OPENERS[format]}ImagePlugin", f"Pillow's reader of {format.upper()}")
+    return getattr(module, f"{_OPENERS[format]}ImageFile")
 
 
 def _check_pixels(width: int, height: int, max_pixels: int):
@@ -224,7 +234,7 @@ def _upright(image: Image.Image, content: bytes, header: ImageHeader, orientatio
         check_jpeg(content)
         # In one piece: the decoder of arithmetic codes cannot wait for the next.
         image.decodermaxblock = max(image.decodermaxblock, len(content))
-    with _reasons(header.format):
+    with reasons(header.format, image.width * image.height):
         image.load()
     if header.format == "png":
         check_rows(image, content)
@@ -241,7 +251,7 @@ def _rgb(image: Image.Image, header: ImageHeader) -> Image.Image:
         return _gray(_checked(np.asarray(image), 65535, "gray of 32 bits") >> 8)
     if image.mode == "F":
         return _gray(np.rint(_checked(np.asarray(image), 1.0, "gray floats") * np.float32(255)))
-    with _reasons(header.format):
+    with reasons(header.format, image.width * image.height):
         if image.mode in ("P", "PA", "RGBa"):
             image = image.convert("RGBA")
         elif image.mode == "La":
@@ -261,20 +271,3 @@ def _checked(levels: np.ndarray, highest: float, what: str) -> np.ndarray:
             "store them scaled, or read them with fl.Custom"
         )
     return levels
-
-
-@contextlib.contextmanager
-def _reasons(format: str):
-    """Turns what calls of Pillow raise into a SampleError; its plugins raise nearly any class that there is.
-
-    Nothing else belongs inside. Want of memory and a missing plugin are no file's fault.
-    """
-    try:
-        yield
-    except (MemoryError, ImportError):
-        raise
-    except Exception as error:
-        kind = "image" if format == "unknown" else f"{format.upper()} image"
-        reason = " ".join(str(error).split()) or type(error).__name__
-        reason = next((plain for said, plain in _PLAINLY.items() if reason.startswith(said)), reason)
-        raise SampleError(f"cannot decode the {kind}: {reason}") from error

@@ -64,6 +64,8 @@ def _decode(content, width: int, height: int, d: int) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(content, **options)
     except ValueError as error:
+        if _native.jpeg_tells_of_memory(str(error)):
+            raise MemoryError(f"no memory to decode a JPEG image of {width} x {height} pixels") from error
         if "extraneous bytes" not in str(error):
             raise SampleError(f"cannot decode the JPEG image: {error}") from error
     return simplejpeg.decode_jpeg(content, **options, strict=False)

@@ -34,6 +34,7 @@ from fastload.order.mixture import shares_of
 from fastload.order.walk import Place
 from fastload.read.ledger import Ledger, default_name, ledger_path
 from fastload.shards.mixture import Mixture
+from fastload.shortage import room_for
 from fastload.world import World
 
 _POOL_COUNTERS = ("idle_bytes", "used_bytes", "reused", "allocated")
@@ -306,8 +307,10 @@ class Loader:
         done, on first use."""
         return self._samples() if self._samples.given is None else self._samples.given
 
+    @room_for("no batch can be made", "torch")
     def _begin(self) -> Course:
         """What the first `next` of an iteration needs."""
+        backends.ignore_jpegmem()
         self._check_restored()
         if self._memory is None:
             self._memory = _native.BufferPool(self._config.max_bytes)

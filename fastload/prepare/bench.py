@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from fastload.errors import ConfigError, SampleError
+from fastload.shortage import room_for
 
 SIDES = ("fastload", "torch DataLoader + Pillow")
 CHECKED_SAMPLES = 32
@@ -93,6 +94,7 @@ class BenchReport:
         return f"{self.pipeline}\n\n{render_pairs(pairs)}\n\n{table}"
 
 
+@room_for("fastload bench cannot go on", "torch")
 def bench(
     source,
     *,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastload.errors import ConfigError
+from fastload.shortage import room_for
 
 CHUNK = 64  # samples
 SHOWN_SAMPLES, SHOWN_SHARDS, SHOWN_REASON = 20, 10, 70
@@ -102,6 +103,7 @@ class CheckReport:
         return "\n\n".join([text, *tables]) + rest + f"\n\n{way_out}"
 
 
+@room_for("fastload check cannot go on", "torch")
 def check(
     source=None,
     *,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastload.errors import ConfigError
 from fastload.fields import Image
+from fastload.shortage import room_for
 
 SHEET_SAMPLES = 24
 BATCH_SIZE = 64
@@ -56,6 +57,7 @@ class DemoReport:
         return f"{self.pipeline}\n\n{head}\n\n{render_stats(self.stats)}"
 
 
+@room_for("fastload demo cannot go on", "torch")
 def demo(
     source=None,
     *,

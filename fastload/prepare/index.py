@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastload.backends import usable_cpus
 from fastload.errors import ConfigError
+from fastload.shortage import room_for
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class IndexReport:
         return render_pairs(pairs)
 
 
+@room_for("fastload index cannot go on", "fastload.prepare.stored")
 def index(
     source,
     *,

@@ -6,6 +6,7 @@ In: a source. Out: an InfoReport. Read are the index, and the images of the samp
 from dataclasses import asdict, dataclass
 
 from fastload.errors import ConfigError
+from fastload.shortage import room_for
 
 SAMPLES_SHOWN = 5
 CONTAINERS_SHOWN = 8
@@ -99,6 +100,7 @@ class InfoReport:
         return "\n".join(lines) if self.shown else ""
 
 
+@room_for("fastload info cannot go on", "fastload.prepare.stored")
 def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoReport:
     """Looks into a source; `samples` are shown, spread evenly over it. Raises FastloadError."""
     if samples < 0:
@@ -155,8 +157,9 @@ def _describe_image(dataset, sample_id: int, extensions: tuple[str, ...]) -> str
 
     from fastload.prepare.stored import read_bytes
 
+    content = read_bytes(dataset, sample_id, extensions)
     try:
-        with Image.open(BytesIO(read_bytes(dataset, sample_id, extensions))) as image:
+        with Image.open(BytesIO(content)) as image:
             return f"{image.width} x {image.height} {image.format} {image.mode}"
     except (OSError, SyntaxError, ValueError):
         return "not an image that Pillow can read"

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastload.errors import BadSamplesError, ConfigError
+from fastload.shards.patience import patiently
+from fastload.shortage import is_shortage, lacks_descriptors, naming_shortage, way_out
 
 WINDOW = 10_000  # positions of this rank that max_bad_fraction is about
 MOST_BYTES = 64 << 20  # some 200,000 lines; then the file is put aside, and what was there before is lost
@@ -109,11 +111,16 @@ class Ledger:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists() and self.path.stat().st_size > MOST_BYTES:
                 os.replace(self.path, self.path.with_name(self.path.name + OLD))
-            _append(self.path, "".join(lines).encode())
+            patiently(lambda: _append(self.path, "".join(lines).encode()), lacks_descriptors)
         except OSError as error:
+            want = (
+                f". {way_out(error.errno, '')}"
+                if is_shortage(error.errno)
+                else "; ledger= names another file"
+            )
             self._trouble = (
                 f"the ledger {self.path} cannot be written ({error.strerror}): bad samples are counted, and "
-                "not listed any more; ledger= names another file"
+                f"not listed any more{rest}"
             )
 
     def _first(self, one: BadSample) -> str:
@@ -154,6 +161,7 @@ class Lines(NamedTuple):
     damaged: int
 
 
+@naming_shortage("the ledger cannot be read")
 def read_ledger(path: "str | os.PathLike") -> Lines:
     """The lines of a ledger, those of all its ranks. Raises ConfigError for what is no ledger."""
     path = Path(path)

@@ -6,8 +6,9 @@ no Python runs while bytes are read; batches are read in the order of submission
 that wait; neighbours in a shard (the image, label and caption of a sample) are one read; an error that may
 pass is tried again for some seconds, without waiting for a batch that is cancelled; any other stays with its
 own sample and is raised with shard, key and byte offset. A shard is compared with what was indexed whenever
-it is opened; one that is open is read on, though it has vanished. `read_plain` is the twin: what each blob
-must hold.
+it is opened; one that is open is read on, though it has vanished. The shards of all loaders that were read
+last stay open, as many as the limit on open files leaves room for (csrc/open_files.h). `read_plain` is the
+twin: what each blob must hold.
 """
 
 import errno
@@ -18,22 +19,11 @@ import numpy as np
 from fastload import _native
 from fastload.errors import ShardError
 from fastload.shards.dataset import CHANGED
+from fastload.shortage import way_out
 from fastload.threads import native_threads, no_thread
 
-MAX_OPEN_FILES = 128  # shards kept open by one loader; common limits on descriptors begin at 1024
 _NOT_AS_INDEXED = (_native.SHORT_FILE, _native.CHANGED_FILE)
-_PERMISSIONS = "Check its permissions."
-_LIMIT = "Raise the limit on open files (ulimit -n)."
 _GONE = "It was moved or deleted: put it back, or open the dataset again without it."
-_WAYS_OUT = {
-    errno.ENOENT: _GONE,
-    errno.ENOTDIR: _GONE,
-    errno.EACCES: _PERMISSIONS,
-    errno.EPERM: _PERMISSIONS,
-    errno.EMFILE: _LIMIT,
-    errno.ENFILE: _LIMIT,
-    errno.ENOMEM: "Give the machine more memory, or the loader less: prefetch, max_bytes.",
-}
 _DISK = "Check the disk or the mount, then resume from the last checkpoint."
 
 
@@ -51,7 +41,7 @@ class ShardReader:
             (one.size_bytes, one.mtime_ns, one.tail_start, one.tail_stop, one.tail_crc)
             for one in dataset.stamps
         ]
-        self._files = _native.FileTable(list(map(os.fsencode, dataset.files)), MAX_OPEN_FILES, stamps)
+        self._files = _native.FileTable(list(map(os.fsencode, dataset.files)), stamps)
 
     @property
     def threads(self) -> int:
@@ -92,7 +82,8 @@ class ShardReader:
             self._dataset.check_unchanged(int(sample_ids[blob % len(sample_ids)]))  # drops a folder's index
             raise ShardError(f"{where}: {CHANGED}")
         tried = f", tried {attempts} times" if attempts > 1 else ""
-        raise ShardError(f"{where}: {os.strerror(code)}{tried}. {_WAYS_OUT.get(code, _DISK)}")
+        otherwise = _GONE if code in (errno.ENOENT, errno.ENOTDIR) else _DISK
+        raise ShardError(f"{where}: {os.strerror(code)}{tried}. {way_out(code, otherwise)}")
 
 
 def read_plain(located: list) -> list[bytes | None]:

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from fastload.errors import ConfigError, SourceError, raise_if_foreign
+from fastload.errors import ConfigError, SourceError
 
 from .folder import Stamp, time_of
+from .patience import patiently, unreadable
 from .rows import IMAGE_EXTENSIONS, Rows
 
 
@@ -94,13 +95,10 @@ def index_files(files: Files, root: str) -> tuple[Rows, Stamp, list[str] | None]
     """
     paths = files.absolute()
     try:
-        sizes, stamp = _look(paths, os.fsencode(root))
+        sizes, stamp = patiently(lambda: _look(paths, os.fsencode(root)))
     except OSError as error:
-        raise_if_foreign(error)
         where = os.fsdecode(error.filename or root)
-        raise SourceError(
-            f"{where}: the folder cannot be listed ({error.strerror}). Check its permissions."
-        ) from error
+        raise unreadable(where, error, "the folder cannot be listed") from error
     size_bytes = np.fromiter(map(sizes.__getitem__, paths), np.int64, len(paths))
     missing = np.flatnonzero(size_bytes < 0)
     if missing.size:

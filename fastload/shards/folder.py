@@ -26,6 +26,7 @@ import numpy as np
 from fastload.errors import ShardError, SourceError, raise_if_foreign
 
 from .labels import labels_of_json
+from .patience import patiently, unreadable
 from .rows import IMAGE_EXTENSIONS, Rows, shown
 
 Stamp = list[tuple[str, int]]
@@ -41,12 +42,9 @@ def index_folder(path: str, name: str) -> tuple[Rows, Stamp, list[str] | None]:
     Raises SourceError if it holds no image, ShardError if two files are the same sample's same extension.
     """
     try:
-        walk = _Walk(os.fsencode(path), name)
+        walk = patiently(lambda: _Walk(os.fsencode(path), name))
     except OSError as error:
-        raise_if_foreign(error)
-        raise SourceError(
-            f"{error.filename}: cannot be read ({error.strerror}). Check its permissions."
-        ) from error
+        raise unreadable(os.fsdecode(error.filename or path), error) from error
     samples = _group(walk, name)
     if not samples:
         raise _no_image(walk, path)

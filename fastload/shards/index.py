@@ -23,28 +23,26 @@ import errno
 import fcntl
 import hashlib
 import os
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from fastload import _native
-from fastload.errors import ConfigError, ShardError, SourceError, raise_if_foreign
+from fastload.errors import ConfigError, ShardError, raise_if_foreign
+from fastload.shortage import is_shortage, way_out
 
 from .files import index_files
 from .folder import folder_changed, index_folder
 from .index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
 from .labels import labels_of_json
+from .patience import patiently, unreadable
 from .rows import COPY_AGAIN, Rows, split_name
 from .source import INDEX_SUFFIX, Container
 from .tar import BLOCK, index_tar
 from .zip import index_zip
 
 TAIL_BYTES = 4096
-PAUSES_SECONDS = (0.01, 0.05, 0.25, 1.25)
 _HELD, _UNKNOWN = "held", "the file system knows no locks"
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 
@@ -97,11 +95,9 @@ def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
     """The published or else the cached index of a container, if there is one that holds for it as it is
     now."""
     for path, published in ((published_path(container), True), (cached_path(container, cache_dir), False)):
-        index = None
         if published and container.files is not None:
             continue
-        with contextlib.suppress(FileNotFoundError, IndexUnusableError):
-            index = read_index(path)
+        index = _read(path)
         if index is None:
             continue
         if container.is_folder:
@@ -114,6 +110,16 @@ def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
     return None
 
 
+def _read(path: Path) -> IndexFile | None:
+    """The index at `path`, if there is one that can be used. Raises SourceError where that is not known."""
+    try:
+        with contextlib.suppress(FileNotFoundError, IndexUnusableError):
+            return patiently(lambda: read_index(path), is_shortage)
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    return None
+
+
 def build(
     container: Container, cache_dir: Path, *, wait: bool = True, afresh: bool = False
 ) -> IndexFile | None:
@@ -122,7 +128,8 @@ def build(
     wait=False: None if another process is at it. afresh: also if there is an index that seems valid.
     """
     path = cached_path(container, cache_dir)
-    try:
+
+    def built() -> IndexFile | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_suffix(".lock"), wait) as lock:
             if lock is None:
@@ -133,6 +140,13 @@ def build(
                 write_index(path, rows, stamp, classes, alone=lock == _HELD)
                 index = read_index(path)
             return index
+
+    try:
+        return patiently(built, is_shortage)
+    except IndexUnusableError as error:
+        raise ConfigError(
+            f"{error}, right after it was written. Check the disk of {path.parent}, or name another folder."
+        ) from error
     except OSError as error:
         raise_if_foreign(error)
         raise ConfigError(
@@ -144,10 +158,12 @@ def changed(container: Container, stamp: Stamp) -> bool:
     """Whether a tar or zip is no longer the one of this stamp: by one `stat`, where nobody has touched it.
 
     Another time of its last change says little, for a copy that was put back has one: then the tail decides.
-    False for one that is gone, or cannot be asked: that tells nothing about what was read before. The twin of
-    FileStamp::check in csrc/shard_reader.
+    False for one that is gone, or cannot be asked: that tells nothing about what was read before. Raises
+    SourceError where there are no descriptors or memory to ask. The twin of FileStamp::check in
+    csrc/shard_reader.
     """
-    try:
+
+    def look() -> bool:
         status = os.stat(container.path)
         if status.st_size != stamp.size_bytes:
             return True
@@ -155,7 +171,12 @@ def changed(container: Container, stamp: Stamp) -> bool:
             return False
         with open(container.path, "rb", buffering=0) as file:
             return not _has_tail(file.fileno(), stamp)
+
+    try:
+        return patiently(look, is_shortage)
     except OSError as error:
+        if is_shortage(error.errno):
+            raise unreadable(container.path, error) from error
         raise_if_foreign(error)
         return False
 
@@ -179,11 +200,13 @@ def publish(container: Container) -> Path:
         )
     rows, stamp, classes = index_container(container)
     try:
-        write_index(path, rows, stamp, classes)
+        patiently(lambda: write_index(path, rows, stamp, classes), is_shortage)
     except OSError as error:
         raise_if_foreign(error)
+        otherwise = "Let the cache hold the index instead."
         raise ConfigError(
-            f"{path}: cannot be written ({error.strerror}). Let the cache hold the index instead."
+            f"{path}: cannot be written ({error.strerror}). "
+            f"{way_out(error.errno, otherwise) if is_shortage(error.errno) else otherwise}"
         ) from error
     return path
 
@@ -191,9 +214,9 @@ def publish(container: Container) -> Path:
 def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
     """Rows, stamp and class names of a container, read from its headers. Raises SourceError, ShardError."""
     try:
-        return _patiently(lambda: _index(container))
+        return patiently(lambda: _index(container))
     except OSError as error:
-        raise _unreadable(container, error) from error
+        raise unreadable(container.path, error) from error
 
 
 def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
@@ -248,25 +271,9 @@ def _mtime_if_current(container: Container, stamp: Stamp, published: bool) -> in
             return status.st_mtime_ns if _has_tail(file.fileno(), stamp) else None
 
     try:
-        return _patiently(look)
+        return patiently(look)
     except OSError as error:
-        raise _unreadable(container, error) from error
-
-
-def _patiently(read: Callable[[], Any]) -> Any:
-    """What `read()` returns; where it fails with what may pass, it is tried again.
-
-    Not for as long as a training's own reads are (csrc/shard_reader): here somebody waits for the first
-    batch.
-    """
-    for pause_seconds in PAUSES_SECONDS:
-        try:
-            return read()
-        except OSError as error:
-            if error.errno is None or not _native.may_pass(error.errno):
-                raise
-        time.sleep(pause_seconds)
-    return read()
+        raise unreadable(container.path, error) from error
 
 
 def _has_tail(descriptor: int, stamp: Stamp) -> bool:
@@ -285,15 +292,10 @@ def _bytes_at(descriptor: int, start: int, size_bytes: int) -> bytes:
     return found
 
 
-def _unreadable(container: Container, error: OSError) -> SourceError:
-    raise_if_foreign(error)
-    denied = error.errno in (errno.EACCES, errno.EPERM)
-    way_out = "Check its permissions." if denied else "Check its disk or mount."
-    return SourceError(f"{container.path}: cannot be read ({error.strerror}). {way_out}")
-
-
 def _way_out(error: OSError) -> str:
     """What to do about a folder for indexes that refuses one."""
+    if is_shortage(error.errno):
+        return way_out(error.errno, "")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return (
         f"{'Free some space there' if full else 'Make it writable'}, or name another folder (FASTLOAD_CACHE, "

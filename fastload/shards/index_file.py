@@ -37,6 +37,7 @@ import numpy as np
 
 from fastload import _native
 from fastload.errors import raise_if_foreign
+from fastload.shortage import is_shortage
 
 from .rows import Rows
 
@@ -167,7 +168,7 @@ def write_index(
 def read_index(path: str | Path) -> IndexFile:
     """The index file at `path`, mapped; in O(1), so the columns themselves are checked later, by IndexLookup.
 
-    Raises FileNotFoundError, IndexUnusableError.
+    Raises FileNotFoundError, IndexUnusableError; OSError where there are no descriptors or memory for it.
     """
     try:
         mapped = _native.MappedFile(os.fsencode(path))
@@ -175,6 +176,8 @@ def read_index(path: str | Path) -> IndexFile:
         raise
     except OSError as error:
         raise_if_foreign(error)
+        if is_shortage(error.errno):
+            raise
         raise IndexUnusableError(f"{path}: cannot be read ({error.strerror})") from None
     view = memoryview(mapped)
     if len(view) < _HEAD.size or sys.byteorder != "little":

@@ -19,9 +19,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
-from fastload.errors import ConfigError, SourceError, raise_if_foreign
+from fastload.errors import ConfigError, SourceError
 
 from .files import Files
+from .patience import patiently, unreadable
+from .pattern import matches
 from .rows import IMAGE_EXTENSIONS
 
 INDEX_SUFFIX = ".flidx"
@@ -79,19 +81,24 @@ def _expand(part: str) -> list[tuple[str, bool]]:
         if os.path.exists(path):
             found.extend(_existing(path))
         elif glob.has_magic(path):
-            matches = sorted(
-                match for match in glob.glob(path, recursive=True) if not match.endswith(INDEX_SUFFIX)
-            )
-            if not matches:
+            matched = [match for match in _matches(path) if not match.endswith(INDEX_SUFFIX)]
+            if not matched:
                 raise SourceError(
                     f"{path}: nothing matches this pattern. Look at the folder part, and quote the pattern."
                 )
-            for match in matches:
+            for match in matched:
                 found.extend(_existing(match))
         else:
             where = f" (from {part})" if path != part else ""
             raise SourceError(f"{path}{where}: no such file or folder. Correct the path.")
     return found
+
+
+def _matches(path: str) -> list[str]:
+    try:
+        return patiently(lambda: matches(path))
+    except OSError as error:
+        raise unreadable(error.filename or path, error, "the folder cannot be listed") from error
 
 
 def _existing(path: str) -> list[tuple[str, bool]]:
@@ -101,13 +108,9 @@ def _existing(path: str) -> list[tuple[str, bool]]:
     if not os.path.isdir(path):
         raise SourceError(f"{path}: neither a file nor a folder. Correct the path.")
     try:
-        with os.scandir(path) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        names = sorted(name for name in patiently(lambda: os.listdir(path)) if not name.startswith("."))
     except OSError as error:
-        raise_if_foreign(error)
-        raise SourceError(
-            f"{path}: the folder cannot be listed ({error.strerror}). Check its permissions."
-        ) from error
+        raise unreadable(path, error, "the folder cannot be listed") from error
     if not names:
         raise SourceError(f"{path}: the folder is empty. Name a folder with tars, zips or images.")
     shards = [name for name in names if name.lower().endswith((".tar", ".zip"))]

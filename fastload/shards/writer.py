@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastload.errors import ConfigError
+from fastload.shortage import naming_shortage
 
 from .rows import split_name
 
@@ -100,9 +101,10 @@ class ShardWriter:
 
     def _begin(self) -> None:
         self._path = Path(self.pattern % len(self.paths))
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self._path.with_name(f".{self._path.name}.partial")
-        self._file = open(self._partial, "wb")  # noqa: SIM115 (closed by _finish or _abandon)
+        with naming_shortage(f"{self._path}: cannot be written", ConfigError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._partial, "wb")  # noqa: SIM115 (closed by _finish or _abandon)
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")
         self._keys = set()
         self._size_bytes = 0

@@ -36,7 +36,7 @@ def read(tmp_path, blobs):
     sizes = np.array([len(blob) for blob in blobs], np.int64)
     ids = np.full(len(blobs), -1, np.int32)
     memory = _native.BufferPool(1 << 24)
-    batch = READER.submit(_native.FileTable([], 1), ids, np.zeros_like(sizes), sizes, paths, memory)
+    batch = READER.submit(_native.FileTable([]), ids, np.zeros_like(sizes), sizes, paths, memory)
     assert batch.wait(20)
     return batch
 

@@ -12,7 +12,7 @@ import pytest
 
 from fastload import _native
 from fastload.errors import ShardError
-from fastload.read.shard_reader import MAX_OPEN_FILES, ShardReader, read_plain
+from fastload.read.shard_reader import ShardReader, read_plain
 from fastload.shards.dataset import open_dataset
 from fastload.shards.index import publish
 from fastload.shards.mixture import Mixture, open_mixture
@@ -256,26 +256,10 @@ def test_a_whole_batch_raises_nothing(tmp_path, memory):
     )
 
 
-def test_no_more_than_the_allowed_number_of_files_is_open_at_once(tmp_path, memory):
-    n = MAX_OPEN_FILES + 22
-    contents = some_bytes([600] * n)
-    dataset = write(tmp_path / "set", contents, 1)
-    reader = ShardReader(dataset, 4)
-    for order in (range(n), reversed(range(n)), range(n)):
-        ids = list(order)
-        batch = reader.submit([dataset.locate(np.array(ids), ("bin",))], memory)
-        assert batch.wait(20)
-        assert blobs(batch, n) == [contents[i] for i in ids]
-        assert files_open_in(tmp_path) <= MAX_OPEN_FILES
-    assert files_open_in(tmp_path) == MAX_OPEN_FILES
-    del reader, batch
-    assert files_open_in(tmp_path) == 0
-
-
 def test_batches_are_read_in_the_order_of_submission(tmp_path, memory):
     dataset = write(tmp_path / "set", some_bytes([100] * 20), 20)
     pool = _native.ShardReader(1)
-    files = _native.FileTable(list(dataset.files), 8)
+    files = _native.FileTable(list(dataset.files))
     pool.set_delay_seconds(0.01)
     one = [dataset.locate(np.array([i]), ("bin",)) for i in range(20)]
     batches = [pool.submit(files, w.file_id, w.offset_bytes, w.size_bytes, {}, memory) for w in one]
@@ -291,7 +275,7 @@ def test_an_urgent_batch_is_read_before_all_that_wait_and_nothing_is_lost(tmp_pa
     contents = some_bytes([100] * 20)
     dataset = write(tmp_path / "set", contents, 1)  # each its own file, so its own read
     pool = _native.ShardReader(1)
-    files = _native.FileTable(list(dataset.files), 8)
+    files = _native.FileTable(list(dataset.files))
     pool.set_delay_seconds(0.02)
 
     def submit(ids, **how):
@@ -313,7 +297,7 @@ def test_a_cancelled_batch_is_complete_soon_and_has_read_nothing(tmp_path, memor
     reader = _native.ShardReader(2)
     reader.set_delay_seconds(0.02)
     where = dataset.locate(np.arange(50), ("bin",))
-    files = _native.FileTable(list(dataset.files), 8)
+    files = _native.FileTable(list(dataset.files))
     begun = time.perf_counter()
     batch = reader.submit(files, where.file_id, where.offset_bytes, where.size_bytes, {}, memory)
     batch.cancel()
@@ -327,7 +311,7 @@ def test_waiting_for_reads_leaves_python_free(tmp_path, memory):
     reader = _native.ShardReader(1)
     reader.set_delay_seconds(0.2)
     where = dataset.locate(np.arange(1), ("bin",))
-    files = _native.FileTable(list(dataset.files), 8)
+    files = _native.FileTable(list(dataset.files))
     batch = reader.submit(files, where.file_id, where.offset_bytes, where.size_bytes, {}, memory)
     waiter = threading.Thread(target=batch.wait, args=(10,))
     waiter.start()
@@ -350,7 +334,7 @@ def test_waiting_for_reads_leaves_python_free(tmp_path, memory):
     ],
 )
 def test_requests_that_make_no_sense_are_refused(tmp_path, memory, file_ids, offsets, sizes, message):
-    files = _native.FileTable([str(tmp_path / "a")], 8)
+    files = _native.FileTable([str(tmp_path / "a")])
     with pytest.raises(ValueError, match=message):
         _native.ShardReader(1).submit(
             files, np.array(file_ids, np.int32), np.array(offsets), np.array(sizes), {}, memory
@@ -358,7 +342,7 @@ def test_requests_that_make_no_sense_are_refused(tmp_path, memory, file_ids, off
 
 
 def test_more_memory_than_there_is_is_a_memory_error(tmp_path, memory):
-    files = _native.FileTable([str(tmp_path / "a")], 8)
+    files = _native.FileTable([str(tmp_path / "a")])
     with pytest.raises(MemoryError):
         _native.ShardReader(1).submit(
             files, np.zeros(1, np.int32), np.zeros(1, np.int64), np.array([2**60]), {}, memory
@@ -378,7 +362,7 @@ def test_a_batch_that_is_lost_waits_once_and_not_for_each_of_its_ranges(memory):
     """Reading at 0 in a process's memory fails with EIO, which may pass elsewhere."""
     reader = _native.ShardReader(2)
     reader.backoff_seconds = [0.05] * 4
-    files = _native.FileTable(["/proc/self/mem"], 8)
+    files = _native.FileTable(["/proc/self/mem"])
 
     def submit(ranges, **how):
         columns = np.zeros(ranges, np.int32), np.arange(ranges) * 20_000, np.full(ranges, 10)
