@@ -14,11 +14,11 @@
 #include <condition_variable>
 #include <list>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <unordered_map>
 
 #include "per_process.h"
+#include "thread_pool.h"
 
 namespace fastload {
 
@@ -58,25 +58,31 @@ struct Entry {
     SharedFile file;
 };
 
-std::atomic<bool> may_have_leftovers{false};  // to be looked at without the lock, after every read
-
 struct State {
     std::mutex mutex;
     std::list<Entry> recent;  // front: used last
     std::unordered_map<uint64_t, std::list<Entry>::iterator> places;
-    std::list<Entry> leftovers;  // given up and to be closed
-    size_t closing = 0;          // threads that are at it
-    uint64_t of_others = 0;      // descriptors, when they were last counted
+    std::list<Entry> given_up;  // and to be closed
+    std::list<Entry> closing;   // one for each thread that is at it
+    size_t closers = 0;         // threads, those that wait for more among them
+    std::condition_variable changed;
+    uint64_t of_others = 0;  // descriptors, when they were last counted
 
     void give_up(std::list<Entry>::iterator one) {
         places.erase(one->key);
-        leftovers.splice(leftovers.end(), recent, one);
-        may_have_leftovers = true;
+        given_up.splice(given_up.end(), recent, one);
+    }
+    bool has_unclosed(int64_t table) const {
+        for (const std::list<Entry> *some : {&given_up, &closing})
+            for (const Entry &one : *some)
+                if (table == ALL_TABLES || static_cast<int64_t>(one.key >> 32) == table) return true;
+        return false;
     }
 };
 
-// A thread closes, and another one for each so many that wait: where a server is gone, few threads hang.
-constexpr size_t LEFTOVERS_OF_A_CLOSER = 8;
+// Where all closing threads hang, there is another one for each so many files.
+constexpr size_t FILES_OF_A_CLOSER = 8;
+constexpr double CLOSER_WAITS_SECONDS = 0.5;  // for more to close, before it ends
 constexpr uint32_t OPENINGS_OF_A_MEASUREMENT = 16;  // one takes nearly as long as opening a file on a local disk
 
 // Never destroyed: threads that outlive main may use it. A child leaves its parent's where it is, for that may be
@@ -95,6 +101,46 @@ PerProcess<State> &here() {
     while (!before || !before->is_ours())
         if (current.compare_exchange_weak(before, fresh.get())) return *fresh.release();
     return *before;
+}
+
+void close_all(PerProcess<State> &state) noexcept {
+    std::unique_lock<std::mutex> lock(state->mutex);
+    const auto wait = std::chrono::duration<double>(CLOSER_WAITS_SECONDS);
+    while (state->changed.wait_for(lock, wait, [&] { return !state->given_up.empty(); })) {
+        state->closing.splice(state->closing.begin(), state->given_up, state->given_up.begin());
+        auto one = state->closing.begin();
+        lock.unlock();
+        one->file.reset();
+        lock.lock();
+        state->closing.erase(one);
+        state->changed.notify_all();
+    }
+    state->closers--;
+}
+
+// Sees to it that what is given up is closed. is_waited_for: at once, whatever hangs.
+void set_to_close(PerProcess<State> &state, bool is_waited_for = false) noexcept {
+    {
+        std::lock_guard<std::mutex> lock(state->mutex);
+        if (state->given_up.empty()) return;
+        if (state->closers > state->closing.size()) return state->changed.notify_all();
+        if (!is_waited_for && state->closing.size() > state->given_up.size() / FILES_OF_A_CLOSER) return;
+        state->closers++;
+    }
+    // Signals belong to Python's main thread.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+        std::thread([&state] {
+            name_this_thread("fastload-close");
+            close_all(state);
+        }).detach();
+    } catch (const std::exception &) {  // there is no thread to be had: the next file that is given up tries again
+        std::lock_guard<std::mutex> lock(state->mutex);
+        state->closers--;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 uint64_t key_of(uint32_t table, int32_t file_id) { return uint64_t{table} << 32 | static_cast<uint32_t>(file_id); }
@@ -139,7 +185,7 @@ SharedFile keep(uint32_t table, int32_t file_id, SharedFile file) {
     const uint64_t measured = openings++ % OPENINGS_OF_A_MEASUREMENT == 0 ? descriptors_taken() : 0;
     std::list<Entry> one;
     one.push_back({key, file});  // memory for the entry is asked for without the lock
-    std::lock_guard<std::mutex> lock(state->mutex);
+    std::unique_lock<std::mutex> lock(state->mutex);
     auto [place, is_new] = state->places.try_emplace(key, one.begin());
     if (!is_new) {
         state->recent.splice(state->recent.begin(), state->recent, place->second);
@@ -147,93 +193,68 @@ SharedFile keep(uint32_t table, int32_t file_id, SharedFile file) {
     }
     state->recent.splice(state->recent.begin(), one);
     // The descriptor that it got was the lowest that is free: all below it are taken.
-    const size_t ours = state->recent.size() + state->leftovers.size();
+    const size_t ours = state->recent.size() + state->given_up.size() + state->closing.size();
     if (measured) state->of_others = less(measured, ours);
     const size_t most = allowed(std::max(state->of_others, less(static_cast<uint64_t>(file->descriptor()) + 1, ours)));
+    const bool is_full = state->recent.size() > most;
     while (state->recent.size() > most) state->give_up(std::prev(state->recent.end()));
+    lock.unlock();
+    if (is_full) set_to_close(state);
     return file;
 }
 
 void forget(uint32_t table, int32_t file_id, const SharedFile &file) noexcept {
     PerProcess<State> *state = made_here();
     if (!state) return;
-    std::lock_guard<std::mutex> lock((*state)->mutex);
-    auto found = (*state)->places.find(key_of(table, file_id));
-    if (found != (*state)->places.end() && found->second->file == file) (*state)->give_up(found->second);
+    {
+        std::lock_guard<std::mutex> lock((*state)->mutex);
+        auto found = (*state)->places.find(key_of(table, file_id));
+        if (found != (*state)->places.end() && found->second->file == file) (*state)->give_up(found->second);
+    }
+    set_to_close(*state);
 }
 
 void drop(uint32_t table) noexcept {
     PerProcess<State> *state = made_here();
     if (!state) return;
-    std::lock_guard<std::mutex> lock((*state)->mutex);
-    for (auto one = (*state)->recent.begin(); one != (*state)->recent.end();) {
-        auto next = std::next(one);
-        if (one->key >> 32 == table) (*state)->give_up(one);
-        one = next;
+    {
+        std::lock_guard<std::mutex> lock((*state)->mutex);
+        for (auto one = (*state)->recent.begin(); one != (*state)->recent.end();) {
+            auto next = std::next(one);
+            if (one->key >> 32 == table) (*state)->give_up(one);
+            one = next;
+        }
     }
+    set_to_close(*state);
 }
 
 size_t give_up() noexcept {
     PerProcess<State> *state = made_here();
     if (!state) return 0;
-    std::lock_guard<std::mutex> lock((*state)->mutex);
-    const size_t count = (*state)->recent.size();
-    while (!(*state)->recent.empty()) (*state)->give_up((*state)->recent.begin());
+    size_t count;
+    {
+        std::lock_guard<std::mutex> lock((*state)->mutex);
+        count = (*state)->recent.size();
+        while (!(*state)->recent.empty()) (*state)->give_up((*state)->recent.begin());
+    }
+    set_to_close(*state);
     return count;
 }
 
-void close_leftovers(size_t most) noexcept {
-    if (!may_have_leftovers) return;
+bool wait_until_closed(int64_t table, double seconds) noexcept {
     PerProcess<State> *state = made_here();
-    while (state) {
-        std::list<Entry> one;
-        {
-            std::lock_guard<std::mutex> lock((*state)->mutex);
-            std::list<Entry> &left = (*state)->leftovers;
-            if (left.empty()) may_have_leftovers = false;
-            if (left.size() <= most || (*state)->closing > left.size() / LEFTOVERS_OF_A_CLOSER) return;
-            one.splice(one.begin(), left, left.begin());
-            (*state)->closing++;
-        }
-        one.clear();
-        std::lock_guard<std::mutex> lock((*state)->mutex);
-        (*state)->closing--;
-    }
-}
-
-void close_leftovers_within(double seconds) {
-    struct End {
-        std::mutex mutex;
-        std::condition_variable come;
-        bool is_here = false;
-    };
-    if (count().leftovers == 0) return;
-    auto end = std::make_shared<End>();
-    // Signals belong to Python's main thread.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-        std::thread([end] {
-            close_leftovers();
-            std::lock_guard<std::mutex> lock(end->mutex);
-            end->is_here = true;
-            end->come.notify_all();
-        }).detach();
-    } catch (const std::system_error &) {  // no thread is to be had: the readers close them, with their next range
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        return;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    std::unique_lock<std::mutex> lock(end->mutex);
-    end->come.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return end->is_here; });
+    if (!state) return true;
+    set_to_close(*state, true);
+    std::unique_lock<std::mutex> lock((*state)->mutex);
+    return (*state)->changed.wait_for(lock, std::chrono::duration<double>(seconds),
+                                      [&] { return !(*state)->has_unclosed(table); });
 }
 
 Count count() {
     PerProcess<State> *state = made_here();
     if (!state) return {0, 0};
     std::lock_guard<std::mutex> lock((*state)->mutex);
-    return {(*state)->recent.size(), (*state)->leftovers.size()};
+    return {(*state)->recent.size(), (*state)->given_up.size() + (*state)->closing.size()};
 }
 
 }  // namespace open_files

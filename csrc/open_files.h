@@ -4,9 +4,9 @@
 // kept.
 // Promises: at most a quarter of the descriptors that the rest of the process leaves are kept, by the limit as it is
 // whenever a file is opened; those of all tables that were used last stay; a file that is given up stays open for who
-// reads it; nothing is closed under the lock, nor by who drops a table or gives files up: `close_leftovers` does that,
-// which may take for ever, as a mount whose server is gone does. A forked child begins with no files; descriptors that
-// it inherited stay open there and are not used.
+// reads it. Closing may take for ever, where a mount's server is gone: it is done by threads that do nothing else, so
+// that whoever drops a table, gives files up or reads others does not hang; while one hangs, others take its place. A
+// forked child begins with no files; descriptors that it inherited stay open there and are not used.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -49,14 +49,12 @@ void forget(uint32_t table, int32_t file_id, const SharedFile &file) noexcept;  
 void drop(uint32_t table) noexcept;                                             // all of a table
 size_t give_up() noexcept;                                                      // all; how many they were
 
-// Closes what was given up, on this thread, until no more than `most` wait; not where other threads are at it that may
-// hang there. Needs no Python.
-void close_leftovers(size_t most = 0) noexcept;
-// The same on a thread of its own, for a caller that must not hang; waits for it so long at most.
-void close_leftovers_within(double seconds);
+// Whether all that was given up is closed, of this table or of all; waits for it so long at most.
+constexpr int64_t ALL_TABLES = -1;
+bool wait_until_closed(int64_t table, double seconds) noexcept;
 
 struct Count {
-    size_t kept, leftovers;
+    size_t kept, unclosed;  // those that are given up and not closed yet
 };
 Count count();
 

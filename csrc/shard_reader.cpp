@@ -18,8 +18,6 @@ namespace {
 constexpr uint64_t CLOSE_BYTES = 8192;
 constexpr uint64_t MOST_RANGE_BYTES = uint64_t{8} << 20;
 constexpr size_t BLOB_ALIGNMENT = 64;
-// Files that are given up while a batch is read: closing may hang, and so is left to the end as far as may be.
-constexpr size_t MOST_LEFTOVERS = 8;
 
 size_t aligned(uint64_t size) {
     return static_cast<size_t>((size + BLOB_ALIGNMENT - 1) / BLOB_ALIGNMENT * BLOB_ALIGNMENT);
@@ -34,16 +32,10 @@ SharedFile opened(const std::string &path, int *error) {
 SharedFile open_path(const std::string &path, int *error) {
     SharedFile file = opened(path, error);
     if (!open_files::is_scarce(*error) || open_files::give_up() == 0) return file;
-    open_files::close_leftovers();
+    constexpr double SECONDS = 1.0;
+    open_files::wait_until_closed(open_files::ALL_TABLES, SECONDS);
     return opened(path, error);
 }
-
-class Closing : public Work {
-   public:
-    Closing() : Work(1) {}
-    void run(size_t) noexcept override { open_files::close_leftovers(); }
-    void finished() noexcept override {}
-};
 
 }  // namespace
 
@@ -96,9 +88,11 @@ int FileStamp::check(const OpenFile &file) const {
     return error ? error : crc32(tail.data(), tail.size()) == tail_crc ? 0 : CHANGED_FILE;
 }
 
-FileTable::~FileTable() {
+FileTable::~FileTable() { open_files::drop(number_); }
+
+bool FileTable::close(double seconds) {
     open_files::drop(number_);
-    open_files::close_leftovers();  // TODO: to go as soon as who drops a table submits closing_work() to a pool
+    return open_files::wait_until_closed(number_, seconds);
 }
 
 SharedFile FileTable::open(int32_t file_id, int *error) {
@@ -110,8 +104,6 @@ SharedFile FileTable::open(int32_t file_id, int *error) {
     if (*error) return nullptr;
     return open_files::keep(number_, file_id, std::move(file));
 }
-
-std::shared_ptr<Work> closing_work() { return std::make_shared<Closing>(); }
 
 std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &blobs) {
     std::vector<size_t> order(blobs.size());
@@ -192,7 +184,6 @@ void ByteBatch::run(size_t part) noexcept {
         uint64_t start = blobs_[blob].offset_bytes;
         errors_[blob] = read_once(blobs_[blob], start, start + blobs_[blob].size_bytes, places_[blob]);
     }
-    open_files::close_leftovers(MOST_LEFTOVERS);
     busy_nanoseconds_ += now_nanoseconds() - begun;
 }
 
@@ -232,7 +223,6 @@ void ByteBatch::finished() noexcept {
         next.swap(next_);
     }
     for (auto &call : next) call();
-    if (count() > 0) open_files::close_leftovers();  // or nothing was read, and this is who submits it: Python
 }
 
 namespace {

@@ -46,6 +46,8 @@ class FileTable {
     SharedFile open(int32_t file_id, int *error);
     // The next `open` opens it anew, unless another thread has done so since.
     void forget(int32_t file_id, const SharedFile &file) { open_files::forget(number_, file_id, file); }
+    // Gives up all of them; whether they are closed after so many seconds. What is read later is opened anew.
+    bool close(double seconds);
     size_t size() const { return paths_.size(); }
 
    private:
@@ -53,9 +55,6 @@ class FileTable {
     const std::vector<FileStamp> stamps_;
     const uint32_t number_;
 };
-
-// Closes what tables gave up: for a pool whose threads may wait for a mount that is gone.
-std::shared_ptr<Work> closing_work();
 
 struct BlobRequest {
     int32_t file_id;  // or -1: `path` is a file of its own, which ends where the blob does

@@ -105,22 +105,24 @@ void bind_shard_reader(py::module_ &module) {
                  return std::make_shared<FileTable>(std::move(paths), std::move(known));
              }),
              py::arg("paths"), py::arg("stamps") = py::tuple(),
-             "stamps: (size in bytes, time of the last change in ns, start, stop and CRC of the tail) of each file.");
+             "stamps: (size in bytes, time of the last change in ns, start, stop and CRC of the tail) of each file.")
+        .def("close", &FileTable::close, py::arg("seconds"), py::call_guard<Unlocked>(),
+             "Closes its files; False where that takes longer. What is read later is opened anew.");
     module.def(
         "give_up_open_files",
         [](double seconds) {
             size_t count = open_files::give_up();
-            open_files::close_leftovers_within(seconds);
+            open_files::wait_until_closed(open_files::ALL_TABLES, seconds);
             return count;
         },
-        py::arg("seconds"), py::call_guard<py::gil_scoped_release>(),
+        py::arg("seconds"), py::call_guard<Unlocked>(),
         "Closes the shards that this process keeps open, of all loaders, and says how many they were. They are opened "
         "again when they are next read. seconds: how long to wait for it, as closing hangs where a server is gone.");
     module.def(
         "open_files",
         [] {
             open_files::Count count = open_files::count();
-            return py::make_tuple(count.kept, count.leftovers);
+            return py::make_tuple(count.kept, count.unclosed);
         },
         "(shards that this process keeps open, those that are given up and not closed yet).");
     py::class_<Blob>(module, "Blob", py::buffer_protocol()).def_buffer([](Blob &blob) {

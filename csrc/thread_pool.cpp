@@ -15,8 +15,6 @@ int64_t now_nanoseconds() {
         .count();
 }
 
-namespace {
-
 void name_this_thread(const char *name) {
     // A name is for people: without it all else holds.
 #ifdef __APPLE__
@@ -25,8 +23,6 @@ void name_this_thread(const char *name) {
     (void)pthread_setname_np(pthread_self(), name);
 #endif
 }
-
-}  // namespace
 
 ThreadPool::ThreadPool(int threads, const char *name)
     : threads_(threads), name_(name), state_(std::make_shared<State>()), owner_(fork_count()) {

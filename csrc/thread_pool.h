@@ -93,5 +93,6 @@ class Completion {
 };
 
 int64_t now_nanoseconds();
+void name_this_thread(const char *name);  // as the system shows it; at most 15 letters
 
 }  // namespace fastload

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -115,6 +115,28 @@ class WorkerThreads:
                 self.stop()
                 raise no_thread(self._name, error) from error
             self._threads.append(thread)
+
+
+def for_all(
+    items: Sequence, function: Callable, done: Callable[[Any, Any], None], threads: int, name: str
+) -> None:
+    """Calls `function(item)` on threads of its own, and here `done(item, result)`, in order.
+
+    Raises what the first that failed has raised; what has not begun by then does not begin. What hangs hangs
+    on a daemon: Ctrl-C is heard.
+    """
+    pool, given = WorkerThreads(max(1, min(threads, len(items))), name), []
+    try:
+        given += [pool.submit(function, item) for item in items]
+        for item, future in zip(items, given, strict=True):
+            done(item, future.result())
+    except BaseException:
+        for future in given:
+            future.cancel()
+        pool.stop()
+        raise
+    pool.stop()
+    pool.join(time.monotonic() + END_SECONDS)
 
 
 class _Task:

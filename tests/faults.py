@@ -35,7 +35,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path(__file__).with_suffix(".c")
 VARIABLE = "FASTLOAD_TEST_FAULTS"
-POOL_THREADS = ("fastload-read", "fastload-decode", "fastload-ops")
+POOL_THREADS = ("fastload-read", "fastload-decode", "fastload-ops", "fastload-close")
 SHARED_MEMORY = Path("/dev/shm")
 
 

@@ -34,6 +34,8 @@ NO_TORCH_IN = ("order/", "shards/", "errors", "fields", "rng", "backends", "worl
 ENVIRONMENT_ONLY_IN = ("world.py", "backends.py")
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
+IMPORTERS = ("import_module", "import_whole", "__import__")
+
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 each_file = pytest.mark.parametrize("file", FILES)
 

@@ -222,6 +222,10 @@ class Stages:
             ended.append(self._images.join(deadline))
         return all(ended)
 
+    def close_files(self, deadline: float) -> bool:
+        """Closes the files, when nothing is read any more; False where they are still open at the deadline."""
+        return self._reader.close_files(max(0.0, deadline - time.monotonic()))
+
     def leave_behind(self, trip: Trip) -> None:
         """Gives up a cancelled batch on which a read or a function hangs. Raises ResourceError."""
         for one in (trip, trip.stand_ins):

@@ -49,6 +49,7 @@ class UnderWay:
         for trip in trips:
             if not trip.wait(deadline):
                 stages.leave_behind(trip)
+        stages.close_files(deadline)
         # Not before: after an interrupt, and on another thread, closing has to wait as well.
         if self.stages is stages:
             self.stages, self.trips = None, deque()

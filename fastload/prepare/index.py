@@ -4,6 +4,7 @@ In: a source. Out: an IndexReport. An index that still holds for its container i
 or stale is built. With `beside`, all are written beside the containers, to be copied with the data.
 """
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -98,14 +99,11 @@ def index(
 
 def _publish(containers, threads: int, progress) -> int:
     """Writes every index beside its container, whether there was one or not; returns how many."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from fastload.shards.index import publish
+    from fastload.threads import for_all
 
-    found = _counter(progress, "written")
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        for done, _ in enumerate(pool.map(publish, containers), start=1):
-            found(done, len(containers))
+    found, written = _counter(progress, "written"), itertools.count(1)
+    for_all(containers, publish, lambda *_: found(next(written), len(containers)), threads, "fastload-index")
     return len(containers)
 
 

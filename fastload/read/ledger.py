@@ -113,11 +113,9 @@ class Ledger:
                 os.replace(self.path, self.path.with_name(self.path.name + OLD))
             patiently(lambda: _append(self.path, "".join(lines).encode()), lacks_descriptors)
         except OSError as error:
-            want = (
-                f". {way_out(error.errno, '')}"
-                if is_shortage(error.errno)
-                else "; ledger= names another file"
-            )
+            rest = "; ledger= names another file"
+            if is_shortage(error.errno):
+                rest = f". {way_out(error.errno, '')}"
             self._trouble = (
                 f"the ledger {self.path} cannot be written ({error.strerror}): bad samples are counted, and "
                 f"not listed any more{rest}"

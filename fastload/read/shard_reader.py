@@ -61,6 +61,10 @@ class ShardReader:
             self._files, *columns, _paths(located), memory, urgent=urgent, patient=patient
         )
 
+    def close_files(self, seconds: float) -> bool:
+        """Closes the files of this dataset; False where that takes longer, as on a mount that is gone."""
+        return self._files.close(seconds)
+
     def leave_behind(self, batch: "_native.ByteBatch") -> None:
         """Gives up a batch whose reads hang, with the threads that are at it; others take their place.
 

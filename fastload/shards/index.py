@@ -25,12 +25,13 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fastload.errors import ConfigError, ShardError, raise_if_foreign
 from fastload.shortage import is_shortage, way_out
+from fastload.threads import for_all
 
 from .files import index_files
 from .folder import folder_changed, index_folder
@@ -82,13 +83,15 @@ def open_indexes(
         others[len(others) * local_rank // local_world_size :]
         + others[: len(others) * local_rank // local_world_size]
     )
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for places, wait in ((own, True), (others, False), (others, True)):
-            missing = [place for place in places if place not in indexes]
-            built = pool.map(lambda place, wait=wait: build(containers[place], cache_dir, wait=wait), missing)
-            for place, index in zip(missing, built, strict=True):
-                note(place, index)
+    for places, wait in ((own, True), (others, False), (others, True)):
+        missing = [place for place in places if place not in indexes]
+        make = partial(_build_at, containers, cache_dir, wait)
+        for_all(missing, make, note, threads, "fastload-index")
     return [indexes[place] for place in range(len(containers))]
+
+
+def _build_at(containers: Sequence[Container], cache_dir: Path, wait: bool, place: int) -> IndexFile | None:
+    return build(containers[place], cache_dir, wait=wait)
 
 
 def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
