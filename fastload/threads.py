@@ -122,21 +122,24 @@ def for_all(
 ) -> None:
     """Calls `function(item)` on threads of its own, and here `done(item, result)`, in order.
 
-    Raises what the first that failed has raised; what has not begun by then does not begin. What hangs hangs
-    on a daemon: Ctrl-C is heard.
+    Raises what the first that failed has raised; what has not begun by then does not begin, and what has
+    is waited for, END_SECONDS at most. After Ctrl-C nothing is waited for.
     """
     pool, given = WorkerThreads(max(1, min(threads, len(items))), name), []
+    patience = 0.0
     try:
         given += [pool.submit(function, item) for item in items]
         for item, future in zip(items, given, strict=True):
             done(item, future.result())
-    except BaseException:
+        patience = END_SECONDS
+    except Exception:
+        patience = END_SECONDS
+        raise
+    finally:
         for future in given:
             future.cancel()
         pool.stop()
-        raise
-    pool.stop()
-    pool.join(time.monotonic() + END_SECONDS)
+        pool.join(time.monotonic() + patience)
 
 
 class _Task:
@@ -243,9 +246,15 @@ def check_not_ending() -> None:
     raise ConfigError(_AT_THE_END)
 
 
-def _end() -> None:
-    """Gives up everything, and waits until no thread runs Python for it, for at most END_SECONDS."""
+def end_everything() -> None:
+    """Gives up everything, and waits until no thread runs Python for it, for at most END_SECONDS.
+
+    Called when the program ends. Where a library has a handler of its own that must come after this one, it
+    is to be registered once more: handlers run in reverse order.
+    """
     global _ending_thread
+    if _ending_thread is not None:
+        return
     _ending_thread = threading.get_ident()
     given_up = list(_under_way)
     for one in given_up:
@@ -263,5 +272,5 @@ def _begin_in_child() -> None:
     _under_way.clear()
 
 
-atexit.register(_end)
+atexit.register(end_everything)
 os.register_at_fork(after_in_child=_begin_in_child)

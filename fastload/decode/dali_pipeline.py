@@ -6,6 +6,7 @@ stops the others nor overwrites an output that somebody holds; no random operato
 a pipeline that came through a fork is not torn down, which would wait for threads that are not there.
 """
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -21,6 +22,7 @@ import torch
 from fastload.decode.dali_gate import Arguments
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError
+from fastload.threads import end_everything
 
 _INTERP = {
     "nearest": "INTERP_NN",
@@ -47,6 +49,7 @@ def load() -> SimpleNamespace:
             '(or "fastload[cu12]"), on Linux, or use decode="native".'
         ) from error
     os.register_at_fork(after_in_child=_keep_inherited)
+    atexit.register(end_everything)  # before DALI's own handler, which takes pipelines apart that are at work
     return SimpleNamespace(nvimgcodec=nvimgcodec, Pipeline=Pipeline, fn=fn, types=types)
 
 

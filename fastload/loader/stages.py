@@ -223,7 +223,7 @@ class Stages:
         return all(ended)
 
     def close_files(self, deadline: float) -> bool:
-        """Closes the files, when nothing is read any more; False where they are still open at the deadline."""
+        """Closes the files, when nothing is read any more; False where they are open at the deadline."""
         return self._reader.close_files(max(0.0, deadline - time.monotonic()))
 
     def leave_behind(self, trip: Trip) -> None:

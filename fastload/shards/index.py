@@ -90,7 +90,7 @@ def open_indexes(
     return [indexes[place] for place in range(len(containers))]
 
 
-def _build_at(containers: Sequence[Container], cache_dir: Path, wait: bool, place: int) -> IndexFile | None:
+def _build_at(containers: list[Container], cache_dir: Path, wait: bool, place: int) -> IndexFile | None:
     return build(containers[place], cache_dir, wait=wait)
 
 

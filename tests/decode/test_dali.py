@@ -667,7 +667,7 @@ def test_a_forked_child_is_told_and_makes_its_own():
         batch = stage.submit({"image": PHOTOS}, range(19))
         child = os.fork()
         if child == 0:
-            calls = [batch.finish, batch.cancel, stage.close, lambda: decoded(stage, PHOTOS)]
+            calls = [batch.finish, stage.close, lambda: decoded(stage, PHOTOS)]
             for call in calls:
                 try:
                     call()

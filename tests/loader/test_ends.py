@@ -370,3 +370,29 @@ def test_threads_that_share_an_iterator_of_a_torch_dataset_get_each_batch_once()
     for thread in threads:
         thread.join(30)
     assert sorted(got) == list(range(40))
+
+
+OPENS = """
+from tests.faults import Rule, set_rules
+set_rules(Rule("{call}", "{path}", delay_seconds=3600))
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+begun = time.monotonic()
+try: {body}
+except KeyboardInterrupt: print("in time", time.monotonic() - begun < 4, flush=True)
+"""
+OPENED = {
+    "len": "len(make())",
+    "the first batch": "next(iter(make()))",
+    "a DataLoader": "len(fl.DataLoader(fl.Dataset(shards, fields), 2))",
+    "index": "__import__('fastload.prepare.index').prepare.index.index(shards)",
+    "check": "__import__('fastload.prepare.check').prepare.check.check(shards)",
+}
+
+
+@pytest.mark.parametrize("body", OPENED)
+def test_ctrl_c_is_heard_while_a_source_is_opened_that_hangs(source, tmp_path, body):
+    faults.needs_faults()
+    program = HEAD + OPENS.format(call="open", path="001.tar", body=OPENED[body])
+    outcome = faults.run(program, tmp_path, *source, limit_seconds=30)
+    assert (outcome.status, outcome.out) == (0, "in time True\n"), outcome
+    assert outcome.seconds < 15
