@@ -83,15 +83,18 @@ class AdaController(FixedDtypes):
 
     @torch.no_grad()
     def report(self, real_logits: torch.Tensor) -> None:
-        """Counts the signs of logits of real images, of any shape, in the main phase and a regularizer's."""
+        """Counts the signs of logits of real images, of any shape, in the main phase and a regularizer's.
+
+        Not within a backward pass: what torch.utils.checkpoint computes again would count twice, and raises.
+        """
         if real_logits.device != self.sums.device:
             raise ConfigError(
                 f"the logits are on {real_logits.device} and AdaController is on {self.sums.device}: move it "
                 "with .to(logits.device)."
             )
-        # The sign of what is no number is 0: it must not become p for good.
-        signs = real_logits.detach().sign().sum(dtype=torch.float32)
-        self.sums += torch.stack([signs, torch.full_like(signs, real_logits.numel())])
+        from fastload.ops import registered
+
+        registered.count_signs(self.sums, real_logits.detach())
 
     @torch.no_grad()
     def step(self) -> None:

@@ -46,9 +46,10 @@ class DeviceDice(FixedDtypes):
     (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a
     GPU, the fastest that a CPU has there), or a twin by name.
 
-    A call that is run again draws anew: where activations are recomputed (torch.utils.checkpoint), draw
-    outside and only `apply_params` inside. A CUDA graph is captured after a first call, which compiles the
-    kernels.
+    A call that is run again would draw anew: a draw within a backward pass, where torch.utils.checkpoint
+    computes a function again, raises ConfigError. Draw before the checkpointed function and only
+    `apply_params` in it, or have selective checkpointing save the `fastload::draw_...` operators. A CUDA
+    graph is captured after a first call, which compiles the kernels.
     """
 
     impls: tuple[str, ...] = ("auto", "reference", "native", "triton")
