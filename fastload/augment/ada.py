@@ -45,7 +45,8 @@ class AdaPipe(DeviceDice):
     Each multiplier (xflip, rotate90, xint, scale, rotate, aniso, xfrac, brightness, contrast, lumaflip, hue,
     saturation, imgfilter, noise, cutout) times `p` is the probability of its transform; each strength
     (`*_max`, `*_std`, imgfilter_bands, cutout_size) says how far it goes. p is a buffer, float32, shape []:
-    change it by `pipe.p.copy_(...)`, or let an AdaController do so. seed, rank, impl: see DeviceDice.
+    change it by `pipe.p.copy_(...)`, or let an AdaController do so. All else is fixed, and can be read.
+    seed, rank, impl: see DeviceDice.
 
     Images are [N, C, H, W] floats, nominally in [-1, 1] (cutout fills with 0, contrast is about 0), any C for
     geometry, noise, filter and cutout, 1 or 3 for colour, H and W from 2, from 22 with imgfilter.
@@ -97,9 +98,11 @@ class AdaPipe(DeviceDice):
             raise ConfigError(f"AdaPipe(imgfilter_bands={imgfilter_bands!r}): give four multipliers.")
         for band in bands:
             strengths("AdaPipe", {"imgfilter_bands": band})
-        self.settings = strengths("AdaPipe", given | dict(zip(BANDS, bands, strict=True)))
-        self._stages = [int(stages_for(self.settings, channels)) for channels in (1, 3)]
-        self._numbers = [self.settings[name] for name in SETTINGS]
+        settings = strengths("AdaPipe", given | dict(zip(BANDS, bands, strict=True)))
+        self.fix(**{name: settings[name] for name in given})
+        self.fix(imgfilter_bands=tuple(settings[name] for name in BANDS), _settings=settings)
+        self._stages = [int(stages_for(settings, channels)) for channels in (1, 3)]
+        self._numbers = [settings[name] for name in SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AdaPipe", {"p": p})["p"], dtype=torch.float32))
 
     @classmethod
@@ -145,5 +148,5 @@ class AdaPipe(DeviceDice):
         return ada_augment(images, params, self.impl)
 
     def extra_repr(self) -> str:
-        on = {name: value for group in GROUPS.values() for name in group if (value := self.settings[name])}
+        on = {name: value for group in GROUPS.values() for name in group if (value := getattr(self, name))}
         return ", ".join(f"{name}={value:g}" for name, value in on.items())

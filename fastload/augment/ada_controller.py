@@ -34,7 +34,7 @@ class AdaController(FixedDtypes):
     from scratch, 100 is usual for transfer. p: where to begin; None: at 0, and without a target where the
     pipe is. group: the process group of those who share the batch; None: all. What is reported within an
     interval is each rank's own: a state saved by one rank for all is exact after multiples of ada_interval
-    batches.
+    batches. On the CPU, controller and pipe move to the device of the first logits.
     """
 
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {"sums": torch.float32, "r_t": torch.float32}
@@ -87,11 +87,16 @@ class AdaController(FixedDtypes):
 
         Not within a backward pass: what torch.utils.checkpoint computes again would count twice, and raises.
         """
-        if real_logits.device != self.sums.device:
-            raise ConfigError(
-                f"the logits are on {real_logits.device} and AdaController is on {self.sums.device}: move it "
-                "with .to(logits.device)."
-            )
+        device = real_logits.device
+        if device not in (self._device, self.p.device):
+            if not hasattr(self.pipe, "follow"):
+                name = type(self.pipe).__name__
+                raise ConfigError(
+                    f"the logits are on {device} and {name} is on {self.p.device}: move it with "
+                    ".to(logits.device)."
+                )
+            self.pipe.follow(device, "logits")
+        self.follow(device, "logits")
         from fastload.ops import registered
 
         registered.count_signs(self.sums, real_logits.detach())
@@ -102,6 +107,8 @@ class AdaController(FixedDtypes):
         self.batches += 1
         if self.batches % self.ada_interval:
             return
+        if self.p.device != self._device and self.may_follow(self.p.device):  # nothing was reported here yet
+            self.follow(self.p.device, "pipes")
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.sums, group=self.group)
         total, count = self.sums
