@@ -80,7 +80,7 @@ def normalization(preset: "str | tuple | Normalization") -> Normalization:
         rule = Normalization(255.0, mean, std)
     except ConfigError:
         raise ConfigError(
-            f"normalize={preset!r}: as (mean, std), give one number or three for each, std above 0."
+            f"normalize={preset!r}: as (mean, std), give one number or three for each; std must be above 0."
         ) from None
     if not (min(rule.mean) >= 0 and max(rule.mean) <= 1 and max(rule.std) <= 1):
         raise ConfigError(

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fastload.augment.device_dice import DeviceDice, strengths
+from fastload.augment.device_dice import DeviceDice, strength, strengths
 from fastload.errors import ConfigError
 from fastload.ops.ada_augment import ada_augment
 from fastload.ops.ada_params import AdaParams
@@ -94,10 +94,10 @@ class AdaPipe(DeviceDice):
         given = {name: value for name, value in locals().items() if name in SETTINGS}
         super().__init__(seed, rank, impl)
         bands = tuple(imgfilter_bands) if isinstance(imgfilter_bands, Iterable) else ()
-        if len(bands) != len(BANDS):
-            raise ConfigError(f"AdaPipe(imgfilter_bands={imgfilter_bands!r}): give four multipliers.")
-        for band in bands:
-            strengths("AdaPipe", {"imgfilter_bands": band})
+        if len(bands) != len(BANDS) or any(strength(band) is None for band in bands):
+            raise ConfigError(
+                f"AdaPipe(imgfilter_bands={imgfilter_bands!r}): give four multipliers, numbers of 0 or more."
+            )
         settings = strengths("AdaPipe", given | dict(zip(BANDS, bands, strict=True)))
         self.fix(**{name: settings[name] for name in given})
         self.fix(imgfilter_bands=tuple(settings[name] for name in BANDS), _settings=settings)

@@ -54,15 +54,14 @@ class AdaController(FixedDtypes):
     ):
         super().__init__()
         if not isinstance(getattr(pipe, "p", None), torch.Tensor):
-            raise ConfigError(
-                f"AdaController({type(pipe).__name__}): give a pipe with a buffer p, such as AdaPipe."
-            )
+            shown = f"{type(pipe).__name__}(...)" if isinstance(pipe, nn.Module) else repr(pipe)
+            raise ConfigError(f"AdaController(pipe={shown}): give a pipe with a buffer p, such as AdaPipe.")
         if ada_target is not None and not (isinstance(ada_target, int | float) and -1.0 <= ada_target <= 1.0):
             raise ConfigError(f"ada_target={ada_target!r}: r_t lies in [-1, 1]; None keeps p as it is.")
         for name, value in (("batch_size", batch_size), ("ada_interval", ada_interval)):
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name}={value!r}: give an integer from 1.")
-        strengths("AdaController", {"ada_kimg": ada_kimg, "p": p or 0.0})
+        strengths("AdaController", {"ada_kimg": ada_kimg, "p": 0.0 if p is None else p})
         if not ada_kimg > 0:
             raise ConfigError(f"AdaController(ada_kimg={ada_kimg!r}): give more than 0.")
         self.pipe, self.group = pipe, group

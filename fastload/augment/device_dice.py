@@ -7,6 +7,7 @@ the global batch, so that the ranks of a step draw as one process with the whole
 same on all ranks.
 """
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -194,13 +195,19 @@ def strengths(owner: str, given: dict[str, Any], most: dict[str, float] | None =
     most: name -> the largest that makes sense, where there is one."""
     found = {}
     for name, value in given.items():
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = -1.0
-        highest = (most or {}).get(name, float("inf"))
-        if isinstance(value, (bool, str)) or not 0.0 <= number <= highest or number == float("inf"):
-            limit = "0 or more" if highest == float("inf") else f"0 to {highest:g}"
+        highest = (most or {}).get(name, math.inf)
+        number = strength(value, highest)
+        if number is None:
+            limit = "0 or more" if highest == math.inf else f"0 to {highest:g}"
             raise ConfigError(f"{owner}({name}={value!r}): give a number, {limit}.")
         found[name] = number
     return found
+
+
+def strength(value: Any, highest: float = math.inf) -> float | None:
+    """`value` as a float, where it is a finite number from 0 to `highest`."""
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0.0 <= number <= highest and number < math.inf else None

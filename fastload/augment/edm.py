@@ -71,7 +71,8 @@ class AugmentPipe(DeviceDice):
         settings = strengths("AugmentPipe", given, {"translate_int_max": 1.0})
         if settings["translate_int"] > 0 and not settings["translate_int_max"] > 0:
             raise ConfigError(
-                "AugmentPipe(translate_int_max=0): its labels are shares of it; use translate_int=0."
+                f"AugmentPipe(translate_int_max={translate_int_max!r}): its labels are shares of it; use "
+                "translate_int=0."
             )
         self.fix(**settings, _settings=settings, label_count=label_count(settings))
         self._numbers = [settings[name] for name in EDM_SETTINGS]
@@ -105,7 +106,8 @@ class AugmentPipe(DeviceDice):
         """The images [N, C, H, W] changed as `params` say: the moves, then the warp, then the colours."""
         check_images(images)
         if not isinstance(params, EdmParams):
-            raise ConfigError(f"params={type(params).__name__}: give fl.ops.EdmParams(...).")
+            raise ConfigError(f"params={params!r}: give fl.ops.EdmParams(...).")
+        params.check(images)
         moves = params.moves()
         if any(one is not None for one in moves):
             images = move_pixels(images, *moves, impl="auto" if self.impl == "native" else self.impl)
