@@ -98,7 +98,9 @@ class AdaController(FixedDtypes):
         self.follow(device, "logits")
         from fastload.ops import registered
 
-        registered.count_signs(self.sums, real_logits.detach())
+        # The operator has the same check, for torch.compile cannot trace it.
+        count = registered.count_signs if torch.compiler.is_compiling() else registered.count_signs_now
+        count(self.sums, real_logits.detach())
 
     @torch.no_grad()
     def step(self) -> None:

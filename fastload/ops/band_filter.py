@@ -1,8 +1,9 @@
 """A filter of four octaves with its own gains for each image, along rows and then columns.
 
 images: [N, C, H, W] floats, H, W >= 22. gains: [N, 4], of the bands in wavelets.py, the lowest octave first;
-(1, 1, 1, 1) copies. The taps are q = sum_b gains[b] BANDS[b], 43 of them and symmetric; out =
-sum_t q[t] x[o + t - 21] along each axis, the image reflected at its borders without repeating the edge.
+(1, 1, 1, 1) copies, on `triton` up to rounding. The taps are q = sum_b gains[b] BANDS[b], 43 of them and
+symmetric; out = sum_t q[t] x[o + t - 21] along each axis, the image reflected at its borders without
+repeating the edge.
 Gradients of any order with respect to images. Twins agree to 1e-5 of the range of the values, per unit of
 gain.
 """

@@ -208,19 +208,19 @@ draw_diff_augment.register_fake(
 
 @torch.library.custom_op("fastload::count_signs", mutates_args=("sums",))
 def count_signs(sums: torch.Tensor, logits: torch.Tensor) -> None:
-    """Adds the sum of the logits' signs to sums[0], and how many there are to sums[1]; sums: [2] float32."""
-    refuse_in_backward(
-        "logits were reported to AdaController",
-        "they would count twice. Report what the checkpointed function returns.",
-    )
-    add_signs(sums, logits)
+    """`count_signs_now` within a compiled graph."""
+    count_signs_now(sums, logits)
 
 
 count_signs.register_fake(lambda sums, logits: None)
 
 
-def add_signs(sums: torch.Tensor, logits: torch.Tensor) -> None:
-    """`count_signs`, asked for within whatever pass."""
+def count_signs_now(sums: torch.Tensor, logits: torch.Tensor) -> None:
+    """Adds the sum of the logits' signs to sums[0], and how many there are to sums[1]; sums: [2] float32."""
+    refuse_in_backward(
+        "logits were reported to AdaController",
+        "they would count twice. Report what the checkpointed function returns.",
+    )
     signs = logits.sign().sum(dtype=torch.float32)  # the sign of what is no number is 0: it must not become p
     sums += torch.stack([signs, torch.full_like(signs, logits.numel())])
 
