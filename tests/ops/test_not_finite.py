@@ -218,6 +218,19 @@ def test_of_pixel_by_pixel_stages_it_is_that_of_the_reference(name, value, dtype
         assert pattern(found).any() and torch.isfinite(found).any()
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="kernels are interpreted where there is no GPU")
+@pytest.mark.parametrize("name", ["identity", "whole pixels", "colour", "no noise", "cutout"])
+def test_of_pixel_by_pixel_stages_tritons_is_that_of_the_reference(name):
+    for found, expected in zip(
+        *(
+            forward_and_back(math.nan, POINTWISE[name], impl, torch.float32)
+            for impl in ("triton", "reference")
+        ),
+        strict=True,
+    ):
+        assert torch.equal(pattern(found), pattern(expected)) and pattern(found).any()
+
+
 @ada_dtypes
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("name", TAPS)
