@@ -61,7 +61,8 @@ AxisMatrix<T> axis_matrix(const double *taps, double scale, double shift, int re
         }
         Span reach{side, 0};
         for (int k = 0; k < WARP_TAPS; k++) {
-            double place = kept_near(scale * (2 * o + k - 5) + shift, points);
+            const double place = scale * (2 * o + k - 5) + shift;
+            if (!is_near(place, points)) continue;
             int j = static_cast<int>(std::floor(place));
             double share = place - j;
             if (j >= points.start && j < points.stop)

@@ -64,6 +64,9 @@ inline int folded(int place, int side) {
 // The first of the six pixels that point j of the doubled plane is made of; the last is five further.
 inline int first_pixel(int j) { return (j - 5) >> 1; }
 
+// Whether a sample at this place has a part in any point of the span.
+inline bool is_near(double place, Span span) { return place >= span.start - 1 && place < span.stop; }
+
 // The place, but no further than one point outside the span, where all is 0; a place that is no number is there too.
 inline double kept_near(double place, Span span) {
     double low = span.start - 1, high = span.stop;

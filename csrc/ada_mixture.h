@@ -17,7 +17,7 @@ class PixelMixture {
     void sample(double ex, double ey, const T *image, T *to) const {
         const Mixture x = across(ex, ey), y = down(ex, ey);
         Point sum = {};
-        for (int v = 0; v < 7; v++) {
+        for (int v = 0; v < 7 && x.any && y.any; v++) {
             const T *row = image + row_start(y.pixels[v]);
             Point line = {};
             for (int u = 0; u < 7; u++) line += x.weights[u] * point<LANES>(row + x.pixels[u] * LANES);
@@ -28,7 +28,7 @@ class PixelMixture {
 
     void scatter(double ex, double ey, const T *from, T *image) const {
         const Mixture x = across(ex, ey), y = down(ex, ey);
-        for (int v = 0; v < 7; v++) {
+        for (int v = 0; v < 7 && x.any && y.any; v++) {
             T *row = image + row_start(y.pixels[v]);
             const Point line = y.weights[v] * point<LANES>(from);
             for (int u = 0; u < 7; u++) point<LANES>(row + x.pixels[u] * LANES) += x.weights[u] * line;
@@ -37,10 +37,12 @@ class PixelMixture {
 
    private:
     using Point = typename Lanes<T, LANES>::Point;
-    // One coordinate of a sample.
+    // One coordinate of a sample. What takes no part stands for a pixel that does, with a weight of 0: times another
+    // pixel, which may hold NaN, it would be more than nothing.
     struct Mixture {
         ptrdiff_t pixels[7];
         T weights[7];
+        bool any;
     };
 
     Mixture across(double ex, double ey) const { return mixture(place_.xx * ex + place_.xy * ey + place_.tx, width_); }
@@ -49,20 +51,31 @@ class PixelMixture {
 
     Mixture mixture(double place, int side) const {
         const Span points = doubled_span(side), extended = extended_span(side);
+        const bool near = is_near(place, points);
         place = kept_near(place, points);
         const int j = static_cast<int>(std::floor(place));
         const T share = static_cast<T>(place - j);
-        const T left = j >= points.start && j < points.stop ? 1 - share : T{0};
-        const T right = j + 1 >= points.start && j + 1 < points.stop ? share : T{0};
+        const bool has_left = j >= points.start && j < points.stop;
+        const bool has_right = j + 1 >= points.start && j + 1 < points.stop;
+        const T left = has_left ? 1 - share : T{0}, right = has_right ? share : T{0};
         // The pixels of point j + 1 are those of j for an odd j, and begin one later for an even one.
-        const T *of_left = taps_.up(j), *of_right = taps_.up(j + 1) - ((j & 1) ? 0 : 1);
+        const int later = (j & 1) ? 0 : 1;
+        const T *of_left = taps_.up(j), *of_right = taps_.up(j + 1) - later;
         Mixture found;
+        found.any = false;
+        ptrdiff_t one = 0;
+        bool there[7];
         for (int k = 0; k < 7; k++) {
             const int i = first_pixel(j) + k;
-            const bool there = i >= extended.start && i < extended.stop;
-            found.pixels[k] = there ? folded(i, side) : 0;
-            found.weights[k] = there ? left * of_left[k] + right * of_right[k] : T{0};
+            there[k] = near && i >= extended.start && i < extended.stop &&
+                       ((has_left && k < 6) || (has_right && k >= later && k < 6 + later));
+            found.pixels[k] = there[k] ? folded(i, side) : 0;
+            found.weights[k] = there[k] ? left * of_left[k] + right * of_right[k] : T{0};
+            if (there[k]) one = found.pixels[k];
+            found.any = found.any || there[k];
         }
+        for (int k = 0; k < 7; k++)
+            if (!there[k]) found.pixels[k] = one;
         return found;
     }
 

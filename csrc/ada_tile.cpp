@@ -207,7 +207,8 @@ void TileWarp<T, LANES>::visit_row(int row, Visit visit) {
     const int columns = 2 * tile_.width + 10;
     for (int column = 0; column < columns; column++) {
         Pair place = base + step * (2.0 * tile_.x - 5 + column);
-        place = place > low ? place : low;  // of what is no number as well
+        // Before the ring, and where a place is no number: behind it, where no neighbour is looked at.
+        place = place >= low ? place : high;
         place = place < high ? place : high;
         const int x = static_cast<int>(place[0]), y = static_cast<int>(place[1]);
         const size_t at = static_cast<size_t>(y) * pitch_ + static_cast<size_t>(x) * LANES;

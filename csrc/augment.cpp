@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "pixels.h"
@@ -56,7 +57,7 @@ class Steps {
     void hsv(float turns, float factor) {
         if (!colour_) return;
         hue(turns);
-        if (factor != 1) add(AugmentStepKind::hsv).numbers[0] = factor;
+        if (factor != 1) add(trusted_ ? AugmentStepKind::hsv : AugmentStepKind::any_hsv).numbers[0] = factor;
     }
 
    private:
@@ -100,12 +101,15 @@ class Steps {
 
     void hue(float turns) {
         if (turns == 0) return;
-        constexpr AugmentStepKind KINDS[3][2] = {{AugmentStepKind::hue_rgb, AugmentStepKind::hue_rbg},
-                                                 {AugmentStepKind::hue_brg, AugmentStepKind::hue_bgr},
-                                                 {AugmentStepKind::hue_gbr, AugmentStepKind::hue_grb}};
+        using Kind = AugmentStepKind;
+        constexpr Kind KINDS[2][3][2] = {
+            {{Kind::any_hue_rgb, Kind::any_hue_rbg},
+             {Kind::any_hue_brg, Kind::any_hue_bgr},
+             {Kind::any_hue_gbr, Kind::any_hue_grb}},
+            {{Kind::hue_rgb, Kind::hue_rbg}, {Kind::hue_brg, Kind::hue_bgr}, {Kind::hue_gbr, Kind::hue_grb}}};
         double sixths = std::remainder(6.0 * static_cast<double>(turns), 6.0), thirds = std::round(sixths / 2);
         double rest = sixths - 2 * thirds;
-        AugmentStep &step = add(KINDS[(static_cast<int>(thirds) + 3) % 3][rest < 0]);
+        AugmentStep &step = add(KINDS[trusted_][(static_cast<int>(thirds) + 3) % 3][rest < 0]);
         step.numbers[0] = static_cast<float>(std::fabs(rest));
         step.numbers[1] = static_cast<float>(1 - std::fabs(rest));
     }
@@ -141,6 +145,27 @@ void set_cut(double size, double center, int side, int *start, int *stop) {
         }
 }
 
+// What makes results of values in [0, top]: their ends are those of the reference to the last bit, and none lies
+// outside. Floats beyond their range, which the contract has not, are not cut off.
+void set_range(const AugmentSettings &settings, bool floats, size_t channel, AugmentProgram *program) {
+    const double levels = 255.0 / static_cast<double>(program->top), std = settings.std[channel];
+    float &scale = program->scale[channel], &offset = program->offset[channel], &most = program->most[channel];
+    most = std::numeric_limits<float>::infinity();
+    if (settings.dtype == Dtype::uint8) {
+        scale = static_cast<float>(levels);
+        offset = 0;
+        return;
+    }
+    const float mean_f = static_cast<float>(settings.mean[channel]), std_f = static_cast<float>(std);
+    const float end = (255.0f / static_cast<float>(settings.divisor) - mean_f) / std_f;
+    scale = static_cast<float>(levels / (settings.divisor * std));
+    offset = (0.0f - mean_f) / std_f;
+    if (!floats)
+        most = end;
+    else
+        while (scale + offset > end) scale = std::nextafter(scale, 0.0f);
+}
+
 AugmentProgram program_of(const AugmentSettings &settings, const float *row, const AugmentSource &source) {
     AugmentProgram program{};
     program.mean_step = -1;
@@ -159,13 +184,7 @@ AugmentProgram program_of(const AugmentSettings &settings, const float *row, con
         set_cut(size, row[COLUMN_CUT_CENTER], source.width, &program.cut_left, &program.cut_right);
         set_cut(size, row[COLUMN_CUT_CENTER + 1], source.height, &program.cut_top, &program.cut_bottom);
     }
-    double levels = 255.0 / static_cast<double>(program.top);
-    for (size_t channel = 0; channel < 3; channel++) {
-        bool as_levels = settings.dtype == Dtype::uint8;
-        double std = settings.std[channel];
-        program.scale[channel] = static_cast<float>(as_levels ? levels : levels / (settings.divisor * std));
-        program.offset[channel] = static_cast<float>(as_levels ? 0.0 : -settings.mean[channel] / std);
-    }
+    for (size_t channel = 0; channel < 3; channel++) set_range(settings, source.floats, channel, &program);
     return program;
 }
 

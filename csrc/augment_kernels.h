@@ -38,8 +38,16 @@ enum class AugmentStepKind : int32_t {
     hue_bgr,
     hue_gbr,
     hue_grb,
+    // The same of floats: a pixel with a value that is not finite becomes NaN.
+    any_hue_rgb,
+    any_hue_rbg,
+    any_hue_brg,
+    any_hue_bgr,
+    any_hue_gbr,
+    any_hue_grb,
     matrix,  // (r, g, b) = clamp(numbers (r, g, b, 1)), 3 rows of 4
-    hsv,     // V = max, v = V - min(numbers[0], V / (V - min)) (V - v)
+    hsv,     // V = max, v = V - min(numbers[0], V / (V - min)) (V - v), at least 0
+    any_hsv,  // the same of floats
 };
 
 struct AugmentStep {
@@ -57,7 +65,7 @@ struct AugmentProgram {
     int mean_step;  // the step whose numbers[1] is still to be multiplied with the mean of gray before it, or -1
     float top;
 
-    float scale[3], offset[3];                     // the result is scale v + offset
+    float scale[3], offset[3], most[3];            // the result is scale v + offset, and no more than most
     int cut_left, cut_right, cut_top, cut_bottom;  // half-open; nothing is cut where they are equal
     Dtype dtype;
     bool channels_last;

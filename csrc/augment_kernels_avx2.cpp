@@ -56,14 +56,19 @@ struct Vector {
     static __m128i narrowed(__m256i v) {
         return _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
     }
+    template <bool NANS>
     static void store_bfloat16(uint16_t *p, Float v) {
         __m256i bits = _mm256_castps_si256(v);
         __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
         bits = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+        if constexpr (NANS) {
+            __m256i is_number = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_ORD_Q));
+            bits = _mm256_blendv_epi8(_mm256_set1_epi32(0x7fc00000), bits, is_number);
+        }
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), narrowed(_mm256_srli_epi32(bits, 16)));
     }
     static void store_levels(uint8_t *p, Float v) {
-        v = most(least(v + 0.5f, _mm256_set1_ps(255.0f)), _mm256_setzero_ps());
+        v = least(most(v + 0.5f, _mm256_setzero_ps()), _mm256_set1_ps(255.0f));
         __m128i words = narrowed(_mm256_cvttps_epi32(v));
         _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(words, words));
     }

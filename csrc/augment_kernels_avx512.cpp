@@ -51,14 +51,17 @@ struct Vector {
     static void store_float16(uint16_t *p, Float v) {
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }
+    template <bool NANS>
     static void store_bfloat16(uint16_t *p, Float v) {
         __m512i bits = _mm512_castps_si512(v);
         __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
         bits = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+        if constexpr (NANS)
+            bits = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x7fc00000));
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
     }
     static void store_levels(uint8_t *p, Float v) {
-        v = most(least(v + 0.5f, _mm512_set1_ps(255.0f)), _mm512_setzero_ps());
+        v = least(most(v + 0.5f, _mm512_setzero_ps()), _mm512_set1_ps(255.0f));
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)));
     }
 

@@ -62,17 +62,19 @@ struct Vector {
         Int normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
         // Below 2^-14 a unit in the last place is 2^-24: that of a float32 from 1/2 to 1, whose sum rounds.
         Int subnormal = (Int)((Float)magnitude + 0.5f) - 0x3f000000;
-        Int result = magnitude < 0x38800000 ? subnormal : magnitude < 0x47800000 ? normal : (Int{} + 0x7c00);
+        Int large = magnitude > 0x7f800000 ? (Int{} + 0x7e00) : (Int{} + 0x7c00);  // NaN, or infinite
+        Int result = magnitude < 0x38800000 ? subnormal : magnitude < 0x47800000 ? normal : large;
         result |= sign;
         for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint16_t>(result[lane]);
     }
+    template <bool NANS>
     static void store_bfloat16(uint16_t *p, Float v) {
-        Int bits = (Int)v;
-        bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        Int bits = (Int)v, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        bits = NANS ? (v == v ? rounded : (Int{} + 0x7fc0)) : rounded;
         for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint16_t>(bits[lane]);
     }
     static void store_levels(uint8_t *p, Float v) {
-        Int levels = truncated(most(least(v + 0.5f, Float{} + 255.0f), Float{}));
+        Int levels = truncated(least(most(v + 0.5f, Float{}), Float{} + 255.0f));
         for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint8_t>(levels[lane]);
     }
 

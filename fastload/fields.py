@@ -111,8 +111,9 @@ class Image(Field):
 
     def __post_init__(self):
         super().__post_init__()
+        given = {name: getattr(self, name) for name in ("size", "resize", "crop", "scale", "ratio")}
         self._keep("size", _size(self.size))
-        self._keep("resize", _resize(self.resize, self.size))
+        self._keep("resize", _resize(self.resize, self.size, given["size"]))
         self._keep("crop", _crop(self.crop))
         self._keep("scale", _range("scale", self.scale, 0.0, 1.0))
         self._keep("ratio", _range("ratio", self.ratio, 1 / MAX_SIDE, MAX_SIDE))
@@ -123,20 +124,20 @@ class Image(Field):
         if not isinstance(self.report, bool):
             raise ConfigError(f"Image(report={self.report!r}): give True or False.")
         if self.like is not None:
-            self._check_like()
+            self._check_like(given)
         elif self.resize in ("exact", "random") and self.crop != "center":
             raise ConfigError(
-                f'Image(resize="{self.resize}", crop={self.crop!r}): only resize="short" and an integer '
+                f'Image(resize="{self.resize}", crop={given["crop"]!r}): only resize="short" and an integer '
                 "leave something to crop; leave crop out."
             )
 
-    def _check_like(self):
+    def _check_like(self, given: dict[str, Any]):
         if not isinstance(self.like, str) or not self.like:
             raise ConfigError(f'Image(like={self.like!r}): name another image field, such as like="image".')
-        for name in ("size", "resize", "crop", "scale", "ratio"):
+        for name, value in given.items():
             if getattr(self, name) != getattr(Image, name):
                 raise ConfigError(
-                    f'Image(like="{self.like}", {name}={getattr(self, name)!r}): the geometry comes from '
+                    f'Image(like="{self.like}", {name}={value!r}): the geometry comes from '
                     f'"{self.like}"; leave {name} out.'
                 )
 
@@ -207,9 +208,10 @@ class Tensor(Field):
                 )
             object.__setattr__(self, "shape", shape)
         if self.dtype is not None:
-            object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
-            if self.dtype not in TENSOR_DTYPES:
+            name = str(self.dtype).removeprefix("torch.")
+            if name not in TENSOR_DTYPES:
                 raise ConfigError(f"Tensor(dtype={self.dtype!r}): give one of {', '.join(TENSOR_DTYPES)}.")
+            object.__setattr__(self, "dtype", name)
 
 
 @dataclass(frozen=True)
@@ -269,8 +271,8 @@ def _size(size: Any) -> tuple[int, int] | None:
     return height, width
 
 
-def _resize(resize: Any, size: tuple[int, int] | None) -> str | int:
-    """One of RESIZES, or the pixels of the short side, which `size` must fit into."""
+def _resize(resize: Any, size: tuple[int, int] | None, given: Any) -> str | int:
+    """One of RESIZES, or the pixels of the short side, which `size`, given as `given`, must fit into."""
     if isinstance(resize, str) and resize in RESIZES:
         return resize
     side = _as_int(resize)
@@ -281,9 +283,9 @@ def _resize(resize: Any, size: tuple[int, int] | None) -> str | int:
         )
     if size is not None and max(size) > side:
         raise ConfigError(
-            f"Image(size={size}, resize={side}): a crop of {size[0]} x {size[1]} pixels does not fit where "
-            f"the short side is {side}, and nothing is padded; give resize={max(size)} or more, or a smaller "
-            "size."
+            f"Image(size={given!r}, resize={resize!r}): a crop of {size[0]} x {size[1]} pixels does not fit "
+            f"where the short side is {side}, and nothing is padded; give resize={max(size)} or more, or a "
+            "smaller size."
         )
     return side
 
@@ -316,7 +318,12 @@ def _normalize(normalize: Any) -> str | tuple | None:
     pair = _pair(normalize)
     if pair is None:
         raise ConfigError(f'Image(normalize={normalize!r}): give a preset such as "gan", or (mean, std).')
-    return tuple(part if isinstance(part, (int, float)) else tuple(part) for part in pair)
+    try:
+        return tuple(part if isinstance(part, (int, float, str)) else tuple(part) for part in pair)
+    except TypeError:
+        raise ConfigError(
+            f"Image(normalize={normalize!r}): as (mean, std), give one number or three for each."
+        ) from None
 
 
 def _colour(colour: Any) -> Any:

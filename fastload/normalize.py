@@ -34,6 +34,11 @@ class Normalization:
         if not (math.isfinite(self.divisor) and self.divisor > 0 and min(self.std) > 0):
             raise ConfigError(f"{self}: divisor and std must be above 0.")
 
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """What level 0 and level 255 become in each channel: two arrays [3] float32."""
+        mean, std = (np.array(three, np.float32) for three in (self.mean, self.std))
+        return (np.float32(0) - mean) / std, (np.float32(255) / np.float32(self.divisor) - mean) / std
+
     @staticmethod
     def _three(name: str, value: Any) -> tuple[float, float, float]:
         try:
@@ -56,13 +61,14 @@ PRESETS = {
 def normalization(preset: "str | tuple | Normalization") -> Normalization:
     """The `Normalization` of a preset's name, or of a pair (mean, std) that applies to levels in [0, 1].
 
-    mean and std are one number or three. Raises ConfigError for anything else.
+    mean and std are one number or three, the mean in [0, 1] as the levels are, and std above 0 and at most 1.
+    Raises ConfigError for anything else, such as the range (-1, 1), which a preset has.
     """
     if isinstance(preset, Normalization):
         return preset
     if isinstance(preset, str):
         if preset not in PRESETS:
-            raise ConfigError(f'normalize="{preset}": give one of {", ".join(PRESETS)}, or (mean, std).')
+            raise ConfigError(f"normalize={preset!r}: give one of {', '.join(PRESETS)}, or (mean, std).")
         return PRESETS[preset]
     try:
         mean, std = preset
@@ -70,7 +76,18 @@ def normalization(preset: "str | tuple | Normalization") -> Normalization:
         raise ConfigError(
             f"normalize={preset!r}: give one of {', '.join(PRESETS)}, or (mean, std)."
         ) from None
-    return Normalization(255.0, mean, std)
+    try:
+        rule = Normalization(255.0, mean, std)
+    except ConfigError:
+        raise ConfigError(
+            f"normalize={preset!r}: as (mean, std), give one number or three for each; std must be above 0."
+        ) from None
+    if not (min(rule.mean) >= 0 and max(rule.mean) <= 1 and max(rule.std) <= 1):
+        raise ConfigError(
+            f"normalize={preset!r}: as (mean, std) these are none of values in [0, 1]. "
+            'normalize="gan" gives [-1, 1], "vae" [0, 1]; divide a mean and std of levels by 255.'
+        )
+    return rule
 
 
 def normalize(images: Any, preset: "str | tuple | Normalization", dtype: Any = None) -> Any:

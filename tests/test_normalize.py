@@ -110,3 +110,27 @@ def test_arrays_need_no_torch():
         "denormalize(normalize(np.zeros((3, 1, 1), np.uint8), 'gan'), 'gan'); print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        [-1, 1], (-1, 1), (-1.0, 1.0), (-0.5, 0.5), ([-1] * 3, [1] * 3), (0, 255), (127.5, 127.5),
+        ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]), (0.5, [0.5, 0.5, 2.0]), np.array([-1.0, 1.0]),
+    ],
+)  # fmt: skip
+def test_a_range_is_not_taken_as_mean_and_std(pair):
+    with pytest.raises(
+        ConfigError, match=r'values in \[0, 1\].*"gan" gives \[-1, 1\].*"vae" \[0, 1\]'
+    ) as caught:
+        normalization(pair)
+    assert f"normalize={pair!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (0.5, 0.5), (1, 1), ([0.0, 0.5, 1.0], [0.1, 1.0, 0.004])])
+def test_means_and_stds_of_values_in_0_to_1_are_taken(pair):
+    assert normalization(pair).divisor == 255.0
+
+
+def test_a_normalization_of_its_own_scale_may_have_any_mean():
+    assert normalization(Normalization(127.5, -1.0, 3.0)).mean == (-1.0,) * 3

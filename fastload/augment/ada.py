@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fastload.augment.device_dice import DeviceDice, strengths
+from fastload.augment.device_dice import DeviceDice, strength, strengths
 from fastload.errors import ConfigError
 from fastload.ops.ada_augment import ada_augment
 from fastload.ops.ada_params import AdaParams
@@ -45,7 +45,8 @@ class AdaPipe(DeviceDice):
     Each multiplier (xflip, rotate90, xint, scale, rotate, aniso, xfrac, brightness, contrast, lumaflip, hue,
     saturation, imgfilter, noise, cutout) times `p` is the probability of its transform; each strength
     (`*_max`, `*_std`, imgfilter_bands, cutout_size) says how far it goes. p is a buffer, float32, shape []:
-    change it by `pipe.p.copy_(...)`, or let an AdaController do so. seed, rank, impl: see DeviceDice.
+    change it by `pipe.p.copy_(...)`, or let an AdaController do so. All else is fixed, and can be read.
+    seed, rank, impl: see DeviceDice.
 
     Images are [N, C, H, W] floats, nominally in [-1, 1] (cutout fills with 0, contrast is about 0), any C for
     geometry, noise, filter and cutout, 1 or 3 for colour, H and W from 2, from 22 with imgfilter.
@@ -93,13 +94,15 @@ class AdaPipe(DeviceDice):
         given = {name: value for name, value in locals().items() if name in SETTINGS}
         super().__init__(seed, rank, impl)
         bands = tuple(imgfilter_bands) if isinstance(imgfilter_bands, Iterable) else ()
-        if len(bands) != len(BANDS):
-            raise ConfigError(f"AdaPipe(imgfilter_bands={imgfilter_bands!r}): give four multipliers.")
-        for band in bands:
-            strengths("AdaPipe", {"imgfilter_bands": band})
-        self.settings = strengths("AdaPipe", given | dict(zip(BANDS, bands, strict=True)))
-        self._stages = [int(stages_for(self.settings, channels)) for channels in (1, 3)]
-        self._numbers = [self.settings[name] for name in SETTINGS]
+        if len(bands) != len(BANDS) or any(strength(band) is None for band in bands):
+            raise ConfigError(
+                f"AdaPipe(imgfilter_bands={imgfilter_bands!r}): give four multipliers, numbers of 0 or more."
+            )
+        settings = strengths("AdaPipe", given | dict(zip(BANDS, bands, strict=True)))
+        self.fix(**{name: settings[name] for name in given})
+        self.fix(imgfilter_bands=tuple(settings[name] for name in BANDS), _settings=settings)
+        self._stages = [int(stages_for(settings, channels)) for channels in (1, 3)]
+        self._numbers = [settings[name] for name in SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AdaPipe", {"p": p})["p"], dtype=torch.float32))
 
     @classmethod
@@ -145,5 +148,5 @@ class AdaPipe(DeviceDice):
         return ada_augment(images, params, self.impl)
 
     def extra_repr(self) -> str:
-        on = {name: value for group in GROUPS.values() for name in group if (value := self.settings[name])}
+        on = {name: value for group in GROUPS.values() for name in group if (value := getattr(self, name))}
         return ", ".join(f"{name}={value:g}" for name, value in on.items())

@@ -34,7 +34,7 @@ class AdaController(FixedDtypes):
     from scratch, 100 is usual for transfer. p: where to begin; None: at 0, and without a target where the
     pipe is. group: the process group of those who share the batch; None: all. What is reported within an
     interval is each rank's own: a state saved by one rank for all is exact after multiples of ada_interval
-    batches.
+    batches. On the CPU, controller and pipe move to the device of the first logits.
     """
 
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {"sums": torch.float32, "r_t": torch.float32}
@@ -54,15 +54,14 @@ class AdaController(FixedDtypes):
     ):
         super().__init__()
         if not isinstance(getattr(pipe, "p", None), torch.Tensor):
-            raise ConfigError(
-                f"AdaController({type(pipe).__name__}): give a pipe with a buffer p, such as AdaPipe."
-            )
+            shown = f"{type(pipe).__name__}(...)" if isinstance(pipe, nn.Module) else repr(pipe)
+            raise ConfigError(f"AdaController(pipe={shown}): give a pipe with a buffer p, such as AdaPipe.")
         if ada_target is not None and not (isinstance(ada_target, int | float) and -1.0 <= ada_target <= 1.0):
             raise ConfigError(f"ada_target={ada_target!r}: r_t lies in [-1, 1]; None keeps p as it is.")
         for name, value in (("batch_size", batch_size), ("ada_interval", ada_interval)):
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name}={value!r}: give an integer from 1.")
-        strengths("AdaController", {"ada_kimg": ada_kimg, "p": p or 0.0})
+        strengths("AdaController", {"ada_kimg": ada_kimg, "p": 0.0 if p is None else p})
         if not ada_kimg > 0:
             raise ConfigError(f"AdaController(ada_kimg={ada_kimg!r}): give more than 0.")
         self.pipe, self.group = pipe, group
@@ -83,15 +82,25 @@ class AdaController(FixedDtypes):
 
     @torch.no_grad()
     def report(self, real_logits: torch.Tensor) -> None:
-        """Counts the signs of logits of real images, of any shape, in the main phase and a regularizer's."""
-        if real_logits.device != self.sums.device:
-            raise ConfigError(
-                f"the logits are on {real_logits.device} and AdaController is on {self.sums.device}: move it "
-                "with .to(logits.device)."
-            )
-        # The sign of what is no number is 0: it must not become p for good.
-        signs = real_logits.detach().sign().sum(dtype=torch.float32)
-        self.sums += torch.stack([signs, torch.full_like(signs, real_logits.numel())])
+        """Counts the signs of logits of real images, of any shape, in the main phase and a regularizer's.
+
+        Not within a backward pass: what torch.utils.checkpoint computes again would count twice, and raises.
+        """
+        device = real_logits.device
+        if device not in (self._device, self.p.device):
+            if not hasattr(self.pipe, "follow"):
+                name = type(self.pipe).__name__
+                raise ConfigError(
+                    f"the logits are on {device} and {name} is on {self.p.device}: move it with "
+                    ".to(logits.device)."
+                )
+            self.pipe.follow(device, "logits")
+        self.follow(device, "logits")
+        from fastload.ops import registered
+
+        # The operator has the same check, for torch.compile cannot trace it.
+        count = registered.count_signs if torch.compiler.is_compiling() else registered.count_signs_now
+        count(self.sums, real_logits.detach())
 
     @torch.no_grad()
     def step(self) -> None:
@@ -99,6 +108,8 @@ class AdaController(FixedDtypes):
         self.batches += 1
         if self.batches % self.ada_interval:
             return
+        if self.p.device != self._device and self.may_follow(self.p.device):  # nothing was reported here yet
+            self.follow(self.p.device, "pipes")
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.sums, group=self.group)
         total, count = self.sums

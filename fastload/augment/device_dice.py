@@ -7,6 +7,9 @@ the global batch, so that the ranks of a step draw as one process with the whole
 same on all ranks.
 """
 
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -19,11 +22,46 @@ from fastload.world import World
 
 class FixedDtypes(nn.Module):
     """A module some of whose buffers keep their dtype whatever it is cast to, or loaded from: `.half()` of a
-    network that holds it would otherwise leave a p that small steps no longer change.
+    network that holds it would otherwise leave a p that small steps no longer change. On the CPU it follows
+    what it is called with first to another device (`follow`).
 
     FSDP1's `buffer_dtype` casts behind a module's back: leave it out, or the pipe out of what is wrapped."""
 
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {}
+    _called = False  # whether it has seen its first images, or logits, since it was made or copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_called": False}
+
+    @property
+    def _device(self) -> torch.device:
+        return self._buffers[next(iter(self.fixed_dtypes))].device
+
+    def may_follow(self, device: torch.device) -> bool:
+        """Whether a call with what is on another device would still move the buffers there. A device without
+        memory ("meta") would lose what they hold."""
+        return self._device.type == "cpu" and not self._called and device.type != "meta"
+
+    def follow(self, device: torch.device, what: str) -> None:
+        """To be called with the device of the images, or logits: moves the buffers of a module on the CPU
+        there, with what was loaded into them, if these are the first.
+
+        Raises ConfigError where the module is to stay, and where torch.compile or a CUDA graph that is
+        captured would not notice that it moved.
+        """
+        if device != self._device:
+            place = f"the {what} are on {device} and {type(self).__name__} is on {self._device}"
+            if not self.may_follow(device):
+                raise ConfigError(f"{place}: move it with .to({what}.device).")
+            if torch.compiler.is_compiling() or _is_captured(device):
+                raise ConfigError(
+                    f"{place}, and cannot follow them in a compiled or captured graph: move it before, with "
+                    f".to({what}.device)."
+                )
+            with torch.inference_mode(False), torch.no_grad():  # its buffers change outside of it as well
+                self._apply(lambda tensor: tensor.to(device), recurse=False)
+        if not torch.compiler.is_compiling() and not self._called:  # a changed attribute would compile anew
+            self._called = True
 
     def _apply(self, fn: Any, recurse: bool = True) -> "FixedDtypes":
         before = {name: self._buffers[name] for name in self.fixed_dtypes}
@@ -42,17 +80,24 @@ class FixedDtypes(nn.Module):
 class DeviceDice(FixedDtypes):
     """A module with a seed and a counter of its draws. It augments in `eval()` as in `train()`.
 
+    On the CPU it moves to the device of the first images that it is called with; then it stays, and images
+    elsewhere are refused until `.to()` moves it. Its settings are attributes that can be read; to write one
+    raises ConfigError, for compiled and captured graphs would ignore it.
+
     seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as loaders find it
     (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a
     GPU, the fastest that a CPU has there), or a twin by name.
 
-    A call that is run again draws anew: where activations are recomputed (torch.utils.checkpoint), draw
-    outside and only `apply_params` inside. A CUDA graph is captured after a first call, which compiles the
-    kernels.
+    A call that is run again would draw anew: a draw within a backward pass, where torch.utils.checkpoint
+    computes a function again, raises ConfigError. Draw before the checkpointed function and only
+    `apply_params` in it, or have selective checkpointing save the `fastload::draw_...` operators. A CUDA
+    graph is captured after a first call, which compiles the kernels.
     """
 
     impls: tuple[str, ...] = ("auto", "reference", "native", "triton")
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {"calls": torch.int64, "ticket": torch.int32}
+    _fixed: frozenset[str] = frozenset()
+    _settings: dict[str, float]
     calls: torch.Tensor  # [1] int64, draws made so far
     ticket: torch.Tensor  # [1] int32, programs of a draw that are done; 0 between draws
 
@@ -63,10 +108,37 @@ class DeviceDice(FixedDtypes):
             raise ConfigError(f"rank={rank!r}: give an integer from 0, or None.")
         if impl not in self.impls:
             raise ConfigError(f"impl={impl!r}: give one of {', '.join(map(repr, self.impls))}.")
-        self.seed, self.rank, self.impl = int(seed), rank, impl
+        self.fix(seed=int(seed), rank=rank, impl=impl)
         self._found_rank: int | None = None
         self.register_buffer("calls", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("ticket", torch.zeros(1, dtype=torch.int32), persistent=False)
+
+    def fix(self, **settings: Any) -> None:
+        """Keeps settings as attributes that can be read, and not changed."""
+        self.__dict__.update(settings)
+        self.__dict__["_fixed"] = self._fixed | set(settings)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._fixed:
+            self._refuse_change(name, f"{name}={value!r}")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._fixed:
+            self._refuse_change(name)
+        super().__delattr__(name)
+
+    def _refuse_change(self, name: str, wanted: str = "...") -> None:
+        kind = type(self).__name__
+        raise ConfigError(
+            f"{kind}.{name} is fixed: compiled and captured graphs would not notice a change. Make a new "
+            f"pipe, {kind}({wanted}), and load this one's state_dict into it to go on with p and the draws."
+        )
+
+    @property
+    def settings(self) -> Mapping[str, float]:
+        """Multipliers and strengths by name, to be read."""
+        return MappingProxyType(self._settings)
 
     def key(self, n: int) -> tuple[int, int]:
         """The seed as an int64 of the same bits, and the first row of this process's n images."""
@@ -79,7 +151,7 @@ class DeviceDice(FixedDtypes):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles find their own rank: they may be opened by another process."""
-        return self.__dict__ | {"_found_rank": None}
+        return super().__getstate__() | {"_found_rank": None}
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
@@ -91,15 +163,11 @@ class DeviceDice(FixedDtypes):
             self.ticket = torch.zeros_like(self.calls, dtype=torch.int32)
 
     def check(self, images: Any) -> None:
-        """Raises ConfigError unless images are floats [N, C, H, W] on the device of the pipe."""
+        """Raises ConfigError unless images are floats [N, C, H, W] where the pipe is, or the first."""
         from fastload.ops.ada_augment import check_images
 
         check_images(images)
-        if images.device != self.calls.device:
-            raise ConfigError(
-                f"the images are on {images.device} and {type(self).__name__} on {self.calls.device}: move "
-                "it with .to(images.device)."
-            )
+        self.follow(images.device, "images")
 
     def drawing(self) -> str:
         """The twin that draws: Triton for buffers on a GPU or where it is asked for, else the reference."""
@@ -107,6 +175,10 @@ class DeviceDice(FixedDtypes):
 
         wanted = "reference" if self.impl == "native" else self.impl
         return choose(wanted, self.calls, on_cpu="reference")
+
+
+def _is_captured(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _current_rank() -> int:
@@ -123,13 +195,19 @@ def strengths(owner: str, given: dict[str, Any], most: dict[str, float] | None =
     most: name -> the largest that makes sense, where there is one."""
     found = {}
     for name, value in given.items():
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = -1.0
-        highest = (most or {}).get(name, float("inf"))
-        if isinstance(value, (bool, str)) or not 0.0 <= number <= highest or number == float("inf"):
-            limit = "0 or more" if highest == float("inf") else f"0 to {highest:g}"
+        highest = (most or {}).get(name, math.inf)
+        number = strength(value, highest)
+        if number is None:
+            limit = "0 or more" if highest == math.inf else f"0 to {highest:g}"
             raise ConfigError(f"{owner}({name}={value!r}): give a number, {limit}.")
         found[name] = number
     return found
+
+
+def strength(value: Any, highest: float = math.inf) -> float | None:
+    """`value` as a float, where it is a finite number from 0 to `highest`."""
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0.0 <= number <= highest and number < math.inf else None

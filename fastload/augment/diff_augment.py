@@ -29,7 +29,7 @@ class DiffAugment(DeviceDice):
     ):
         super().__init__(seed, rank, impl)
         stages_of(policy)
-        self.policy = policy
+        self.fix(policy=policy)
 
     def forward(self, images: Any) -> Any:
         """The images [N, C, H, W] changed by parameters that are drawn for them: the same shape and dtype."""

@@ -25,8 +25,8 @@ class AugmentPipe(DeviceDice):
 
     Each multiplier (xflip, yflip, rotate_int, translate_int, scale, rotate_frac, aniso, translate_frac,
     brightness, contrast, lumaflip, hue, saturation) times `p` is the probability of its transform, the others
-    are strengths. p is a buffer, float32, shape []; 0.12 is usual. seed, rank, impl: see DeviceDice.
-    `label_count` is K.
+    are strengths. p is a buffer, float32, shape []; 0.12 is usual: change it by `pipe.p.copy_(...)`. All else
+    is fixed, and can be read. seed, rank, impl: see DeviceDice. `label_count` is K.
 
     Images are [N, C, H, W] floats in about [-1, 1], H and W from 2; colours need C of 3 or 1, rotate_int
     square images.
@@ -68,15 +68,16 @@ class AugmentPipe(DeviceDice):
     ):
         given = {name: value for name, value in locals().items() if name in EDM_SETTINGS}
         super().__init__(seed, rank, impl)
-        self.settings = strengths("AugmentPipe", given, {"translate_int_max": 1.0})
-        if self.settings["translate_int"] > 0 and not self.settings["translate_int_max"] > 0:
+        settings = strengths("AugmentPipe", given, {"translate_int_max": 1.0})
+        if settings["translate_int"] > 0 and not settings["translate_int_max"] > 0:
             raise ConfigError(
-                "AugmentPipe(translate_int_max=0): its labels are shares of it; use translate_int=0."
+                f"AugmentPipe(translate_int_max={translate_int_max!r}): its labels are shares of it; use "
+                "translate_int=0."
             )
-        self._numbers = [self.settings[name] for name in EDM_SETTINGS]
+        self.fix(**settings, _settings=settings, label_count=label_count(settings))
+        self._numbers = [settings[name] for name in EDM_SETTINGS]
         self.register_buffer("p", torch.tensor(strengths("AugmentPipe", {"p": p})["p"], dtype=torch.float32))
-        self.label_count = label_count(self.settings)
-        self._stages = int(edm_stages(self.settings))
+        self._stages = int(edm_stages(settings))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The images [N, C, H, W] changed by a new draw, and its labels [N, K] float32."""
@@ -88,7 +89,7 @@ class AugmentPipe(DeviceDice):
         """New parameters for n images, on the device of the pipe; the call counter goes up by one."""
         from fastload.ops import registered
 
-        if self.settings["rotate_int"] > 0 and height != width:
+        if self.rotate_int > 0 and height != width:
             raise ConfigError(f"rotate_int turns square images, not {height}x{width}: leave it 0.")
         rows, labels = registered.draw_edm(
             self._numbers, self.p, self.calls, self.ticket, *self.key(n), n, height, width, self.label_count,
@@ -99,17 +100,18 @@ class AugmentPipe(DeviceDice):
     @property
     def moving(self) -> tuple[str, ...]:
         """The exact moves that are on."""
-        return tuple(name for name in MOVING if self.settings[name] > 0)
+        return tuple(name for name in MOVING if getattr(self, name) > 0)
 
     def apply_params(self, images: torch.Tensor, params: EdmParams) -> torch.Tensor:
         """The images [N, C, H, W] changed as `params` say: the moves, then the warp, then the colours."""
         check_images(images)
         if not isinstance(params, EdmParams):
-            raise ConfigError(f"params={type(params).__name__}: give fl.ops.EdmParams(...).")
+            raise ConfigError(f"params={params!r}: give fl.ops.EdmParams(...).")
+        params.check(images)
         moves = params.moves()
         if any(one is not None for one in moves):
             images = move_pixels(images, *moves, impl="auto" if self.impl == "native" else self.impl)
         return ada_augment(images, params.rest(), self.impl)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={self.settings[name]:g}" for name in LABELS if self.settings[name])
+        return ", ".join(f"{name}={value:g}" for name in LABELS if (value := getattr(self, name)))

@@ -70,9 +70,10 @@ class Augment:
             self._number(
                 name, 0.0, MOST_ALPHA, f"alpha of a Beta distribution, such as 0.2; 0 to {MOST_ALPHA:g}"
             )
-        self._keep("scale", _numbers(self.scale, 2))
-        if self.scale is None or not 0.0 < self.scale[0] <= self.scale[1] < math.inf:
+        scale = _numbers(self.scale, 2)
+        if scale is None or not 0.0 < scale[0] <= scale[1]:
             raise ConfigError(f"Augment(scale={self.scale!r}): give (low, high), such as (0.9, 1.1).")
+        self._keep("scale", scale)
         self._check_translate()
         if self.color_jitter is not None:
             self._keep("color_jitter", self._jitter_ranges())

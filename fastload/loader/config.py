@@ -250,7 +250,8 @@ def _dtype(dtype: Any) -> str:
     """A dtype's name; torch's own dtypes print as "torch.float32"."""
     name = str(dtype).removeprefix("torch.")
     name = {"half": "float16", "float": "float32"}.get(name, name)
-    _one_of("dtype", name, DTYPES)
+    if name not in DTYPES:
+        _one_of("dtype", dtype, DTYPES)
     return name
 
 

@@ -186,8 +186,10 @@ def _check_workers(num_workers, prefetch_factor, persistent_workers) -> None:
     count("num_workers", num_workers, 0, MOST_THREADS)
     if prefetch_factor is not None and num_workers == 0:
         raise ConfigError("prefetch_factor counts batches for each of num_workers: give num_workers, too.")
-    if prefetch_factor is not None and prefetch_factor < 0:
-        raise ConfigError("prefetch_factor option should be non-negative")
+    if prefetch_factor is not None and not (isinstance(prefetch_factor, int) and prefetch_factor >= 0):
+        raise ConfigError(
+            f"prefetch_factor={prefetch_factor!r}: prefetch_factor option should be non-negative, and whole"
+        )
     if persistent_workers and num_workers == 0:
         raise ConfigError("persistent_workers option needs num_workers > 0")
 

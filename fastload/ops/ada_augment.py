@@ -11,7 +11,9 @@ the backward pass is the adjoint of L, its own backward pass L without b, and so
 Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
 `native` (CPU, float32 and float64) and `triton` (float32 inside, whatever the images are) are one operator of
 torch.library, `fastload::ada`, with three modes, so that torch.compile sees one node. They agree with the
-reference to what the stages' files say, added up.
+reference to what the stages' files say, added up, and are NaN or infinite where it is. Sums of taps (warp and
+filter) make of infinities what is not finite, be it one or the other; there `triton` may make more pixels so,
+never fewer. What is cut out is 0, whatever it was.
 """
 
 from typing import Any
@@ -120,5 +122,5 @@ def _reference(images: Any, params: AdaParams) -> Any:
         eps = params.eps if params.eps is not None else normals_of(params.noise_key, *images.shape[1:], work)
         values = values + params.sigma.to(work)[:, None, None, None] * eps.to(work)
     if params.cut_size is not None:
-        values = values * kept(params.cut_size, params.cut_center, *images.shape[2:], work)
+        values = torch.where(kept(params.cut_size, params.cut_center, *images.shape[2:], work), values, 0.0)
     return values.to(images.dtype)

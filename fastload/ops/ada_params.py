@@ -6,6 +6,7 @@ were drawn are views of their rows, and go back to the kernels without a copy; t
 place that says where a number lies (csrc/ada.h repeats them, and a test compares).
 """
 
+import reprlib
 from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Any
@@ -185,6 +186,16 @@ def moved(params: Any, integers: tuple[str, ...], *args: Any, **kwargs: Any) -> 
     return found
 
 
+def described(value: Any) -> str:
+    """What was given in place of another tensor, for a message."""
+    import torch
+
+    if not hasattr(value, "shape"):
+        return reprlib.repr(value)
+    kind = "" if isinstance(value, torch.Tensor) else f"{type(value).__name__} "
+    return f"{kind}{list(value.shape)}"
+
+
 def check_shapes(params: Any, shapes: dict, n: int, device: Any, *, is_drawn: bool) -> None:
     """Raises ConfigError unless each tensor of `params` is [n, *shape] on `device`; and finite, where it was
     not drawn and to ask means neither to wait for a GPU nor to break a graph."""
@@ -196,8 +207,7 @@ def check_shapes(params: Any, shapes: dict, n: int, device: Any, *, is_drawn: bo
         if tensor is None:
             continue
         if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != (n, *shape):
-            found = list(getattr(tensor, "shape", ())) or type(tensor).__name__
-            raise ConfigError(f"{owner}.{name} is {found}: give a tensor {[n, *shape]}.")
+            raise ConfigError(f"{owner}.{name} is {described(tensor)}: give a tensor {[n, *shape]}.")
         if tensor.device != device:
             raise ConfigError(
                 f"{owner}.{name} lies on {tensor.device} and the images on {device}: use {owner}.to()."
@@ -244,6 +254,30 @@ class EdmParams:
         params = cls(**found, labels=labels)
         object.__setattr__(params, "_drawn", rows)
         return params
+
+    def check(self, images: Any) -> None:
+        """Raises ConfigError unless the moves that a user gave are int32 of the shapes above, beside the
+        images; the rest is checked as AdaParams."""
+        import torch
+
+        if self._drawn is not None:
+            return
+        for name in MOVE_COLUMN_OF:
+            tensor, shape = (
+                getattr(self, name),
+                [len(images), 2] if name == "translate_int" else [len(images)],
+            )
+            if tensor is None:
+                continue
+            if (
+                not isinstance(tensor, torch.Tensor)
+                or list(tensor.shape) != shape
+                or tensor.dtype != torch.int32
+            ):
+                kind = f"{tensor.dtype} " if isinstance(tensor, torch.Tensor) else ""
+                raise ConfigError(
+                    f"EdmParams.{name} is {kind}{described(tensor)}: give a tensor {shape} of int32."
+                )
 
     def moves(self) -> tuple:
         """xflip, yflip, rotate_int and translate_int, as `move_pixels` takes them."""

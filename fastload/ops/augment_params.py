@@ -11,6 +11,7 @@ from enum import IntFlag
 from typing import Any
 
 from fastload.errors import ConfigError
+from fastload.ops.ada_params import described
 
 COLUMNS = 32  # floats in a row: 128 bytes, a cache line of the GPU
 G_INV, C, JITTER, ORDER, HSV, CUT_SIZE, CUT_CENTER = 0, 6, 18, 22, 26, 28, 29  # first column of each
@@ -133,8 +134,9 @@ class AugmentParams:
             if tensor is None:
                 continue
             if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != (n, *shape):
-                found = list(getattr(tensor, "shape", ())) or type(tensor).__name__
-                raise ConfigError(f"AugmentParams.{name} is {found}: give a tensor {[n, *shape]}.")
+                raise ConfigError(
+                    f"AugmentParams.{name} is {described(tensor)}: give a tensor {[n, *shape]}."
+                )
             devices.add(str(tensor.device))
             if tensor.device.type == "cpu" and not torch.isfinite(tensor).all():
                 raise ConfigError(f"AugmentParams.{name} holds numbers that are not finite.")

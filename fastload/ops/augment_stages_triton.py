@@ -30,7 +30,7 @@ def jittered(red, green, blue, row_ptr, mean, stop, CHANNELS: tl.constexpr):
             offset = mean * (1 - factor)
             red, green, blue = red * factor + offset, green * factor + offset, blue * factor + offset
         elif step == _SATURATION:
-            if CHANNELS == 3:
+            if CHANNELS == 3 and factor != 1:  # a share of 0 of what is not finite would be NaN
                 offset = gray(red, green, blue, CHANNELS) * (1 - factor)
                 red, green, blue = red * factor + offset, green * factor + offset, blue * factor + offset
         elif factor != 0:
@@ -52,6 +52,7 @@ def hue_shifted(red, green, blue, turns, CHANNELS: tl.constexpr):
     """The contract's channels in their other form: smallest + span clamp(|h - 3| - 1, 0, 1) for red, and with
     2 - |h - 2| and 2 - |h - 4| for green and blue, h in [0, 6): one remainder for three."""
     if CHANNELS == 3:
+        red, green, blue = spread(red, green, blue)
         largest = tl.maximum(red, tl.maximum(green, blue))
         smallest = tl.minimum(red, tl.minimum(green, blue))
         span = largest - smallest
@@ -88,13 +89,22 @@ def recoloured(red, green, blue, row_ptr, unit, CHANNELS: tl.constexpr):
 @triton.jit
 def saturated(red, green, blue, factor):
     """HSV's saturation times a factor, at most 1; greys stay."""
+    red, green, blue = spread(red, green, blue)
     largest = tl.maximum(red, tl.maximum(green, blue))
     span = largest - tl.minimum(red, tl.minimum(green, blue))
     factor = tl.minimum(factor, largest / tl.where(span > 0, span, 1.0))
-    red = largest - factor * (largest - red)
-    green = largest - factor * (largest - green)
-    blue = largest - factor * (largest - blue)
+    red = at_least_0(largest - factor * (largest - red))
+    green = at_least_0(largest - factor * (largest - green))
+    blue = at_least_0(largest - factor * (largest - blue))
     return red, green, blue
+
+
+@triton.jit
+def spread(red, green, blue):
+    """NaN in all channels of a pixel with a value that is not finite."""
+    total = red + green + blue
+    nothing = total - total
+    return red + nothing, green + nothing, blue + nothing
 
 
 @triton.jit
@@ -109,11 +119,21 @@ def is_kept(row_ptr, y, x, height, width):
 
 
 @triton.jit
+def at_least_0(value):
+    return tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def at_most(value, most):
+    return tl.minimum(value, most, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def clamped(value):
-    return tl.minimum(tl.maximum(value, 0.0), 1.0)
+    return at_most(at_least_0(value), 1.0)
 
 
 @triton.jit
 def level(value):
-    """255 v + 1/2 as a level, still a float."""
+    """255 v + 1/2 as a level, still a float; of NaN 0."""
     return tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0))

@@ -29,7 +29,7 @@ from typing import Any
 
 from fastload.errors import ConfigError
 from fastload.ops.ada_augment import AFFINE, check_images, choose, refuse_forward_mode
-from fastload.ops.ada_params import moved
+from fastload.ops.ada_params import described, moved
 
 COLUMNS = 8  # floats in a row
 # First column of each; SHIFT and CUT are (rows, columns), and hold the bits of int32. The last column is 0.
@@ -121,8 +121,7 @@ class DiffAugmentParams:
         tensor, whole = getattr(self, name), name in INTEGERS
         shape = [images.shape[0], 2] if whole else [images.shape[0]]
         if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != shape:
-            found = list(getattr(tensor, "shape", ())) or type(tensor).__name__
-            raise ConfigError(f"DiffAugmentParams.{name} is {found}: give a tensor {shape}.")
+            raise ConfigError(f"DiffAugmentParams.{name} is {described(tensor)}: give a tensor {shape}.")
         if tensor.device != images.device:
             raise ConfigError(
                 f"DiffAugmentParams.{name} lies on {tensor.device} and the images on {images.device}: use "

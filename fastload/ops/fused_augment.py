@@ -11,13 +11,22 @@ with v its values in [0, 1] (levels / 255) and each stage only where `AugmentPar
    HSV's hue by that many turns. gray = 0.2989 r + 0.587 g + 0.114 b. These are torchvision's ColorJitter on
    floats.
 3. C: (r, g, b) = C (r, g, b, 1), clamped to [0, 1].
-4. hsv: the hue shifted as above; then with V = max and k = min(factor, V / (V - min)), v = V - k (V - v).
+4. hsv: the hue shifted as above; then with V = max and k = min(factor, V / (V - min)), v = V - k (V - v), at
+   least 0.
 5. normalize: (255 v / divisor - mean) / std. None: v stays in [0, 1], and uint8 is floor(255 v + 1/2).
 6. cutout: pixel (column, row) becomes 0 in the result where |column + 1/2 - W cx| < size W / 2 and
    |row + 1/2 - H cy| < size H / 2.
 
 A gray image (C = 1) is one whose three channels are equal: C's three results are averaged before the clamp,
 saturation and hue leave it alone, gray is v. Results have no gradients.
+
+No result lies outside what normalize makes of [0, 1], to the last bit: [-1, 1] for "gan" and "diffusion", [0,
+1] for "vae". Floats that come in beyond [0, 1] are not cut off but by the clamps above.
+
+Values that are not finite: a clamp keeps NaN, and its limits take in infinity. A place on a pixel's centre is
+that pixel, whatever is next to it. A factor of 1 and a shift of 0 change nothing. A shift of the hue, and a
+factor of HSV's saturation, make a pixel with such a value NaN in all channels; else the formulas say it.
+Levels are made of NaN as of 0. All twins have the same NaN and the same infinities.
 
 Twins. `reference` computes in float32, or in float64 where that is the dtype asked for, and is what the
 others are held against: with float64 they agree to 2e-6 of the range [0, 1] without a warp. Coordinates are
@@ -269,7 +278,7 @@ def _reference(images: Any, params: AugmentParams, rule: Normalization, dtype: A
         hue, saturation = params.hsv.to(work)[:, :, None, None, None].unbind(1)
         values = _saturated(_hue_shifted(values, hue), saturation)
     if dtype == torch.uint8:
-        values = (values * 255 + 0.5).floor()
+        values = (values * 255 + 0.5).nan_to_num(nan=0.0).clamp(0, 255).floor()
     else:
         mean, std = (
             values.new_tensor(three[: values.shape[1]])[:, None, None] for three in (rule.mean, rule.std)
@@ -296,10 +305,12 @@ def _warped(values: Any, G_inv: Any, filter: str) -> Any:
         index = (rows * width + columns).reshape(n, 1, -1).expand(-1, channels, -1)
         return flat.gather(2, index).reshape(values.shape)
 
+    def between(one: Any, other: Any, share: Any) -> Any:
+        return one * (1 - share) + torch.where(share == 0, 0.0, other * share)
+
     fx, fy = fx[:, None], fy[:, None]
-    above = at(y0, x0) * (1 - fx) + at(y0, x1) * fx
-    below = at(y1, x0) * (1 - fx) + at(y1, x1) * fx
-    return above * (1 - fy) + below * fy
+    above, below = between(at(y0, x0), at(y0, x1), fx), between(at(y1, x0), at(y1, x1), fx)
+    return between(above, below, fy)
 
 
 def _taps(place: Any, side: int, filter: str) -> tuple:
@@ -338,11 +349,17 @@ def _brightened(values: Any, factor: Any) -> Any:
 
 
 def _contrasted(values: Any, factor: Any) -> Any:
-    return values * factor + _gray(values).mean((1, 2, 3), keepdim=True) * (1 - factor)
+    return _mixed(values, _gray(values).mean((1, 2, 3), keepdim=True), factor)
 
 
 def _saturated_to_gray(values: Any, factor: Any) -> Any:
-    return values * factor + _gray(values) * (1 - factor) if values.shape[1] == 3 else values
+    return _mixed(values, _gray(values), factor) if values.shape[1] == 3 else values
+
+
+def _mixed(values: Any, other: Any, factor: Any) -> Any:
+    import torch
+
+    return torch.where(factor == 1, values, values * factor + other * (1 - factor))
 
 
 def _gray(values: Any) -> Any:
@@ -359,8 +376,8 @@ def _hue_shifted(values: Any, turns: Any) -> Any:
 
     if values.shape[1] == 1:
         return values
-    red, green, blue = values.unbind(1)
-    largest, smallest = values.amax(1), values.amin(1)
+    spread = _spread(values)
+    (red, green, blue), largest, smallest = spread.unbind(1), spread.amax(1), spread.amin(1)
     span = largest - smallest
     safe = torch.where(span > 0, span, torch.ones_like(span))
     hue = torch.where(
@@ -390,10 +407,20 @@ def _saturated(values: Any, factor: Any) -> Any:
     """HSV's saturation times a factor, at most 1; greys stay."""
     import torch
 
-    largest, smallest = values.amax(1, keepdim=True), values.amin(1, keepdim=True)
+    if values.shape[1] == 1:
+        return values
+    spread = _spread(values)
+    largest, smallest = spread.amax(1, keepdim=True), spread.amin(1, keepdim=True)
     span = largest - smallest
     most = largest / torch.where(span > 0, span, torch.ones_like(span))
-    return largest - (largest - values) * torch.minimum(factor.expand_as(most), most)
+    changed = largest - (largest - spread) * torch.minimum(factor.expand_as(most), most)
+    return torch.where(factor == 1, values, changed.clamp(min=0))
+
+
+def _spread(values: Any) -> Any:
+    """NaN in all channels of a pixel with a value that is not finite."""
+    total = values.sum(1, keepdim=True)
+    return values + (total - total)
 
 
 def _cut(values: Any, size: Any, center: Any) -> Any:

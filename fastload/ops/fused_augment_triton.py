@@ -10,8 +10,10 @@ A program makes a tile of one image. What differs between images (mirrored or wa
 is a branch that all lanes of a program take together.
 """
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +22,7 @@ from fastload.normalize import Normalization
 from fastload.ops import augment_params as columns
 from fastload.ops.augment_params import Stage
 from fastload.ops.augment_stages_triton import (
+    at_most,
     gray,
     hue_shifted,
     is_kept,
@@ -91,7 +94,7 @@ def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, n
             )  # fmt: skip
         _kernel[(tiles, n)](
             images, *images.stride(), rows, partial_sums, splits, height, width,
-            out, *out.stride(), *_scale_and_shift(rule, channels, out.dtype), **has, **compiled_in,
+            out, *out.stride(), *_range(rule, channels, images.dtype, out.dtype), **has, **compiled_in,
         )  # fmt: skip
     return out
 
@@ -114,13 +117,21 @@ def _reach(tensor: Any, axes: tuple) -> int:
     return sum((tensor.shape[axis] - 1) * tensor.stride(axis) for axis in axes)
 
 
-def _scale_and_shift(rule: Normalization, channels: int, dtype: torch.dtype) -> list[float]:
-    """What makes a result of a value in [0, 1]: a scale for each of three channels, then a shift for each."""
+def _range(rule: Normalization, channels: int, source: torch.dtype, dtype: torch.dtype) -> list[float]:
+    """What makes a result of a value in [0, 1]: three scales, three shifts, and the most that is a result.
+
+    The ends are those of the reference to the last bit. Floats beyond [0, 1] are not cut off."""
     if dtype == torch.uint8:
-        return [255.0] * 3 + [0.5] * 3
+        return [255.0] * 3 + [0.5] * 3 + [math.inf] * 3
+    low, high = rule.ends()
     three = range(3) if channels == 3 else (0, 0, 0)
-    scale = [255 / rule.divisor / rule.std[channel] for channel in three]
-    return scale + [-rule.mean[channel] / rule.std[channel] for channel in three]
+    scale = [np.float32(255 / rule.divisor / rule.std[channel]) for channel in range(3)]
+    if source != torch.uint8:
+        for channel in range(3):
+            while scale[channel] + low[channel] > high[channel]:
+                scale[channel] = np.nextafter(scale[channel], np.float32(0))
+        high = [math.inf] * 3
+    return [float(one[channel]) for one in (scale, low, high) for channel in three]
 
 
 @triton.jit
@@ -146,6 +157,9 @@ def _kernel(
     shift_red,
     shift_green,
     shift_blue,
+    most_red,
+    most_green,
+    most_blue,
     WARP: tl.constexpr,  # which stages there are
     JITTER: tl.constexpr,
     MEAN: tl.constexpr,
@@ -195,10 +209,12 @@ def _kernel(
         hue = tl.load(row_ptr + _HSV)
         if hue != 0:
             red, green, blue = hue_shifted(red, green, blue, hue, CHANNELS)
-        red, green, blue = saturated(red, green, blue, tl.load(row_ptr + _HSV + 1))
-    red = red * (scale_red * unit) + shift_red
-    green = green * (scale_green * unit) + shift_green
-    blue = blue * (scale_blue * unit) + shift_blue
+        factor = tl.load(row_ptr + _HSV + 1)
+        if factor != 1:
+            red, green, blue = saturated(red, green, blue, factor)
+    red = at_most(red * (scale_red * unit) + shift_red, most_red)
+    green = at_most(green * (scale_green * unit) + shift_green, most_green)
+    blue = at_most(blue * (scale_blue * unit) + shift_blue, most_blue)
     if out_ptr.dtype.element_ty == tl.uint8:
         red, green, blue = level(red), level(green), level(blue)
     if CUTOUT:
@@ -388,7 +404,13 @@ def _taps(place, side, NEAREST: tl.constexpr, INDEX: tl.constexpr):
 @triton.jit
 def _between(at, right, below, part_y, part_x):
     """Bilinear between the four pixels at, at + right, at + below and at + right + below."""
-    above = tl.load(at).to(tl.float32) * (1 - part_x) + tl.load(at + right).to(tl.float32) * part_x
+    above = _mixed(tl.load(at).to(tl.float32), tl.load(at + right).to(tl.float32), part_x)
     at += below
-    under = tl.load(at).to(tl.float32) * (1 - part_x) + tl.load(at + right).to(tl.float32) * part_x
-    return above * (1 - part_y) + under * part_y
+    under = _mixed(tl.load(at).to(tl.float32), tl.load(at + right).to(tl.float32), part_x)
+    return _mixed(above, under, part_y)
+
+
+@triton.jit
+def _mixed(one, other, share):
+    """A share of 0 takes nothing of `other`, be it NaN."""
+    return one * (1 - share) + tl.where(share == 0, 0.0, other * share)

@@ -10,14 +10,12 @@ from fastload.errors import ConfigError
 
 
 def mixup(images: Any, share: Any) -> Any:
-    """share[n] * images[n] + (1 - share[n]) * images[n - 1]; share: [N] in [0, 1].
+    """share[n] * images[n] + (1 - share[n]) * images[n - 1]; share: [N] in [0, 1], at 1 a copy.
 
     Raises ConfigError where shapes do not fit.
     """
-    import torch
-
     _check(images, share)
-    return torch.lerp(images.roll(1, 0), images, share.to(images.dtype)[:, None, None, None])
+    return _blended(images, images.roll(1, 0), share)
 
 
 def cutmix(images: Any, boxes: Any) -> Any:
@@ -45,8 +43,15 @@ def mix(images: Any, share: Any, boxes: Any, out: Any = None) -> Any:
         return _mix_one_by_one(images, share, boxes, torch.empty_like(images) if out is None else out)
     assert out is None
     others = images.roll(1, 0)
-    blended = torch.lerp(others, images, share.to(images.dtype)[:, None, None, None])
-    return torch.where(_inside(boxes, images), others, blended)
+    return torch.where(_inside(boxes, images), others, _blended(images, others, share))
+
+
+def _blended(images: Any, others: Any, share: Any) -> Any:
+    """A share of 1 takes nothing of the other image, whatever it holds."""
+    import torch
+
+    share = share.to(images.dtype)[:, None, None, None]
+    return torch.where(share == 1, images, torch.lerp(others, images, share))
 
 
 def _mix_one_by_one(images: Any, share: Any, boxes: Any, mixed: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 
 from fastload.errors import ConfigError
 from fastload.ops.ada_augment import LINEAR, refuse_forward_mode
+from fastload.ops.ada_params import described
 
 XFLIP, YFLIP, ROTATE, SHIFT_X, SHIFT_Y, COLUMNS = range(6)  # integers in a row
 
@@ -80,12 +81,8 @@ def _check(name: str, tensor: Any, shape: list[int], device: Any) -> None:
     import torch
 
     if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != shape or tensor.dtype != torch.int32:
-        found = (
-            f"{tensor.dtype} {list(tensor.shape)}"
-            if isinstance(tensor, torch.Tensor)
-            else type(tensor).__name__
-        )
-        raise ConfigError(f"{name} is {found}: give int32 {shape}.")
+        kind = f"{tensor.dtype} " if isinstance(tensor, torch.Tensor) else ""
+        raise ConfigError(f"{name} is {kind}{described(tensor)}: give int32 {shape}.")
     if tensor.device != device:
         raise ConfigError(f"{name} lies on {tensor.device} and the images on {device}: use one device.")
 

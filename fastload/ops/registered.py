@@ -3,15 +3,36 @@
 Those that change images are affine in the tensor that comes first and have a `mode`: AFFINE (L x + b), LINEAR
 (L x) and ADJOINT (L^T g); one is differentiated into another of the same name, so that gradients of any order
 exist and nothing but the parameters is kept. upfirdn2d's adjoint is upfirdn2d. Those that draw change their
-counter, and have no gradient. The kernels are called here and nowhere else.
+counter, have no gradient, and refuse to run within a backward pass, as count_signs does. The kernels are
+called here and nowhere else.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 
+from fastload.errors import ConfigError
 from fastload.ops.ada_augment import ADJOINT, LINEAR
 from fastload.ops.ada_params import COLUMNS
+
+
+def refuse_in_backward(what: str, way_out: str) -> None:
+    """Raises ConfigError within a backward pass, where only what is computed again would draw or count.
+
+    It stands in the operators' implementations, for torch.compile cannot trace the question."""
+    if torch._C._current_graph_task_id() >= 0:
+        raise ConfigError(
+            f"{what} within a backward pass, where torch.utils.checkpoint runs a function again: {way_out}"
+        )
+
+
+def _refuse_draw() -> None:
+    refuse_in_backward(
+        "an augmentation was drawn",
+        "the gradient would be of another augmentation than the loss. Draw before the checkpointed "
+        "function, params = pipe.draw(...), and call pipe.apply_params(images, params) in it; or leave the "
+        "pipe out of it.",
+    )
 
 
 def _differentiable(operator: Callable, mode_at: int, of_offset: tuple[int, ...] = ()) -> Callable:
@@ -77,6 +98,7 @@ def draw_ada(
     impl: str,
 ) -> torch.Tensor:
     """The rows [n, 40] float32 of one draw (draw_ada.py), on the device of p; `calls` goes up by one."""
+    _refuse_draw()
     if impl == "triton":
         from fastload.ops import draw_ada_triton
 
@@ -110,6 +132,7 @@ def draw_edm(
     impl: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows [n, 40] and labels [n, label_count] float32 of one draw (draw_edm.py); `calls` goes up by one."""
+    _refuse_draw()
     if impl == "triton":
         from fastload.ops import draw_ada_triton
 
@@ -167,6 +190,7 @@ def draw_diff_augment(
     impl: str,
 ) -> torch.Tensor:
     """`draw_diff_augment`, its seed as an int64 of the same bits: nothing is checked."""
+    _refuse_draw()
     from fastload.ops.draw_diff_augment import DrawRanges, _reference
 
     seed, ranges = seed % 2**64, DrawRanges.of(height, width, translation_ratio, cutout_ratio)
@@ -180,6 +204,25 @@ def draw_diff_augment(
 draw_diff_augment.register_fake(
     lambda calls, ticket, n, *rest: torch.empty(n, 8, dtype=torch.float32, device=calls.device)
 )
+
+
+@torch.library.custom_op("fastload::count_signs", mutates_args=("sums",))
+def count_signs(sums: torch.Tensor, logits: torch.Tensor) -> None:
+    """`count_signs_now` within a compiled graph."""
+    count_signs_now(sums, logits)
+
+
+count_signs.register_fake(lambda sums, logits: None)
+
+
+def count_signs_now(sums: torch.Tensor, logits: torch.Tensor) -> None:
+    """Adds the sum of the logits' signs to sums[0], and how many there are to sums[1]; sums: [2] float32."""
+    refuse_in_backward(
+        "logits were reported to AdaController",
+        "they would count twice. Report what the checkpointed function returns.",
+    )
+    signs = logits.sign().sum(dtype=torch.float32)  # the sign of what is no number is 0: it must not become p
+    sums += torch.stack([signs, torch.full_like(signs, logits.numel())])
 
 
 @torch.library.custom_op("fastload::move_pixels", mutates_args=())

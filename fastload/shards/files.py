@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import reprlib
 import stat
 import time
 from collections.abc import Iterable
@@ -53,7 +54,9 @@ class Files:
         self.classes = None if classes is None else tuple(str(name) for name in classes)
         self.labels = None if labels is None else _labels(labels, len(self.paths), self.classes)
         if self.classes is not None and self.labels is None:
-            raise ConfigError("Files(classes=...): classes are the names of labels; give labels too.")
+            raise ConfigError(
+                f"Files(classes={reprlib.repr(classes)}): classes are the names of labels; give labels too."
+            )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -72,7 +75,9 @@ class Files:
         paths = joined.split(b"\0")
         if len(paths) != len(self):
             wrong = next(path for path in self.paths if "\0" in path)
-            raise ConfigError(f"Files: {wrong!r} holds a NUL byte, which no name of a file can. Correct it.")
+            raise ConfigError(
+                f"Files(paths=...): {wrong!r} holds a NUL byte, which no file's name can. Correct it."
+            )
         homes = {home: _absolute_home(home) for home in set(map(_home, paths))}
         if all(home == absolute for home, absolute in homes.items()):
             return paths
@@ -114,25 +119,29 @@ def index_files(files: Files, root: str) -> tuple[Rows, Stamp, list[str] | None]
 
 def _paths(paths: Any) -> tuple[str, ...]:
     if isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable):
-        raise ConfigError(f"Files({paths!r}): give a list of paths; a folder is a source of its own.")
+        raise ConfigError(f"Files(paths={paths!r}): give a list of paths; a folder is a source of its own.")
     try:
         given = tuple(map(os.fspath, paths))
     except TypeError as error:
-        raise ConfigError(f"Files: {error}. Give paths of files.") from None
+        wrong = f"paths={reprlib.repr(paths)}"
+        raise ConfigError(f"Files({wrong}): {error}. Give paths of files.") from None
     if not given:
-        raise ConfigError("Files([]): the list is empty. Name at least one file.")
+        raise ConfigError(f"Files(paths={paths!r}): the list is empty. Name at least one file.")
     kinds = set(map(type, given))
     if kinds != {str}:
         if not all(issubclass(kind, str) for kind in kinds):
-            raise ConfigError("Files: a path is given as bytes. Turn it into a str, with os.fsdecode.")
+            wrong = next(path for path in given if not isinstance(path, str))
+            raise ConfigError(
+                f"Files(paths=...): {wrong!r} is given as bytes. Turn it into a str, with os.fsdecode."
+            )
         given = tuple(map(str, given))
     written = {path.rpartition(".")[2] for path in given}
     unreadable = {text for text in written if text.lower() not in IMAGE_EXTENSIONS}
     if unreadable:
         wrong = next(path for path in given if path.rpartition(".")[2] in unreadable)
         raise ConfigError(
-            f"Files: {wrong!r} ends in no extension of an image ({' '.join(sorted(IMAGE_EXTENSIONS))}). "
-            "Leave it out, or rename it."
+            f"Files(paths=...): {wrong!r} ends in no extension of an image "
+            f"({' '.join(sorted(IMAGE_EXTENSIONS))}). Leave it out, or rename it."
         )
     return given
 
@@ -146,14 +155,16 @@ def _labels(labels: Any, count: int, classes: tuple[str, ...] | None) -> np.ndar
     is_whole = numbers.dtype.kind in "iu" or all(type(one) is int for one in numbers.flat)
     if numbers.shape != (count,) or not is_whole:
         raise ConfigError(
-            f"Files(labels=...): {numbers.dtype} of shape {list(numbers.shape)} for {count} files. Give a "
-            "whole number for each."
+            f"Files(labels={reprlib.repr(labels)}): {numbers.dtype} of shape {list(numbers.shape)} for "
+            f"{count} files. Give a whole number for each."
         )
     low, high = (-(2**31), 2**31) if classes is None else (0, len(classes))
     outside = numbers[(numbers < low) | (numbers >= high)]
     if outside.size:
         whose = f"of the {high} classes" if classes is not None else "that fits int32"
-        raise ConfigError(f"Files(labels=...): {outside[0]} is no number {whose}. Correct it.")
+        raise ConfigError(
+            f"Files(labels={reprlib.repr(labels)}): {outside[0]} is no number {whose}. Correct it."
+        )
     return numbers.astype(np.int32)
 
 

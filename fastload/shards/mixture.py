@@ -43,14 +43,16 @@ class Mixture:
     def __post_init__(self):
         if not isinstance(self.sources, Mapping) or not self.sources:
             example = '{"faces": ("faces/*.tar", 0.7), "art": ("art.zip", 0.3)}'
-            raise ConfigError(f"Mixture({self.sources!r}): name the sources and weights, such as {example}.")
+            raise ConfigError(
+                f"Mixture(sources={self.sources!r}): name the sources and weights, such as {example}."
+            )
         for name, one in self.sources.items():
             if not isinstance(name, str) or not name:
-                raise ConfigError(f"Mixture: {name!r} cannot name a source; use a string.")
+                raise ConfigError(f"Mixture(sources=...): {name!r} cannot name a source; use a string.")
             if not isinstance(one, (tuple, list)) or len(one) != 2:
-                raise ConfigError(f"Mixture: {name!r} is {one!r}; give (source, weight).")
+                raise ConfigError(f"Mixture(sources=...): {name!r} is {one!r}; give (source, weight).")
             if isinstance(one[0], Mixture):
-                raise ConfigError(f"Mixture: {name!r} is a mixture itself; name its sources here.")
+                raise ConfigError(f"Mixture(sources=...): {name!r} is a mixture itself; name its sources.")
         object.__setattr__(
             self, "sources", {name: tuple(self.sources[name]) for name in sorted(self.sources)}
         )
@@ -95,7 +97,7 @@ class Mixture:
             if not number or not 0 <= weight <= MAX_WEIGHT:
                 raise ConfigError(f"weights: {name!r} has {weight!r}; give an int or a float from 0 up.")
         if not any(weights.values()):
-            raise ConfigError("weights: all are 0; give at least one source a positive weight.")
+            raise ConfigError(f"weights: all are 0, in {weights!r}; give at least one source a positive one.")
         return [weights[name] for name in self.names]
 
 

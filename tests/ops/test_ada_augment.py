@@ -240,7 +240,7 @@ IMAGE = torch.zeros(1, 3, 8, 8)
         (IMAGE, {"cut_size": ONE}, "together"),
         (IMAGE, {"sigma": ONE, "noise_key": torch.zeros(1, 2)}, "int32 words"),
         (IMAGE, {"C": torch.eye(4)}, "C is"),
-        (IMAGE, {"C": 3.0}, "C is float"),
+        (IMAGE, {"C": 3.0}, "C is 3.0"),
     ],
 )
 def test_parameters_that_do_not_fit_are_named(batch, given, message):

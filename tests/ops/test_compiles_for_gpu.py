@@ -67,7 +67,7 @@ def _upfirdn2d(up, down, taps, planes=1, tile=(4, 128), flip=False, index="int32
 
 
 LEVELS = "*u8 3 x i32:16 1 *fp32 *fp32 3 x i32 "
-TO_HALF = "*bf16 3 x i32:16 1 6 x fp32"
+TO_HALF = "*bf16 3 x i32:16 1 9 x fp32"
 ROWS, REST = "3 x i32:16 1 *fp32 ", "10 x i32 fp32"
 KERNELS = [
     Kernel("fused_augment_triton", "_kernel", "all stages", LEVELS + TO_HALF, _fused()),

@@ -313,7 +313,7 @@ FAULTS = {
     "no shift": ({"shift": None}, "translation and DiffAugmentParams no shift"),
     "no colour": (dict.fromkeys(("brightness", "saturation", "contrast")), "no brightness or saturation"),
     "a shape": ({"contrast": torch.ones(3)}, r"contrast is \[3\]: give a tensor \[2\]"),
-    "a number": ({"brightness": 0.5}, r"brightness is float"),
+    "a number": ({"brightness": 0.5}, r"brightness is 0.5"),
     "float shift": ({"shift": torch.zeros(2, 2)}, r"shift is of torch.float32: give int32"),
     "whole factor": ({"saturation": torch.ones(2, dtype=torch.int32)}, "give floats"),
     "elsewhere": ({"cut_offset": torch.zeros(2, 2, dtype=torch.int32, device="meta")}, "lies on meta"),

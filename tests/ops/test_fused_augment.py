@@ -169,7 +169,7 @@ def test_an_empty_batch_is_an_empty_batch():
         ),
         (LEVELS, {"params": AugmentParams(cut_size=torch.ones(4))}, "cut_size and cut_center together"),
         (LEVELS, {"params": AugmentParams(order=torch.zeros(4, 4))}, "order has no meaning without jitter"),
-        (LEVELS, {"params": AugmentParams(hsv=np.ones((4, 2)))}, r"hsv is \[4, 2\]: give a tensor"),
+        (LEVELS, {"params": AugmentParams(hsv=np.ones((4, 2)))}, r"hsv is ndarray \[4, 2\]: give a tensor"),
         (
             LEVELS,
             {"params": AugmentParams(hsv=torch.full((4, 2), math.nan))},

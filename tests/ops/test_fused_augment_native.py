@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastload import _native
-from fastload.normalize import normalization
+from fastload.normalize import Normalization, normalization
 from fastload.ops import augment_params
 from fastload.ops.augment_params import AugmentParams, Stage
 from fastload.ops.fused_augment import fused_augment
@@ -199,7 +199,8 @@ def test_normalization_equals_the_reference(dice, preset):
 @pytest.mark.parametrize("width", [31, 64])
 def test_short_floats_are_the_long_ones_rounded_to_nearest_even(dice, dtype, layout, width):
     images, params = pictures(dice, 4, (33, width)), drawn(["jitter", "cut"], dice, 4, (33, width))
-    for preset in (None, "imagenet", (0.0, 7e4), (0.0, 1e-3), (0.5, 1e-6)):  # subnormal, large, infinite
+    # Subnormal, large, infinite.
+    for preset in (None, "imagenet", Normalization(255.0, 0.0, 7e4), (0.0, 1e-3), (0.5, 1e-6)):
         settings = {"normalize": preset, "layout": layout, "impl": "native"}
         long = fused_augment(images, params, dtype="float32", **settings)
         short = fused_augment(images, params, dtype=dtype, **settings)

@@ -263,7 +263,7 @@ REFUSED = {
     "three axes": ((3, 4, 4), {}, r"give \[N, C, H, W\]"),
     "a shape": ((2, 3, 4, 4), {"shift": integers(1, 0)}, r"shift is torch.int32 \[2\]: give int32 \[2, 2\]"),
     "int64": ((2, 3, 4, 4), {"xflip": torch.tensor([0, 1])}, r"xflip is torch.int64"),
-    "a number": ((2, 3, 4, 4), {"yflip": 1}, "yflip is int"),
+    "a number": ((2, 3, 4, 4), {"yflip": 1}, "yflip is 1:"),
     "elsewhere": ((2, 3, 4, 4), {"yflip": integers(1, 1).to("meta")}, "yflip lies on meta"),
     "impl": ((2, 3, 4, 4), {"impl": "native"}, "impl='native'"),
 }
