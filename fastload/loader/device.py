@@ -85,7 +85,8 @@ class CudaDelivery:
 
         self._torch, self._device = torch, device
         self.stream = torch.cuda.Stream(device)
-        self._lock = threading.Lock()  # `counters` is asked for by the training's thread
+        # `counters` is asked for by the training's thread; a signal's handler may close the loader amid it.
+        self._lock = threading.RLock()
         self._in_flight = deque()  # (begun, copied, done, what is being read until done)
         self._counters = {"batches": 0, "copied_bytes": 0, "copy_seconds": 0.0, "augment_seconds": 0.0}
 

@@ -34,7 +34,7 @@ class Stats:
         self._asked_at = 0.0
         self._left_at: float | None = None  # when the last batch was handed over; None: not within a run
         self._cpu_mark: float | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of a signal may close the loader amid any line
 
     def add(self, stage: str, seconds: float) -> None:
         """A stage was busy; called by worker threads too, so that the sum is made under a lock."""

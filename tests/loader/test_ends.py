@@ -396,3 +396,17 @@ def test_ctrl_c_is_heard_while_a_source_is_opened_that_hangs(source, tmp_path, b
     outcome = faults.run(program, tmp_path, *source, limit_seconds=30)
     assert (outcome.status, outcome.out) == (0, "in time True\n"), outcome
     assert outcome.seconds < 15
+
+
+def test_a_signal_s_handler_may_close_the_loader_while_its_thread_counts(source):
+    """The handler runs on the thread that it interrupts, which may hold the lock of the statistics."""
+    loader, closed = pictures(source, 2, epochs=None), threading.Event()
+
+    def interrupted():
+        next(iter(loader))
+        with loader._stats._lock:
+            loader.close()
+        closed.set()
+
+    threading.Thread(target=interrupted, daemon=True).start()
+    assert closed.wait(20)
