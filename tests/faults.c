@@ -1,7 +1,7 @@
 // Calls of the C library that fail on demand, for tests: loaded by LD_PRELOAD into a process (see faults.py).
 //
 // A rule has seven words: call, path, errno, delay in ms, most bytes a call, calls that pass before it, calls that it
-// hits (-1: all). `call` is open, read, write, rename or malloc; `path` is how the file's name ends, or * for any file;
+// hits (-1: all). `call` is open, read, write, rename, malloc or pthread_create; `path` is how the file's name ends, or * for any file;
 // of malloc it is the fewest bytes that are refused, on other threads than the first. With ENOSPC, "most bytes" is how
 // many may be written in all. Rules come from FASTLOAD_TEST_FAULTS, one a line, or later from `faults_set`.
 #define _GNU_SOURCE
@@ -23,7 +23,7 @@
 #define MOST_RULES 16
 
 typedef struct {
-    char call[8], path[200];
+    char call[16], path[200];
     int error;
     long delay_ms, most_bytes, after, times;
     long calls, hits, written;
@@ -39,7 +39,7 @@ int faults_set(const char *text) {
     memset(rules, 0, sizeof rules);
     int used = 0, read = 0;
     Rule *rule = rules;
-    while (count < MOST_RULES && sscanf(text, " %7s %199s %d %ld %ld %ld %ld%n", rule->call, rule->path, &rule->error,
+    while (count < MOST_RULES && sscanf(text, " %15s %199s %d %ld %ld %ld %ld%n", rule->call, rule->path, &rule->error,
                                         &rule->delay_ms, &rule->most_bytes, &rule->after, &rule->times, &used) == 7) {
         text += used;
         rule = &rules[++read];
@@ -206,4 +206,9 @@ int posix_memalign(void **to, size_t alignment, size_t bytes) {
 }
 void *aligned_alloc(size_t alignment, size_t bytes) {
     return refused(bytes) ? NULL : __libc_memalign(alignment, bytes);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*begin)(void *), void *argument) {
+    int error = fault("pthread_create", matching("*"), NULL);
+    return error ? error : REAL(pthread_create)(thread, attributes, begin, argument);
 }

@@ -22,7 +22,7 @@ FLOORS = [
     {"ops", "shards", "decode", "order"},
     {"threads"},
     {"backends", "world"},
-    {"fields", "rng", "normalize"},
+    {"fields", "rng", "normalize", "shortage"},
     {"errors", "imports", "_native"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -21,6 +21,7 @@ import torch
 from fastload.decode.dali_gate import Arguments
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError
+from fastload.shortage import is_of_memory, is_of_threads, no_memory, shortage
 
 _INTERP = {
     "nearest": "INTERP_NN",
@@ -42,6 +43,8 @@ def load() -> SimpleNamespace:
         from nvidia import nvimgcodec
         from nvidia.dali import Pipeline, fn, types
     except (ImportError, OSError) as error:
+        if is_of_memory(error):
+            raise no_memory("to import DALI", error) from error
         raise BackendError(
             f'decode="dali": DALI cannot be imported ({error}). Install it with pip install "fastload[cu13]" '
             '(or "fastload[cu12]"), on Linux, or use decode="native".'
@@ -66,8 +69,9 @@ class Pipe:
         self._inputs = _inputs(spec, aligned, has_margin)
         try:
             self._pipeline = _pipeline(spec, self._inputs, device_id, threads, max_batch, load)
-        except RuntimeError as error:
-            raise BackendError(f"DALI cannot build its pipeline: {reason_of(error)}.") from error
+        except (RuntimeError, MemoryError) as error:
+            short = shortage("to build a pipeline of DALI", error)
+            raise short or BackendError(f"DALI cannot build its pipeline: {reason_of(error)}.") from error
         _alive.add(self)
 
     def schedule(self, content: list[np.ndarray], arguments: Arguments) -> None:
@@ -100,8 +104,8 @@ def on(stream: "torch.cuda.Stream | None"):
 
 
 def is_of_the_machine(error: Exception) -> bool:
-    """Whether a run failed for want of memory or a working GPU, and not because of a sample."""
-    return isinstance(error, MemoryError) or _OF_THE_MACHINE.search(str(error)) is not None
+    """Whether a run failed for want of memory, threads or a working GPU, and not because of a sample."""
+    return is_of_memory(error) or is_of_threads(error) or _OF_THE_MACHINE.search(str(error)) is not None
 
 
 def reason_of(error: Exception) -> str:

@@ -44,6 +44,7 @@ from fastload.decode.spec import (
 )
 from fastload.errors import SampleError
 from fastload.imports import import_whole
+from fastload.shortage import is_of_memory
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -274,6 +275,8 @@ def _reasons(format: str):
     except (MemoryError, ImportError):
         raise
     except Exception as error:
+        if is_of_memory(error):
+            raise
         kind = "image" if format == "unknown" else f"{format.upper()} image"
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = next((plain for said, plain in _PLAINLY.items() if reason.startswith(said)), reason)

@@ -24,6 +24,7 @@ from fastload.loader.stats import Stats
 from fastload.loader.trip import Trip
 from fastload.order.turns import Turns
 from fastload.order.walk import Place
+from fastload.shortage import told
 from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
 
@@ -178,7 +179,8 @@ class Run:
     def _next_batch(self) -> tuple[dict, Trip]:
         under_way = self._under_way
         if under_way.course is None:
-            under_way.course = self._begin()
+            with told("to begin an iteration"):
+                under_way.course = self._begin()
             self._next = under_way.course.start
             if self._world is None:
                 self._world, self._stop = under_way.course.world, under_way.course.stop

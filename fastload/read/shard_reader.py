@@ -18,7 +18,8 @@ import numpy as np
 from fastload import _native
 from fastload.errors import ShardError
 from fastload.shards.dataset import CHANGED
-from fastload.threads import native_threads, no_thread
+from fastload.shortage import MEMORY_LIMITS
+from fastload.threads import native_threads
 
 MAX_OPEN_FILES = 128  # shards kept open by one loader; common limits on descriptors begin at 1024
 _NOT_AS_INDEXED = (_native.SHORT_FILE, _native.CHANGED_FILE)
@@ -32,7 +33,7 @@ _WAYS_OUT = {
     errno.EPERM: _PERMISSIONS,
     errno.EMFILE: _LIMIT,
     errno.ENFILE: _LIMIT,
-    errno.ENOMEM: "Give the machine more memory, or the loader less: prefetch, max_bytes.",
+    errno.ENOMEM: f"Raise the limit on memory ({MEMORY_LIMITS}), or need less: prefetch, max_bytes.",
 }
 _DISK = "Check the disk or the mount, then resume from the last checkpoint."
 
@@ -72,14 +73,8 @@ class ShardReader:
         )
 
     def leave_behind(self, batch: "_native.ByteBatch") -> None:
-        """Gives up a batch whose reads hang, with the threads that are at it; others take their place.
-
-        Raises ResourceError where the system gives no more threads.
-        """
-        try:
-            self._pool.leave_behind(batch)
-        except RuntimeError as error:
-            raise no_thread("reader", error) from error
+        """Gives up a batch whose reads hang, with the threads that are at it; others take their place."""
+        self._pool.leave_behind(batch)
 
     def raise_error(self, batch: "_native.ByteBatch", sample_ids: np.ndarray) -> None:
         """Raises a ShardError for the first blob of a complete batch that could not be read, if any."""
