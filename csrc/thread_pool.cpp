@@ -10,6 +10,7 @@
 #include <exception>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 namespace fastload {
 
@@ -29,6 +30,23 @@ void name_this_thread(const char *name) {
 #endif
 }
 
+// Signals belong to Python's main thread: a worker that took one would see its reads interrupted. Threads that are made
+// within a scope of this inherit it.
+class SignalsBlocked {
+   public:
+    SignalsBlocked() {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before_);
+    }
+    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+    SignalsBlocked(const SignalsBlocked &) = delete;
+    SignalsBlocked &operator=(const SignalsBlocked &) = delete;
+
+   private:
+    sigset_t before_;
+};
+
 }  // namespace
 
 ThreadPool::ThreadPool(int threads, const char *name)
@@ -46,32 +64,23 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::start(size_t count) {
-    // Signals belong to Python's main thread: a worker that took one would see its reads interrupted.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-        for (size_t i = 0; i < count; i++) {
-            check_room_for_thread();
-            std::unique_lock<std::mutex> lock(state_->mutex);
-            auto self = state_->threads.emplace(state_->threads.end());
-            lock.unlock();
-            try {
-                std::thread([state = state_, self, name = name_] {
-                    name_this_thread(name);
-                    serve(state, self);
-                }).detach();
-            } catch (...) {
-                lock.lock();
-                state_->threads.erase(self);
-                throw;
-            }
+    SignalsBlocked blocked;
+    for (size_t i = 0; i < count; i++) {
+        check_room_for_thread();
+        std::unique_lock<std::mutex> lock(state_->mutex);
+        auto self = state_->threads.emplace(state_->threads.end());
+        lock.unlock();
+        try {
+            std::thread([state = state_, self, name = name_] {
+                name_this_thread(name);
+                serve(state, self);
+            }).detach();
+        } catch (...) {
+            lock.lock();
+            state_->threads.erase(self);
+            throw;
         }
-    } catch (...) {
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        throw;
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void ThreadPool::stop() {
@@ -171,6 +180,30 @@ void check_room_for_thread() {
     void *room = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (room == MAP_FAILED) throw std::system_error(ENOMEM, std::generic_category());
     munmap(room, bytes);
+}
+
+void check_threads(size_t count) {
+    SignalsBlocked blocked;
+    Completion all_there;
+    std::vector<std::thread> threads;
+    auto end = [&] {
+        all_there.set();
+        for (std::thread &one : threads) one.join();
+    };
+    try {
+        threads.reserve(count);
+        for (size_t i = 0; i < count; i++) {
+            check_room_for_thread();
+            threads.emplace_back([&] {
+                while (!all_there.wait(1.0)) {
+                }
+            });
+        }
+    } catch (...) {
+        end();
+        throw;
+    }
+    end();
 }
 
 void prepare_thread() {

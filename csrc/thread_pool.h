@@ -102,6 +102,10 @@ int64_t now_nanoseconds();
 // little then ends the process, in glibc, or hangs the one that started it, in CPython.
 void check_room_for_thread();
 
+// Throws std::system_error where the system does not give so many threads at once: for libraries that abort then. Those
+// that it makes have ended when it returns.
+void check_threads(size_t count);
+
 // Takes the memory that a thread needs once, and without which glibc ends the process. To be called as it begins.
 void prepare_thread();
 

@@ -103,6 +103,8 @@ void bind_process(pybind11::module_ &module) {
     call_in_forked_child(begin_anew);
     module.def("fork_count", &fork_count, "How many forks lie between the process that loaded this module and this one.");
     module.def("sleep_for_ever", [] { sleep_for_ever(); }, "For a thread that must not go on, as Python ends.");
+    module.def("check_threads", &check_threads, py::arg("count"), py::call_guard<Unlocked>(),
+               "Raises RuntimeError where the system does not give so many threads at once.");
     module.def("prepare_thread", &prepare_thread,
                "What the calling thread needs once, taken now: later there may be no memory for it.");
     module.def("check_room_for_thread", &check_room_for_thread,

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from fastload import _native
 from fastload.decode.dali_gate import Arguments
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError
@@ -32,6 +33,9 @@ _INTERP = {
 _OF_THE_MACHINE = re.compile(
     r"CUDA (runtime|driver) API error|out of memory|illegal memory access|CUDA allocation failed", re.I
 )
+# A pipeline has two threads for each of `threads`, and some of its own. Where it gets only a part of them
+# DALI aborts the process.
+_OWN_THREADS = 8
 _alive: "weakref.WeakSet[Pipe]" = weakref.WeakSet()
 _of_thread = threading.local()
 
@@ -68,6 +72,7 @@ class Pipe:
     ):
         self._inputs = _inputs(spec, aligned, has_margin)
         try:
+            _native.check_threads(2 * threads + _OWN_THREADS)
             self._pipeline = _pipeline(spec, self._inputs, device_id, threads, max_batch, load)
         except (RuntimeError, MemoryError) as error:
             short = shortage("to build a pipeline of DALI", error)

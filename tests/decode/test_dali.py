@@ -23,7 +23,7 @@ from fastload import backends
 from fastload.decode import dali_pipeline
 from fastload.decode.pillow import decode_image
 from fastload.decode.spec import DEFAULT_MAX_PIXELS, ImageSpec
-from fastload.errors import BackendError, ConfigError, SampleError
+from fastload.errors import BackendError, ConfigError, OutOfMemoryError, SampleError
 from tests import corpus
 
 if not backends.has("nvidia.dali"):

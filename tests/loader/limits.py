@@ -10,6 +10,7 @@ of it stays. Everything else is told by its kind, with where it came from.
 
 import errno
 import faulthandler
+import io
 import json
 import os
 import re
@@ -59,16 +60,16 @@ ARGUMENTS = {
 
 def make_source(folder: Path) -> str:
     """A shard whose samples have all that FIELDS asks for; its index is made, too."""
-    import io
-
     samples = []
     for i in range(N):
-        pth = io.BytesIO()
-        torch.save(torch.full((64, 64), float(i)), pth)
-        npy = io.BytesIO()
-        np.save(npy, np.full((64, 64), i, np.float32))
+        pth, npy, npz = io.BytesIO(), io.BytesIO(), io.BytesIO()
+        array = np.full((64, 64), i, np.float32)
+        torch.save(torch.from_numpy(array), pth)
+        np.save(npy, array)
+        np.savez_compressed(npz, array=array)
         png = corpus.encode(corpus.picture(40, 40, i), "PNG")
-        samples.append(sample(i, npy=npy.getvalue(), pth=pth.getvalue(), png=png))
+        content = {"npy": npy.getvalue(), "npz": npz.getvalue(), "pth": pth.getvalue(), "png": png}
+        samples.append(sample(i, **content))
     (path,) = write(folder, samples)
     len(fl.Loader(path, BATCH, {"label": LABEL}, ledger=None))
     return path
@@ -96,7 +97,7 @@ class Epochs:
 
     def batches(self) -> Iterable:
         if self._case == "AdaPipe":
-            images = torch.rand(BATCH, 3, 64, 64) * 2 - 1
+            images = torch.rand(BATCH, 3, 32, 32) * 2 - 1
             return (self._loader(images) for _ in range(N // BATCH))
         return iter(self._loader)
 
@@ -119,7 +120,7 @@ class Limit:
 
     def set(self) -> None:
         if self.kind == "threads":
-            faults.set_rules(faults.Rule("pthread_create", "*", errno.EAGAIN, after=self.room))
+            faults.set_rules(faults.Rule("pthread_create", "*", errno.EAGAIN, most_bytes=self.room))
             return
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + self.room, resource.RLIM_INFINITY))
@@ -240,9 +241,27 @@ def sweep(case: str, source: str, moment: str, limits: Iterable[Limit]) -> tuple
     return counts, examples
 
 
-def memory_limits(number: int) -> list[Limit]:
-    """From none upwards, in small steps first."""
-    return [Limit("memory", int(2**14 * 1.12**i) - 2**14) for i in range(number)]
+def memory_limits(case: str) -> list[Limit]:
+    """From none to 130 MB upwards, in small steps first."""
+    return [Limit("memory", int(2**14 * 1.12**i) - 2**14) for i in range(80)]
+
+
+def some_limits(case: str) -> list[Limit]:
+    return [Limit("memory", bytes) for bytes in (0, 1 << 20, 5 << 20, 6 << 20, 1 << 27)]
+
+
+def some_thread_limits(case: str) -> list[Limit]:
+    return [Limit("threads", number) for number in (0, 3, 5, 12)]
+
+
+def prepare() -> None:
+    """What each child would else import by itself, with threads of torch's that no fork survives."""
+    torch.set_num_threads(1)
+    AdaPipe.named("bgc")(torch.zeros(BATCH, 3, 32, 32))
+
+
+def thread_limits(case: str) -> list[Limit]:
+    return [Limit("threads", number) for number in range(32 if case == "dali" else 14)]
 
 
 CASES = (*ARGUMENTS, "DataLoader", "AdaPipe")
@@ -250,17 +269,13 @@ CASES = (*ARGUMENTS, "DataLoader", "AdaPipe")
 
 def main(folder: str, *cases: str) -> None:
     source = make_source(Path(folder))
-    kinds = os.environ.get("KINDS", "memory threads").split()
-    number = int(os.environ.get("NUMBER", "80"))
     total = Counter()
-    torch.set_num_threads(1)
-    AdaPipe.named("bgc")(torch.zeros(BATCH, 3, 64, 64))  # or each child would import what torch wants for it
+    prepare()
     for case in cases or CASES:
         for moment in MOMENTS:
-            for kind in kinds:
-                limits = memory_limits(number) if kind == "memory" else [Limit(kind, i) for i in range(16)]
+            for limits in (memory_limits(case), thread_limits(case)):
                 counts, examples = sweep(case, source, moment, limits)
-                print(f"{case}, {moment}, {kind}: {dict(counts)}", flush=True)
+                print(f"{case}, {moment}, {limits[0].kind}: {dict(counts)}", flush=True)
                 for how, where in examples.items():
                     if not how.startswith(("ok", "ours")):
                         print(f"--- {how}\n{where}", flush=True)

@@ -91,9 +91,7 @@ except fl.OutOfMemoryError as error:
     print(error)
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    said = (
-        r"no memory for a batch of [\d,]+ bytes \(8 samples\): raise the limit .*ulimit -v.*: a smaller batch"
-    )
+    said = r"no memory for a batch of [\d,]+ bytes \(8 samples\): .*ulimit -v.* a smaller batch_size, size"
     assert re.match(said, run.stdout), run.stderr
 
 
