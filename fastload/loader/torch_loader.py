@@ -307,7 +307,7 @@ def _discard(inner: Iterator, epoch: Epoch) -> None:
         f"neither the dataset nor its iterator has state_dict and load_state_dict: {epoch.to_discard} "
         "batches are read again and dropped, which is exact where their order comes from generators at the "
         "first sample. Give one of them both, for a faster resume that is always exact.",
-        stacklevel=4,
+        stacklevel=6,
     )
     reading = _Iterator(inner, epoch, Turn())
     with epoch.dice():
