@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 namespace fastload {
+void bind_shortage(pybind11::module_ &);
 void bind_process(pybind11::module_ &);
 void bind_philox(pybind11::module_ &);
 void bind_permutation(pybind11::module_ &);
@@ -22,6 +23,7 @@ void bind_image_batch(pybind11::module_ &);
 
 PYBIND11_MODULE(_native, module) {
     module.doc() = "The native halves of fastload's stages; each is documented at its plain twin.";
+    fastload::bind_shortage(module);      // shortage.py
     fastload::bind_process(module);       // backends.py
     fastload::bind_philox(module);        // rng.py
     fastload::bind_permutation(module);   // order/permutation.py

@@ -58,7 +58,12 @@ std::shared_ptr<Buffer> BufferPool::acquire(size_t size) {
         allocated_++;
     }
     used_bytes_ += capacity;
-    return std::make_shared<Buffer>(shared_from_this(), bytes, capacity);
+    try {
+        return std::make_shared<Buffer>(shared_from_this(), bytes, capacity);
+    } catch (...) {
+        give_back(bytes, capacity);
+        throw;
+    }
 }
 
 // An idle buffer of at least this capacity and at most twice of it, or else room for a fresh one.
@@ -82,15 +87,19 @@ uint8_t *BufferPool::take_idle(size_t *capacity) {
     return bytes;
 }
 
-void BufferPool::give_back(uint8_t *bytes, size_t capacity) {
+// Called by destructors.
+void BufferPool::give_back(uint8_t *bytes, size_t capacity) noexcept {
     used_bytes_ -= capacity;
     if (state_.is_ours()) {
         std::lock_guard<std::mutex> lock(state_->mutex);
         if (state_->keeps && used_bytes_ + capacity <= max_bytes_) {
             make_room(capacity);
-            state_->idle.push_back({bytes, capacity});
-            idle_bytes_ += capacity;
-            return;
+            try {
+                state_->idle.push_back({bytes, capacity});
+                idle_bytes_ += capacity;
+                return;
+            } catch (const std::bad_alloc &) {  // where there is none for its entry, all of it is needed elsewhere
+            }
         }
     }
     munmap(bytes, capacity);

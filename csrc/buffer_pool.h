@@ -60,7 +60,7 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
         bool keeps = true;
     };
     uint8_t *take_idle(size_t *capacity);
-    void give_back(uint8_t *bytes, size_t capacity);
+    void give_back(uint8_t *bytes, size_t capacity) noexcept;
     void make_room(size_t capacity);
 
     const size_t max_bytes_;

@@ -232,7 +232,7 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
         }
         try {
             alive->submit(batch, urgent);
-        } catch (const std::bad_alloc &) {
+        } catch (const std::exception &) {  // no memory, and nothing else
             batch->out_of_memory();
         }
     });

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -127,20 +126,18 @@ void set_to_close(PerProcess<State> &state, bool is_waited_for = false) noexcept
         if (!is_waited_for && state->closing.size() > state->given_up.size() / FILES_OF_A_CLOSER) return;
         state->closers++;
     }
-    // Signals belong to Python's main thread.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
+        SignalsBlocked blocked;
+        check_room_for_thread();
         std::thread([&state] {
             name_this_thread("fastload-close");
+            prepare_thread();
             close_all(state);
         }).detach();
     } catch (const std::exception &) {  // there is no thread to be had: the next file that is given up tries again
         std::lock_guard<std::mutex> lock(state->mutex);
         state->closers--;
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 uint64_t key_of(uint32_t table, int32_t file_id) { return uint64_t{table} << 32 | static_cast<uint32_t>(file_id); }

@@ -2,11 +2,15 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <exception>
+#include <system_error>
 #include <thread>
+#include <vector>
 
 namespace fastload {
 
@@ -24,6 +28,14 @@ void name_this_thread(const char *name) {
 #endif
 }
 
+SignalsBlocked::SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+}
+
+SignalsBlocked::~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
 ThreadPool::ThreadPool(int threads, const char *name)
     : threads_(threads), name_(name), state_(std::make_shared<State>()), owner_(fork_count()) {
     try {
@@ -39,31 +51,23 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::start(size_t count) {
-    // Signals belong to Python's main thread: a worker that took one would see its reads interrupted.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-        for (size_t i = 0; i < count; i++) {
-            std::unique_lock<std::mutex> lock(state_->mutex);
-            auto self = state_->threads.emplace(state_->threads.end());
-            lock.unlock();
-            try {
-                std::thread([state = state_, self, name = name_] {
-                    name_this_thread(name);
-                    serve(state, self);
-                }).detach();
-            } catch (...) {
-                lock.lock();
-                state_->threads.erase(self);
-                throw;
-            }
+    SignalsBlocked blocked;
+    for (size_t i = 0; i < count; i++) {
+        check_room_for_thread();
+        std::unique_lock<std::mutex> lock(state_->mutex);
+        auto self = state_->threads.emplace(state_->threads.end());
+        lock.unlock();
+        try {
+            std::thread([state = state_, self, name = name_] {
+                name_this_thread(name);
+                serve(state, self);
+            }).detach();
+        } catch (...) {
+            lock.lock();
+            state_->threads.erase(self);
+            throw;
         }
-    } catch (...) {
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        throw;
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void ThreadPool::stop() {
@@ -79,8 +83,10 @@ void ThreadPool::stop() {
 
 void ThreadPool::submit(std::shared_ptr<Work> work, bool urgent) {
     if (work->count() == 0) return work->finished();
+    std::exception_ptr failure = start_missing();
     {
         std::lock_guard<std::mutex> lock(state_->mutex);
+        if (failure && state_->missing >= static_cast<size_t>(threads_)) std::rethrow_exception(failure);
         if (urgent)
             state_->queue.push_front(std::move(work));
         else
@@ -91,25 +97,44 @@ void ThreadPool::submit(std::shared_ptr<Work> work, bool urgent) {
 
 void ThreadPool::leave_behind(const std::shared_ptr<Work> &work) {
     work->cancel();
-    size_t left = 0;
     {
         std::lock_guard<std::mutex> lock(state_->mutex);
         for (Thread &thread : state_->threads) {
             if (thread.serving != work || thread.left_behind) continue;
             thread.left_behind = true;
-            left++;
+            state_->missing++;
         }
     }
-    start(left);
+    (void)start_missing();  // `submit` tries again, and says so where there is none
+}
+
+// Why there are still some missing, or nullptr.
+std::exception_ptr ThreadPool::start_missing() {
+    for (;;) {
+        {
+            std::lock_guard<std::mutex> lock(state_->mutex);
+            if (state_->missing == 0) return nullptr;
+            state_->missing--;
+        }
+        try {
+            start(1);
+        } catch (...) {
+            std::lock_guard<std::mutex> lock(state_->mutex);
+            state_->missing++;
+            return std::current_exception();
+        }
+    }
 }
 
 void ThreadPool::serve(const std::shared_ptr<State> &shared, std::list<Thread>::iterator self) {
-    // Now, and not when memory is short: glibc aborts where a thread's first exception has none for its bookkeeping.
-    volatile int bookkeeping = std::uncaught_exceptions();  // volatile: it is declared to have no effects
-    (void)bookkeeping;
+    prepare_thread();
     State &state = *shared;
     std::unique_lock<std::mutex> lock(state.mutex);
     for (;;) {
+        if (self->left_behind && state.missing > 0) {
+            self->left_behind = false;
+            state.missing--;
+        }
         state.ready.wait(lock, [&] { return state.stopping || self->left_behind || !state.queue.empty(); });
         // What was queued before the stop is finished first (cancelled parts are quick).
         if (state.queue.empty() || self->left_behind) break;
@@ -128,6 +153,50 @@ void ThreadPool::serve(const std::shared_ptr<State> &shared, std::list<Thread>::
         lock.lock();
     }
     state.threads.erase(self);
+}
+
+void check_room_for_thread() {
+    constexpr size_t SPARE_BYTES = size_t{4} << 20;
+    size_t stack_bytes = 0;
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) == 0) {
+        (void)pthread_attr_getstacksize(&attributes, &stack_bytes);
+        pthread_attr_destroy(&attributes);
+    }
+    size_t bytes = stack_bytes + SPARE_BYTES;
+    void *room = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room == MAP_FAILED) throw std::system_error(ENOMEM, std::generic_category());
+    munmap(room, bytes);
+}
+
+void check_threads(size_t count) {
+    SignalsBlocked blocked;
+    Completion all_there;
+    std::vector<std::thread> threads;
+    auto end = [&] {
+        all_there.set();
+        for (std::thread &one : threads) one.join();
+    };
+    try {
+        threads.reserve(count);
+        for (size_t i = 0; i < count; i++) {
+            check_room_for_thread();
+            threads.emplace_back([&] {
+                while (!all_there.wait(1.0)) {
+                }
+            });
+        }
+    } catch (...) {
+        end();
+        throw;
+    }
+    end();
+}
+
+void prepare_thread() {
+    // Its exceptions' bookkeeping.
+    volatile int bookkeeping = std::uncaught_exceptions();  // volatile: it is declared to have no effects
+    (void)bookkeeping;
 }
 
 bool Work::pause(int64_t nanoseconds) const {

@@ -5,11 +5,14 @@
 // waits for nothing, as a part may hang in a read for ever: its threads end when they have done what they are at; work
 // that hangs can be left behind, with its threads, while others go on.
 #pragma once
+#include <signal.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -45,9 +48,10 @@ class ThreadPool {
     ThreadPool(int threads, const char *name);
     ~ThreadPool();
 
+    // Throws std::bad_alloc; and std::system_error where no thread is left, and the system gives none.
     void submit(std::shared_ptr<Work> work, bool urgent = false);
     // Cancels work that hangs. The threads that are at it end with it, whenever that is, and others take their place.
-    // Throws std::system_error where the system gives no more threads.
+    // Where the system gives no more threads, `submit` tries again, and who is done with what hung takes a free place.
     void leave_behind(const std::shared_ptr<Work> &work);
     int threads() const { return threads_; }
     bool alive() const { return fork_count() == owner_; }  // false in a forked child
@@ -64,10 +68,12 @@ class ThreadPool {
         std::condition_variable ready;
         std::deque<std::shared_ptr<Work>> queue;
         std::list<Thread> threads;
+        size_t missing = 0;  // threads that were left behind, and have no successor
         bool stopping = false;
     };
     static void serve(const std::shared_ptr<State> &state, std::list<Thread>::iterator self);
     void start(size_t count);
+    std::exception_ptr start_missing();
     void stop();
 
     const int threads_;
@@ -93,6 +99,31 @@ class Completion {
 };
 
 int64_t now_nanoseconds();
+
+// Signals belong to Python's main thread: a worker that took one would see its reads interrupted. Threads that are made
+// within a scope of this inherit it.
+class SignalsBlocked {
+   public:
+    SignalsBlocked();
+    ~SignalsBlocked();
+    SignalsBlocked(const SignalsBlocked &) = delete;
+    SignalsBlocked &operator=(const SignalsBlocked &) = delete;
+
+   private:
+    sigset_t before_;
+};
+
 void name_this_thread(const char *name);  // as the system shows it; at most 15 letters
+
+// Throws std::system_error where there is no memory for a thread and what it takes as it begins: a thread that finds too
+// little then ends the process, in glibc, or hangs the one that started it, in CPython.
+void check_room_for_thread();
+
+// Throws std::system_error where the system does not give so many threads at once: for libraries that abort then. Those
+// that it makes have ended when it returns.
+void check_threads(size_t count);
+
+// Takes the memory that a thread needs once, and without which glibc ends the process. To be called as it begins.
+void prepare_thread();
 
 }  // namespace fastload

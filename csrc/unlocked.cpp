@@ -1,13 +1,16 @@
 #include "unlocked.h"
 
+#include <pthread.h>
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <new>
 #include <thread>
 
 #include "process.h"
+#include "thread_pool.h"
 
 namespace fastload {
 namespace {
@@ -23,28 +26,32 @@ void begin_anew() {
     returning = callers = asleep = 0;
 }
 
+// Whether the calling thread is counted. No thread_local: the first look of a thread at one takes memory, and ends the
+// process where there is none.
 class Caller {
    public:
+    Caller() {
+        if (pthread_key_create(&key_, [](void *process) {
+                if (process == this_process()) callers--;
+            }) != 0)
+            throw std::bad_alloc();
+    }
     void count() {
-        if (process_ == fork_count()) return;
-        process_ = fork_count();
-        callers++;
+        // A thread for which there is no memory is not counted, so that the end does not wait for it.
+        if (!counted() && pthread_setspecific(key_, this_process()) == 0) callers++;
     }
-    bool counted() const { return process_ == fork_count(); }
-    ~Caller() {
-        if (counted()) callers--;
-    }
+    bool counted() const { return pthread_getspecific(key_) == this_process(); }
 
    private:
-    static constexpr uint64_t NONE = ~uint64_t{0};
-    uint64_t process_ = NONE;
+    static void *this_process() { return reinterpret_cast<void *>(static_cast<uintptr_t>(fork_count() + 1)); }
+    pthread_key_t key_;
 };
-thread_local Caller caller;
+Caller caller;
 
 bool must_sleep() { return is_ending && std::this_thread::get_id() != ending_thread; }
 
 [[noreturn]] void sleep_unlocked() {
-    asleep++;
+    if (caller.counted()) asleep++;
     for (;;) pause();
 }
 
@@ -96,6 +103,12 @@ void bind_process(pybind11::module_ &module) {
     call_in_forked_child(begin_anew);
     module.def("fork_count", &fork_count, "How many forks lie between the process that loaded this module and this one.");
     module.def("sleep_for_ever", [] { sleep_for_ever(); }, "For a thread that must not go on, as Python ends.");
+    module.def("check_threads", &check_threads, py::arg("count"), py::call_guard<Unlocked>(),
+               "Raises RuntimeError where the system does not give so many threads at once.");
+    module.def("prepare_thread", &prepare_thread,
+               "What the calling thread needs once, taken now: later there may be no memory for it.");
+    module.def("check_room_for_thread", &check_room_for_thread,
+               "Raises RuntimeError where there is no memory for a thread and what it takes as it begins.");
     // Handlers run in reverse order, so that whatever is registered after this module was loaded still works.
     constexpr double SECONDS = 0.25;
     py::module_::import("atexit").attr("register")(py::cpp_function([] { begin_end(SECONDS); }));

@@ -34,6 +34,7 @@ _HOME_OF = {
     "BatchTimeoutError": "fastload.errors",
     "BackendError": "fastload.errors",
     "CursorError": "fastload.errors",
+    "OutOfMemoryError": "fastload.errors",
     "ResourceError": "fastload.errors",
 }
 

@@ -40,6 +40,10 @@ class ResourceError(FastloadError, RuntimeError):
     """The system gives no thread, memory or open file: says which limit to raise, and how to need less."""
 
 
+class OutOfMemoryError(ResourceError, MemoryError):
+    """The system gives no memory: says which limit to raise, and how to need less."""
+
+
 class CursorError(FastloadError, ValueError):
     """A checkpoint does not belong to this loader: says which part differs."""
 

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
-from fastload import _native
+from fastload import _native, shortage
 from fastload.backends import once_per_process, process
-from fastload.errors import ConfigError, FastloadError, ResourceError
+from fastload.errors import ConfigError, FastloadError
 
+BEGIN_SECONDS = 10.0  # after which a thread that has not begun will not begin
 END_SECONDS = 2.0  # that the end of the program waits for what was given up
 _LOOK_SECONDS = 0.01
+_NO_MEMORY = "it had no memory to begin"
 _AT_THE_END = "Python is about to end: load batches before the program is over."
 _ending_thread: int | None = None  # which ends the program, once it does
 
@@ -98,23 +100,82 @@ class WorkerThreads:
         self._tasks.put(None)
 
     def start(self) -> None:
-        """Makes the threads, where `submit` has not done so. Raises ResourceError."""
+        """Makes the threads, where `submit` has not done so. Raises ResourceError where one cannot be had:
+        then those that began end, and the next call tries again."""
         if self._threads:
             return
         left = itertools.count(self._count - 1, -1)  # how many are left after each that ends
-        for number in range(self._count):
-            thread = threading.Thread(
-                target=_serve,
-                args=(self._tasks, left, self._at_end),
-                name=f"{self._name}-{number}",
-                daemon=True,
-            )
-            try:
-                thread.start()
-            except RuntimeError as error:
-                self.stop()
-                raise no_thread(self._name, error) from error
-            self._threads.append(thread)
+        begun = []
+        try:
+            for number in range(self._count):
+                thread = _Thread(self._tasks, left, self._at_end, f"{self._name}-{number}")
+                thread.begin()
+                begun.append(thread)
+        except BaseException as error:
+            self._begin_anew()
+            if not isinstance(error, (RuntimeError, MemoryError)):
+                raise
+            raise no_thread(self._name, error) from error
+        self._threads = begun
+
+    def _begin_anew(self) -> None:
+        """Ends the threads that began, of a number that did not come together; they have no tasks yet."""
+        theirs, self._tasks = self._tasks, queue.SimpleQueue()
+        theirs.put(None)
+        if self._stopped:  # meanwhile, by a thread that may have told the other queue
+            self._tasks.put(None)
+
+
+class _Thread(threading.Thread):
+    """Serves tasks; see WorkerThreads."""
+
+    def __init__(
+        self,
+        tasks: queue.SimpleQueue,
+        left: itertools.count,
+        at_end: Callable[[], None] | None,
+        name: str,
+    ):
+        super().__init__(name=name, daemon=True)
+        self._served = tasks, left, at_end
+        self._started, self._runs, self.runs = _Begun(), _Begun(), False
+
+    def begin(self) -> None:
+        """Starts it, and returns when it runs. Raises RuntimeError where it does not."""
+        _native.check_room_for_thread()
+        try:
+            self.start()
+            self._runs.wait()
+            if not self.runs:
+                raise RuntimeError(_NO_MEMORY)
+        except BaseException:
+            threading._limbo.pop(self, None)
+            raise
+
+    def run(self) -> None:
+        served = self._served
+        del self._served  # the threads are held for longer than they serve
+        _native.prepare_thread()
+        self.runs = True
+        _insist(self._runs.set)
+        _serve(*served)
+
+    def _bootstrap(self) -> None:
+        try:
+            super()._bootstrap()
+        except BaseException:  # before `run`, which lets nothing out
+            for one in (self._runs, self._started):
+                _insist(one.set)
+
+
+class _Begun(threading.Event):
+    """That a thread has begun. CPython waits for it without end, also where the thread had no memory to."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        for _ in range(int(BEGIN_SECONDS / _LOOK_SECONDS)):  # a stopped process is not asked to be quick
+            if super().wait(_LOOK_SECONDS):
+                return True
+        raise RuntimeError(_NO_MEMORY)
 
 
 def for_all(
@@ -150,17 +211,21 @@ class _Task:
         self._function, self._arguments = function, arguments
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        if not _insist(self.future.set_running_or_notify_cancel):
             return
         try:
             result = self._function(*self._arguments)
         except BaseException as error:
-            self.future.set_exception(error)
+            _insist(self._settle, self.future.set_exception, error)
             self = (
                 None  # which the traceback holds, and which holds the error: a cycle that only gc would end
             )
         else:
-            self.future.set_result(result)
+            _insist(self._settle, self.future.set_result, result)
+
+    def _settle(self, tell: Callable, what: Any) -> None:
+        if not self.future.done():
+            tell(what)
 
 
 def _serve(tasks: queue.SimpleQueue, left: itertools.count, at_end: Callable[[], None] | None) -> None:
@@ -168,9 +233,18 @@ def _serve(tasks: queue.SimpleQueue, left: itertools.count, at_end: Callable[[],
         task.run()
         del task  # or what it holds would live until the next one
     if next(left):
-        tasks.put(None)
+        _insist(tasks.put, None)
     elif at_end is not None:
         at_end()
+
+
+def _insist(function: Callable, *arguments: Any) -> Any:
+    """Calls it until there is memory for it: what somebody waits for must come."""
+    while True:
+        try:
+            return function(*arguments)
+        except MemoryError:
+            time.sleep(_LOOK_SECONDS)
 
 
 def native_threads(name: str, threads: int, make: Callable[[int], Any]) -> Any:
@@ -181,14 +255,11 @@ def native_threads(name: str, threads: int, make: Callable[[int], Any]) -> Any:
         raise no_thread(name, error) from error
 
 
-def no_thread(name: str, error: Exception) -> FastloadError:
+def no_thread(name: str, error: BaseException) -> FastloadError:
     """What to raise where the system gives no thread."""
     if "interpreter shutdown" in str(error):  # Python 3.12 and later refuses it at the end
         return ConfigError(_AT_THE_END)
-    return ResourceError(
-        f"the system gives no thread for {name} ({error}): raise the limit on processes (ulimit -u, or "
-        "pids.max of the cgroup) or on memory (ulimit -v), or use fewer threads and loaders."
-    )
+    return shortage.no_thread(f"for {name}", error)
 
 
 class Turn:

@@ -1,9 +1,9 @@
 // Calls of the C library that fail on demand, for tests: loaded by LD_PRELOAD into a process (see faults.py).
 //
 // A rule has seven words: call, path, errno, delay in ms, most bytes a call, calls that pass before it, calls that it
-// hits (-1: all). `call` is open, read, write, rename or malloc; `path` is how the file's name ends, or * for any file;
+// hits (-1: all). `call` is open, read, write, rename, malloc or pthread_create; `path` is how the file's name ends, or * for any file;
 // of malloc it is the fewest bytes that are refused, on other threads than the first. With ENOSPC, "most bytes" is how
-// many may be written in all. Rules come from FASTLOAD_TEST_FAULTS, one a line, or later from `faults_set`.
+// many may be written in all; with EAGAIN, how many threads that began since may be there at once. Rules come from FASTLOAD_TEST_FAULTS, one a line, or later from `faults_set`.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,7 +23,7 @@
 #define MOST_RULES 16
 
 typedef struct {
-    char call[8], path[200];
+    char call[16], path[200];
     int error;
     long delay_ms, most_bytes, after, times;
     long calls, hits, written;
@@ -31,15 +31,17 @@ typedef struct {
 
 static Rule rules[MOST_RULES];
 static volatile int count;
+static volatile long rules_set;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 int faults_set(const char *text) {
     pthread_mutex_lock(&mutex);
     count = 0;
+    rules_set++;
     memset(rules, 0, sizeof rules);
     int used = 0, read = 0;
     Rule *rule = rules;
-    while (count < MOST_RULES && sscanf(text, " %7s %199s %d %ld %ld %ld %ld%n", rule->call, rule->path, &rule->error,
+    while (count < MOST_RULES && sscanf(text, " %15s %199s %d %ld %ld %ld %ld%n", rule->call, rule->path, &rule->error,
                                         &rule->delay_ms, &rule->most_bytes, &rule->after, &rule->times, &used) == 7) {
         text += used;
         rule = &rules[++read];
@@ -78,7 +80,8 @@ static int fault(const char *call, unsigned short which, size_t *bytes) {
         pthread_mutex_lock(&mutex);
         int hit = rule->calls >= rule->after && (rule->times < 0 || rule->calls < rule->after + rule->times);
         rule->calls++;
-        if (hit && rule->error == ENOSPC && bytes && rule->written + (long)*bytes <= rule->most_bytes) {
+        int is_sum = rule->error == ENOSPC || (rule->error == EAGAIN && rule->most_bytes > 0);
+        if (hit && is_sum && bytes && rule->written + (long)*bytes <= rule->most_bytes) {
             rule->written += (long)*bytes;
             hit = 0;
         }
@@ -206,4 +209,39 @@ int posix_memalign(void **to, size_t alignment, size_t bytes) {
 }
 void *aligned_alloc(size_t alignment, size_t bytes) {
     return refused(bytes) ? NULL : __libc_memalign(alignment, bytes);
+}
+
+typedef struct {
+    void *(*begin)(void *);
+    void *argument;
+    long rules_set;
+} Thread;
+
+static void thread_ended(void *thread) {
+    pthread_mutex_lock(&mutex);
+    for (int i = 0; i < count && ((Thread *)thread)->rules_set == rules_set; i++)
+        if (strcmp(rules[i].call, "pthread_create") == 0) rules[i].written--;
+    pthread_mutex_unlock(&mutex);
+    free(thread);
+}
+
+static void *run_thread(void *thread) {
+    void *result;
+    pthread_cleanup_push(thread_ended, thread);
+    result = ((Thread *)thread)->begin(((Thread *)thread)->argument);
+    pthread_cleanup_pop(1);
+    return result;
+}
+
+int pthread_create(pthread_t *made, const pthread_attr_t *attributes, void *(*begin)(void *), void *argument) {
+    if (count == 0) return REAL(pthread_create)(made, attributes, begin, argument);
+    size_t one = 1;
+    int error = fault("pthread_create", matching("*"), &one);
+    if (error) return error;
+    Thread *thread = __libc_malloc(sizeof *thread);
+    if (!thread) return EAGAIN;
+    *thread = (Thread){begin, argument, rules_set};
+    error = REAL(pthread_create)(made, attributes, run_thread, thread);
+    if (error) free(thread);
+    return error;
 }

@@ -43,9 +43,10 @@ SHARED_MEMORY = Path("/dev/shm")
 class Rule:
     """What happens to calls of one kind.
 
-    call: "open", "read", "write", "rename", or "malloc" (on other threads than the first; `path` is then the
-    fewest bytes that are refused, as text). path: how the file's path ends, or "*". errno: what the call
-    fails with; 0: it does not. With ENOSPC, most_bytes is how much may be written in all. after: calls that
+    call: "open", "read", "write", "rename", "pthread_create" (`path` is "*"), or "malloc" (on other threads
+    than the first; `path` is then the fewest bytes that are refused, as text). path: how the file's path
+    ends, or "*". errno: what the call fails with; 0: it does not. With ENOSPC, most_bytes is how much may be
+    written in all; with EAGAIN, how many threads that began since may be there at once. after: calls that
     pass before it. times: calls that it hits; -1: all.
     """
 

@@ -143,7 +143,14 @@ class DaliStage:
             batch = DaliBatch(self, shares)
             for share in shares:
                 share.begin()  # never raises: what has been scheduled must be taken, in this order
-            self._collector.submit(batch.settle)
+            try:
+                self._collector.submit(batch.settle)
+            except BaseException:  # no memory: what nobody takes would come out as the next batch's
+                for share in shares:
+                    if share.scheduled:
+                        self.discard(share.pipe)
+                batch.cancel()
+                raise
             self.stats.batches += 1
             self.stats.busy_seconds += time.perf_counter() - begun
         return batch

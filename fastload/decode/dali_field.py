@@ -20,7 +20,8 @@ from fastload.decode.dali_pipeline import Pipe
 from fastload.decode.image_header import image_header
 from fastload.decode.pillow import DecodedImage, decode_image
 from fastload.decode.spec import ImageSpec, geometries
-from fastload.errors import BackendError, SampleError
+from fastload.errors import BackendError, FastloadError, SampleError
+from fastload.shortage import shortage
 
 if TYPE_CHECKING:
     from fastload.decode.dali import DaliStage
@@ -65,13 +66,13 @@ class FieldShare:
 
     def begin(self) -> None:
         """Hands the images to DALI, and to Pillow those that DALI does not take."""
-        taken = set(self.taken.tolist())
-        for i, one in enumerate(self.content):
-            if one is not None and i not in taken:
-                self._give_to_pillow(i)
-        if not taken:
-            return
         try:
+            taken = set(self.taken.tolist())
+            for i, one in enumerate(self.content):
+                if one is not None and i not in taken:
+                    self._give_to_pillow(i)
+            if not taken:
+                return
             self.pipe = self.stage.pipe(self.name, self.aligned)
             self._schedule(self.pipe, self.taken, self.arguments)
             self.scheduled = True
@@ -95,8 +96,8 @@ class FieldShare:
             self.failure = error
 
     def decoded(self) -> DecodedField:
-        """The whole field. Raises BackendError where the machine failed, and not a sample."""
-        if isinstance(self.failure, BackendError):
+        """The whole field. Raises BackendError or ResourceError where the machine failed, not a sample."""
+        if isinstance(self.failure, FastloadError):  # no sample's fault
             raise self.failure
         parts = [(self.taken, self.output)] if self.failure is None and len(self.taken) else []
         if self.failure is not None:
@@ -261,8 +262,10 @@ def _runs(samples: np.ndarray):
     return itertools.pairwise(edges)
 
 
-def _machine_error(error: Exception, device: torch.device) -> BackendError:
-    return BackendError(
+def _machine_error(error: Exception, device: torch.device) -> FastloadError:
+    if isinstance(error, FastloadError):
+        return error
+    return shortage(f"for DALI on {device}", error) or BackendError(
         f"DALI failed on {device}, and not because of an image: {dali_pipeline.reason_of(error)}. "
         'Use a smaller batch_size or prefetch where memory is short, or decode="native".'
     )

@@ -19,9 +19,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from fastload import _native
 from fastload.decode.dali_gate import Arguments
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError
+from fastload.shortage import is_of_memory, is_of_threads, no_memory, shortage
 from fastload.threads import end_everything
 
 _INTERP = {
@@ -33,6 +35,9 @@ _INTERP = {
 _OF_THE_MACHINE = re.compile(
     r"CUDA (runtime|driver) API error|out of memory|illegal memory access|CUDA allocation failed", re.I
 )
+# A pipeline has two threads for each of `threads`, and some of its own. Where it gets only a part of them
+# DALI aborts the process.
+_OWN_THREADS = 8
 _alive: "weakref.WeakSet[Pipe]" = weakref.WeakSet()
 _of_thread = threading.local()
 
@@ -44,6 +49,8 @@ def load() -> SimpleNamespace:
         from nvidia import nvimgcodec
         from nvidia.dali import Pipeline, fn, types
     except (ImportError, OSError) as error:
+        if is_of_memory(error):
+            raise no_memory("to import DALI", error) from error
         raise BackendError(
             f'decode="dali": DALI cannot be imported ({error}). Install it with pip install "fastload[cu13]" '
             '(or "fastload[cu12]"), on Linux, or use decode="native".'
@@ -68,9 +75,11 @@ class Pipe:
     ):
         self._inputs = _inputs(spec, aligned, has_margin)
         try:
+            _native.check_threads(2 * threads + _OWN_THREADS)
             self._pipeline = _pipeline(spec, self._inputs, device_id, threads, max_batch, load)
-        except RuntimeError as error:
-            raise BackendError(f"DALI cannot build its pipeline: {reason_of(error)}.") from error
+        except (RuntimeError, MemoryError) as error:
+            short = shortage("to build a pipeline of DALI", error)
+            raise short or BackendError(f"DALI cannot build its pipeline: {reason_of(error)}.") from error
         _alive.add(self)
 
     def schedule(self, content: list[np.ndarray], arguments: Arguments) -> None:
@@ -103,8 +112,8 @@ def on(stream: "torch.cuda.Stream | None"):
 
 
 def is_of_the_machine(error: Exception) -> bool:
-    """Whether a run failed for want of memory or a working GPU, and not because of a sample."""
-    return isinstance(error, MemoryError) or _OF_THE_MACHINE.search(str(error)) is not None
+    """Whether a run failed for want of memory, threads or a working GPU, and not because of a sample."""
+    return is_of_memory(error) or is_of_threads(error) or _OF_THE_MACHINE.search(str(error)) is not None
 
 
 def reason_of(error: Exception) -> str:

@@ -21,6 +21,7 @@ from fastload.decode.spec import ImageSpec, geometry
 from fastload.errors import SampleError
 from fastload.fields import Image
 from fastload.normalize import normalization, normalize
+from fastload.shortage import no_memory
 from fastload.threads import native_threads
 
 _OK = int(_native.ImageStatus.OK)
@@ -169,7 +170,7 @@ class BatchImages:
     def settle(self) -> dict[tuple[str, int], str]:
         """Fills in the defaults of missing images; returns (field, sample) -> why there is no picture.
 
-        Raises MemoryError where there was none for an image, and RuntimeError for a fault of ours.
+        Raises OutOfMemoryError where there was none for an image, and RuntimeError for a fault of ours.
         """
         status = self._statuses()
         for f, i in np.argwhere((status != _OK) & (status != _UNSUPPORTED)):
@@ -230,9 +231,7 @@ class BatchImages:
     def _reason(self, name: str, f: int, i: int) -> str:
         message = self._pending.message(f * len(self._positions) + i)
         if self._status[f, i] == _OUT_OF_MEMORY:
-            raise MemoryError(
-                f"no memory to decode an image of field {name!r}: use fewer threads, or max_pixels="
-            )
+            raise no_memory(f"to decode an image of field {name!r}", "")
         if self._status[f, i] == _FAILED:
             raise RuntimeError(f"a fault of fastload's, in an image of field {name!r}: {message}")
         if message:

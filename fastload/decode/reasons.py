@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from fastload.errors import SampleError
+from fastload.shortage import is_of_memory
 
 Result = TypeVar("Result")
 
@@ -42,6 +43,8 @@ def reasons(format: str, pixels: int) -> Iterator[None]:
     except (MemoryError, ImportError):
         raise
     except Exception as error:
+        if is_of_memory(error):
+            raise
         kind = "image" if format == "unknown" else f"{format.upper()} image"
         if not _has_memory(pixels * _BYTES_OF_A_PIXEL + _BYTES_BESIDES):
             raise MemoryError(

@@ -34,6 +34,7 @@ import numpy as np
 
 from fastload.errors import FastloadError, FieldError, FunctionError, SampleError
 from fastload.fields import Bytes, Custom, Field, Int, Json, Tensor, Text
+from fastload.shortage import is_of_memory
 
 _INTEGER = re.compile(rb"\s*[+-]?[0-9]{1,30}\s*")
 _NPY_MAGIC = b"\x93NUMPY"
@@ -47,8 +48,11 @@ _NPY_USUAL = re.compile(
 _LITERAL_ATTEMPTS = 10
 _one_at_a_time = threading.Lock()
 _NPY_HEADER_BYTES = 10_000  # NumPy's own limit: a longer header is an attack on the parser
+_MAY_NEST_BYTES = 1000  # a header that nests too deeply is a MemoryError to CPython's parser, too
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
+_WANTED = re.compile(r"tried to allocate (\d+) bytes")  # torch; a damaged file asks for what no machine has
+_MOST_INFLATION = 1032  # deflate's; torch.save stores arrays as they are
 # What the parsers of Python's library raise for damaged content; anything else may be a mistake.
 _OF_THE_CONTENT = (ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
 
@@ -155,9 +159,11 @@ def _decode_bytes(field: Bytes, content) -> bytes:
 def _decode_custom(field: Custom, content) -> Any:
     try:
         return field.fn(bytes(content))
-    except (SampleError, MemoryError):
+    except SampleError:
         raise
     except Exception as error:
+        if is_of_memory(error):
+            raise
         called = getattr(field.fn, "__qualname__", repr(field.fn))
         message = f"{called} raised {type(error).__name__}: {' '.join(str(error).split())}"
         if _is_of_the_content(error):
@@ -216,6 +222,8 @@ def _npy_header(text: bytes) -> tuple[np.dtype, bool, tuple[int, ...]]:
         right = set(header) == _NPY_HEADER and isinstance(fortran, bool) and isinstance(shape, tuple)
         right = right and all(type(side) is int and 0 <= side < 2**62 for side in shape)
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        if isinstance(error, MemoryError) and len(text) < _MAY_NEST_BYTES:
+            raise
         raise SampleError("a npy file whose header cannot be read") from error
     if not right:
         raise SampleError("a npy file whose header cannot be read")
@@ -250,9 +258,11 @@ def _zip(content: bytes) -> Any:
             if any(name.endswith("data.pkl") for name in names):
                 return _pth(content)
             return {name.removesuffix(".npy"): _npy(archive.read(name)) for name in names}
-    except (FastloadError, MemoryError):
+    except FastloadError:
         raise
     except Exception as error:  # of any class: zipfile's, zlib's, struct's
+        if is_of_memory(error):
+            raise
         raise SampleError(f"a npz file that cannot be read: {error}") from error
 
 
@@ -261,9 +271,11 @@ def _pth(content: bytes) -> Any:
 
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
     except Exception as error:  # of any class: pickle, zip, and torch's own
+        wanted = _WANTED.search(str(error))
+        is_plausible = wanted is None or int(wanted[1]) <= _MOST_INFLATION * len(content)
+        if is_of_memory(error) and is_plausible:
+            raise
         reason = str(error).strip().split("\n")[0]
         raise SampleError(f"a pth file that torch.load(weights_only=True) refuses: {reason}") from error
     return _detached(loaded)

@@ -17,6 +17,7 @@ from fastload.fields import Field, Image
 from fastload.loader.config import LoaderConfig
 from fastload.shards import dataset as shards
 from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
+from fastload.shortage import told
 from fastload.world import World
 
 MANY = 1000  # single samples, from which on somebody trains on them
@@ -191,13 +192,17 @@ class Samples:
 
 
 def open_samples(source: Any, select: Any, world: World, threads: int) -> shards.Dataset | MixtureDataset:
-    """Opens a source, in the cache of this machine. Raises SourceError, ShardError, ConfigError."""
+    """Opens a source, in the cache of this machine.
+
+    Raises SourceError, ShardError, ConfigError, ResourceError.
+    """
     open_source = open_mixture if isinstance(source, Mixture) else shards.open_dataset
-    return open_source(
-        source,
-        cache_dir=backends.cache_dir() / "index",
-        threads=threads,
-        select=select,
-        local_rank=world.local_rank,
-        local_world_size=world.local_world_size,
-    )
+    with told("to open the source"):
+        return open_source(
+            source,
+            cache_dir=backends.cache_dir() / "index",
+            threads=threads,
+            select=select,
+            local_rank=world.local_rank,
+            local_world_size=world.local_world_size,
+        )

@@ -23,6 +23,7 @@ from fastload.loader.trip import Trip
 from fastload.loader.under_way import CLOSE_SECONDS, UnderWay
 from fastload.order.turns import Turns
 from fastload.order.walk import Place
+from fastload.shortage import told
 from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
 
@@ -133,7 +134,8 @@ class Run:
     def _next_batch(self) -> tuple[dict, Trip]:
         under_way = self._under_way
         if under_way.stages is None:
-            self._course = self._begin()
+            with told("to begin an iteration"):
+                self._course = self._begin()
             under_way.stages = self._course.stages
             self._next = self._course.start
             if self._world is None:

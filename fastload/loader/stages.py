@@ -18,7 +18,14 @@ import numpy as np
 from fastload import _native
 from fastload.decode import values
 from fastload.decode.images import ImageStage
-from fastload.errors import ConfigError, FastloadError, FunctionError, SampleError, ShardError
+from fastload.errors import (
+    ConfigError,
+    FastloadError,
+    FunctionError,
+    ResourceError,
+    SampleError,
+    ShardError,
+)
 from fastload.fields import Bytes, Image, Int, Json, Text
 from fastload.loader.describe import backend_of
 from fastload.loader.device import Delivered, delivery, resolve_device
@@ -32,6 +39,7 @@ from fastload.order.walk import Taken, Walk
 from fastload.read.ledger import MOST_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
 from fastload.shards.mixture import Mixture
+from fastload.shortage import told
 from fastload.threads import WorkerThreads
 
 LEAST_READERS, MOST_READERS = 4, 16  # reads at once: a disk wants several, a page cache does not mind
@@ -104,8 +112,9 @@ class Stages:
         """The trip of a step's samples: where they lie, how much memory it will hold. Nothing waits."""
         trip = Trip(step, taken)
         try:
-            for place, name in enumerate(self._stored):
-                self._locate(trip, place, name)
+            with told("to plan a batch"):
+                for place, name in enumerate(self._stored):
+                    self._locate(trip, place, name)
         except FastloadError as error:  # of this batch: those before it come first
             trip.error = error
             return trip
@@ -118,13 +127,14 @@ class Stages:
         """Sends a batch on its way; nothing here waits. patient: reads that may pass are tried again."""
         if trip.error is not None or not trip.located:
             return
-        self._submit(trip, urgent=False, patient=patient)
-        if trip.error is not None:
-            return
-        if self._on_workers or self._expect_others:
-            self._launch_work(trip)
-        if self._delivers_ahead:
-            trip.delivered = self._deliverer.submit(self._deliver, trip)
+        try:
+            self._submit(trip, urgent=False, patient=patient)
+            if self._on_workers or self._expect_others:
+                self._launch_work(trip)
+            if self._delivers_ahead:
+                trip.delivered = self._deliverer.submit(self._deliver, trip)
+        except ResourceError as error:  # of this batch: those before it come first
+            trip.error = error
 
     def finish(self, trip: Trip) -> dict:
         """Waits for a batch: field -> tensor [N, ...] or list of N, "__key__", "__position__".
@@ -136,9 +146,10 @@ class Stages:
         if self._config.timeout_seconds is not None:
             trip.deadline = time.monotonic() + self._config.timeout_seconds
         try:
-            delivered = (
-                self._result_of(trip.delivered, trip.deadline) if trip.delivered else self._deliver(trip)
-            )
+            with told("for a batch"):
+                delivered = (
+                    self._result_of(trip.delivered, trip.deadline) if trip.delivered else self._deliver(trip)
+                )
         except FastloadError:
             self._ledger.write(trip.bad)  # the run ends, and what was found may say why
             raise
@@ -227,7 +238,7 @@ class Stages:
         return self._reader.close_files(max(0.0, deadline - time.monotonic()))
 
     def leave_behind(self, trip: Trip) -> None:
-        """Gives up a cancelled batch on which a read or a function hangs. Raises ResourceError."""
+        """Gives up a cancelled batch on which a read or a function hangs."""
         for one in (trip, trip.stand_ins):
             if one is not None and one.bytes is not None and not one.bytes.wait(0):
                 self._reader.leave_behind(one.bytes)
@@ -256,8 +267,8 @@ class Stages:
         trip.first_blob[name] = place * len(trip.positions)
 
     def _submit(self, trip: Trip, urgent: bool, patient: bool = True) -> None:
-        """Hands a batch to the native threads. urgent: before all that waits there."""
-        try:
+        """Hands a batch to the native threads. urgent: before all that waits there. Raises ResourceError."""
+        with told(f"for a batch of {trip.held_bytes:,} bytes ({len(trip.positions)} samples)"):
             trip.bytes = self._reader.submit(trip.located, self._memory, urgent, patient)
             if self._images is not None:
                 n, sizes = len(trip.positions), self._images.bytes_of
@@ -266,11 +277,6 @@ class Stages:
                 trip.images = self._images.submit(
                     trip.bytes, trip.first_blob, buffers, trip.positions, augments, urgent
                 )
-        except MemoryError:
-            trip.error = ConfigError(
-                f"no memory for a batch of {trip.held_bytes:,} bytes ({len(trip.positions)} samples): use a "
-                "smaller batch_size, size or dtype."
-            )
 
     def _make_stand_ins(self, trip: Trip, taken: Taken) -> Trip:
         """Other samples for some places of a batch, made at once; Python's part in this thread."""
@@ -279,10 +285,9 @@ class Stages:
         trip.stand_ins = made  # from here on, who cancels the one cancels the other
         if trip.cancelled:
             raise futures.CancelledError
-        if made.error is None:
-            self._submit(made, urgent=True)
         if made.error is not None:
             raise made.error
+        self._submit(made, urgent=True)
         if trip.cancelled:  # while it was submitted
             made.cancel()
         self._work(made, 0, 1)

@@ -16,6 +16,7 @@ is to be remembered (see torch_epoch.py); and of an iterator with workers `_shut
 """
 
 import copy
+import errno
 import warnings
 import weakref
 from collections import deque
@@ -30,6 +31,7 @@ from fastload.loader.draws import is_place
 from fastload.loader.run import CLOSED
 from fastload.loader.torch_epoch import VERSION, Epoch
 from fastload.loader.worker_state import Placeholder
+from fastload.shortage import no_thread, shortage
 from fastload.threads import Turn
 
 T = TypeVar("T", covariant=True)
@@ -117,7 +119,7 @@ class StatefulLoader(DataLoader[T]):
             self._iterator._reset(self)
             inner = self._iterator
         else:
-            inner = self._get_iterator()
+            inner = self._started_iterator()
             if lasting:
                 self._iterator = inner
         self._epoch.begun()
@@ -171,6 +173,20 @@ class StatefulLoader(DataLoader[T]):
             _check(state_dict, self)
         self._iterator = self._epoch = None
         self._restored = copy.deepcopy(state_dict) or None
+
+    def _started_iterator(self):
+        """torch's iterator, with its processes and its thread where it has some. Raises ResourceError."""
+        try:
+            return self._get_iterator()
+        except (OSError, RuntimeError, MemoryError) as error:
+            if self.num_workers == 0:
+                raise
+            what = f"for num_workers={self.num_workers}"
+            refused = isinstance(error, OSError) and error.errno == errno.EAGAIN
+            short = no_thread(what, error) if refused else shortage(what, error)
+            if short is None:
+                raise
+            raise short from error
 
     def _get_iterator(self):
         epoch = Epoch(self, self._restored)
@@ -291,7 +307,7 @@ def _discard(inner: Iterator, epoch: Epoch) -> None:
         f"neither the dataset nor its iterator has state_dict and load_state_dict: {epoch.to_discard} "
         "batches are read again and dropped, which is exact where their order comes from generators at the "
         "first sample. Give one of them both, for a faster resume that is always exact.",
-        stacklevel=5,
+        stacklevel=6,
     )
     reading = _Iterator(inner, epoch, Turn())
     with epoch.dice():

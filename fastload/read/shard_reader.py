@@ -20,7 +20,7 @@ from fastload import _native
 from fastload.errors import ShardError
 from fastload.shards.dataset import CHANGED
 from fastload.shortage import way_out
-from fastload.threads import native_threads, no_thread
+from fastload.threads import native_threads
 
 _NOT_AS_INDEXED = (_native.SHORT_FILE, _native.CHANGED_FILE)
 _GONE = "It was moved or deleted: put it back, or open the dataset again without it."
@@ -66,14 +66,8 @@ class ShardReader:
         return self._files.close(seconds)
 
     def leave_behind(self, batch: "_native.ByteBatch") -> None:
-        """Gives up a batch whose reads hang, with the threads that are at it; others take their place.
-
-        Raises ResourceError where the system gives no more threads.
-        """
-        try:
-            self._pool.leave_behind(batch)
-        except RuntimeError as error:
-            raise no_thread("reader", error) from error
+        """Gives up a batch whose reads hang, with the threads that are at it; others take their place."""
+        self._pool.leave_behind(batch)
 
     def raise_error(self, batch: "_native.ByteBatch", sample_ids: np.ndarray) -> None:
         """Raises a ShardError for the first blob of a complete batch that could not be read, if any."""

@@ -23,7 +23,7 @@ from fastload import backends
 from fastload.decode import dali_pipeline
 from fastload.decode.pillow import decode_image
 from fastload.decode.spec import DEFAULT_MAX_PIXELS, ImageSpec
-from fastload.errors import BackendError, ConfigError, SampleError
+from fastload.errors import BackendError, ConfigError, OutOfMemoryError, ResourceError, SampleError
 from tests import corpus
 
 if not backends.has("nvidia.dali"):
@@ -475,8 +475,36 @@ def test_a_batch_that_cannot_be_fed_shifts_no_later_one(make_stage, monkeypatch,
 
     monkeypatch.setattr(pipeline, what, fail)
     failing, after = submit(1), submit(2)
-    with pytest.raises(BackendError, match="no room"):
+    with pytest.raises((BackendError, OutOfMemoryError), match="no room"):
         failing.finish()
+    for batch, whole in ((before, expected[0]), (after, expected[2])):
+        for name, field in batch.finish().items():
+            assert torch.equal(field.pixels, whole[name].pixels)
+    assert stage.on_their_way() == 0
+
+
+@pytest.mark.parametrize("what", ["workers", "_collector"])
+def test_a_thread_that_cannot_be_had_shifts_no_later_batch(make_stage, monkeypatch, what):
+    """Of Pillow's, for the second of two fields; or what takes DALI's outputs gets no memory."""
+    stage = make_stage({"one": ImageSpec(20, 20), "two": ImageSpec(24, 24)})
+
+    def submit(number):
+        jpegs = PHOTOS[4 * number : 4 * number + 4]
+        others = [corpus.encode(corpus.picture(30, 30, 4 * number + i), "GIF") for i in range(4)]
+        content = {"one": jpegs, "two": others if what == "workers" else jpegs}
+        content = {name: [np.frombuffer(one, np.uint8) for one in images] for name, images in content.items()}
+        return stage.submit(content, range(4))
+
+    expected = [submit(number).finish() for number in range(3)]
+    before = submit(0)
+
+    def refuse(*_):
+        raise ResourceError("no thread")
+
+    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="no thread"):
+        patch.setattr(getattr(stage, what), "submit", refuse)
+        submit(1).finish()
+    after = submit(2)
     for batch, whole in ((before, expected[0]), (after, expected[2])):
         for name, field in batch.finish().items():
             assert torch.equal(field.pixels, whole[name].pixels)
