@@ -102,9 +102,9 @@ PerProcess<State> &here() {
     return *before;
 }
 
-void close_all(PerProcess<State> &state) noexcept {
+void close_all(PerProcess<State> &state, double wait_seconds) noexcept {
     std::unique_lock<std::mutex> lock(state->mutex);
-    const auto wait = std::chrono::duration<double>(CLOSER_WAITS_SECONDS);
+    const auto wait = std::chrono::duration<double>(wait_seconds);
     while (state->changed.wait_for(lock, wait, [&] { return !state->given_up.empty(); })) {
         state->closing.splice(state->closing.begin(), state->given_up, state->given_up.begin());
         auto one = state->closing.begin();
@@ -117,7 +117,8 @@ void close_all(PerProcess<State> &state) noexcept {
     state->closers--;
 }
 
-// Sees to it that what is given up is closed. is_waited_for: at once, whatever hangs.
+// Sees to it that what is given up is closed. is_waited_for: at once, whatever hangs; and on this thread where the
+// system gives no other.
 void set_to_close(PerProcess<State> &state, bool is_waited_for = false) noexcept {
     {
         std::lock_guard<std::mutex> lock(state->mutex);
@@ -132,9 +133,11 @@ void set_to_close(PerProcess<State> &state, bool is_waited_for = false) noexcept
         std::thread([&state] {
             name_this_thread("fastload-close");
             prepare_thread();
-            close_all(state);
+            close_all(state, CLOSER_WAITS_SECONDS);
         }).detach();
-    } catch (const std::exception &) {  // there is no thread to be had: the next file that is given up tries again
+    } catch (const std::exception &) {
+        // Else the next file that is given up tries again.
+        if (is_waited_for) return close_all(state, 0);
         std::lock_guard<std::mutex> lock(state->mutex);
         state->closers--;
     }

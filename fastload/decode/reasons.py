@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from fastload.errors import SampleError
-from fastload.shortage import is_of_memory
+from fastload.shortage import is_of_memory, no_memory
 
 Result = TypeVar("Result")
 
@@ -43,13 +43,9 @@ def reasons(format: str, pixels: int) -> Iterator[None]:
     except (MemoryError, ImportError):
         raise
     except Exception as error:
-        if is_of_memory(error):
-            raise
         kind = "image" if format == "unknown" else f"{format.upper()} image"
-        if not _has_memory(pixels * _BYTES_OF_A_PIXEL + _BYTES_BESIDES):
-            raise MemoryError(
-                f"no memory to decode the {kind} of {pixels} pixels: use fewer threads, or max_pixels="
-            ) from error
+        if is_of_memory(error) or not _has_memory(pixels * _BYTES_OF_A_PIXEL + _BYTES_BESIDES):
+            raise no_memory(f"to decode the {kind} of {pixels} pixels", error) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = next((plain for said, plain in _PLAINLY.items() if reason.startswith(said)), reason)
         raise SampleError(f"cannot decode the {kind}: {reason}") from error

@@ -15,6 +15,7 @@ from fastload.decode import pillow
 from fastload.decode.image_header import image_header
 from fastload.decode.spec import ImageSpec, denominator, geometry, scaled_box, stretched
 from fastload.errors import SampleError
+from fastload.shortage import no_memory
 
 _CMYK_CHANNELS = 4
 _SCAN = b"\xff\xda"  # the marker that begins one
@@ -65,7 +66,7 @@ def _decode(content, width: int, height: int, d: int) -> np.ndarray:
         return simplejpeg.decode_jpeg(content, **options)
     except ValueError as error:
         if _native.jpeg_tells_of_memory(str(error)):
-            raise MemoryError(f"no memory to decode a JPEG image of {width} x {height} pixels") from error
+            raise no_memory(f"to decode a JPEG image of {width} x {height} pixels", error) from error
         if "extraneous bytes" not in str(error):
             raise SampleError(f"cannot decode the JPEG image: {error}") from error
     return simplejpeg.decode_jpeg(content, **options, strict=False)

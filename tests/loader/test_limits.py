@@ -233,7 +233,7 @@ def test_workers_that_cannot_be_forked_name_the_limit(monkeypatch):
 
 # ---- whole loaders ----
 
-SOME_CASES = ("images", "pngs", "functions", "pth", "mixup", "DataLoader", "AdaPipe")
+SOME_CASES = ("images", "functions", "pth", "mixup")
 STACK_BYTES = 512 << 10  # of a thread: or it would be all that there is no memory for
 SWEEP = """
 import json, resource

@@ -73,7 +73,7 @@ def test_want_of_the_machine_is_named_wherever_it_is_met(tmp_path, code, path):
             print(error)
     """
     ran = faults.run(program, tmp_path, str(tmp_path / "set"), given=(Rule("open", path, code),))
-    said = "ulimit -n" if code == errno.ENFILE else "more memory"
+    said = "ulimit -n" if code == errno.ENFILE else "ulimit -v"
     assert os.strerror(code) in ran.out and said in ran.out, ran.out + ran.err
 
 
