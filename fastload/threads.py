@@ -217,9 +217,8 @@ class _Task:
             result = self._function(*self._arguments)
         except BaseException as error:
             _insist(self._settle, self.future.set_exception, error)
-            self = (
-                None  # which the traceback holds, and which holds the error: a cycle that only gc would end
-            )
+            # The traceback holds this frame, and `self` the error: a cycle that only gc would end.
+            self = None
         else:
             _insist(self._settle, self.future.set_result, result)
 
