@@ -31,6 +31,7 @@ py::str text(const std::string &bytes) {
 // Raises the OSError that belongs to the reason, FileNotFoundError among them.
 std::shared_ptr<MappedFile> mapped(const std::string &path) {
     try {
+        Unlocked unlocked;  // a mount that is gone blocks `open` for good
         return std::make_shared<MappedFile>(path);
     } catch (const std::system_error &problem) {
         errno = problem.code().value();

@@ -102,6 +102,10 @@ void bind_process(pybind11::module_ &module) {
     namespace py = pybind11;
     call_in_forked_child(begin_anew);
     module.def("fork_count", &fork_count, "How many forks lie between the process that loaded this module and this one.");
+    module.def("sleep_at_the_end", [] { Unlocked unlocked; },
+               "Returns at once; where Python is about to end, on another thread, it sleeps for ever.");
+    module.def("begin_end", &begin_end, py::arg("seconds"),
+               "Python is about to end, on the calling thread: waits so long for others to sleep in native code.");
     module.def("sleep_for_ever", [] { sleep_for_ever(); }, "For a thread that must not go on, as Python ends.");
     module.def("check_threads", &check_threads, py::arg("count"), py::call_guard<Unlocked>(),
                "Raises RuntimeError where the system does not give so many threads at once.");

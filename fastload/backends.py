@@ -163,6 +163,7 @@ def ignore_jpegmem() -> None:
     and refuses as damaged what needs more memory: progressive files. What is too large, max_pixels decides.
     """
     os.environ.pop("JPEGMEM", None)
+    os.unsetenv("JPEGMEM")  # also where C code, or os.putenv, has set it
 
 
 _made: dict = {}

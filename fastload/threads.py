@@ -24,6 +24,7 @@ from fastload.errors import ConfigError, FastloadError
 
 BEGIN_SECONDS = 10.0  # after which a thread that has not begun will not begin
 END_SECONDS = 2.0  # that the end of the program waits for what was given up
+SLEEP_SECONDS = 0.25  # after that, for threads of the user's to come to native code, where they sleep
 _LOOK_SECONDS = 0.01
 _NO_MEMORY = "it had no memory to begin"
 _AT_THE_END = "Python is about to end: load batches before the program is over."
@@ -333,6 +334,7 @@ def end_everything() -> None:
     with contextlib.suppress(KeyboardInterrupt):  # which ends the wait: the program ends in any case
         while any(one.is_busy() for one in given_up) and time.monotonic() < stop:
             time.sleep(_LOOK_SECONDS)
+        _native.begin_end(SLEEP_SECONDS)
 
 
 def _begin_in_child() -> None:

@@ -25,7 +25,7 @@ FLOORS = [
     {"fields", "rng", "normalize"},
     {"imports"},
     {"shortage"},
-    {"errors", "caching", "_native"},
+    {"errors", "caching", "notices", "_native"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FACE_MAY_BE_IMPORTED_BY = {"cli", "__main__", "prepare", "fastgen"}

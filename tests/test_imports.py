@@ -141,3 +141,46 @@ def test_threads_import_nothing_that_a_fork_does_not_wait_for(tmp_path, decode):
     command = [sys.executable, "-c", AUDITED, decode, source]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+from fastload import imports
+def hold():
+    with imports.whole_imports(): time.sleep(3)
+threading.Thread(target=hold, daemon=True).start(); time.sleep(0.2)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+begun = time.monotonic()
+try:
+    child = os.fork()
+    if child == 0: os._exit(0)
+    os.waitpid(child, 0); time.sleep(1)
+except KeyboardInterrupt: print("interrupted", time.monotonic() - begun < 1.5)
+"""
+
+
+def test_ctrl_c_is_heard_while_a_fork_waits():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted True\n", "")
+
+
+LOADED = """
+import os, signal, sys
+import importlib.machinery as machinery
+real = machinery.ExtensionFileLoader.exec_module
+create = machinery.ExtensionFileLoader.create_module
+def signalled(self, spec):
+    if spec.name == "fastload._native": os.kill(os.getpid(), signal.SIGINT)
+    return create(self, spec)
+machinery.ExtensionFileLoader.create_module = signalled
+import fastload as fl
+try: fl.Loader
+except KeyboardInterrupt: print("interrupted")
+print(fl.Loader.__name__)
+"""
+
+
+def test_ctrl_c_while_the_native_code_is_loaded_comes_after_it():
+    """Before, it was an ImportError, and no later import succeeded."""
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "interrupted\nLoader\n"), done.stderr

@@ -8,11 +8,10 @@ moves a loader's place must keep the same few variables right.
 """
 
 import math
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastload import _native, backends
 from fastload.augment.pipe import Augment
@@ -29,6 +28,7 @@ from fastload.loader.run import Course, Run
 from fastload.loader.sampled import SampledOrder
 from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
+from fastload.notices import notice
 from fastload.order.cursor import Cursor
 from fastload.order.mixture import shares_of
 from fastload.order.walk import Place
@@ -140,10 +140,7 @@ class Loader:
         self._samples = Samples(self._config)
         order = SampledOrder if self._config.is_sampled else OwnOrder
         self._order = order(self._config, self._samples)
-        self._epoch = 0  # of the first batch that the training has not got
-        self._place = Place.start(self._config.shares)  # of that batch, unless it is:
-        self._at_epoch_start = True  # the start of `_epoch`, to be counted on from `_place`
-        self._got_of: int | None = None  # the epoch of the last batch that it got, since it went to a place
+        self._at = _At(0, Place.start(self._config.shares), is_start=True, got_of=None)
         self._restored: Cursor | None = None  # not yet compared with the dataset
         self._begin_process()
 
@@ -156,8 +153,8 @@ class Loader:
         self._end_run(
             "another iter(loader) has ended this iteration: a loader has one place, so use two loaders."
         )
-        if self._got_of == self._epoch:
-            self._go_to(self._epoch + 1)
+        if self._at.got_of == self._at.epoch:
+            self._go_to(self._at.epoch + 1)
         run = Run(self._begin, self._arrive, self._config, self._stats)
         self._run = weakref.ref(run)
         return run
@@ -175,13 +172,14 @@ class Loader:
         After the last batch of an epoch, and before the iteration is over, it is still in that epoch where
         some of its samples are left over, and at the start of the next where none is.
         """
-        restored = self._restored
-        if restored is not None and restored.place is self._place and not self._at_epoch_start:
+        restored, at = self._restored, self._at
+        if restored is not None and restored.place is at.place and not at.is_start:
             return restored.to_dict()
         self._check_restored()
         prints = self._order.fingerprints(), self._pixel_fingerprints
-        place = self._order.placed(self._here())
-        return Cursor(self._epoch, place, *prints, self._config.shares).to_dict()
+        at = self._at  # once: another thread may get a batch at any time
+        place = self._order.placed(self._here(at))
+        return Cursor(at.epoch, place, *prints, self._config.shares).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
         """Goes to a saved place; the next iteration is the rest of its epoch, on any number of ranks.
@@ -213,9 +211,8 @@ class Loader:
         run = self._run_between_batches()
         self._check_restored()
         before = self._here()
-        self._place = before.reweighted(shares, mixture.epoch_samples)
-        self._at_epoch_start = False
-        if run is not None and self._place != before:
+        self._at = self._at._replace(place=before.reweighted(shares, mixture.epoch_samples), is_start=False)
+        if run is not None and self._at.place != before:
             run.plan_anew()
 
     def set_epoch(self, epoch: int) -> None:
@@ -231,9 +228,9 @@ class Loader:
         self._order.tell(epoch)
         run = self._run_between_batches()
         if run is not None and run.begun:
-            is_there = epoch in (self._epoch, self._got_of)
+            is_there = epoch in (self._at.epoch, self._at.got_of)
         else:
-            is_there = epoch == self._epoch != self._got_of
+            is_there = epoch == self._at.epoch != self._at.got_of
         if not is_there:
             self._go_to(epoch)
 
@@ -279,8 +276,9 @@ class Loader:
 
     def __repr__(self) -> str:
         order = self._order.describe(is_open=self._samples.opened is not None)
-        place = "start" if self._at_epoch_start else f"position {self._place.position}"
-        return describe(self._config, self._config.threads_here, order, f"epoch {self._epoch}, {place}")
+        at = self._at
+        place = "start" if at.is_start else f"position {at.place.position}"
+        return describe(self._config, self._config.threads_here, order, f"epoch {at.epoch}, {place}")
 
     @property
     def batch_size(self) -> int | None:
@@ -321,9 +319,9 @@ class Loader:
         with whole_imports():  # torch, DALI: what the threads to come need, too
             stages = Stages(self._config, samples, walk, world.rank, threads, *resources)
         if self._order.has_left(self._here()):
-            self._epoch, self._at_epoch_start = self._epoch + 1, True
+            self._at = self._at._replace(epoch=self._at.epoch + 1, is_start=True)
         place, span = self._here(), self._order.span
-        stop = span * (self._epoch // epochs + 1) * epochs if epochs else math.inf
+        stop = span * (self._at.epoch // epochs + 1) * epochs if epochs else math.inf
         return Course(stages, self._order.turns(place, world), place, stop, world)
 
     def _prepare_ledger(self, world: World) -> None:
@@ -340,26 +338,26 @@ class Loader:
     def _arrive(self, start: int, place: Place) -> None:
         """The training got everything before `place`, last the step that starts at `start`."""
         n = self._order.span
-        self._epoch, self._place, self._at_epoch_start = place.position // n, place, False
-        self._got_of = start // n
+        self._at = _At(place.position // n, place, is_start=False, got_of=start // n)
 
     def _go_to(self, epoch: int, place: Place | None = None) -> None:
         run = self._run_between_batches()
         if run is not None and run.begun:  # one that has not begun will begin there
             run.close()
-        self._epoch, self._got_of, self._at_epoch_start = epoch, None, place is None
-        self._place = place or self._place
+        self._at = _At(epoch, place or self._at.place, is_start=place is None, got_of=None)
 
-    def _here(self) -> Place:
+    def _here(self, at: "_At | None" = None) -> Place:
         """The place of the next batch. Looking changes nothing: who saves must go on as the others do."""
-        return self._epoch_start() if self._at_epoch_start else self._place
+        at = at or self._at
+        return self._epoch_start(at) if at.is_start else at.place
 
-    def _epoch_start(self) -> Place:
+    def _epoch_start(self, at: "_At | None" = None) -> Place:
         """Where the epoch begins that the loader is in."""
-        return self._place.at(self._epoch * self._order.span, self._order.span)
+        at = at or self._at
+        return at.place.at(at.epoch * self._order.span, self._order.span)
 
     def _is_new(self) -> bool:
-        return self._at_epoch_start and self._epoch == 0 and self._restored is None
+        return self._at.is_start and self._at.epoch == 0 and self._restored is None
 
     def _check_restored(self) -> None:
         """Compares a restored cursor with what it is to be used on, once."""
@@ -368,7 +366,7 @@ class Loader:
             return
         own = self._order.fingerprints(), self._pixel_fingerprints
         for sentence in check_restored(restored, *own, self._order.span, self._config.shares):
-            warnings.warn(sentence, stacklevel=5)
+            notice(sentence)
         self._restored = None
 
     @cached_property
@@ -409,6 +407,15 @@ class Loader:
         if run is not None:
             run.close(why)
         self._run = None
+
+
+class _At(NamedTuple):
+    """Where a loader is. One object, set at once, as threads may look while another one gets a batch."""
+
+    epoch: int  # of the first batch that the training has not got
+    place: Place  # of that batch, unless it is
+    is_start: bool  # the start of `epoch`, to be counted on from `place`
+    got_of: int | None  # the epoch of the last batch that it got, since it went to a place
 
 
 def _remade(config: dict, given: Any, shown: dict, state: dict | None) -> Loader:

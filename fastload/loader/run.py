@@ -28,6 +28,7 @@ from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
 
 INTERRUPTED_SECONDS = 1.0  # in place of CLOSE_SECONDS after Ctrl-C, which is to be heard at once
+OF_ANOTHER_PROCESS = "this iteration began in another process: begin a new one, iter(loader), after the fork."
 CLOSED = "the loader was closed while this batch was made: close it between two batches."
 
 
@@ -73,9 +74,7 @@ class Run:
     def __next__(self) -> dict:
         under_way = self._under_way
         if under_way.process != process():
-            raise ConfigError(
-                "this iteration began in another process: begin a new one, iter(loader), after the fork."
-            )
+            raise ConfigError(OF_ANOTHER_PROCESS)
         with self._turn:
             if self.is_making:
                 raise ConfigError("map_batch asked for the next batch of the iteration that calls it.")

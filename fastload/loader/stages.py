@@ -15,7 +15,7 @@ from concurrent import futures
 
 import numpy as np
 
-from fastload import _native
+from fastload import _native, backends
 from fastload.decode import values
 from fastload.decode.images import ImageStage
 from fastload.errors import (
@@ -271,6 +271,7 @@ class Stages:
         with told(f"for a batch of {trip.held_bytes:,} bytes ({len(trip.positions)} samples)"):
             trip.bytes = self._reader.submit(trip.located, self._memory, urgent, patient)
             if self._images is not None:
+                backends.ignore_jpegmem()  # whoever has set it since
                 n, sizes = len(trip.positions), self._images.bytes_of
                 buffers = {name: self._acquire(n * size) for name, size in sizes.items()}
                 augments = {} if self._images.by_batch else self._pixels.augments(trip.positions)

@@ -12,11 +12,13 @@ epoch that follows one that was broken off.
 
 Of torch's private names are used `_get_iterator`, `_index_sampler`, and `_iterator` with its `_reset`:
 torch's iterator is made from a copy of the loader that has other functions and another sampler where a state
-is to be remembered (see torch_epoch.py); and of an iterator with workers `_shutdown_workers`, to close it.
+is to be remembered (see torch_epoch.py); and of an iterator with workers `_shutdown_workers`, to close it,
+and `_shutdown`, which says that this was done.
 """
 
 import copy
 import errno
+import os
 import warnings
 import weakref
 from collections import deque
@@ -25,12 +27,14 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from fastload.backends import process
 from fastload.errors import ConfigError, CursorError
 from fastload.loader.device import delivery, resolve_device
 from fastload.loader.draws import is_place
-from fastload.loader.run import CLOSED
+from fastload.loader.run import CLOSED, OF_ANOTHER_PROCESS
 from fastload.loader.torch_epoch import VERSION, Epoch
 from fastload.loader.worker_state import Placeholder
+from fastload.notices import notice
 from fastload.shortage import no_thread, shortage
 from fastload.threads import Turn
 
@@ -105,8 +109,10 @@ class StatefulLoader(DataLoader[T]):
         self._restored: dict | None = None  # where the next iteration begins
         self._there: tuple | None = None  # (device, what brings batches there); its memory is of its stream
         self._under_way: weakref.ref[_Iterator] | None = None
+        self._process = process()
 
     def __iter__(self) -> "_Iterator":
+        self._notice_fork()
         with Turn() as turn:
             iterator = self._begin(turn)
         self._under_way = weakref.ref(iterator)
@@ -133,6 +139,7 @@ class StatefulLoader(DataLoader[T]):
 
         `state_dict` is what it was. May be called at any time, and again.
         """
+        self._notice_fork()
         iterator = None if self._under_way is None else self._under_way()
         self._under_way = None
         if iterator is not None:
@@ -142,6 +149,12 @@ class StatefulLoader(DataLoader[T]):
             self._iterator = None
         if self._there is not None:
             self._there[1].close()
+
+    def _notice_fork(self) -> None:
+        """A forked child begins anew: iterators and their workers are the parent's."""
+        if self._process != process():
+            self._process = process()
+            self._iterator = self._epoch = self._there = self._under_way = None
 
     def __enter__(self) -> "StatefulLoader[T]":
         return self
@@ -214,6 +227,9 @@ class _Iterator:
 
     def __init__(self, inner: Iterator, epoch: "Epoch", turn: Turn):
         self._inner, self._epoch, self._turn, self._closed = inner, epoch, turn, False
+        self._process = process()
+        if hasattr(inner, "_shutdown_workers"):
+            _with_workers.add(inner)
 
     def __iter__(self) -> "_Iterator":
         return self
@@ -227,6 +243,8 @@ class _Iterator:
         return getattr(self._inner, name)
 
     def __next__(self) -> Any:
+        if self._process != process():
+            raise ConfigError(OF_ANOTHER_PROCESS)
         with self._turn:
             if self._closed:
                 raise StopIteration
@@ -240,7 +258,7 @@ class _Iterator:
     def close(self) -> None:
         """Ends it, and the worker processes that are its own."""
         self._closed = True
-        if not getattr(self._inner, "_persistent_workers", False):
+        if self._process == process() and not getattr(self._inner, "_persistent_workers", False):
             _end_workers(self._inner)
 
     def _next(self) -> Any:
@@ -294,6 +312,19 @@ class _Ahead(_Iterator):
         self._coming.append((delivered, error, self._epoch.snapshot()))
 
 
+_with_workers: weakref.WeakSet = weakref.WeakSet()  # iterators of torch's that have worker processes
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: torch's finalizers would end the workers of the parent."""
+    for inner in _with_workers:
+        inner._shutdown = True
+    _with_workers.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 def _end_workers(inner: Iterator) -> None:
     """Ends the worker processes of torch's iterator, where it has some."""
     end = getattr(inner, "_shutdown_workers", None)
@@ -303,11 +334,10 @@ def _end_workers(inner: Iterator) -> None:
 
 def _discard(inner: Iterator, epoch: Epoch) -> None:
     """Reads an iterable dataset without a state up to its place."""
-    warnings.warn(
+    notice(
         f"neither the dataset nor its iterator has state_dict and load_state_dict: {epoch.to_discard} "
         "batches are read again and dropped, which is exact where their order comes from generators at the "
-        "first sample. Give one of them both, for a faster resume that is always exact.",
-        stacklevel=6,
+        "first sample. Give one of them both, for a faster resume that is always exact."
     )
     reading = _Iterator(inner, epoch, Turn())
     with epoch.dice():

@@ -7,13 +7,19 @@ counter, have no gradient, and refuse to run within a backward pass, as count_si
 called here and nowhere else.
 """
 
+import atexit
 from collections.abc import Callable, Sequence
 
 import torch
 
+from fastload import _native
 from fastload.errors import ConfigError
 from fastload.ops.ada_augment import ADJOINT, LINEAR
 from fastload.ops.ada_params import COLUMNS
+from fastload.threads import end_everything
+
+# Before the handlers of torch, which take operators away that a daemon thread may be about to call.
+atexit.register(end_everything)
 
 
 def refuse_in_backward(what: str, way_out: str) -> None:
@@ -26,7 +32,9 @@ def refuse_in_backward(what: str, way_out: str) -> None:
         )
 
 
-def _refuse_draw() -> None:
+def _begin_draw() -> None:
+    """Where a draw may not be; and where a daemon thread sleeps at the end of the program."""
+    _native.sleep_at_the_end()
     refuse_in_backward(
         "an augmentation was drawn",
         "the gradient would be of another augmentation than the loss. Draw before the checkpointed "
@@ -98,7 +106,7 @@ def draw_ada(
     impl: str,
 ) -> torch.Tensor:
     """The rows [n, 40] float32 of one draw (draw_ada.py), on the device of p; `calls` goes up by one."""
-    _refuse_draw()
+    _begin_draw()
     if impl == "triton":
         from fastload.ops import draw_ada_triton
 
@@ -132,7 +140,7 @@ def draw_edm(
     impl: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows [n, 40] and labels [n, label_count] float32 of one draw (draw_edm.py); `calls` goes up by one."""
-    _refuse_draw()
+    _begin_draw()
     if impl == "triton":
         from fastload.ops import draw_ada_triton
 
@@ -190,7 +198,7 @@ def draw_diff_augment(
     impl: str,
 ) -> torch.Tensor:
     """`draw_diff_augment`, its seed as an int64 of the same bits: nothing is checked."""
-    _refuse_draw()
+    _begin_draw()
     from fastload.ops.draw_diff_augment import DrawRanges, _reference
 
     seed, ranges = seed % 2**64, DrawRanges.of(height, width, translation_ratio, cutout_ratio)

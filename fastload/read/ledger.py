@@ -18,7 +18,7 @@ import errno
 import hashlib
 import json
 import os
-import warnings
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +26,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from fastload.errors import BadSamplesError, ConfigError
+from fastload.errors import BadSamplesError, ConfigError, ResourceError
+from fastload.notices import notice
 from fastload.shards.patience import patiently
 from fastload.shortage import is_shortage, lacks_descriptors, naming_shortage, way_out
+from fastload.threads import WorkerThreads
 
 WINDOW = 10_000  # positions of this rank that max_bad_fraction is about
 MOST_BYTES = 64 << 20  # some 200,000 lines; then the file is put aside, and what was there before is lost
+WRITE_SECONDS = 5.0  # that the training waits for the file
 OLD = ".old"
 MOST_SHARDS = 5  # in a message
 MOST_REASON = 300  # characters
@@ -99,7 +102,7 @@ class Ledger:
         if bad and len(self._recent) > self._most:
             raise BadSamplesError(self._too_many())
         for sentence in sentences:  # last, as a warning may be made an error
-            warnings.warn(sentence, stacklevel=5)
+            notice(sentence)
 
     def write(self, bad: Sequence[BadSample]) -> None:
         """Writes lines only: the batch of these samples never came."""
@@ -107,19 +110,37 @@ class Ledger:
             return
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         lines = [_line({**_without_none(asdict(one)), "rank": self.rank, "time": now}) for one in bad]
+        why = self._why_unwritten("".join(lines).encode())
+        if why is not None:
+            self._trouble = (
+                f"the ledger {self.path} cannot be written ({why[0]}): bad samples are counted, and "
+                f"not listed any more{why[1]}"
+            )
+
+    def _why_unwritten(self, content: bytes) -> tuple[str, str] | None:
+        """Appends to the file. Returns (reason, way out) where that fails, or takes longer than may be."""
+        rest = "; ledger= names another file"
+        writer = WorkerThreads(1, "fastload-ledger")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists() and self.path.stat().st_size > MOST_BYTES:
-                os.replace(self.path, self.path.with_name(self.path.name + OLD))
-            patiently(lambda: _append(self.path, "".join(lines).encode()), lacks_descriptors)
+            # On another thread: a mount that is gone would keep this one, the training's, for good.
+            written = writer.submit(self._append, content)
+            writer.stop()
+            if not writer.join(time.monotonic() + WRITE_SECONDS):
+                return f"it took more than {WRITE_SECONDS:g} s", rest
+            written.result()
         except OSError as error:
-            rest = "; ledger= names another file"
             if is_shortage(error.errno):
                 rest = f". {way_out(error.errno, '')}"
-            self._trouble = (
-                f"the ledger {self.path} cannot be written ({error.strerror}): bad samples are counted, and "
-                f"not listed any more{rest}"
-            )
+            return error.strerror, rest
+        except ResourceError as error:
+            return str(error), ""
+        return None
+
+    def _append(self, content: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and self.path.stat().st_size > MOST_BYTES:
+            os.replace(self.path, self.path.with_name(self.path.name + OLD))
+        patiently(lambda: _append(self.path, content), lacks_descriptors)
 
     def _first(self, one: BadSample) -> str:
         listed = self.path is not None and self._trouble is None

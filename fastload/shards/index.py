@@ -75,8 +75,9 @@ def open_indexes(
             if found is not None:
                 found(len(indexes), len(containers))
 
-    for place, container in enumerate(containers):
-        note(place, find_valid(container, cache_dir))
+    places = range(len(containers))
+    # On threads: where a mount is gone `open` never returns, and Ctrl-C is heard on the calling thread alone.
+    for_all(places, partial(_find_at, containers, cache_dir), note, threads, "fastload-index")
     own = [place for place in range(len(containers)) if place % local_world_size == local_rank]
     others = [place for place in range(len(containers)) if place % local_world_size != local_rank]
     others = (
@@ -88,6 +89,10 @@ def open_indexes(
         make = partial(_build_at, containers, cache_dir, wait)
         for_all(missing, make, note, threads, "fastload-index")
     return [indexes[place] for place in range(len(containers))]
+
+
+def _find_at(containers: list[Container], cache_dir: Path, place: int) -> IndexFile | None:
+    return find_valid(containers[place], cache_dir)
 
 
 def _build_at(containers: list[Container], cache_dir: Path, wait: bool, place: int) -> IndexFile | None:

@@ -54,7 +54,7 @@ def expected_ids(loader, positions, bad) -> list[int]:
     """The samples that the order names for some positions, by the walk's own rule."""
     walk, ids = loader._order.walk, []
     for position in positions:
-        taken = walk.take(fl_steps(walk.n).step_at(position), 0, loader._place.at(position, walk.n))
+        taken = walk.take(fl_steps(walk.n).step_at(position), 0, loader._at.place.at(position, walk.n))
         sample_id, attempt = int(taken.sample_ids[0]), 0
         while sample_id in bad:
             attempt += 1
@@ -709,7 +709,7 @@ def test_a_closed_iteration_waits_for_no_stand_in(tmp_path, monkeypatch):
         run = iter(made)
         next(run)
         run.close()
-        made.set_epoch(made._epoch + 1)
+        made.set_epoch(made._at.epoch + 1)
     assert None in cancelled  # stand-ins
     assert set(threading.enumerate()) <= before
 

@@ -374,6 +374,7 @@ def test_threads_that_share_an_iterator_of_a_torch_dataset_get_each_batch_once()
 
 OPENS = """
 from tests.faults import Rule, set_rules
+if {warm}: len(make())
 set_rules(Rule("{call}", "{path}", delay_seconds=3600))
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 begun = time.monotonic()
@@ -387,15 +388,72 @@ OPENED = {
     "index": "__import__('fastload.prepare.index').prepare.index.index(shards)",
     "check": "__import__('fastload.prepare.check').prepare.check.check(shards)",
 }
+HANGING = {  # whether there is an index already, and what hangs
+    "a shard": (False, "open", "001.tar"),
+    "an indexed shard": (True, "open", "001.tar"),
+    "an index": (True, "open", ".flidx"),
+}
 
 
-@pytest.mark.parametrize("body", OPENED)
-def test_ctrl_c_is_heard_while_a_source_is_opened_that_hangs(source, tmp_path, body):
+@pytest.mark.parametrize(
+    ("hanging", "body"),
+    [("a shard", body) for body in OPENED] + [(hanging, "the first batch") for hanging in HANGING],
+)
+def test_ctrl_c_is_heard_while_a_source_is_opened_that_hangs(source, tmp_path, hanging, body):
     faults.needs_faults()
-    program = HEAD + OPENS.format(call="open", path="001.tar", body=OPENED[body])
+    warm, call, path = HANGING[hanging]
+    program = HEAD + OPENS.format(warm=warm, call=call, path=path, body=OPENED[body])
     outcome = faults.run(program, tmp_path, *source, limit_seconds=30)
+    # An indexed shard that nobody reads yet need not be opened: then its first read hangs.
     assert (outcome.status, outcome.out) == (0, "in time True\n"), outcome
     assert outcome.seconds < 15
+
+
+def test_a_ledger_that_hangs_keeps_no_training(source, tmp_path):
+    faults.needs_faults()
+    program = """
+import warnings
+from fastload.read import ledger
+from tests.faults import Rule, set_rules
+ledger.WRITE_SECONDS = 0.3
+def fn(content): raise ValueError("bad") if content == b"caption 3" else None
+loader = make({"own": fl.Custom("txt", lambda content: 1 if content != b"caption 3" else fn(content))},
+              ledger="hangs.jsonl", max_bad_fraction=1.0)
+len(loader)
+set_rules(Rule("open", "hangs.jsonl", delay_seconds=3600))
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    print(len(list(loader)), loader.stats()["bad_samples"])
+print([str(one.message) for one in seen if "took more than 0.3 s" in str(one.message)] != [])
+"""
+    outcome = faults.run(HEAD + program, tmp_path, *source, limit_seconds=30)
+    assert (outcome.status, outcome.out) == (0, "24 1\nTrue\n"), outcome
+
+
+def test_a_state_that_is_taken_beside_a_thread_that_iterates_is_of_one_place(source):
+    """Epoch and position are those of the same batch."""
+    loader, states, stop = labels(source, 24, epochs=None), [], threading.Event()
+
+    def look():
+        while not stop.is_set():
+            states.append(loader.state_dict())
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        looking = threading.Thread(target=look)
+        looking.start()
+        iterator = iter(loader)
+        for _ in range(1500):
+            next(iterator)
+        stop.set()
+        looking.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(states) > 1000
+    assert [
+        one for one in states if not one["epoch"] * 48 <= one["position"] <= (one["epoch"] + 1) * 48
+    ] == []
 
 
 def test_a_signal_s_handler_may_close_the_loader_while_its_thread_counts(source):

@@ -178,3 +178,39 @@ def test_an_interrupt_in_the_parent_is_not_the_child_s(source):
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     assert isinstance(next(iterator), dict)
     assert isinstance(loader, fl.Loader)
+
+
+class Numbers:
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return i
+
+
+@pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
+@pytest.mark.parametrize("does", ["close", "iterate", "next", "collect"])
+def test_what_a_forked_child_does_with_a_loader_of_a_torch_dataset_leaves_the_parent_alone(how, does):
+    import gc
+
+    loader = fl.DataLoader(Numbers(), 4, **how)
+    iterator = iter(loader)
+    got = [next(iterator).tolist()]
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        if does == "close":
+            loader.close()
+        elif does == "iterate":
+            assert len(list(loader)) == 10
+        elif does == "next":
+            with pytest.raises(fl.ConfigError, match="another process"):
+                next(iterator)
+        else:
+            del loader, iterator
+            gc.collect()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    got += [batch.tolist() for batch in iterator]
+    assert got == [list(range(i, i + 4)) for i in range(0, 40, 4)]
+    loader.close()

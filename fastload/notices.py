@@ -1,0 +1,19 @@
+"""Warnings that point at the line of the program which they are about."""
+
+import sys
+import warnings
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+def notice(sentence: str) -> None:
+    """A warning at the innermost line outside fastload, and outside the context managers that it uses."""
+    frame, level = sys._getframe(1), 2
+    while frame is not None and _is_ours(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(sentence, stacklevel=level - 1 if frame is None else level)
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_PACKAGE) or Path(file).name == "contextlib.py"
