@@ -108,7 +108,7 @@ def run_tests(kind: Kind, folder: Path, tests: tuple[str, ...]) -> dict:
         "FASTLOAD_SANITIZE": kind.sanitizers,
     }
     (folder / "known_races").write_text(KNOWN_RACES)
-    options = ["-q", "-s", "-rfE", *NOT_THESE]
+    options = ["-q", "-s", "-rfE", "-n", "0", *NOT_THESE]
     command = [sys.executable, "-X", "faulthandler", "-m", "pytest", *options, *tests]
     # setarch: the runtimes of GCC 12 lose their shadow memory where addresses are spread over 32 bits.
     command = [*(["setarch", "-R"] if shutil.which("setarch") else []), *command]
