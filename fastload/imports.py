@@ -44,7 +44,8 @@ def import_whole(name: str, what: str | None = None) -> ModuleType:
     Raises BackendError where there are no descriptors or memory for the import.
     """
     with _lock, room_for(f"{what or name} cannot be imported", name):
-        _load_native()
+        if name not in sys.modules:  # or `except fastload.FastloadError` would want descriptors
+            _load_native()
         return import_module(name)
 
 
