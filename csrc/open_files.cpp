@@ -82,6 +82,9 @@ struct State {
 // Where all closing threads hang, there is another one for each so many files.
 constexpr size_t FILES_OF_A_CLOSER = 8;
 constexpr double CLOSER_WAITS_SECONDS = 0.5;  // for more to close, before it ends
+constexpr size_t MOST_WAITING = 2;            // to be closed, where files are given up for others
+constexpr size_t MOST_HANGING = 16;           // threads that close; more of them hang where a mount is gone
+constexpr double FULL_WAITS_SECONDS = 1.0;
 constexpr uint32_t OPENINGS_OF_A_MEASUREMENT = 16;  // one takes nearly as long as opening a file on a local disk
 
 // Never destroyed: threads that outlive main may use it. A child leaves its parent's where it is, for that may be
@@ -124,7 +127,8 @@ void set_to_close(PerProcess<State> &state, bool is_waited_for = false) noexcept
         std::lock_guard<std::mutex> lock(state->mutex);
         if (state->given_up.empty()) return;
         if (state->closers > state->closing.size()) return state->changed.notify_all();
-        if (!is_waited_for && state->closing.size() > state->given_up.size() / FILES_OF_A_CLOSER) return;
+        const bool is_enough = state->closing.size() > state->given_up.size() / FILES_OF_A_CLOSER;
+        if (is_enough && (!is_waited_for || state->closing.size() >= MOST_HANGING)) return;
         state->closers++;
     }
     try {
@@ -199,7 +203,13 @@ SharedFile keep(uint32_t table, int32_t file_id, SharedFile file) {
     const bool is_full = state->recent.size() > most;
     while (state->recent.size() > most) state->give_up(std::prev(state->recent.end()));
     lock.unlock();
-    if (is_full) set_to_close(state);
+    if (!is_full) return file;
+    // What waits to be closed is open still: who opens more does not run ahead of it, unless closing hangs.
+    set_to_close(state, true);
+    lock.lock();
+    state->changed.wait_for(lock, std::chrono::duration<double>(FULL_WAITS_SECONDS), [&] {
+        return state->given_up.size() <= MOST_WAITING || state->closing.size() >= MOST_HANGING;
+    });
     return file;
 }
 

@@ -71,7 +71,7 @@ def test_info_from_the_command_line(shards, capsys):
     assert printed["samples"] == 20 and len(printed["shown"]) == 2
     assert cli.main(["info", str(shards)]) == 0
     text = capsys.readouterr().out
-    assert "00001.tar" in text and "96" not in text.splitlines()[0]
+    assert "00001.tar" in text and "96" not in text.splitlines()[0].replace(str(shards), "")
     assert cli.main(["info", str(shards), "--samples", "-1"]) == 2
 
 
