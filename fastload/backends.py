@@ -101,7 +101,7 @@ def _quota_cpus(cgroup_file: Path, root: Path) -> int:
     try:
         lines = cgroup_file.read_text().splitlines()
     except OSError as error:  # no Linux, or no /proc
-        _raise_want(error)
+        _raise_shortage(error)
         return sys.maxsize
     cpus = sys.maxsize
     for line in lines:
@@ -126,7 +126,7 @@ def _quota_of_version_2(folder: Path) -> int:
     try:
         quota, period = (folder / "cpu.max").read_text().split()
     except (OSError, ValueError) as error:
-        _raise_want(error)
+        _raise_shortage(error)
         return sys.maxsize
     return sys.maxsize if quota == "max" else int(quota) // int(period)
 
@@ -137,7 +137,7 @@ def _quota_of_version_1(folder: Path) -> int:
         quota = int((folder / "cpu.cfs_quota_us").read_text())
         period = int((folder / "cpu.cfs_period_us").read_text())
     except (OSError, ValueError) as error:
-        _raise_want(error)
+        _raise_shortage(error)
         return sys.maxsize
     return sys.maxsize if quota < 0 else quota // period
 
@@ -150,7 +150,7 @@ def process() -> int:
     return _native.fork_count()
 
 
-def _raise_want(error: Exception) -> None:
+def _raise_shortage(error: Exception) -> None:
     """Where a quota cannot be read for want of descriptors, there may be one."""
     if isinstance(error, OSError) and is_shortage(error.errno):
         raise error

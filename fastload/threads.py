@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
-from typing import Any, Protocol
+from typing import Any
 
 from fastload import _native, shortage
 from fastload.backends import once_per_process, process
@@ -31,17 +31,9 @@ _AT_THE_END = "Python is about to end: load batches before the program is over."
 _ending_thread: int | None = None  # which ends the program, once it does
 
 
-class UnderWay(Protocol):
-    """What is given up when the program ends."""
-
-    def give_up(self) -> None:
-        """Cancels everything, takes no lock and waits for nothing."""
-
-    def is_busy(self) -> bool:
-        """Whether a thread still runs Python for it."""
-
-
-_under_way: "weakref.WeakSet[UnderWay]" = weakref.WeakSet()
+# What is given up when the program ends (`give_up`), and what is then waited for (`is_busy`).
+_under_way: weakref.WeakSet = weakref.WeakSet()
+_waited_for: weakref.WeakSet = weakref.WeakSet()
 
 
 class WorkerThreads:
@@ -58,6 +50,7 @@ class WorkerThreads:
         self._lock = threading.RLock()  # reentrant: a signal's handler may submit, too
         self._stopped = False
         _under_way.add(self)
+        _waited_for.add(self)
 
     def submit(self, function: Callable, *arguments: Any) -> futures.Future:
         """Raises CancelledError after `stop`, ResourceError where the system gives no thread."""
@@ -87,13 +80,14 @@ class WorkerThreads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         if self.is_busy():
-            _under_way.discard(self)
+            _waited_for.discard(self)
             return False
         return True
 
     give_up = stop
 
     def is_busy(self) -> bool:
+        """Whether a thread but the calling one is alive."""
         own = threading.current_thread()
         return any(thread is not own and thread.is_alive() for thread in self._threads)
 
@@ -272,7 +266,7 @@ class Turn:
         self.is_taken = False
         self._lock = threading.RLock()
         self._process = process()
-        end_with_the_program(self)
+        _waited_for.add(self)
 
     def __enter__(self) -> "Turn":
         check_not_ending()  # before the lock, which a thread that sleeps may keep
@@ -292,15 +286,14 @@ class Turn:
             self.is_taken = False
             _native.sleep_for_ever()
 
-    def give_up(self) -> None:
-        """Who is in goes on."""
-
     def is_busy(self) -> bool:
+        """Whether a thread of this process is in."""
         return self.is_taken and self._process == process()
 
 
-def end_with_the_program(one: UnderWay) -> None:
-    """It is given up when the program ends, unless nobody holds it by then."""
+def end_with_the_program(one: Any) -> None:
+    """Its `give_up`, which takes no lock and waits for nothing, is called when the program ends, unless
+    nobody holds it by then."""
     _under_way.add(one)
 
 
@@ -327,12 +320,12 @@ def end_everything() -> None:
     if _ending_thread is not None:
         return
     _ending_thread = threading.get_ident()
-    given_up = list(_under_way)
-    for one in given_up:
+    for one in list(_under_way):
         one.give_up()
+    waited_for = list(_waited_for)
     stop = time.monotonic() + END_SECONDS
     with contextlib.suppress(KeyboardInterrupt):  # which ends the wait: the program ends in any case
-        while any(one.is_busy() for one in given_up) and time.monotonic() < stop:
+        while any(one.is_busy() for one in waited_for) and time.monotonic() < stop:
             time.sleep(_LOOK_SECONDS)
         _native.begin_end(SLEEP_SECONDS)
 
@@ -342,6 +335,7 @@ def _begin_in_child() -> None:
     global _ending_thread
     _ending_thread = None
     _under_way.clear()
+    _waited_for.clear()
 
 
 atexit.register(end_everything)

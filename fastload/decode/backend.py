@@ -63,9 +63,9 @@ def load_libjpeg() -> tuple[str | None, int, str]:
     """
     with naming_shortage("no libjpeg can be looked for"):
         path, abi, reasons = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
-    want = None if path is not None else shortage_told_by(reasons)
-    if want is not None:
-        raise BackendError(f"no libjpeg can be loaded ({os.strerror(want)}). {way_out(want, '')}")
+    short = None if path is not None else shortage_told_by(reasons)
+    if short is not None:
+        raise BackendError(f"no libjpeg can be loaded ({os.strerror(short)}). {way_out(short, '')}")
     return path, abi, reasons
 
 

@@ -308,7 +308,6 @@ class Loader:
     @room_for("no batch can be made", "torch")
     def _begin(self) -> Course:
         """What the first `next` of an iteration needs."""
-        backends.ignore_jpegmem()
         self._check_restored()
         if self._memory is None:
             self._memory = _native.BufferPool(self._config.max_bytes)

@@ -33,10 +33,6 @@ class UnderWay:
             trip.give_up()
         stages.give_up()
 
-    def is_busy(self) -> bool:
-        """The worker threads speak for themselves."""
-        return False
-
     def end(self, seconds: float) -> None:
         """Cancels everything and waits until no thread works for it; leaves behind what takes longer."""
         stages, trips = self.stages, deque(self.trips)

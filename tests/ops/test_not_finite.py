@@ -203,6 +203,12 @@ def forward_and_back(value, params, impl, dtype):
     return out, gradient
 
 
+def found_and_expected(value, params, impl, dtype):
+    """(of a twin, of the reference): results, then gradients."""
+    twins = (forward_and_back(value, params, one, dtype) for one in (impl, "reference"))
+    return zip(*twins, strict=True)
+
+
 ada_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
@@ -211,9 +217,7 @@ ada_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", POINTWISE)
 def test_of_pixel_by_pixel_stages_it_is_that_of_the_reference(name, value, dtype):
     params = cast(POINTWISE[name], dtype)
-    for found, expected in zip(
-        *(forward_and_back(value, params, impl, dtype) for impl in ("native", "reference")), strict=True
-    ):
+    for found, expected in found_and_expected(value, params, "native", dtype):
         assert torch.equal(pattern(found), pattern(expected))
         assert pattern(found).any() and torch.isfinite(found).any()
 
@@ -221,13 +225,7 @@ def test_of_pixel_by_pixel_stages_it_is_that_of_the_reference(name, value, dtype
 @pytest.mark.skipif(not INTERPRETED, reason="kernels are interpreted where there is no GPU")
 @pytest.mark.parametrize("name", ["identity", "whole pixels", "colour", "no noise", "cutout"])
 def test_of_pixel_by_pixel_stages_tritons_is_that_of_the_reference(name):
-    for found, expected in zip(
-        *(
-            forward_and_back(math.nan, POINTWISE[name], impl, torch.float32)
-            for impl in ("triton", "reference")
-        ),
-        strict=True,
-    ):
+    for found, expected in found_and_expected(math.nan, POINTWISE[name], "triton", torch.float32):
         assert torch.equal(pattern(found), pattern(expected)) and pattern(found).any()
 
 
@@ -236,9 +234,7 @@ def test_of_pixel_by_pixel_stages_tritons_is_that_of_the_reference(name):
 @pytest.mark.parametrize("name", TAPS)
 def test_of_sums_of_taps_the_same_pixels_are_not_finite(name, value, dtype):
     params = cast(TAPS[name], dtype)
-    for found, expected in zip(
-        *(forward_and_back(value, params, impl, dtype) for impl in ("native", "reference")), strict=True
-    ):
+    for found, expected in found_and_expected(value, params, "native", dtype):
         assert torch.equal(torch.isfinite(found), torch.isfinite(expected))
         if math.isnan(value):
             assert torch.equal(torch.isnan(found), torch.isnan(expected))

@@ -56,6 +56,13 @@ BEGINNING = """if 1:
 
     def held(number):
         return [os.open(os.devnull, os.O_RDONLY) for _ in range(number)]
+
+    def all_held():
+        found = []
+        with contextlib.suppress(OSError):
+            while True:
+                found += held(1)
+        return found
 """
 
 
@@ -149,10 +156,7 @@ def test_files_that_are_kept_are_given_up_for_one_that_is_to_be_read(tmp_path):
     limited(64)
     files = table("t")
     read(files, range(8))
-    training = []
-    with contextlib.suppress(OSError):
-        while True:
-            training += held(1)
+    training = all_held()
     batch = read(files, [9], _native.ShardReader(1))
     assert batch.retries == 0, batch.retries
     assert len(still_open()) < 8, still_open()
@@ -170,10 +174,7 @@ def test_files_that_are_kept_are_given_up_for_a_source_that_is_to_be_opened(tmp_
     open_dataset(source, cache_dir=folder + "/cache")
     files = table("t")
     read(files, range(8))
-    training = []
-    with contextlib.suppress(OSError):
-        while True:
-            training += held(1)
+    training = all_held()
     assert open_dataset(source, cache_dir=folder + "/cache").n == 8
     """
     run(program, tmp_path)

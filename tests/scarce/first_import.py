@@ -9,6 +9,7 @@ import sys
 from io import StringIO
 
 import fastload as fl
+from tests.scarce.descriptors import outcome
 
 LIMIT = 256
 
@@ -18,27 +19,11 @@ def first_batch(source: str) -> None:
         assert len(next(iter(loader))["x"]) == 4
 
 
-def outcome(free: int, use) -> str:
-    held = []
-    try:
-        while True:
-            held.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        pass
-    for _ in range(free):
-        os.close(held.pop())
-    try:
-        use()
-        return "fine"
-    except Exception as error:
-        return f"{type(error).__name__} {isinstance(error, fl.FastloadError)}: {error}"
-
-
 def in_a_child(free: int, name: str, before, use) -> None:
     if os.fork() == 0:
         sys.stderr = StringIO()  # what libraries print on their way
         before()
-        os.write(1, f"{free}, {name}: {outcome(free, use)}\n".encode())
+        os.write(1, f"{free}, {name}: {outcome(use, free)}\n".encode())
         os._exit(0)
     os.wait()
 

@@ -23,6 +23,7 @@ from fastload.prepare.index import index
 from fastload.prepare.info import info
 from fastload.shards import patience
 from fastload.shards.writer import ShardWriter
+from tests.scarce.descriptors import outcome
 
 MOST = 40
 LIMIT = 256
@@ -99,26 +100,6 @@ KINDS = {
 
 def _call(function, *arguments, **named):
     return lambda: function(*arguments, **named)
-
-
-def outcome(call, free: int) -> str:
-    """What comes of the call where so many descriptors are left."""
-    held = []
-    try:
-        while True:
-            held.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        pass
-    for _ in range(free):
-        os.close(held.pop())
-    try:
-        call()
-        return "fine"
-    except Exception as error:
-        return f"{type(error).__name__} {isinstance(error, fl.FastloadError)}: {error}"
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
 
 
 def make_impatient() -> None:
