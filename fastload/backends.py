@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from fastload.world import World
 
 
+try:
+    _STARTED_IN = Path.cwd()  # a relative FASTLOAD_CACHE is meant from here, wherever the program goes
+except OSError:
+    _STARTED_IN = Path("/")
+
+
 def usable_cpus() -> int:
     """CPUs that this process may use: its affinity, cut to the whole CPUs of its cgroup's quota, or 1.
 
@@ -80,10 +86,11 @@ def triton_interprets() -> bool:
 def cache_dir() -> Path:
     """The folder for what can be made again: FASTLOAD_CACHE, else fastload/ in XDG_CACHE_HOME or ~/.cache.
 
-    It is not created. Raises ConfigError where there is no home folder either.
+    A relative FASTLOAD_CACHE lies in the folder in which fastload was imported. It is not created. Raises
+    ConfigError where there is no home folder either.
     """
     if os.environ.get("FASTLOAD_CACHE"):
-        return Path(os.environ["FASTLOAD_CACHE"]).expanduser().absolute()
+        return _STARTED_IN / Path(os.environ["FASTLOAD_CACHE"]).expanduser()
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(xdg):  # the XDG specification: relative paths are to be ignored
         return Path(xdg) / "fastload"

@@ -4,6 +4,7 @@ In: the arguments as the user wrote them. Out: a frozen `LoaderConfig`. Promised
 data is judged here, with a ConfigError of one line; nothing here imports torch.
 """
 
+import copy
 import math
 import operator
 import os
@@ -20,6 +21,8 @@ from fastload.fields import Field, Image
 from fastload.normalize import Normalization, normalization
 from fastload.order.mixture import shares_of
 from fastload.shards.mixture import Mixture
+from fastload.shards.select import fixed
+from fastload.shards.source import Source
 from fastload.world import World
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
@@ -32,7 +35,7 @@ DEFAULT_MAX_BYTES = 2 << 30  # of batches on their way and of memory that waits 
 DEFAULT_PREFETCH = 4  # batches; enough to hide a read and a change of threads, few enough for the cache
 MOST_THREADS = 1024  # far beyond any machine's use, and a thread has a stack: a slip must not take them all
 MAX_EPOCH = 2**31  # a position (epoch * n + i) must fit int64
-RESERVED = ("__key__", "__position__", "__mask__", "__source__", "__lambda__")
+RESERVED = ("__key__", "__id__", "__position__", "__mask__", "__source__", "__lambda__")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class LoaderConfig:
     epochs: int | None = 1
     last: str = "drop"
     select: Any = None
+    exclude: Any = None
     map_batch: Callable[[dict], Any] | None = None
     device: Any = "auto"
     decode: str = "auto"
@@ -72,8 +76,14 @@ class LoaderConfig:
     shares: tuple[int, ...] | None = field(init=False, default=None)  # of the sources of a mixture
 
     def __post_init__(self):
-        if isinstance(self.source, Mixture):
+        is_mixture = isinstance(self.source, Mixture)
+        if is_mixture:
             self._keep("shares", shares_of(self.source.weights))
+        else:
+            self._keep("source", Source.of(self.source))
+        for name in ("select", "exclude"):
+            self._keep(name, fixed(name, getattr(self, name), is_mixture))
+        self._keep("normalize", copy.deepcopy(self.normalize))
         if self.batch_sampler is None:
             self._keep("batch_size", count("batch_size", self.batch_size, 1))
         self._keep("fields", _fields(self.fields))

@@ -48,6 +48,7 @@ class Dataset:
         layout: str = "nchw",
         window: int | None = None,
         select: Any = None,
+        exclude: Any = None,
         map_batch: Callable[[dict], Any] | None = None,
         decode: str = "auto",
         max_bytes: int | None = None,
@@ -65,7 +66,8 @@ class Dataset:
             for name, value in locals().items()
             if name not in ("self", "source", "fields", "window", "as_tuple")
         }
-        LoaderConfig(source, 1, fields, window=window, **self.options)
+        config = LoaderConfig(source, 1, fields, window=window, **self.options)
+        self.options |= {"select": config.select, "exclude": config.exclude, "normalize": config.normalize}
         if not isinstance(as_tuple, bool):
             raise ConfigError(f"as_tuple={as_tuple!r}: give True or False.")
         reports = any(isinstance(one, Image) and one.report for one in fields.values())
@@ -74,7 +76,7 @@ class Dataset:
                 "as_tuple=True has room for the fields alone: leave out report=True, mixup and cutmix, or "
                 "use dicts."
             )
-        self.source, self.fields, self.window, self.as_tuple = source, dict(fields), window, as_tuple
+        self.source, self.fields, self.window, self.as_tuple = config.source, dict(fields), window, as_tuple
         self._opened: shards.Dataset | MixtureDataset | None = None
         self._shown = 0  # single samples
 
@@ -98,7 +100,8 @@ class Dataset:
         if self._opened is None:
             world = World.current()
             threads = threads or backends.threads_per_process(world)
-            self._opened = open_samples(self.source, self.options["select"], world, threads)
+            chosen = self.options["select"], self.options["exclude"]
+            self._opened = open_samples(self.source, *chosen, world, threads)
         return self._opened
 
     @property
@@ -187,11 +190,14 @@ class Samples:
             if self.given is not None:
                 self.opened = self.given.opened(threads)
             else:
-                self.opened = open_samples(config.source, config.select, config.world(), threads)
+                chosen = config.select, config.exclude
+                self.opened = open_samples(config.source, *chosen, config.world(), threads)
         return self.opened
 
 
-def open_samples(source: Any, select: Any, world: World, threads: int) -> shards.Dataset | MixtureDataset:
+def open_samples(
+    source: Any, select: Any, exclude: Any, world: World, threads: int
+) -> shards.Dataset | MixtureDataset:
     """Opens a source, in the cache of this machine.
 
     Raises SourceError, ShardError, ConfigError, ResourceError.
@@ -203,6 +209,7 @@ def open_samples(source: Any, select: Any, world: World, threads: int) -> shards
             cache_dir=backends.cache_dir() / "index",
             threads=threads,
             select=select,
+            exclude=exclude,
             local_rank=world.local_rank,
             local_world_size=world.local_world_size,
         )

@@ -8,15 +8,17 @@ fingerprints are the same in every process, and change with whatever changes the
 import dataclasses
 import hashlib
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastload.decode.backend import Backend, choose_backend
-from fastload.errors import FastloadError
+from fastload.errors import CursorError, FastloadError
 from fastload.fields import REQUIRED, Field, Image
 from fastload.loader.config import LoaderConfig
 from fastload.loader.device import resolve_device
-from fastload.shards.mixture import MixtureDataset
+from fastload.order.cursor import VERSION_OF_0_1_0, Cursor
+from fastload.shards.inventory import inventory_of, is_inventory, what_changed
+from fastload.shards.mixture import Mixture, MixtureDataset
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
@@ -25,7 +27,7 @@ _SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
 def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place: str) -> str:
     """The `repr` of a loader: what it reads, what it makes of it, and who does that on this machine."""
     lines = [
-        f"fastload.Loader({_SHORT.repr(config.source)}, batch_size={config.batch_size})",
+        f"fastload.Loader({_source(config.source)}, batch_size={config.batch_size})",
         *(f"  {name}: {_field(one)}" for name, one in config.fields.items()),
     ]
     if config.image_fields:
@@ -34,6 +36,10 @@ def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place
         lines.append(f"  pixels: {config.dtype}, {config.layout}, {rule}, {config.augment!r}")
         lines.append(f"  decode: {_decoder(config, threads)}")
     return "\n".join([*lines, f"  order: {order}", f"  at: {place}"])
+
+
+def _source(source: Any) -> str:
+    return _SHORT.repr(source if isinstance(source, Mixture) else source.given)
 
 
 def order_fingerprints(config: LoaderConfig, dataset, walk) -> dict[str, str | int | None]:
@@ -45,15 +51,68 @@ def order_fingerprints(config: LoaderConfig, dataset, walk) -> dict[str, str | i
         return parts | _source_fingerprints("", dataset)
     parts["epoch_samples"] = walk.n
     for name, source in dataset.datasets.items():
-        parts |= _source_fingerprints(f" {name!r}", source)
+        parts |= _source_fingerprints(_suffix(name), source)
     return parts
 
 
+def inventories(dataset) -> dict[str, list]:
+    """source -> what a checkpoint remembers of its data; "" is the source of a loader that has but one."""
+    return {name: inventory_of(one) for name, one in _sources(dataset).items()}
+
+
+def order_as_now(restored: Cursor, own: Mapping, dataset) -> Mapping[str, str | int | None]:
+    """The order's fingerprints of a cursor in the layout of this version; own: those of this loader.
+
+    Raises CursorError where an order of 0.1.0 cannot be gone on with.
+    """
+    if restored.version != VERSION_OF_0_1_0:
+        return restored.order
+    parts = {part: value for part, value in restored.order.items() if not part.startswith("selection")}
+    for name, one in _sources(dataset).items():
+        part, selection = f"source{_suffix(name)}", restored.order.get(f"selection{_suffix(name)}")
+        parts[f"classes{_suffix(name)}"] = own[f"classes{_suffix(name)}"]
+        source_then, selection_then = one.fingerprints_of_0_1_0()
+        is_same = parts.get(part) == source_then[:16] and selection == _start(selection_then)
+        if is_same and restored.order.get("window") is not None and one.has_unused_containers:
+            raise CursorError(
+                "the checkpoint was saved by fastload 0.1.0 with window=, and some shards have no selected "
+                "sample: in 0.1.0 these had a say in the order. Go on with 0.1.0, or begin anew."
+            )
+        if is_same:
+            parts[part] = own[part]
+    return parts
+
+
+def explain(restored: Cursor, own: Mapping, dataset) -> str:
+    """Sentences for a refusal: what has become of the data since a cursor was saved; "" where nothing has."""
+    sentences = []
+    for name, one in _sources(dataset).items():
+        then, print_then = restored.inventory.get(name), restored.order.get(f"source{_suffix(name)}")
+        if print_then == own[f"source{_suffix(name)}"] or not is_inventory(then):
+            continue
+        said = what_changed(one, then, str(print_then))
+        sentences.append(f"Source {name!r}: {said}" if name else said)
+    return " ".join(sentences)
+
+
+def _sources(dataset) -> dict[str, Any]:
+    return dataset.datasets if isinstance(dataset, MixtureDataset) else {"": dataset}
+
+
+def _suffix(name: str) -> str:
+    return f" {name!r}" if name else ""
+
+
+def _start(text: str | None) -> str | None:
+    return None if text is None else text[:16]
+
+
 def _source_fingerprints(name: str, dataset) -> dict[str, str | None]:
-    selection = dataset.selection_fingerprint
+    """classes: of class folders, which number has which name. A new folder may change what labels mean."""
+    numbered = dataset.used_classes()
     return {
-        f"source{name}": dataset.source_fingerprint[:16],
-        f"selection{name}": None if selection is None else selection[:16],
+        f"source{name}": dataset.fingerprint[:16],
+        f"classes{name}": None if numbered is None else fingerprint(numbered),
     }
 
 

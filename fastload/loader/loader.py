@@ -10,7 +10,8 @@ moves a loader's place must keep the same few variables right.
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from fastload import _native, backends
@@ -21,7 +22,7 @@ from fastload.fields import Field
 from fastload.imports import whole_imports
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
 from fastload.loader.dataset import Samples, refuse_dataset
-from fastload.loader.describe import describe, pixel_fingerprints
+from fastload.loader.describe import describe, explain, inventories, order_as_now, pixel_fingerprints
 from fastload.loader.own_order import OwnOrder
 from fastload.loader.restored import check_restored
 from fastload.loader.run import Course, Run
@@ -56,8 +57,9 @@ class Loader:
     epochs: an iteration ends when this many epochs are over, counted from epoch 0 in blocks; None never ends.
     last: what happens with the samples that fill no batch: "drop", "partial", "pad" or "straddle"
         (see fastload/order/steps.py).
-    select: ids to keep, keys to leave out, or a function of an index row; of a mixture, such a function, or
-        name -> any of these.
+    select, exclude: which samples to keep, and which to leave out: ids, which are row numbers of the index
+        as "__id__" has them, keys, "shard:key", or a function of an index row; exclude also the path of a
+        file of keys; of a mixture, such a function, or name -> any of these (docs/selecting-samples.md).
     map_batch: a function of the finished batch, which returns it; it runs in the thread that iterates.
     device: "cpu", "cuda", or "auto": a GPU where torch sees one.
     decode: "native" (C++ threads), "dali" (NVIDIA DALI), "pillow" (the reference), or "auto": on a GPU DALI,
@@ -84,12 +86,15 @@ class Loader:
         a GPU, the share of JPEGs that the hardware engine decodes: 0 or 1 (the default), or, where
         deterministic=False, anything between (0.65 is DALI's default).
 
-    A batch is a dict: the fields, "__key__" (list of str), "__position__" ([N] int64, the place in the global
-    order); of a mixture also "__source__" (list of str, the names of the sources); with last="pad" also
-    "__mask__" ([N] bool, False for what repeats the start of the epoch); with
-    report=True "NAME.original_size" and the others of fastload/decode/images.py; with mixup or cutmix
-    "__lambda__" ([N] float32, how much of an image is its own; the rest is that of the sample before it in
-    the batch) and "NAME.mixed" for every fl.Int, the label of that other sample.
+    What is given is fixed then: relative paths lie in the folder that was the current one when the loader was
+    made, and lists and arrays are copied.
+
+    A batch is a dict: the fields, "__key__" (list of str), "__id__" ([N] int64, the row in the index of its
+    source), "__position__" ([N] int64, the place in the global order); of a mixture also "__source__" (list
+    of str, the names of the sources); with last="pad" also "__mask__" ([N] bool, False for what repeats the
+    start of the epoch); with report=True "NAME.original_size" and the others of fastload/decode/images.py;
+    with mixup or cutmix "__lambda__" ([N] float32, how much of an image is its own; the rest is that of the
+    sample before it in the batch) and "NAME.mixed" for every fl.Int, the label of that other sample.
 
     Raises ConfigError here for what is wrong in itself; SourceError, ShardError and FieldError when the first
     batch, or `len`, needs the source. A batch raises ShardError for bytes that cannot be read, after several
@@ -116,6 +121,7 @@ class Loader:
         epochs: int | None = 1,
         last: str = "drop",
         select: Any = None,
+        exclude: Any = None,
         map_batch: Callable[[dict], Any] | None = None,
         device: Any = "auto",
         decode: str = "auto",
@@ -179,7 +185,7 @@ class Loader:
         prints = self._order.fingerprints(), self._pixel_fingerprints
         at = self._at  # once: another thread may get a batch at any time
         place = self._order.placed(self._here(at))
-        return Cursor(at.epoch, place, *prints, self._config.shares).to_dict()
+        return Cursor(at.epoch, place, *prints, self._config.shares, self._inventories).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
         """Goes to a saved place; the next iteration is the rest of its epoch, on any number of ranks.
@@ -363,10 +369,17 @@ class Loader:
         restored = self._restored
         if restored is None:
             return
-        own = self._order.fingerprints(), self._pixel_fingerprints
-        for sentence in check_restored(restored, *own, self._order.span, self._config.shares):
+        order, samples = self._order.fingerprints(), self._samples()
+        restored = replace(restored, order=order_as_now(restored, order, samples))
+        numbers = self._order.span, self._config.shares
+        why = partial(explain, restored, order, samples)
+        for sentence in check_restored(restored, order, self._pixel_fingerprints, *numbers, why):
             notice(sentence)
         self._restored = None
+
+    @cached_property
+    def _inventories(self) -> dict:
+        return inventories(self._samples())
 
     @cached_property
     def _pixel_fingerprints(self) -> dict:

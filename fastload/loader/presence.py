@@ -69,7 +69,7 @@ def missing_error(name: str, field: Field, dataset, sample_id: int) -> FieldErro
     return FieldError(
         f"{dataset.where(sample_id)} has no {' or '.join(field.extensions)} for the field {name!r}, only "
         f"{', '.join(dataset.row(sample_id).extensions)}. Give the field a default=, or leave the sample out "
-        "with select=."
+        "with exclude=."
     )
 
 

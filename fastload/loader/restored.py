@@ -5,7 +5,7 @@ Promised: another order is an error that names the parts that differ; other pixe
 batches and worlds are not looked at.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastload.errors import CursorError
 from fastload.loader.config import MAX_EPOCH
@@ -13,18 +13,24 @@ from fastload.order.cursor import Cursor, differing
 
 
 def check_restored(
-    restored: Cursor, order: Mapping, pixels: Mapping, n: int, shares: Sequence[int] | None
+    restored: Cursor,
+    order: Mapping,
+    pixels: Mapping,
+    n: int,
+    shares: Sequence[int] | None,
+    explain: Callable[[], str] = str,
 ) -> list[str]:
     """Sentences to warn with, one for the weights of a mixture and one for pixels.
 
     order, pixels: the loader's own fingerprints. n: positions in an epoch. shares: with which its mixture was
-    made. Raises CursorError for another order, and for numbers that do not belong together.
+    made. explain: says what has become of the data. Raises CursorError for another order, and for numbers
+    that do not belong together.
     """
     differ = differing(restored.order, order)
     if differ:
         raise CursorError(
             f"the checkpoint belongs to another order: it differs in {', '.join(differ)}. "
-            "Restore what differs, or start anew without load_state_dict."
+            f"{explain() or 'Restore what differs.'} Or start anew without load_state_dict."
         )
     _check_numbers(restored, n, shares)
     sentences = []

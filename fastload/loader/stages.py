@@ -137,7 +137,7 @@ class Stages:
             trip.error = error
 
     def finish(self, trip: Trip) -> dict:
-        """Waits for a batch: field -> tensor [N, ...] or list of N, "__key__", "__position__".
+        """Waits for a batch: field -> tensor [N, ...] or list of N, "__key__", "__id__", "__position__".
 
         Raises what went wrong with it.
         """
@@ -391,6 +391,7 @@ class Stages:
             else:
                 batch[name] = values.collate(name, one, trip.values[name], lambda i: self._where(trip, i))
         batch["__key__"] = self._dataset.keys(trip.sample_ids)
+        batch["__id__"] = _as_tensor(self._dataset.rows_of(trip.sample_ids))
         batch["__position__"] = _as_tensor(trip.positions)
         if trip.taken.sources is not None:
             batch["__source__"] = [self._source_names[source] for source in trip.taken.sources.tolist()]

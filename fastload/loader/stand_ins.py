@@ -69,7 +69,7 @@ class StandIns:
         return BadSample(
             position=int(trip.positions[i]),
             attempt=attempt,
-            sample_id=row.sample_id,
+            sample_id=row.id,
             shard=row.container,
             key=row.key,
             offset_bytes=stored[0] if stored else min(offsets.values()),

@@ -9,13 +9,14 @@ not the same. What follows from a difference is the loader's question.
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastload.errors import CursorError
 from fastload.order.mixture import WAY_OUT, MixtureState, integers
 from fastload.order.walk import Place
 
-CURSOR_VERSION = 2
+CURSOR_VERSION = 3
+VERSION_OF_0_1_0 = 2
 
 Fingerprints = Mapping[str, str | int | None]
 
@@ -24,9 +25,12 @@ Fingerprints = Mapping[str, str | int | None]
 class Cursor:
     """epoch: the epoch being loaded. place: the next step starts there, or after.
 
-    order: part -> fingerprint of what the order is made of (seed, plan, window, source, selection).
+    order: part -> fingerprint of what the order is made of (seed, plan, window, source).
     pixels: the same of what is made of a sample (image fields, augment, dtype, decode).
     made_with: the shares with which a mixture was made, before anyone changed them; None for one source.
+    inventory: source -> what was remembered of its data, for messages (fastload/shards/inventory.py).
+    version: of the layout. In that of 0.1.0 there is no inventory, and `order` has "selection" beside a
+        "source" that counts all samples, selected or not.
     """
 
     epoch: int
@@ -34,6 +38,8 @@ class Cursor:
     order: Fingerprints
     pixels: Fingerprints
     made_with: Sequence[int] | None = None
+    inventory: Mapping[str, Sequence] = field(default_factory=dict)
+    version: int = CURSOR_VERSION
 
     def to_dict(self) -> dict:
         """The fields as a dictionary of integers and strings that JSON keeps as they are."""
@@ -45,13 +51,15 @@ class Cursor:
                 "made_with": list(self.made_with),
             }
         state = {
-            "version": CURSOR_VERSION,
+            "version": self.version,
             "epoch": self.epoch,
             "position": place.position,
             "order": dict(self.order),
             "pixels": dict(self.pixels),
             "mixture": mixture,
         }
+        if self.version != VERSION_OF_0_1_0:
+            state["inventory"] = {source: list(one) for source, one in self.inventory.items()}
         return state if place.draws is None else state | {DRAWS: copy.deepcopy(place.draws)}
 
     @classmethod
@@ -64,9 +72,10 @@ class Cursor:
         if not isinstance(state, dict):
             raise CursorError(f"a cursor is a dictionary, not a {type(state).__name__}: {WAY_OUT}")
         # First, because another version may have other entries.
-        _check_version(state.get("version"))
-        missing = [name for name in _ENTRIES if name not in state]
-        unknown = sorted(str(name) for name in state if name not in (*_ENTRIES, DRAWS))
+        version = _checked_version(state.get("version"))
+        entries = _ENTRIES if version == VERSION_OF_0_1_0 else (*_ENTRIES, "inventory")
+        missing = [name for name in entries if name not in state]
+        unknown = sorted(str(name) for name in state if name not in (*entries, DRAWS))
         if missing or unknown:
             wrong = [f"no {name!r}" for name in missing] + [f"an unknown {name!r}" for name in unknown]
             raise CursorError(f"the cursor has {', '.join(wrong)}: {WAY_OUT}")
@@ -79,7 +88,9 @@ class Cursor:
         place, made_with = _place_of(state["position"], state["mixture"])
         if DRAWS in state:
             place = dataclasses.replace(place, draws=_draws_of(state[DRAWS]))
-        return cls(state["epoch"], place, dict(state["order"]), dict(state["pixels"]), made_with)
+        inventory = _inventory_of(state.get("inventory", {}))
+        prints = dict(state["order"]), dict(state["pixels"])
+        return cls(state["epoch"], place, *prints, made_with, inventory, version)
 
 
 def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
@@ -135,11 +146,22 @@ def _check_fingerprints(name: str, prints) -> None:
         raise CursorError(f"the cursor's {name} is {prints!r}, no table of fingerprints: {WAY_OUT}")
 
 
-def _check_version(version) -> None:
+def _inventory_of(inventory) -> dict[str, list]:
+    """What is remembered of each source; what it says is read in shards/inventory.py."""
+    good = isinstance(inventory, Mapping) and all(
+        isinstance(source, str) and isinstance(one, (list, tuple)) for source, one in inventory.items()
+    )
+    if not good:
+        raise CursorError(f"the cursor's inventory is {str(inventory)[:200]}, no table of sources: {WAY_OUT}")
+    return {source: list(one) for source, one in inventory.items()}
+
+
+def _checked_version(version) -> int:
     if type(version) is not int:
         raise CursorError(f"the cursor's version is {version!r}, not an integer: {WAY_OUT}")
-    if version != CURSOR_VERSION:
+    if version not in (VERSION_OF_0_1_0, CURSOR_VERSION):
         raise CursorError(
-            f"the cursor has version {version}, this fastload reads version {CURSOR_VERSION}: "
-            "resume with the fastload that wrote it."
+            f"the cursor has version {version}, this fastload reads versions {VERSION_OF_0_1_0} and "
+            f"{CURSOR_VERSION}: resume with the fastload that wrote it."
         )
+    return version

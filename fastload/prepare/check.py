@@ -98,7 +98,7 @@ class CheckReport:
         more = len(self.bad) - len(shown)
         rest = f"\n... and {more:,} more: --json lists all." if more else ""
         way_out = (
-            "A training replaces them; to leave them out, pass their keys: fl.Loader(..., select=[...])."
+            "A training run replaces them; to leave them out, pass their keys: fl.Loader(..., exclude=[...])."
         )
         return "\n\n".join([text, *tables]) + rest + f"\n\n{way_out}"
 

@@ -66,7 +66,7 @@ def read_bytes(dataset: Dataset, sample_id: int, extensions: tuple[str, ...]) ->
     size = int(located.size_bytes[0])
     if size < 0:
         raise SampleError(
-            f"{dataset.where(sample_id)}: no image; add one, or leave the key out with select=."
+            f"{dataset.where(sample_id)}: no image; add one, or leave the key out with exclude=."
         )
     with open(located.path_of(0), "rb") as file:
         file.seek(int(located.offset_bytes[0]))

@@ -9,9 +9,9 @@ bounded by WINDOW, the file by MOST_BYTES, and one of as many before it.
      "offset_bytes": 10240, "field": "image", "field_type": "Image", "ext": "jpg;png", "reason": "...",
      "rank": 0, "time": "2026-01-31T12:00:00+00:00"}
 
-`attempt` 0 is the sample of that position itself, 1 its first stand-in, which was bad as well, and so on. Of
-a mixture, "source" names the source, which `sample_id` counts in. `offset_bytes` is that of the field in the
-shard, 0 in a file of its own.
+`attempt` 0 is the sample of that position itself, 1 its first stand-in, which was bad as well, and so on.
+`sample_id` is the row in the index, which exclude= takes; of a mixture, "source" names the source whose
+index it is. `offset_bytes` is that of the field in the shard, 0 in a file of its own.
 """
 
 import errno

@@ -1,10 +1,11 @@
 """A dataset: the samples of all containers of a source, numbered [0, n) in the order of the containers.
 
 In: a source (see source.py) and optionally a selection. Out: a `Dataset` that tells for any sample where its
-bytes lie, its key and its label. Promised: opened in O(containers); the rows stay in memory-mapped files
-(about 32 bytes a jpg + cls + txt sample with its key); `locate` is native, works on whole batches and holds
-no GIL; the fingerprint depends on the names of shards, keys, sizes and offsets of the selected rows only, so
-that a copy of the data has the same.
+bytes lie, its key and its label. Promised: opened in O(containers), and O(samples) where a selection leaves
+some out; the rows stay in memory-mapped files (about 32 bytes a jpg + cls + txt sample with its key);
+`locate` is native, works on whole batches and holds no GIL; the fingerprint depends on the selected rows
+only, on the names of their shards, their keys, sizes and offsets: a copy of the data has the same, and so has
+data that grew, of which what was there before is selected.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from fastload.errors import ConfigError, ShardError, SourceError
 
 from . import index
 from .files import Files
-from .index_file import IndexFile, Stamp
+from .index_file import IndexFile, Stamp, chosen_rows
 from .select import Selection, selected_rows
-from .source import Container, find_containers
+from .source import Container, Source, find_containers
 
 MAX_ALTERNATIVES = 127
 ROWS_AT_ONCE = 4096
@@ -37,12 +38,17 @@ CHANGED = (
 
 @dataclass(frozen=True)
 class Row:
-    """One sample. container: relative name. extensions: extension -> (offset_bytes, size_bytes)."""
+    """One sample. container: relative name. extensions: extension -> (offset_bytes, size_bytes).
+
+    id: its row number in the index, which select= and exclude= take, and "__id__" of a batch gives.
+    sample_id: its number among the samples that are selected; the same where all are.
+    """
 
     sample_id: int
     container: str
     key: str
     extensions: dict[str, tuple[int, int]]
+    id: int
 
 
 @dataclass(frozen=True)
@@ -74,19 +80,21 @@ class Located:
 
 
 def open_dataset(
-    source: str | Path | Files | Sequence[str | Path | Files],
+    source: Source | str | Path | Files | Sequence[str | Path | Files],
     *,
     cache_dir: str | Path | None = None,
     threads: int = 1,
     select: Selection | None = None,
+    exclude: Selection | None = None,
     local_rank: int = 0,
     local_world_size: int = 1,
     found: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Opens a source; indexes that are missing are built first (see index.py) on `threads` threads.
 
-    select: None; integers, the sample_ids to keep (kept in ascending order); strings, keys to leave out; or a
-    function of a Row that is true for the samples to keep. local_rank, local_world_size: which of the host's
+    select: what to keep: integers, which are row numbers of the index, keys or "shard:key", or a function of
+    a Row; None: everything. The order stays that of the index. exclude: what to leave out, in the same ways,
+    or the path of a file of such keys (see select.py). local_rank, local_world_size: which of the host's
     processes this is. found: called as found(containers opened, containers in all). Raises SourceError,
     ShardError, ConfigError.
     """
@@ -104,22 +112,29 @@ def open_dataset(
         local_world_size=local_world_size,
         found=found,
     )
-    return Dataset(containers, indexes, folder, select)
+    return Dataset(containers, indexes, folder, select, exclude)
 
 
 class Dataset:
     """The samples of a source; made by open_dataset.
 
     n: number of (selected) samples. containers: absolute paths, names: relative ones; files: the same paths,
-    as Located.file_id counts them; stamps: what they were when they were opened. shard_counts: int64
-    [containers], selected samples of each. extensions: extension -> number of samples that have it.
+    as Located.file_id counts them; stamps: what they were when they were opened. shard_counts: int64, the
+    selected samples of each container that has some. extensions: extension -> number of samples that have it.
     bytes_total: sum of the selected members' sizes. classes: names of the class folders, or None. skipped:
-    what was no sample, by kind. fingerprint: 32 hex digits of all that follows: source_fingerprint, of the
-    rows before any selection, and selection_fingerprint, of which are selected; None for all.
+    what was no sample, by kind. parts: (name, content) of each container that has selected samples, content
+    being 32 hex digits of these samples' keys, offsets and sizes; fingerprint: 32 hex digits of parts.
+
+    A sample_id counts the selected samples; a row number, or id, all samples of the index.
     """
 
     def __init__(
-        self, containers: list[Container], indexes: list[IndexFile], cache_dir: Path, select: Selection | None
+        self,
+        containers: list[Container],
+        indexes: list[IndexFile],
+        cache_dir: Path,
+        select: Selection | None = None,
+        exclude: Selection | None = None,
     ):
         self.containers = [container.path for container in containers]
         self.files = self.containers
@@ -138,9 +153,11 @@ class Dataset:
         self._row_starts = self._lookup.row_starts()
         if self._lookup.rows == 0:
             raise SourceError(f"{self.containers[0]}: the source has no samples (skipped: {self.skipped}).")
-        self._rows = None if select is None else selected_rows(self, select)
+        self._rebuilt: dict[int, IndexFile] = {}  # container -> what has taken the place of a damaged index
+        self._rows = selected_rows(self, select, exclude)
         self._count(counts, sum(index.header["payload_bytes"] for index in indexes))
-        self.source_fingerprint, self.selection_fingerprint, self.fingerprint = self._fingerprints()
+        self.parts = self._parts(self._rows, lambda place: self._rebuilt.get(place, indexes[place]))
+        self.fingerprint = fingerprint_of(self.parts)
 
     def __len__(self) -> int:
         return self.n
@@ -161,25 +178,24 @@ class Dataset:
             )
         unknown = len(self._extension_numbers)  # a number that no container has
         numbers = [self._extension_numbers.get(name.lower(), unknown) for name in alternatives]
-        rows = self._rows_of(sample_ids)
+        rows = self.rows_of(sample_ids)
         found = self._on_sound_columns(lambda: self._lookup.locate(rows, numbers))
         return Located(*found, self.files)
 
     def keys(self, sample_ids: np.ndarray) -> list[str]:
         """The keys of the samples; bytes that are not UTF-8 as surrogates, as in os.fsdecode."""
-        rows = self._rows_of(sample_ids)
-        return self._on_sound_columns(lambda: self._lookup.keys(rows))
+        return self.raw_keys(self.rows_of(sample_ids))
 
     def labels(self, sample_ids: np.ndarray) -> np.ndarray | None:
         """Class labels int64 [B] from class folders or a dataset.json; None if some container has none."""
         if not self.has_labels:
             return None
-        rows = self._rows_of(sample_ids)
+        rows = self.rows_of(sample_ids)
         return self._on_sound_columns(lambda: self._lookup.labels(rows))
 
     def row(self, sample_id: int) -> Row:
         """One sample with all its extensions; for messages and predicates, not for speed."""
-        return next(self._as_rows(self._rows_of([sample_id]), [sample_id]))
+        return next(self._as_rows(self.rows_of([sample_id]), [sample_id]))
 
     def where(self, sample_id: int) -> str:
         """The sample's place for messages: "00012.tar: key '0001' at byte 10240"."""
@@ -216,38 +232,15 @@ class Dataset:
         return False
 
     def _home_of(self, sample_id: int) -> tuple[Container, Stamp]:
-        (raw,) = self._rows_of([sample_id])
-        place = int(np.searchsorted(self._row_starts, raw, side="right")) - 1
+        (raw,) = self.rows_of([sample_id])
+        place = int(self.containers_of(raw))
         return self._containers[place], self.stamps[place]
 
-    def find_keys(self, keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        """Ascending row numbers (before any selection) int64 of all samples with these keys; keys that none
-        has."""
-        wanted = [key.encode("utf-8", "surrogateescape") for key in keys]
-        return self._on_sound_columns(lambda: self._lookup.find(wanted))
+    def rows_of(self, sample_ids: np.ndarray) -> np.ndarray:
+        """The row numbers, int64 [B], of samples: what select= and exclude= call ids.
 
-    def all_rows(self) -> int:
-        """Number of samples before any selection."""
-        return self._lookup.rows
-
-    def raw_rows(self) -> Iterator[Row]:
-        """Every Row before any selection, in order; sample_id counts them."""
-        for start in range(0, self.all_rows(), ROWS_AT_ONCE):
-            raws = np.arange(start, min(start + ROWS_AT_ONCE, self.all_rows()))
-            yield from self._as_rows(raws, raws.tolist())
-
-    def _as_rows(self, raws: np.ndarray, sample_ids: list[int]) -> Iterator[Row]:
-        keys = self._on_sound_columns(lambda: self._lookup.keys(raws))
-        columns = {}
-        for name, number in self._extension_numbers.items():
-            found = self._on_sound_columns(lambda number=number: self._lookup.locate(raws, [number]))
-            columns[name] = (found[1].tolist(), found[2].tolist())
-        containers = np.searchsorted(self._row_starts, raws, side="right") - 1
-        for i, sample_id in enumerate(sample_ids):
-            extensions = {n: (offset[i], size[i]) for n, (offset, size) in columns.items() if size[i] >= 0}
-            yield Row(sample_id, self.names[containers[i]], keys[i], extensions)
-
-    def _rows_of(self, sample_ids: np.ndarray) -> np.ndarray:
+        Raises IndexError for an id outside [0, n), ConfigError for what are no integers.
+        """
         ids = np.asarray(sample_ids)
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise ConfigError(
@@ -259,32 +252,121 @@ class Dataset:
         ids = ids.astype(np.int64)
         return ids if self._rows is None else self._rows[ids].astype(np.int64)
 
+    def find_keys(self, keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Ascending row numbers (before any selection) int64 of all samples with these keys; keys that none
+        has."""
+        wanted = [key.encode("utf-8", "surrogateescape") for key in keys]
+        return self._on_sound_columns(lambda: self._lookup.find(wanted))
+
+    def all_rows(self) -> int:
+        """Number of samples before any selection."""
+        return self._lookup.rows
+
+    @property
+    def has_all_rows(self) -> bool:
+        """Whether no selection leaves a row out."""
+        return self._rows is None
+
+    @property
+    def has_unused_containers(self) -> bool:
+        """Whether some container has no selected sample."""
+        return len(self.parts) < len(self.containers)
+
+    def used_classes(self) -> list[tuple[int, str]] | None:
+        """(label, name) of the class folders, or of the listed classes, that selected samples are of."""
+        if self.classes is None:
+            return None
+        if self._rows is None:
+            return [*enumerate(self.classes)]
+        used = np.unique(self.labels(np.arange(self.n))).tolist()
+        return [(label, self.classes[label]) for label in used]
+
+    def part_names(self) -> list[str]:
+        """The relative names of the containers that have selected samples, in the order of `parts`."""
+        return [self.names[place] for place in np.flatnonzero(self._taken(self._rows)).tolist()]
+
+    def fingerprint_of_first(self, n: int) -> str | None:
+        """What `fingerprint` would be of the first n samples alone; None where an index is gone."""
+        rows = np.arange(n) if self._rows is None else self._rows[:n]
+
+        def index_of(place: int) -> IndexFile:
+            found = index.find_valid(self._containers[place], self._cache_dir)
+            if found is None:
+                raise LookupError(place)
+            return found
+
+        try:
+            return fingerprint_of(self._parts(rows, index_of))
+        except LookupError:
+            return None
+
+    def fingerprints_of_0_1_0(self) -> tuple[str, str | None]:
+        """What states of 0.1.0 hold: fingerprints of the source without its selection, and of that."""
+        names = (container.fingerprint_name for container in self._containers)
+        source = fingerprint_of([*zip(names, self._contents, strict=True)])
+        if self._rows is None:
+            return source, None
+        return source, hashlib.blake2b(self._rows.astype("<i8").tobytes(), digest_size=16).hexdigest()
+
+    def raw_keys(self, rows: np.ndarray) -> list[str]:
+        """The keys of rows, by their numbers before any selection."""
+        return self._on_sound_columns(lambda: self._lookup.keys(rows))
+
+    def containers_of(self, rows: np.ndarray) -> np.ndarray:
+        """Which of `containers` each row is of, int64; rows are numbers before any selection."""
+        return np.searchsorted(self._row_starts, rows, side="right") - 1
+
+    def raw_rows(self) -> Iterator[Row]:
+        """Every Row before any selection, in order; sample_id counts them."""
+        for start in range(0, self.all_rows(), ROWS_AT_ONCE):
+            raws = np.arange(start, min(start + ROWS_AT_ONCE, self.all_rows()))
+            yield from self._as_rows(raws, raws.tolist())
+
+    def _as_rows(self, raws: np.ndarray, sample_ids: list[int]) -> Iterator[Row]:
+        keys = self.raw_keys(raws)
+        columns = {}
+        for name, number in self._extension_numbers.items():
+            found = self._on_sound_columns(lambda number=number: self._lookup.locate(raws, [number]))
+            columns[name] = (found[1].tolist(), found[2].tolist())
+        containers = self.containers_of(raws)
+        for i, sample_id in enumerate(sample_ids):
+            extensions = {n: (offset[i], size[i]) for n, (offset, size) in columns.items() if size[i] >= 0}
+            yield Row(sample_id, self.names[containers[i]], keys[i], extensions, int(raws[i]))
+
     def _count(self, counts: dict[str, int], payload_bytes: int) -> None:
         if self._rows is None:
             self.n = self._lookup.rows
-            self.shard_counts = np.diff(self._row_starts)
             self.extensions = {name: count for name, count in counts.items() if count}
             self.bytes_total = payload_bytes
-            return
-        self.n = len(self._rows)
-        self.shard_counts = np.diff(np.searchsorted(self._rows, self._row_starts)).astype(np.int64)
-        rows = self._rows.astype(np.int64)
-        having, self.bytes_total = self._on_sound_columns(lambda: self._lookup.tally(rows))
-        self.extensions = {
-            name: having[number] for name, number in self._extension_numbers.items() if having.get(number)
-        }
+        else:
+            self.n = len(self._rows)
+            rows = self._rows.astype(np.int64)
+            having, self.bytes_total = self._on_sound_columns(lambda: self._lookup.tally(rows))
+            self.extensions = {
+                name: having[number] for name, number in self._extension_numbers.items() if having.get(number)
+            }
+        taken = self._taken(self._rows)
+        self.shard_counts = taken[taken > 0]
 
-    def _fingerprints(self) -> tuple[str, str | None, str]:
-        digest = hashlib.blake2b(b"dataset 1", digest_size=16)
-        for container, content in zip(self._containers, self._contents, strict=True):
-            name = os.fsencode(container.fingerprint_name)
-            digest.update(f" {len(name)} ".encode() + name + content.encode())
-        source = digest.hexdigest()
-        if self._rows is None:
-            return source, None, source
-        rows = self._rows.astype("<i8").tobytes()
-        digest.update(b" selected " + rows)
-        return source, hashlib.blake2b(rows, digest_size=16).hexdigest(), digest.hexdigest()
+    def _taken(self, rows: np.ndarray | None) -> np.ndarray:
+        """How many of some ascending row numbers are of each container, int64 [containers]; None: of all."""
+        if rows is None:
+            return np.diff(self._row_starts)
+        return np.diff(np.searchsorted(rows, self._row_starts)).astype(np.int64)
+
+    def _parts(self, rows: np.ndarray | None, index_of: Callable[[int], IndexFile]) -> list[tuple[str, str]]:
+        """(name, content) of each container that has some of these rows. index_of: of a container's place."""
+        taken, whole = self._taken(rows), np.diff(self._row_starts)
+        stop, parts = 0, []
+        for place in np.flatnonzero(taken).tolist():
+            start, stop = stop, stop + int(taken[place])
+            content = self._contents[place]
+            if taken[place] < whole[place]:
+                own = rows[start:stop].astype(np.int64)
+                self.raw_keys(own[:1])  # the columns are checked now, if they were not yet
+                content = chosen_rows(index_of(place), own - self._row_starts[place]).content_hash()
+            parts.append((self._containers[place].fingerprint_name, content))
+        return parts
 
     def _on_sound_columns(self, call: Callable):
         """The call's result; a container whose index proves damaged at first use gets a new one, and the call
@@ -311,10 +393,19 @@ class Dataset:
                 f"{container.name}: its index was damaged, and the container is no longer the one that was "
                 "indexed. Open the dataset again."
             )
-        self.stamps[place] = fresh.stamp
+        self.stamps[place], self._rebuilt[place] = fresh.stamp, fresh
         self._lookup.replace(
             place, fresh.mapped, fresh.described(self._extension_numbers, _folder(container))
         )
+
+
+def fingerprint_of(parts: Sequence[tuple[str, str]]) -> str:
+    """32 hex digits of (name, content) of containers, in their order."""
+    digest = hashlib.blake2b(b"dataset 1", digest_size=16)
+    for name, content in parts:
+        encoded = os.fsencode(name)
+        digest.update(f" {len(encoded)} ".encode() + encoded + content.encode())
+    return digest.hexdigest()
 
 
 def _folder(container: Container) -> str | None:

@@ -35,8 +35,8 @@ class Files:
 
         fl.Files(["photos/b.jpg", "photos/a.png"], labels=[0, 1], classes=["cat", "dog"])
 
-    paths: of files, absolute or relative to where the program runs when the source is opened; each ends in an
-        extension of an image. labels: a whole number for each, which answers fl.Int("cls"). classes: their
+    paths: of files, absolute or relative to the current folder as it is now; each ends in an extension of an
+        image. labels: a whole number for each, which answers fl.Int("cls"). classes: their
         names; label i is called classes[i].
 
     Raises ConfigError for what is no list of paths of images, and for labels that do not fit to it.
@@ -49,6 +49,8 @@ class Files:
         classes: Iterable[str] | None = None,
     ):
         self.paths = _paths(paths)
+        is_absolute = all(path.startswith("/") for path in self.paths)
+        self._folder = "" if is_absolute else _current_folder(self.paths)
         if isinstance(classes, str) or not isinstance(classes, Iterable | None):
             raise ConfigError(f"Files(classes={classes!r}): give a list of names, one for each label.")
         self.classes = None if classes is None else tuple(str(name) for name in classes)
@@ -78,7 +80,8 @@ class Files:
             raise ConfigError(
                 f"Files(paths=...): {wrong!r} holds a NUL byte, which no file's name can. Correct it."
             )
-        homes = {home: _absolute_home(home) for home in set(map(_home, paths))}
+        folder = os.fsencode(self._folder)
+        homes = {home: _absolute_home(os.path.join(folder, home)) for home in set(map(_home, paths))}
         if all(home == absolute for home, absolute in homes.items()):
             return paths
         return [homes[home] + path[len(home) :] for home, path in zip(map(_home, paths), paths, strict=True)]
@@ -109,12 +112,23 @@ def index_files(files: Files, root: str) -> tuple[Rows, Stamp, list[str] | None]
     if missing.size:
         others = f" (and {missing.size - 1} more of {len(paths)} are missing)" if missing.size > 1 else ""
         path = files.paths[missing[0]]
-        where = "" if os.path.isabs(path) else f", looked for in {os.getcwd()}"
-        what = "it is a folder" if os.path.isdir(path) else "there is no such file"
+        where = "" if os.path.isabs(path) else f", looked for in {files._folder}"
+        what = "it is a folder" if os.path.isdir(paths[missing[0]]) else "there is no such file"
         raise SourceError(f"{path}: fl.Files lists it, and {what}{where}{others}. Correct the list.")
     rows = _rows(paths, len(os.path.join(os.fsencode(root), b"")), size_bytes)
     rows.labels = files.labels
     return rows, stamp, None if files.classes is None else list(files.classes)
+
+
+def _current_folder(paths: tuple[str, ...]) -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        relative = next(path for path in paths if not path.startswith("/"))
+        raise SourceError(
+            f"{relative}: fl.Files lists a relative path, and there is no current folder ({error.strerror}). "
+            "Give absolute paths."
+        ) from error
 
 
 def _paths(paths: Any) -> tuple[str, ...]:

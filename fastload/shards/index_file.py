@@ -194,6 +194,63 @@ def read_index(path: str | Path) -> IndexFile:
     return IndexFile(os.fspath(path), mapped, header, columns_start, checksum)
 
 
+def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
+    """Some rows of an index, as they would be if their container had no others.
+
+    chosen: ascending row numbers, int64. The columns must have been checked (IndexLookup).
+    """
+    columns = {column["name"]: column for column in index.header["columns"]}
+
+    def values(name: str, rows: np.ndarray = chosen) -> np.ndarray | None:
+        column = columns.get(name)
+        if column is None:
+            return None
+        start, width = index.columns_start + column["start"], column["width"]
+        stored = np.frombuffer(index.mapped, f"<u{width}", column["count"], start)
+        return stored[rows].astype(np.uint64) << np.uint64(column["shift"])
+
+    starts, stops = values("key_end", np.maximum(chosen - 1, 0)), values("key_end")
+    starts = np.where(chosen == 0, np.uint64(0), starts)
+    rows = Rows(
+        extensions=[],
+        offset_bytes=[],
+        size_bytes=[],
+        key_end=np.cumsum((stops - starts).astype(np.int64)),
+        keys=_joined(index, columns["keys"], chosen, starts, stops),
+        skipped={},
+        members_stop=0,
+    )
+    for name in index.header["counts"]:
+        size = values(f"size:{name}")
+        missing = size == np.uint64(2 ** (8 * columns[f"size:{name}"]["width"]) - 1)
+        if missing.all():
+            continue
+        offset = values(f"offset:{name}")
+        offset = np.int64(0) if offset is None else offset.astype(np.int64)
+        rows.extensions.append(_bytes(name))
+        rows.size_bytes.append(np.where(missing, np.int64(-1), size.astype(np.int64)))
+        rows.offset_bytes.append(np.where(missing, np.int64(-1), offset))
+        if (spelling := values(f"spelling:{name}")) is not None:
+            used, spelled = np.unique(spelling[~missing], return_inverse=True)
+            number = np.zeros(len(chosen), np.int64)
+            number[~missing] = spelled
+            written = index.header["spellings"][name]
+            rows.spellings[_bytes(name)] = [_bytes(written[one]) for one in used.tolist()], number
+    return rows
+
+
+def _joined(
+    index: IndexFile, column: dict, chosen: np.ndarray, starts: np.ndarray, stops: np.ndarray
+) -> bytes:
+    """The keys of chosen rows, one behind the other; rows that follow each other are copied at once."""
+    start = index.columns_start + column["start"]
+    keys = memoryview(index.mapped)[start : start + column["count"]]
+    breaks = np.flatnonzero(np.diff(chosen) != 1)
+    first, last = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(chosen) - 1]])
+    runs = zip(starts[first].tolist(), stops[last].tolist(), strict=True)
+    return b"".join(keys[begin:end] for begin, end in runs)
+
+
 def write_atomically(path: str | Path, content: bytes, *, alone: bool = False) -> None:
     """Writes a file that is there whole or not at all, also after a power cut. Raises OSError.
 

@@ -18,6 +18,8 @@ import numpy as np
 from fastload.errors import ConfigError, FastloadError, ShardError
 
 from .dataset import Dataset, Located, Row, open_dataset, sums
+from .select import Excluded, entries_of, fixed, refuse_missed
+from .source import Source
 
 MAX_EPOCH_SAMPLES = 2**32  # times the highest epoch it must fit int64
 MAX_WEIGHT = 1e300  # weights are divided by each other; nobody means more, or infinity
@@ -30,8 +32,8 @@ class Mixture:
         fl.Mixture({"faces": ("faces/*.tar", 0.7), "art": ("art.zip", 0.3)}, epoch_samples=1_000_000)
 
     sources: name -> (source, weight); a source is what `fl.Loader` takes, a weight a number from 0 up in any
-        unit. epoch_samples: samples that count as an epoch; the sources' own passes go on across its end, and
-        each begins anew, in another order, when it is through.
+        unit; both are copied. epoch_samples: samples that count as an epoch; the sources' own passes go on
+        across its end, and each begins anew, in another order, when it is through.
 
     Raises ConfigError for a name that is no string, a weight below 0, weights that are all 0, and
     epoch_samples below 1.
@@ -53,9 +55,11 @@ class Mixture:
                 raise ConfigError(f"Mixture(sources=...): {name!r} is {one!r}; give (source, weight).")
             if isinstance(one[0], Mixture):
                 raise ConfigError(f"Mixture(sources=...): {name!r} is a mixture itself; name its sources.")
-        object.__setattr__(
-            self, "sources", {name: tuple(self.sources[name]) for name in sorted(self.sources)}
-        )
+        fixed_sources = {}
+        for name in sorted(self.sources):
+            source, weight = self.sources[name]
+            fixed_sources[name] = (_source(name, source), weight)
+        object.__setattr__(self, "sources", fixed_sources)
         self.weights_of({name: weight for name, (_, weight) in self.sources.items()})
         try:
             samples = operator.index(self.epoch_samples)
@@ -101,28 +105,54 @@ class Mixture:
         return [weights[name] for name in self.names]
 
 
-def open_mixture(mixture: Mixture, *, select: Any = None, **how: Any) -> MixtureDataset:
+def open_mixture(mixture: Mixture, *, select: Any = None, exclude: Any = None, **how: Any) -> MixtureDataset:
     """Opens the sources of a mixture, one after the other; `how`: as for open_dataset.
 
-    select: None, a function of a Row for all sources, or name -> selection. Raises what open_dataset raises,
-    with the source's name before it, and ConfigError for a selection of another kind, or of no source.
+    select: None, a function of a Row for all sources, or name -> selection. exclude: the same, or keys, or a
+    file of them, each of which some source must have. Raises what open_dataset raises, with the source's name
+    before it, and ConfigError for a selection of another kind, or of no source.
     """
-    if select is not None and not callable(select):
-        if not isinstance(select, Mapping):
-            raise ConfigError("select: of a mixture, give a function of a row, or name -> selection.")
-        unknown = [name for name in select if name not in mixture.sources]
-        if unknown:
-            raise ConfigError(
-                f"select: {unknown[0]!r} is no source; the sources are {', '.join(mixture.names)}."
-            )
+    select, exclude = (fixed(name, one, True) for name, one in (("select", select), ("exclude", exclude)))
+    _check_sources(mixture, "select", select)
+    entries = entries_of(exclude)
+    if entries is None:
+        _check_sources(mixture, "exclude", exclude)
+    missed = set(entries or ())
     datasets = {}
     for name, (source, _) in mixture.sources.items():
-        own = select.get(name) if isinstance(select, Mapping) else select
+        own = [one for one in entries or () if one.source in (None, name)]
+        excluded = Excluded(own) if entries is not None else _of_source(exclude, name)
         try:
-            datasets[name] = open_dataset(source, select=own, **how)
+            datasets[name] = open_dataset(source, select=_of_source(select, name), exclude=excluded, **how)
         except FastloadError as error:
             raise type(error)(f"source {name!r}: {error}") from error
+        if entries is not None:
+            missed -= {*own} - excluded.missed
+    refuse_missed("exclude", missed)
     return MixtureDataset(datasets)
+
+
+def _source(name: str, source: Any) -> Source:
+    try:
+        return Source.of(source)
+    except FastloadError as error:
+        raise type(error)(f"Mixture(sources=...): {name!r}: {error}") from error
+
+
+def _check_sources(mixture: Mixture, argument: str, selection: Any) -> None:
+    if selection is None or callable(selection):
+        return
+    if not isinstance(selection, Mapping):
+        raise ConfigError(f"{argument}: of a mixture, give a function of a row, or name -> selection.")
+    unknown = [name for name in selection if name not in mixture.sources]
+    if unknown:
+        raise ConfigError(
+            f"{argument}: {unknown[0]!r} is no source; the sources are {', '.join(mixture.names)}."
+        )
+
+
+def _of_source(selection: Any, name: str) -> Any:
+    return selection.get(name) if isinstance(selection, Mapping) else selection
 
 
 class MixtureDataset:
@@ -182,6 +212,13 @@ class MixtureDataset:
         for part, places, own_ids in self._by_source(sample_ids):
             labels[places] = self._parts[part].labels(own_ids)
         return labels
+
+    def rows_of(self, sample_ids: np.ndarray) -> np.ndarray:
+        """As Dataset.rows_of; rows count within each source."""
+        rows = np.empty(len(sample_ids), np.int64)
+        for part, places, own_ids in self._by_source(sample_ids):
+            rows[places] = self._parts[part].rows_of(own_ids)
+        return rows
 
     def row(self, sample_id: int) -> Row:
         """One sample of its source, whose sample_id counts there."""

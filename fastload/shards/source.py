@@ -1,8 +1,10 @@
 """From what a user calls the data to the containers that hold it.
 
-In: a path, a brace or glob pattern, `Files`, or a list of them. Out: `Container`s in the order in which their
-samples count, each with its absolute path and the relative name by which messages and the fingerprint know
-it. Promised: nothing that was named is left out; a name that leads nowhere is a SourceError that says so.
+In: a path, a brace or glob pattern, `Files`, or a list of them. Out: a `Source`, which is what was named and
+the folder that relative paths lie in; and its `Container`s in the order in which their samples count, each
+with its absolute path and the relative name by which messages and the fingerprint know it. Promised: a Source
+means the same wherever the program goes, and whatever becomes of the caller's list; to make one reads
+nothing; nothing that was named is left out; a name that leads nowhere is a SourceError that says so.
 
 A path that exists is taken literally, whatever characters it has. Braces expand in the order that they are
 written (`{00000..00031}`, `{train,val}`), globs (`*`, `?`, `[]`, `**`) in sorted order. A folder with tar or
@@ -14,7 +16,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -48,21 +50,66 @@ class Container:
         return "" if self.is_folder else os.path.basename(self.path)
 
 
-def find_containers(source: str | Path | Files | Sequence[str | Path | Files]) -> list[Container]:
+class Source:
+    """What a user named, fixed at once: later changes of the list, or of the current folder, change nothing.
+
+    given: a path, a pattern or Files, or any iterable of them. folder: where relative paths lie; None: the
+    current folder. Nothing is read.
+
+    Raises ConfigError for what is no path, SourceError for an empty list, and where a path is relative and
+    there is no current folder.
+    """
+
+    def __init__(self, given: str | Path | Files | Iterable[str | Path | Files], folder: str | None = None):
+        is_one = isinstance(given, (str, os.PathLike, Files)) or not isinstance(given, Iterable)
+        self.given: object = given if is_one else [*given]
+        self.parts: tuple[str | Files, ...] = tuple(map(_part, [given] if is_one else self.given))
+        if not self.parts:
+            raise SourceError("the source is an empty list. Name a tar, a zip, a folder or a pattern.")
+        relative = [part for part in self.parts if isinstance(part, str) and not os.path.isabs(part)]
+        self.folder = folder if folder is not None or not relative else current_folder(relative[0])
+
+    @classmethod
+    def of(cls, source: Source | str | Path | Files | Iterable) -> Source:
+        """`source` itself where it is one already."""
+        return source if isinstance(source, cls) else cls(source)
+
+    def __repr__(self) -> str:
+        return repr(self.given)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and (self.parts, self.folder) == (other.parts, other.folder)
+
+    def __hash__(self) -> int:
+        return hash((self.parts, self.folder))
+
+    def __getstate__(self) -> dict:
+        # Of a list of pathlib.Paths another system may not make the same ones.
+        return {"given": self.given, "parts": self.parts, "folder": self.folder}
+
+
+def current_folder(path: str) -> str:
+    """Where a relative path lies. Raises SourceError where the current folder is gone."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise SourceError(
+            f"{path}: the path is relative, and there is no current folder ({error.strerror}). Give an "
+            "absolute path."
+        ) from error
+
+
+def find_containers(source: Source | str | Path | Files | Iterable[str | Path | Files]) -> list[Container]:
     """All containers of `source`, in order. Raises SourceError, ConfigError."""
-    several = not isinstance(source, (str, os.PathLike))
-    parts = list(source) if several and isinstance(source, Iterable) else [source]
-    if not parts:
-        raise SourceError("the source is an empty list. Name a tar, a zip, a folder or a pattern.")
+    source = Source.of(source)
     found: list[Container] = []
-    for part in parts:
+    for part in source.parts:
         if isinstance(part, Files):
             path, list_hash = part.place()
             found.append(Container(path, "", True, part, list_hash))
-        elif isinstance(part, (str, os.PathLike)):
-            found.extend(Container(path, "", is_folder) for path, is_folder in _expand(os.fspath(part)))
         else:
-            raise ConfigError(f"a source is a path or a list of paths, not {type(part).__name__} ({part!r}).")
+            folder = source.folder or ""
+            found.extend(Container(path, "", is_folder) for path, is_folder in _expand(part, folder))
     if len(set(found)) < len(found):
         twice = next(one.path for i, one in enumerate(found) if one in found[:i])
         raise ConfigError(f"{twice}: the source names this container twice. Name it once.")
@@ -70,27 +117,39 @@ def find_containers(source: str | Path | Files | Sequence[str | Path | Files]) -
     return [replace(one, name=os.path.relpath(one.path, root)) for one in found]
 
 
-def _expand(part: str) -> list[tuple[str, bool]]:
-    """One entry of the source as (absolute path, is a folder of images)."""
+def _part(part: object) -> str | Files:
+    if isinstance(part, Files):
+        return part
+    path = os.fspath(part) if isinstance(part, (str, os.PathLike)) else part
+    if not isinstance(path, str):
+        raise ConfigError(f"a source is a path or a list of paths, not {type(part).__name__} ({part!r}).")
+    return path
+
+
+def _expand(part: str, folder: str) -> list[tuple[str, bool]]:
+    """One entry of the source as (absolute path, is a folder of images). folder: that it is relative to."""
     if "://" in part or part.startswith("pipe:"):
         raise SourceError(f"{part}: only local files can be read. Mount or copy the data first.")
-    if os.path.exists(part):
-        return _existing(part)
+    if os.path.exists(os.path.join(folder, part)):
+        return _existing(os.path.join(folder, part))
     found: list[tuple[str, bool]] = []
+    where = "" if os.path.isabs(part) else f" in {folder}"
     for path in expand_braces(part):
-        if os.path.exists(path):
-            found.extend(_existing(path))
+        if os.path.exists(os.path.join(folder, path)):
+            found.extend(_existing(os.path.join(folder, path)))
         elif glob.has_magic(path):
-            matched = [match for match in _matches(path) if not match.endswith(INDEX_SUFFIX)]
+            pattern = os.path.join(glob.escape(folder), path)  # the folder is meant as it is written
+            matched = [match for match in _matches(pattern) if not match.endswith(INDEX_SUFFIX)]
             if not matched:
                 raise SourceError(
-                    f"{path}: nothing matches this pattern. Look at the folder part, and quote the pattern."
+                    f"{path}: nothing matches this pattern{where}. Look at the folder part, and quote the "
+                    "pattern."
                 )
             for match in matched:
                 found.extend(_existing(match))
         else:
-            where = f" (from {part})" if path != part else ""
-            raise SourceError(f"{path}{where}: no such file or folder. Correct the path.")
+            origin = f" (from {part})" if path != part else ""
+            raise SourceError(f"{path}{origin}: no such file or folder{where}. Correct the path.")
     return found
 
 

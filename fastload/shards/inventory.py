@@ -1,0 +1,112 @@
+"""What a checkpoint remembers of the data, so that a loader that refuses it can say what has changed since.
+
+In: a dataset; later another one, and what was remembered. Out: an inventory, three JSON values of constant
+shape; later sentences. Promised: an inventory decides nothing, the fingerprint does; it takes 8 characters a
+container, and none where there are more than MAX_LISTED; the way out that is named is one that was tried.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+MAX_LISTED = 4096  # containers, 32 KiB of text; of more only what was appended is told
+MAX_SHOWN = 5  # names, in a message
+_HASH_BYTES = 3  # of each name, and of each content; an error in a message is no harm
+
+Inventory = list  # [samples, containers, table: str]
+
+
+def inventory_of(dataset: Dataset) -> Inventory:
+    """[selected samples, containers that have some, a table of short hashes of these]."""
+    listed = dataset.parts if len(dataset.parts) <= MAX_LISTED else []
+    table = b"".join(_short(os.fsencode(name)) + _short(content.encode()) for name, content in listed)
+    return [dataset.n, len(dataset.parts), base64.b64encode(table).decode()]
+
+
+def is_inventory(one: object) -> bool:
+    """Whether it has the form of an inventory; it may come from JSON."""
+    if not isinstance(one, Sequence) or len(one) != 3 or not all(type(count) is int for count in one[:2]):
+        return False
+    try:
+        table = base64.b64decode(one[2], validate=True) if isinstance(one[2], str) else None
+    except ValueError:
+        return False
+    return table is not None and len(table) % (2 * _HASH_BYTES) == 0
+
+
+def what_changed(dataset: Dataset, then: Inventory, fingerprint_then: str) -> str:
+    """Sentences for a message: how the dataset differs from that of the inventory, and what goes on with it.
+
+    fingerprint_then: that of the dataset then, or its beginning. "" where nothing more can be said.
+    """
+    samples, containers, table = then
+    if 0 < samples < dataset.n:
+        first = dataset.fingerprint_of_first(samples)
+        if first is not None and first.startswith(fingerprint_then):
+            return _grown_at_the_end(dataset, samples, containers)
+    counts = f"It has {dataset.n} samples in {len(dataset.parts)} containers, then {samples} in {containers}."
+    return f"{counts} {_compared(dataset, table, fingerprint_then)}".strip()
+
+
+def _grown_at_the_end(dataset: Dataset, samples: int, containers: int) -> str:
+    names = dataset.part_names()[containers:]
+    where = f" in {_few(names)}" if names else f", the first of them {dataset.where(samples)}"
+    if dataset.has_all_rows:
+        way_out = f"Pass select=range({samples}) to keep what was there then"
+    else:
+        way_out = f"Let select= keep only the first {samples} of what it keeps now"
+    without = ", or name the source without what was added" if names else ""
+    return f"{dataset.n - samples} samples were added to the {samples} of then{where}. {way_out}{without}."
+
+
+def _compared(dataset: Dataset, table: str, fingerprint_then: str) -> str:
+    """What the table of then tells: which containers are new, changed or gone."""
+    listed = base64.b64decode(table)
+    if not listed:
+        return ""
+    size = 2 * _HASH_BYTES
+    then = Counter(listed[at : at + size] for at in range(0, len(listed), size))
+    names_then = Counter({entry[:_HASH_BYTES]: count for entry, count in then.items()})
+    added, changed, known = [], [], []
+    for i, ((name, content), shown) in enumerate(zip(dataset.parts, dataset.part_names(), strict=True)):
+        entry = _short(os.fsencode(name)) + _short(content.encode())
+        if then[entry] > 0:
+            then[entry] -= 1
+            known.append(i)
+        else:
+            (changed if names_then[entry[:_HASH_BYTES]] else added).append(shown)
+    gone = max(0, then.total() - len(changed))
+    sentences = []
+    if added:
+        sentences.append(f"Added since: {_few(added)}.")
+    if changed:
+        sentences.append(f"Other samples than then: {_few(changed)}.")
+    if gone:
+        sentences.append(f"No longer there: {gone} containers.")
+    if added and not changed and not gone:
+        from .dataset import fingerprint_of
+
+        if fingerprint_of([dataset.parts[i] for i in known]).startswith(fingerprint_then):
+            sentences.append("To go on, name the source without what was added, or leave it out by exclude=.")
+    elif changed and not gone:
+        sentences.append("Where they have grown, pass select= with the keys that were there then.")
+    elif not sentences:
+        sentences.append("The containers come in another order than then.")
+    return " ".join(sentences)
+
+
+def _short(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=_HASH_BYTES).digest()
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more
