@@ -83,8 +83,9 @@ LOADING = {
     "sampler": (5,),
     "batch_sampler": (5,),
     "timeout_seconds": (0, "long", -1.5),
-    "source": (),  # opened later
-    "select": (),
+    "source": (5, [b"a.tar"]),
+    "select": (5, "0001", [], [0.5], ["0001", 1], [[1]], [True]),
+    "exclude": (5, [0.5], ["0001", 1], [[1]], [True]),
 }
 OF_A_DATASET = set(inspect.signature(fl.Dataset).parameters)
 PIPE = {"seed": (-1, 0.5, "one"), "rank": (-1, 0.5, "one"), "impl": (5, "fast")}

@@ -108,7 +108,9 @@ def _start(text: str | None) -> str | None:
 
 
 def _source_fingerprints(name: str, dataset) -> dict[str, str | None]:
-    """classes: of class folders, which number has which name. A new folder may change what labels mean."""
+    """source: of its selected samples, which they are and where they lie. classes: which number of a class
+    folder has which name, for a new folder may change what labels mean.
+    """
     numbered = dataset.used_classes()
     return {
         f"source{name}": dataset.fingerprint[:16],

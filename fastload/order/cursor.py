@@ -29,8 +29,8 @@ class Cursor:
     pixels: the same of what is made of a sample (image fields, augment, dtype, decode).
     made_with: the shares with which a mixture was made, before anyone changed them; None for one source.
     inventory: source -> what was remembered of its data, for messages (fastload/shards/inventory.py).
-    version: of the layout. In that of 0.1.0 there is no inventory, and `order` has "selection" beside a
-        "source" that counts all samples, selected or not.
+    version: of the layout. That of 0.1.0 has no inventory, and in `order` a "source" of all samples, and a
+        "selection" of those that are selected.
     """
 
     epoch: int

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from fastload import _native
-from fastload.errors import ConfigError, ShardError, SourceError
+from fastload.errors import ConfigError, FastloadError, ShardError, SourceError
 
 from . import index
 from .files import Files
@@ -286,18 +286,16 @@ class Dataset:
         return [self.names[place] for place in np.flatnonzero(self._taken(self._rows)).tolist()]
 
     def fingerprint_of_first(self, n: int) -> str | None:
-        """What `fingerprint` would be of the first n samples alone; None where an index is gone."""
+        """What `fingerprint` would be of the first n samples alone; None where that cannot be found out."""
         rows = np.arange(n) if self._rows is None else self._rows[:n]
 
         def index_of(place: int) -> IndexFile:
-            found = index.find_valid(self._containers[place], self._cache_dir)
-            if found is None:
-                raise LookupError(place)
-            return found
+            container = self._containers[place]
+            return index.find_valid(container, self._cache_dir) or index.build(container, self._cache_dir)
 
         try:
             return fingerprint_of(self._parts(rows, index_of))
-        except LookupError:
+        except FastloadError:  # it is another one's message that this is for
             return None
 
     def fingerprints_of_0_1_0(self) -> tuple[str, str | None]:

@@ -52,8 +52,10 @@ def what_changed(dataset: Dataset, then: Inventory, fingerprint_then: str) -> st
         first = dataset.fingerprint_of_first(samples)
         if first is not None and first.startswith(fingerprint_then):
             return _grown_at_the_end(dataset, samples, containers)
-    counts = f"It has {dataset.n} samples in {len(dataset.parts)} containers, then {samples} in {containers}."
-    return f"{counts} {_compared(dataset, table, fingerprint_then)}".strip()
+    counts = (
+        f"{samples} samples in {containers} shards, and this loader has {dataset.n} in {len(dataset.parts)}"
+    )
+    return f"It was saved with {counts}. {_compared(dataset, table, fingerprint_then)}".strip()
 
 
 def _grown_at_the_end(dataset: Dataset, samples: int, containers: int) -> str:
@@ -62,7 +64,7 @@ def _grown_at_the_end(dataset: Dataset, samples: int, containers: int) -> str:
     if dataset.has_all_rows:
         way_out = f"Pass select=range({samples}) to keep what was there then"
     else:
-        way_out = f"Let select= keep only the first {samples} of what it keeps now"
+        way_out = f"Let select= keep the first {samples} of what it keeps now"
     without = ", or name the source without what was added" if names else ""
     return f"{dataset.n - samples} samples were added to the {samples} of then{where}. {way_out}{without}."
 
@@ -88,18 +90,23 @@ def _compared(dataset: Dataset, table: str, fingerprint_then: str) -> str:
     if added:
         sentences.append(f"Added since: {_few(added)}.")
     if changed:
-        sentences.append(f"Other samples than then: {_few(changed)}.")
+        sentences.append(f"With other samples than then: {_few(changed)}.")
     if gone:
-        sentences.append(f"No longer there: {gone} containers.")
+        sentences.append(f"No longer there: {gone} of the shards of then.")
     if added and not changed and not gone:
         from .dataset import fingerprint_of
 
         if fingerprint_of([dataset.parts[i] for i in known]).startswith(fingerprint_then):
-            sentences.append("To go on, name the source without what was added, or leave it out by exclude=.")
-    elif changed and not gone:
-        sentences.append("Where they have grown, pass select= with the keys that were there then.")
-    elif not sentences:
-        sentences.append("The containers come in another order than then.")
+            return (
+                f"{sentences[0]} To go on, name the source without what was added, or let select= keep what "
+                "was there then."
+            )
+    if not sentences:
+        return "The shards come in another order than then."
+    sentences.append(
+        "Where select= or exclude= was another, restore it; where data was added, let select= keep what was "
+        "there then."
+    )
     return " ".join(sentences)
 
 

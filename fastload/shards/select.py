@@ -141,7 +141,10 @@ def _fixed_values(name: str, selection: Any) -> np.ndarray | tuple[str, ...]:
     if hasattr(selection, "__array__"):
         values = np.asarray(selection)
         if values.ndim != 1:
-            raise ConfigError(f"{name} is an array of {values.dtype} in {values.ndim} dimensions: give one.")
+            raise ConfigError(
+                f"{name}={reprlib.repr(selection)}: an array of {values.dtype} in {values.ndim} dimensions. "
+                "Give it in one."
+            )
         values = values if values.dtype.kind in "iub" else values.tolist()
     elif isinstance(selection, Iterable) and not isinstance(selection, (bytes, bytearray)):
         values = selection if isinstance(selection, range) else list(selection)
@@ -150,13 +153,15 @@ def _fixed_values(name: str, selection: Any) -> np.ndarray | tuple[str, ...]:
     if len(values) == 0:
         if name == "exclude":
             return ()
-        raise ConfigError(f"{name} is empty, so there is nothing to keep. Write {name}=None for all samples.")
+        raise ConfigError(
+            f"{name}={selection!r} is empty: it keeps nothing. Write {name}=None for all samples."
+        )
     if not isinstance(values, (np.ndarray, range)) and all(isinstance(value, str) for value in values):
         return tuple(map(str, values))
     ids = np.asarray(values)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         if ids.dtype.kind == "b":
-            raise ConfigError(f"{name} is a mask of bools. np.flatnonzero makes ids of it.")
+            raise ConfigError(f"{name}={reprlib.repr(selection)} is a mask. np.flatnonzero makes ids of it.")
         kinds = ", ".join(sorted({type(value).__name__ for value in values}))
         raise ConfigError(f"{name}={reprlib.repr(selection)} holds {kinds}: give integers, or strings.")
     if ids.dtype.kind == "u" and ids.max() > np.iinfo(np.int64).max:

@@ -31,13 +31,19 @@ def global_order(make_loader: MakeLoader, keys: Iterable, positions: int) -> lis
 
 
 def assert_elastic(
-    make_loader: MakeLoader, keys: Iterable, saved_on: Iterable[Sizes], loaded_on: Iterable[Sizes]
+    make_loader: MakeLoader,
+    keys: Iterable,
+    saved_on: Iterable[Sizes],
+    loaded_on: Iterable[Sizes],
+    make_resumed: MakeLoader | None = None,
 ) -> int:
     """Saved after every step of an epoch, loaded with all other sizes: the rest of the epoch, each id once.
 
-    A case is (sizes that save, step, sizes that load). What is loaded can depend on nothing but the state, so
-    equal states of equal places are loaded once for each of `loaded_on`.
+    make_resumed: makes the loaders that load, where the same samples are to be found otherwise by then; None:
+    make_loader. A case is (sizes that save, step, sizes that load). What is loaded can depend on nothing but
+    the state, so equal states of equal places are loaded once for each of `loaded_on`.
     """
+    make_resumed = make_resumed or make_loader
     keys = list(keys)
     n = len(keys)
     saved_on = [sizes for sizes in saved_on if sizes.fits(n)]
@@ -49,7 +55,7 @@ def assert_elastic(
         for place, state in _places(make_loader, order, n, saving):
             for loading in loaded_on:
                 if (place, state, loading) not in seen:
-                    _assert_rest(make_loader, order, n, place, json.loads(state), loading)
+                    _assert_rest(make_resumed, order, n, place, json.loads(state), loading)
                     seen.add((place, state, loading))
                 cases += 1
     return cases

@@ -108,7 +108,7 @@ def test_a_missing_field_is_raised_by_its_own_batch_after_those_before_it(tmp_pa
         for batch in loader:
             got.append(batch["label"].tolist())
     assert got == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert "only cls, jpg. Give the field a default=, or leave the sample out with select=." in one_line(
+    assert "only cls, jpg. Give the field a default=, or leave the sample out with exclude=." in one_line(
         caught
     )
 
@@ -247,6 +247,7 @@ def test_map_batch_changes_the_batch_and_its_errors_are_its_own(shards):
         raise LookupError("mine")
 
     assert next(iter(labels(shards, map_batch=lambda batch: sorted(batch)))) == [
+        "__id__",
         "__key__",
         "__position__",
         "label",

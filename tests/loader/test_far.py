@@ -37,7 +37,7 @@ class FarDataset:
 
     n = N
     shard_counts = np.full(SHARDS, PER_SHARD)
-    source_fingerprint, selection_fingerprint = "far", None
+    fingerprint, parts = "far", [("far.tar", "far")]
 
     def __init__(self, small):
         self._small = small
@@ -50,6 +50,9 @@ class FarDataset:
 
     def locate(self, sample_ids, alternatives):
         return self._small.locate(sample_ids % ROWS, alternatives)
+
+    def rows_of(self, sample_ids):
+        return sample_ids
 
     def keys(self, sample_ids) -> list[str]:
         return [str(sample_id) for sample_id in sample_ids.tolist()]

@@ -318,7 +318,8 @@ def test_new_weights_right_after_loading_count_from_the_saved_place(folders):
 def test_select_goes_to_all_sources_or_to_each_its_own(folders):
     even = labels(mixture(folders), 1, select=lambda row: int(row.key) % 2 == 0, epochs=4)
     assert {label % 2 for label in flat(even)} == {0}
-    own = labels(mixture(folders), 1, select={"cats": [3, 5], "art": ["01000"]}, epochs=4)
+    chosen = {"select": {"cats": [3, 5]}, "exclude": {"art": ["01000"]}}
+    own = labels(mixture(folders), 1, **chosen, epochs=4)
     labels_of = set(flat(own))
     assert {label for label in labels_of if 2000 <= label < 3000} == {2003, 2005}
     assert 1000 not in labels_of and {1001, 3000} <= labels_of

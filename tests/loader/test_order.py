@@ -225,7 +225,11 @@ def test_len_is_the_number_of_batches_of_an_epoch(tmp_path, n, batch_size):
         assert len(loader) == len(list(loader))
 
 
-def test_select_keeps_ids_leaves_keys_out_or_asks_a_function(shards):
+def test_select_keeps_and_exclude_leaves_out_ids_keys_and_what_a_function_says(shards):
     assert sorted(flat(labels(shards, 1, select=[3, 5, 8]))) == [3, 5, 8]
-    assert sorted(flat(labels(shards, 1, select=[f"{i:05d}" for i in range(20)]))) == [20, 21, 22]
+    twenty = [f"{i:05d}" for i in range(20)]
+    assert sorted(flat(labels(shards, 1, exclude=twenty))) == [20, 21, 22]
+    assert sorted(flat(labels(shards, 1, select=twenty))) == list(range(20))
+    assert sorted(flat(labels(shards, 1, exclude=range(21)))) == [21, 22]
+    assert sorted(flat(labels(shards, 1, exclude=lambda row: int(row.key) > 2))) == [0, 1, 2]
     assert sorted(flat(labels(shards, 1, select=lambda row: row.key.endswith("7")))) == [7, 17]

@@ -10,7 +10,7 @@ from fastload.order.mixture import SHARES, shares_of
 from fastload.order.walk import Place
 
 ORDER = {"seed": 2**64 - 1, "plan": "global/1", "window": None, "source": "0123456789abcdef"}
-CURSOR = Cursor(3, Place(10**12), ORDER, {"dtype": "float32"})
+CURSOR = Cursor(3, Place(10**12), ORDER, {"dtype": "float32"}, inventory={"": [7, 2, "AAAA"]})
 GOOD = CURSOR.to_dict()
 MIXED_PLACE = Place.start(shares_of([0.7, 0.3])).at(25, 10).reweighted(shares_of([1, 1]), 10)
 MIXED = Cursor(2, MIXED_PLACE, ORDER, {}, shares_of([0.7, 0.3]))
@@ -23,14 +23,15 @@ def test_a_cursor_comes_back_through_a_dictionary_and_through_json():
         assert again == cursor
 
 
-def test_the_layout_of_version_2_is_pinned():
+def test_the_layout_of_version_3_is_pinned():
     assert GOOD == {
-        "version": 2,
+        "version": 3,
         "epoch": 3,
         "position": 10**12,
         "order": ORDER,
         "pixels": {"dtype": "float32"},
         "mixture": None,
+        "inventory": {"": [7, 2, "AAAA"]},
     }
     assert MIXED.to_dict()["mixture"] == {
         "now": {"shares": [SHARES // 2, SHARES // 2], "given": [18, 7], "owed": [-SHARES // 2, SHARES // 2]},
@@ -48,7 +49,7 @@ def test_who_changes_the_dictionary_does_not_change_the_cursor():
         assert json.dumps(cursor.to_dict()) == text
 
 
-@pytest.mark.parametrize("name", ["epoch", "position", "order", "pixels", "mixture"])
+@pytest.mark.parametrize("name", ["epoch", "position", "order", "pixels", "mixture", "inventory"])
 def test_a_missing_entry_is_named(name):
     with pytest.raises(CursorError, match=f"no '{name}': pass what state_dict"):
         Cursor.from_dict({key: value for key, value in GOOD.items() if key != name})
@@ -76,7 +77,7 @@ def test_an_entry_of_another_type_is_named(name, value):
 
 @pytest.mark.parametrize("version", [0, 1, 99])
 def test_another_version_is_refused_before_its_entries_are_looked_at(version):
-    with pytest.raises(CursorError, match=rf"has version {version}, this fastload reads version 2"):
+    with pytest.raises(CursorError, match=rf"has version {version}, this fastload reads versions 2 and 3"):
         Cursor.from_dict({"version": version, "something": "else"})
 
 

@@ -227,7 +227,7 @@ def test_the_command_says_what_is_bad_and_its_exit_code_too(source, tmp_path, ca
     pattern = str(tmp_path / "shards" / "*.tar")
     assert cli.main(["check", pattern]) == cli.DATA_PROBLEM
     text = capsys.readouterr().out
-    assert "bad samples" in text and "001.tar" in text and "select=[...]" in text
+    assert "bad samples" in text and "001.tar" in text and "exclude=[...]" in text
     assert cli.main(["check", pattern, "--json"]) == cli.DATA_PROBLEM
     told = json.loads(capsys.readouterr().out)
     assert told["problems"] == 5 and len(told["bad"]) == 5 and told["worst_shards"]["002.tar"] == 1
@@ -240,7 +240,7 @@ def test_the_command_says_what_is_bad_and_its_exit_code_too(source, tmp_path, ca
 def test_keys_that_check_names_leave_the_bad_ones_out(source):
     keys = sorted({one.key for one in check(source).bad})
     fields = {"image": fl.Image(size=8), "label": fl.Int("cls"), "text": fl.Text("txt")}
-    made = fl.Loader(source, 5, fields, select=keys, on_bad="raise")
+    made = fl.Loader(source, 5, fields, exclude=keys, on_bad="raise")
     assert sum(len(batch["__key__"]) for batch in made) == 85
 
 

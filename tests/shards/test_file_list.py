@@ -227,9 +227,9 @@ def test_what_two_dots_behind_a_link_mean_the_file_system_knows(tmp_path, opened
 def test_a_missing_file_of_a_relative_path_is_told_with_where_it_was_looked_for(
     listed, opened, tmp_path, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path / "d")
-    files = Files(NAMES)
     monkeypatch.chdir(tmp_path)
+    files = Files(NAMES)
+    monkeypatch.chdir(tmp_path / "d")
     with pytest.raises(SourceError, match=r"^dog/2.jpg: .* no such file, looked for in .* \(and 6 more of 7"):
         opened(files)
 
@@ -313,7 +313,7 @@ def test_a_list_may_stand_beside_other_sources(listed, opened, tmp_path):
 
 def test_a_selection_counts_the_paths_of_the_list(listed, opened):
     assert contents(opened(Files(listed), select=[1, 5])) == [NAMES[1], NAMES[5]]
-    assert contents(opened(Files(listed), select=["dog/2", "cat/a.k"])) == [NAMES[1], *NAMES[5:]]
+    assert contents(opened(Files(listed), exclude=["dog/2", "cat/a.k"])) == [NAMES[1], *NAMES[5:]]
 
 
 def open_as_rank(files, cache, log, rank):

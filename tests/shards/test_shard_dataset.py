@@ -42,7 +42,10 @@ def test_counts_and_names(folder, opened):
     assert dataset.n == len(dataset) == sum(COUNTS)
     assert dataset.names == [f"{i}.tar" for i in range(5)]
     assert dataset.files == dataset.containers == [str(folder / f"{i}.tar") for i in range(5)]
-    assert dataset.shard_counts.tolist() == list(COUNTS) and dataset.shard_counts.dtype == np.int64
+    assert (
+        dataset.shard_counts.tolist() == [count for count in COUNTS if count]
+        and dataset.shard_counts.dtype == np.int64
+    )
     everything = [name for shard in range(5) for name in names_of(shard)]
     extensions = [name.partition(".")[2] for name in everything]
     assert dataset.extensions == {name: extensions.count(name) for name in ("cls", "jpg", "png", "txt")}
@@ -114,25 +117,26 @@ def test_selecting_ids_keeps_them_in_ascending_order(opened):
     everything = opened()
     dataset = opened(select=np.array([19, 3, 7, 0, 5]))
     assert dataset.keys(np.arange(5)) == [everything.keys([i])[0] for i in (0, 3, 5, 7, 19)]
-    assert dataset.shard_counts.tolist() == [2, 0, 1, 1, 1]
+    assert dataset.shard_counts.tolist() == [2, 1, 1, 1]  # one shard has none of them
     assert dataset.extensions["cls"] == 5
     assert dataset.bytes_total == sum(
         size for i in (0, 3, 5, 7, 19) for _, size in everything.row(i).extensions.values()
     )
     assert dataset.where(4) == everything.where(19)
-    assert dataset.row(4).sample_id == 4
+    assert (dataset.row(4).sample_id, dataset.row(4).id) == (4, 19)
+    assert dataset.rows_of(np.array([4, 0])).tolist() == [19, 0]
     with pytest.raises(IndexError, match="outside"):
         dataset.keys([5])
 
 
 def test_keys_to_leave_out_and_predicates_agree(opened):
     everything = opened()
-    by_key = opened(select=["0001", "3007"])
+    by_key = opened(exclude=["0001", "3007"])
     by_row = opened(select=lambda row: row.key not in ("0001", "3007"))
     by_id = opened(select=[i for i in range(21) if everything.keys([i])[0] not in ("0001", "3007")])
     assert by_key.n == 19
     assert by_key.fingerprint == by_row.fingerprint == by_id.fingerprint != everything.fingerprint
-    assert opened(select={"0001"}).n == 20
+    assert opened(exclude={"0001"}).n == 20 and opened(select={"0001"}).n == 1
     assert (
         opened(select=lambda row: "txt" in row.extensions).extensions["txt"] == everything.extensions["txt"]
     )
@@ -146,11 +150,16 @@ def test_keys_to_leave_out_and_predicates_agree(opened):
         ([-1], "the id -1"),
         (np.ones(21, bool), "np.flatnonzero"),
         (np.array([[1]]), "in 2 dimensions"),
-        ([0.5], "array of float64"),
-        ([], "select is empty"),
+        ([0.5], r"select=\[0.5\] holds float: give integers, or strings"),
+        ([1, "0001"], "holds int, str"),
+        (5, "select=5: give ids, keys, or a function"),
+        (b"0001", "select=b'0001': give ids, keys"),
+        ({"a": [1]}, "only a mixture has sources"),
+        (np.array([2**63], np.uint64), "the id 9223372036854775808, which no dataset has"),
+        ([], "is empty: it keeps nothing"),
         ("0001", r"Write select=\['0001'\]"),
-        (["0001", "absent"], "leaves out 1 keys that no sample has, the first 'absent'"),
-        (lambda row: False, "leaves none of the 21 samples"),
+        (["0001", "absent"], "select has 1 keys that no sample has, the first 'absent'"),
+        (lambda row: False, "select leaves none of the 21 samples"),
     ],
 )
 def test_a_selection_that_means_nothing_is_refused(opened, select, message):
