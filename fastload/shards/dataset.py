@@ -155,7 +155,7 @@ class Dataset:
             raise SourceError(f"{self.containers[0]}: the source has no samples (skipped: {self.skipped}).")
         self._rebuilt: dict[int, IndexFile] = {}  # container -> what has taken the place of a damaged index
         self._rows = selected_rows(self, select, exclude)
-        self._count(counts, sum(index.header["payload_bytes"] for index in indexes))
+        self._count([index.header for index in indexes])
         self.parts = self._parts(self._rows, lambda place: self._rebuilt.get(place, indexes[place]))
         self.fingerprint = fingerprint_of(self.parts)
 
@@ -331,20 +331,21 @@ class Dataset:
             extensions = {n: (offset[i], size[i]) for n, (offset, size) in columns.items() if size[i] >= 0}
             yield Row(sample_id, self.names[containers[i]], keys[i], extensions, int(raws[i]))
 
-    def _count(self, counts: dict[str, int], payload_bytes: int) -> None:
-        if self._rows is None:
-            self.n = self._lookup.rows
-            self.extensions = {name: count for name, count in counts.items() if count}
-            self.bytes_total = payload_bytes
-        else:
-            self.n = len(self._rows)
-            rows = self._rows.astype(np.int64)
-            having, self.bytes_total = self._on_sound_columns(lambda: self._lookup.tally(rows))
-            self.extensions = {
-                name: having[number] for name, number in self._extension_numbers.items() if having.get(number)
-            }
-        taken = self._taken(self._rows)
-        self.shard_counts = taken[taken > 0]
+    def _count(self, headers: list[dict]) -> None:
+        """What there is of the selected rows. headers: of the containers' indexes, which have counted all."""
+        taken, rows_of = self._taken(self._rows), np.diff(self._row_starts)
+        self.n, self.shard_counts = int(taken.sum()), taken[taken > 0]
+        whole = [headers[place] for place in np.flatnonzero(taken == rows_of).tolist()]
+        counts = sums([one["counts"] for one in whole])
+        self.bytes_total = sum(one["payload_bytes"] for one in whole)
+        if self._rows is not None:
+            in_part = np.repeat(taken < rows_of, taken)
+            rows = self._rows[in_part].astype(np.int64)
+            having, bytes_in_part = self._on_sound_columns(lambda: self._lookup.tally(rows))
+            self.bytes_total += bytes_in_part
+            numbers = self._extension_numbers.items()
+            counts = sums([counts, {name: having[number] for name, number in numbers if number in having}])
+        self.extensions = {name: counts[name] for name in self._extension_numbers if counts.get(name)}
 
     def _taken(self, rows: np.ndarray | None) -> np.ndarray:
         """How many of some ascending row numbers are of each container, int64 [containers]; None: of all."""

@@ -45,6 +45,7 @@ MAGIC = b"FLINDEX\n"
 VERSION = 1
 _HEAD = struct.Struct("<8s4I")
 _HEADER_MULTIPLE = 64
+ROWS_AT_ONCE = 1 << 16  # of which keys are gathered, in 8 bytes for each of theirs
 
 
 class IndexUnusableError(Exception):
@@ -209,14 +210,15 @@ def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
         stored = np.frombuffer(index.mapped, f"<u{width}", column["count"], start)
         return stored[rows].astype(np.uint64) << np.uint64(column["shift"])
 
-    starts, stops = values("key_end", np.maximum(chosen - 1, 0)), values("key_end")
-    starts = np.where(chosen == 0, np.uint64(0), starts)
+    stops = values("key_end").astype(np.int64)
+    starts = np.where(chosen == 0, 0, values("key_end", np.maximum(chosen - 1, 0)).astype(np.int64))
+    start, count = index.columns_start + columns["keys"]["start"], columns["keys"]["count"]
     rows = Rows(
         extensions=[],
         offset_bytes=[],
         size_bytes=[],
-        key_end=np.cumsum((stops - starts).astype(np.int64)),
-        keys=_joined(index, columns["keys"], chosen, starts, stops),
+        key_end=np.cumsum(stops - starts),
+        keys=_joined(np.frombuffer(index.mapped, np.uint8, count, start), starts, stops),
         skipped={},
         members_stop=0,
     )
@@ -239,16 +241,14 @@ def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
     return rows
 
 
-def _joined(
-    index: IndexFile, column: dict, chosen: np.ndarray, starts: np.ndarray, stops: np.ndarray
-) -> bytes:
-    """The keys of chosen rows, one behind the other; rows that follow each other are copied at once."""
-    start = index.columns_start + column["start"]
-    keys = memoryview(index.mapped)[start : start + column["count"]]
-    breaks = np.flatnonzero(np.diff(chosen) != 1)
-    first, last = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(chosen) - 1]])
-    runs = zip(starts[first].tolist(), stops[last].tolist(), strict=True)
-    return b"".join(keys[begin:end] for begin, end in runs)
+def _joined(keys: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> bytes:
+    """The bytes [start, stop) of keys, uint8, for each row, one behind the other."""
+    pieces = []
+    for at in range(0, len(starts), ROWS_AT_ONCE):
+        begin, lengths = starts[at : at + ROWS_AT_ONCE], (stops - starts)[at : at + ROWS_AT_ONCE]
+        ends = np.cumsum(lengths)
+        pieces.append(keys[np.arange(ends[-1]) + np.repeat(begin - ends + lengths, lengths)].tobytes())
+    return b"".join(pieces)
 
 
 def write_atomically(path: str | Path, content: bytes, *, alone: bool = False) -> None:

@@ -223,31 +223,41 @@ def _rows_in_shards(name: str, dataset: Dataset, pairs: dict) -> dict[_Entry, np
     """entry -> rows, for those entries of which a (shard, key) is there."""
     keys = {key for candidates in pairs.values() for _, key in candidates}
     rows, _ = dataset.find_keys([*keys])
-    places = dataset.containers_of(rows)
-    having: dict[str, list[tuple[int, int]]] = {}  # key -> (container, row)
-    for key, place, row in zip(dataset.raw_keys(rows), places.tolist(), rows.tolist(), strict=True):
-        having.setdefault(key, []).append((place, row))
-    by_name: dict[str, list[int]] = {}
-    for place, path in enumerate(dataset.containers):
-        by_name.setdefault(os.path.basename(path), []).append(place)
-
+    there: dict[tuple[int, str], list[int]] = {}  # several, where a list names a file twice
+    of_rows = zip(dataset.containers_of(rows).tolist(), dataset.raw_keys(rows), rows.tolist(), strict=True)
+    for place, key, row in of_rows:
+        there.setdefault((place, key), []).append(row)
+    shards = {shard for candidates in pairs.values() for shard, _ in candidates}
+    places = _containers_called(dataset, shards)
     found: dict[_Entry, np.ndarray] = {}
     for entry, candidates in pairs.items():
         hits = [
-            hit
+            (place, there[place, key])
             for shard, key in candidates
-            for hit in having.get(key, ())
-            if hit[0] in by_name.get(os.path.basename(shard), ())
-            and f"/{dataset.containers[hit[0]]}".endswith(f"/{shard.removeprefix('./')}")
+            for place in places[shard]
+            if (place, key) in there
         ]
-        if len({place for place, _ in hits}) > 1:
-            first, second, *_ = dict.fromkeys(dataset.containers[place] for place, _ in hits)
+        if len(hits) > 1:
+            first, second, *_ = (dataset.containers[place] for place, _ in hits)
             raise ConfigError(
                 f"{name}: {str(entry)!r} may be a sample of {first} or of {second}. Give more of the path."
             )
         if hits:
-            found[entry] = np.array([row for _, row in hits], np.int64)
+            found[entry] = np.array(hits[0][1], np.int64)
     return found
+
+
+def _containers_called(dataset: Dataset, shards: set[str]) -> dict[str, list[int]]:
+    """shard -> the containers whose path ends so."""
+    by_name: dict[str, list[int]] = {}
+    for place, path in enumerate(dataset.containers):
+        by_name.setdefault(os.path.basename(path), []).append(place)
+    called = {}
+    for shard in shards:
+        end = f"/{shard.removeprefix('./')}"
+        likely = by_name.get(os.path.basename(shard), ())
+        called[shard] = [place for place in likely if f"/{dataset.containers[place]}".endswith(end)]
+    return called
 
 
 def _lines(file: KeyFile) -> list[_Entry]:

@@ -160,7 +160,8 @@ def test_a_refusal_tells_shards_that_changed_from_those_that_are_gone(data, tmp_
     assert resumed(tmp_path / "d", data / "then") == (
         "It was saved with 10 samples in 3 shards, and this loader has 13 in 4. Added since: 003.tar, "
         "004.tar. With other samples than then: 001.tar. No longer there: 1 of the shards of then. Where "
-        "select= or exclude= was another, restore it; where data was added, let select= keep what was there then."
+        "select= or exclude= was another, restore it; where data was added, let select= keep what was there "
+        "then."
     )
 
 
