@@ -6,6 +6,7 @@ Everything that can be judged without data is judged here, on construction, with
 Ground floor: no torch, no NumPy, no Pillow.
 """
 
+import copy
 import math
 import operator
 from collections.abc import Callable
@@ -60,6 +61,11 @@ class Field:
         if not self.ext.strip():
             return ()
         return tuple(part.strip().lower() for part in self.ext.split(";"))
+
+    def _copy_default(self):
+        """So that who changes his object afterwards changes no sample."""
+        if self.default is not REQUIRED:
+            object.__setattr__(self, "default", copy.deepcopy(self.default))
 
     @property
     def required(self) -> bool:
@@ -180,6 +186,10 @@ class Json(Field):
     _: KW_ONLY
     default: Any = REQUIRED
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._copy_default()
+
 
 @dataclass(frozen=True)
 class Tensor(Field):
@@ -212,6 +222,7 @@ class Tensor(Field):
             if name not in TENSOR_DTYPES:
                 raise ConfigError(f"Tensor(dtype={self.dtype!r}): give one of {', '.join(TENSOR_DTYPES)}.")
             object.__setattr__(self, "dtype", name)
+        self._copy_default()
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,9 @@ def test_who_changes_his_list_afterwards_changes_no_training_set(here):
         "dataset": fl.DataLoader(fl.Dataset(sources, FIELDS, select=ids), 1),
         "normalize": fl.Dataset(sources, FIELDS, normalize=(mean := [0.5, 0.5, 0.5], [0.5] * 3)),
     }
-    sources.pop(), ids.clear(), mine.fill(7)
+    value, document = np.zeros(2), {"a": [1]}
+    fields = {"value": fl.Tensor("npy", default=value), "document": fl.Json(default=document)}
+    sources.pop(), ids.clear(), mine.fill(7), value.fill(9), document["a"].pop()
     entry[0] = "gone"
     mean[0] = 0.0
     assert len(flat(made["sources"])) == 8
@@ -129,3 +131,4 @@ def test_who_changes_his_list_afterwards_changes_no_training_set(here):
     assert len(flat(made["array"])) == 4
     assert made["normalize"].options["normalize"][0][0] == 0.5
     assert len(flat(labels(mixture, 1))) == 8
+    assert fields["value"].default.tolist() == [0, 0] and fields["document"].default == {"a": [1]}
