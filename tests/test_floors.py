@@ -22,7 +22,7 @@ FLOORS = [
     {"ops", "shards", "decode", "order"},
     {"threads"},
     {"backends", "world"},
-    {"fields", "rng", "normalize"},
+    {"fields", "rng", "normalize", "step_ids"},
     {"imports"},
     {"shortage"},
     {"errors", "caching", "notices", "_native"},

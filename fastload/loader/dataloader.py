@@ -17,21 +17,21 @@ from fastload.errors import ConfigError
 from fastload.loader.config import MOST_THREADS, count
 from fastload.loader.dataset import Dataset
 from fastload.loader.loader import Loader
+from fastload.loader.skipped import Collate
 from fastload.loader.torch_loader import StatefulLoader, T
 
-SHOWN = (
-    "num_workers",
-    "collate_fn",
-    "pin_memory",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-    "generator",
-    "prefetch_factor",
-    "persistent_workers",
-    "pin_memory_device",
-    "in_order",
-)
+# What trainers that make a torch DataLoader of the loader's parts give to it: the batches are made by threads
+# of this process, within their own time limit, and lie where they are to be.
+SHOWN = {
+    "num_workers": 0,
+    "pin_memory": False,
+    "timeout": 0,
+    "worker_init_fn": None,
+    "multiprocessing_context": None,
+    "prefetch_factor": None,
+    "persistent_workers": False,
+    "pin_memory_device": "",
+}
 WITHOUT_WORKERS = ("worker_init_fn", "multiprocessing_context")
 
 
@@ -45,6 +45,9 @@ class DataLoader(StatefulLoader[T]):
     with Dataset(as_tuple=True); collate_fn is given the batch's samples. Ranks are split by World, unless
     sampler= or batch_sampler= says which samples come. drop_last=False: of the last samples each rank gets as
     many; fewer than there are ranks are left out.
+
+    The loader's attributes under torch's names are what a torch DataLoader of its parts needs, as accelerate
+    makes one to skip batches: num_workers is 0 there, because no process works for it.
 
     Of any other dataset it makes what torch makes, with state_dict and load_state_dict.
 
@@ -122,8 +125,9 @@ def _loader(
         timeout_seconds=timeout or None,
     )
     loader._samples.given = dataset
-    for name in SHOWN:  # where training code looks for torch's
-        setattr(loader, name, given[name])
+    shown = SHOWN | {"collate_fn": Collate(collate_fn), "generator": generator, "in_order": in_order}
+    for name, value in shown.items():  # where training code looks for torch's
+        setattr(loader, name, value)
     return loader
 
 

@@ -18,6 +18,7 @@ from fastload.loader.config import LoaderConfig
 from fastload.shards import dataset as shards
 from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
 from fastload.shortage import told
+from fastload.step_ids import batch_of
 from fastload.world import World
 
 MANY = 1000  # single samples, from which on somebody trains on them
@@ -150,12 +151,12 @@ class Dataset:
         with loader:
             return self.samples_of(next(iter(loader)))[0]
 
-    def __getitems__(self, indices: list[int]) -> list:
-        """Torch's own DataLoader asks so: it would read sample by sample what was meant to be fast."""
-        raise ConfigError(
-            "a torch DataLoader would read a fastload.Dataset sample by sample: use fastload.DataLoader, or "
-            "fastload.Loader; in place of Accelerate's skip_first_batches, load_state_dict goes to a batch."
-        )
+    def __getitems__(self, indices: Any) -> Any:
+        """Torch's own DataLoader asks so: for the batch, where a loader's batch_sampler drew the indices.
+
+        Raises ConfigError for other indices: what was meant to be fast would be read sample by sample.
+        """
+        return batch_of(indices)
 
     def __iter__(self) -> Iterator:
         return (self[i] for i in range(len(self)))

@@ -27,6 +27,7 @@ from fastload.loader.own_order import OwnOrder
 from fastload.loader.restored import check_restored
 from fastload.loader.run import Course, Run
 from fastload.loader.sampled import SampledOrder
+from fastload.loader.skipped import Collate, Moves
 from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
 from fastload.notices import notice
@@ -104,6 +105,9 @@ class Loader:
     say that the content is bad. With on_bad="raise": FieldError for a missing field, SampleError for content
     that cannot be decoded. `__cause__` is the exception of your function, or of the decoder.
     """
+
+    # What a torch DataLoader that is made of this loader's parts needs to be told: no process works for it.
+    num_workers, prefetch_factor, collate_fn = 0, None, Collate()
 
     def __init__(
         self,
@@ -302,8 +306,14 @@ class Loader:
 
     @property
     def batch_sampler(self) -> Any:
-        """Yours, or else one that shows this loader's batches."""
-        return self._order.batch_sampler(self._epoch_start, self.set_epoch)
+        """Yours, or else one that shows this loader's batches, in the epoch that the loader is in.
+
+        A torch DataLoader of the loader's batch_sampler, dataset and collate_fn delivers the loader's own
+        batches, and one that leaves out the first n goes to the place after them (loader/skipped.py).
+        """
+        return self._order.batch_sampler(
+            self._epoch_start, self.set_epoch, Moves(self._iterate_from, self._end_epoch)
+        )
 
     @property
     def dataset(self) -> Any:
@@ -350,6 +360,16 @@ class Loader:
         if run is not None and run.begun:  # one that has not begun will begin there
             run.close()
         self._at = _At(epoch, place or self._at.place, is_start=place is None, got_of=None)
+
+    def _iterate_from(self, place: Place) -> Run:
+        self._go_to(place.position // self._order.span, place)
+        return iter(self)
+
+    def _end_epoch(self, run: Run, place: Place) -> None:
+        """Ends an iteration that has delivered all of an epoch, which ends at `place`."""
+        if run is self._live_run():
+            run.close()
+            self._arrive(place.position - 1, place)
 
     def _here(self, at: "_At | None" = None) -> Place:
         """The place of the next batch. Looking changes nothing: who saves must go on as the others do."""

@@ -12,6 +12,7 @@ from fastload.caching import cached_property
 from fastload.loader.config import LoaderConfig
 from fastload.loader.dataset import Samples
 from fastload.loader.describe import order_fingerprints
+from fastload.loader.skipped import EpochSteps, Moves
 from fastload.order.plan import make_plan
 from fastload.order.steps import Steps
 from fastload.order.turns import Turns
@@ -65,12 +66,18 @@ class OwnOrder:
         kind = OrderSampler if self._config.shuffle else InOrderSampler
         return kind(lambda: self._ids_from(place()), lambda: self._steps().samples_per_rank, set_epoch)
 
-    def batch_sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None]) -> Any:
-        """The same in batches."""
-        from torch.utils.data import BatchSampler
+    def batch_sampler(
+        self, place: Callable[[], Place], set_epoch: Callable[[int], None], moves: Moves
+    ) -> Any:
+        """The same in batches; what it draws leads to the batch itself. moves: the loader's."""
+        from fastload.loader.order_sampler import StepSampler
 
-        config = self._config
-        return BatchSampler(self.sampler(place, set_epoch), config.batch_size, config.last == "drop")
+        def steps() -> EpochSteps:
+            start = place()
+            return EpochSteps(self.turns(start, self._config.world()), start, self.span, moves)
+
+        sampler, drop_last = self.sampler(place, set_epoch), self._config.last == "drop"
+        return StepSampler(sampler, self._config.batch_size, drop_last, steps, self.__len__)
 
     def placed(self, place: Place) -> Place:
         """What has to be saved."""

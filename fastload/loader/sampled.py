@@ -58,7 +58,7 @@ class SampledOrder:
         """The user's own, or what his batch sampler says that it draws from."""
         return getattr(self.given, "sampler", self.given) if self._config.sampler is None else self.given
 
-    def batch_sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None]) -> Any:
+    def batch_sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None], moves: Any) -> Any:
         """The user's own, or one of his sampler."""
         return self._batches
 

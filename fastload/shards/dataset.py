@@ -16,11 +16,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fastload import _native
 from fastload.errors import ConfigError, FastloadError, ShardError, SourceError
+from fastload.step_ids import batch_of
 
 from . import index
 from .files import Files
@@ -161,6 +163,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return self.n
+
+    def __getitems__(self, indices: Any) -> Any:
+        """As in fl.Dataset: of a loader's step its batch, and an error for all else."""
+        return batch_of(indices)
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}: {count}" for name, count in self.extensions.items())

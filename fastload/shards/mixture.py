@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastload.errors import ConfigError, FastloadError, ShardError
+from fastload.step_ids import batch_of
 
 from .dataset import Dataset, Located, Row, open_dataset, sums
 from .select import Excluded, entries_of, fixed, refuse_missed
@@ -177,6 +178,10 @@ class MixtureDataset:
 
     def __len__(self) -> int:
         return self.n
+
+    def __getitems__(self, indices: Any) -> Any:
+        """As in fl.Dataset: of a loader's step its batch, and an error for all else."""
+        return batch_of(indices)
 
     def __repr__(self) -> str:
         return f"MixtureDataset({', '.join(f'{name}: {one!r}' for name, one in self.datasets.items())})"

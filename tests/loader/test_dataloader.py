@@ -190,23 +190,44 @@ def test_what_torch_refuses_is_refused_at_once_as_a_value_error(dataset, argumen
             torch.utils.data.DataLoader(range(5), **arguments)
 
 
-def test_torchs_attributes_show_what_was_given(dataset):
-    given = {"num_workers": 2, "timeout": 3, "collate_fn": list, "generator": torch.Generator()}
-    loader, torchs = fl.DataLoader(dataset, 4, **given), torch.utils.data.DataLoader(range(9), 4, **given)
-    for name in ("num_workers", "timeout", "collate_fn", "generator", "pin_memory", "in_order", "batch_size"):
-        assert getattr(loader, name) == getattr(torchs, name), name
-    assert loader.worker_init_fn is loader.multiprocessing_context is loader.prefetch_factor is None
+def test_torchs_attributes_show_what_a_torch_loader_of_the_parts_needs(dataset):
+    """accelerate makes one to skip batches: without processes, pinning or a time limit of torch's."""
+    given = {
+        "num_workers": 2,
+        "timeout": 3,
+        "collate_fn": len,
+        "generator": torch.Generator(),
+        "persistent_workers": True,
+        "prefetch_factor": 3,
+        "in_order": False,
+    }
+    loader, plain = fl.DataLoader(dataset, 4, **given), torch.utils.data.DataLoader(range(9), 4)
+    for name in (
+        "num_workers",
+        "timeout",
+        "pin_memory",
+        "prefetch_factor",
+        "persistent_workers",
+        "worker_init_fn",
+        "multiprocessing_context",
+        "pin_memory_device",
+    ):
+        assert getattr(loader, name) == getattr(plain, name), name
+    assert (loader.generator, loader.in_order, loader.batch_size) == (given["generator"], False, 4)
+    samples = [dataset[0], dataset[1]]
+    assert loader.collate_fn(samples) == 2
+    assert torch.equal(fl.DataLoader(dataset).collate_fn(samples)["label"], torch.tensor([0, 1]))
 
 
 def test_a_copy_is_a_loader_of_its_own_at_the_same_place(dataset):
-    loader = fl.DataLoader(dataset, 4, shuffle=True, num_workers=1)
+    loader = fl.DataLoader(dataset, 4, shuffle=True, num_workers=1, in_order=False)
     fresh = pickle.loads(pickle.dumps(loader))
     iterator = iter(loader)
     next(iterator)
     copies = [pickle.loads(pickle.dumps(loader)), copy.copy(loader), copy.deepcopy(loader)]
     rest = flat(iterator)
     assert [flat(one) for one in copies] == [rest] * 3
-    assert flat(fresh)[4:] == rest and fresh.num_workers == 1 and len(fresh.dataset) == N
+    assert flat(fresh)[4:] == rest and fresh.in_order is False and len(fresh.dataset) == N
 
 
 @pytest.mark.parametrize("arguments", [{"worker_init_fn": print}, {"multiprocessing_context": "spawn"}])

@@ -1,21 +1,25 @@
-"""fl.DataLoader of an fl.Dataset inside Lightning's Trainer.fit and an Accelerate loop, on 1 and 2 processes.
+"""fl.DataLoader of an fl.Dataset inside Lightning's Trainer.fit and an Accelerate loop, on 1 and 2 processes,
+and inside transformers.Trainer.
 
-The two runs are in lightning_run.py and accelerate_run.py; here is said what all ranks must have seen.
+The runs are in lightning_run.py, accelerate_run.py and transformers_run.py; here is said what all ranks must
+have seen.
 """
 
+import itertools
 import json
 
 import pytest
 
 from tests.distributed.launch import Ranks
-from tests.trainers import accelerate_run, lightning_run
+from tests.trainers import accelerate_run, lightning_run, transformers_run
 from tests.trainers.seen import BATCH_SIZE
 
 N = 44
 EPOCHS = 3
 LAUNCH_SECONDS = 100
-TRAINERS = {"lightning": lightning_run, "accelerate": accelerate_run}
-each_run = pytest.mark.parametrize("run", [(name, ranks) for name in TRAINERS for ranks in (1, 2)], ids=str)
+TRAINERS = {"lightning": lightning_run, "accelerate": accelerate_run, "transformers": transformers_run}
+RUNS = [(name, ranks) for name in ("lightning", "accelerate") for ranks in (1, 2)]
+each_run = pytest.mark.parametrize("run", RUNS, ids=str)
 
 
 @pytest.fixture(scope="session")
@@ -135,3 +139,29 @@ def test_lightning_validates_on_every_sample_once(ranks_saw, ranks):
         last = [step for step in found["validated"] if step["epoch"] == EPOCHS - 1]
         labels += [label for step in last for label in step["labels"]]
     assert sorted(labels) == list(range(N))
+
+
+def test_transformers_trainer_resumes_exactly_within_an_epoch_and_at_its_end(ranks_saw):
+    """One test, so that its long run is one: of every loader, with and without gradient accumulation."""
+    (saw,) = ranks_saw(("transformers", 1))
+    for loader, accumulated in itertools.product(
+        transformers_run.loaders("unused"), transformers_run.ACCUMULATED
+    ):
+        found = saw[f"{loader}, {accumulated}"]
+        whole, steps_per_epoch = found["whole"], found["steps"] // transformers_run.EPOCHS
+        batches = len(whole) // transformers_run.EPOCHS  # of an epoch
+        assert len(found["from"]) == (1 if loader == "torch" else 3)
+        for step, rest in found["from"].items():
+            epochs, steps = divmod(int(step), steps_per_epoch)
+            assert rest == whole[epochs * batches + steps * accumulated :] and rest, (
+                loader,
+                accumulated,
+                step,
+            )
+        labels = [label for batch in whole[:batches] for label in batch["labels"]]
+        assert len(set(labels)) == len(labels) >= N - BATCH_SIZE + 1
+        assert whole[:batches] != whole[batches:]
+    validated = saw["DataLoader, 0 workers, 1"]["validated"]
+    assert [label for batch in validated for label in batch["labels"]] == [
+        *range(N)
+    ] * transformers_run.EPOCHS
