@@ -31,6 +31,7 @@ SHOWN = (
     "persistent_workers",
     "pin_memory_device",
     "in_order",
+    "snapshot_every_n_steps",
 )
 WITHOUT_WORKERS = ("worker_init_fn", "multiprocessing_context")
 
@@ -49,6 +50,8 @@ class DataLoader(StatefulLoader[T]):
     Of any other dataset it makes what torch makes, with state_dict and load_state_dict.
 
     device: batches are brought there ahead of need, on a stream of the loader's own; None: as torch.
+    snapshot_every_n_steps: accepted because torchdata's StatefulDataLoader has it, a whole number from 1 up.
+    It changes nothing: `state_dict()` is exact after every batch.
 
     Raises ConfigError for what cannot be honoured: batch_size=None, a subclass of this class, or a Subset of
     an fl.Dataset (Dataset(select=indices) is one).
@@ -97,6 +100,7 @@ def _loader(
     pin_memory_device: str = "",
     in_order: bool = True,
     device: Any = None,
+    snapshot_every_n_steps: int = 1,
 ) -> Loader:
     """The Loader that torch's arguments ask for. Batches come in order, and threads stay, whatever in_order
     and persistent_workers say.
@@ -167,6 +171,7 @@ def _check(given: dict) -> None:
     elif given["sampler"] is not None and given["shuffle"]:
         raise ConfigError("sampler option is mutually exclusive with shuffle")
     _check_workers(given["num_workers"], given["prefetch_factor"], given["persistent_workers"])
+    count("snapshot_every_n_steps", given["snapshot_every_n_steps"], 1)
     if not isinstance(given["timeout"], (int, float)) or given["timeout"] < 0:
         raise ConfigError(f"timeout={given['timeout']!r}: timeout option should be non-negative")
     if not isinstance(given["generator"], torch.Generator | None):

@@ -10,6 +10,14 @@ random, NumPy and torch as they were before its first sample, and given back aft
 after that, inside workers and of a dataset that is read again; in_order=False; with persistent workers, an
 epoch that follows one that was broken off.
 
+A state holds torch's global CPU generator, from which torch draws the seeds of workers and of a sampler
+without a generator. Later epochs are exact where the program puts the generator back itself
+(torch.set_rng_state) before the first iteration, and where it does not, as long as nothing but this loader
+draws from it in the run that was saved (global_generator.py): a model on a GPU does not, one on the CPU with
+dropout, a second loader, and transforms in the main process do. Programs that seed torch with another number
+before each epoch are exact, too. Those that seed with the same number each time are not, nor are later epochs
+of samplers that draw from random or NumPy: restore these generators, or give the sampler one of its own.
+
 Of torch's private names are used `_get_iterator`, `_index_sampler`, and `_iterator` with its `_reset`:
 torch's iterator is made from a copy of the loader that has other functions and another sampler where a state
 is to be remembered (see torch_epoch.py); and of an iterator with workers `_shutdown_workers`, to close it,
@@ -29,10 +37,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from fastload.backends import process
 from fastload.errors import ConfigError, CursorError
+from fastload.loader.config import count
 from fastload.loader.device import delivery, resolve_device
 from fastload.loader.draws import is_place
+from fastload.loader.global_generator import GlobalGenerator
 from fastload.loader.run import CLOSED, OF_ANOTHER_PROCESS
-from fastload.loader.torch_epoch import VERSION, Epoch
+from fastload.loader.torch_epoch import READ, VERSION, Epoch, decoded, encoded
 from fastload.loader.worker_state import Placeholder
 from fastload.notices import notice
 from fastload.shortage import no_thread, shortage
@@ -50,6 +60,8 @@ _ENTRIES = {
     "last_worker": int | None,
     "generator": dict,
     "dice": dict | None,
+    "global_generator": str | None,
+    "rank": int,
 }
 
 
@@ -59,8 +71,10 @@ class StatefulLoader(DataLoader[T]):
     device: None and "cpu" leave batches where torch leaves them. With "cuda" ("auto": where there is one)
     they are copied there, one batch ahead, on a stream of the loader's own; tensors in containers, and
     objects that have `to`, are moved. Give pin_memory=True too, or memory is pinned by the training's thread.
+    snapshot_every_n_steps: of torchdata's StatefulDataLoader, a whole number from 1 up. It changes nothing:
+    there is a snapshot after every batch.
 
-    Raises: BackendError, CursorError, besides what torch raises.
+    Raises: BackendError, ConfigError, CursorError, besides what torch raises.
     """
 
     def __init__(
@@ -84,6 +98,7 @@ class StatefulLoader(DataLoader[T]):
         pin_memory_device="",
         in_order=True,
         device=None,
+        snapshot_every_n_steps=1,
     ):
         super().__init__(
             dataset,
@@ -105,8 +120,10 @@ class StatefulLoader(DataLoader[T]):
             in_order=in_order,
         )
         self.device = device
+        self.snapshot_every_n_steps = count("snapshot_every_n_steps", snapshot_every_n_steps, 1)
         self._epoch: Epoch | None = None  # of the iteration begun last; holds no iterator of torch's
         self._restored: dict | None = None  # where the next iteration begins
+        self._global_generator = GlobalGenerator()
         self._there: tuple | None = None  # (device, what brings batches there); its memory is of its stream
         self._under_way: weakref.ref[_Iterator] | None = None
         self._process = process()
@@ -121,8 +138,7 @@ class StatefulLoader(DataLoader[T]):
     def _begin(self, turn: Turn) -> "_Iterator":
         lasting = self.persistent_workers and self.num_workers > 0
         if lasting and self._iterator is not None and self._epoch is not None:
-            self._epoch.begin_next()
-            self._iterator._reset(self)
+            self._epoch.reset(self._iterator, self)
             inner = self._iterator
         else:
             inner = self._started_iterator()
@@ -177,15 +193,15 @@ class StatefulLoader(DataLoader[T]):
                 stacklevel=2,
             )
         if self._restored is not None:
-            return copy.deepcopy(self._restored)
-        return (self._epoch or Epoch(self, None)).state()
+            return encoded(copy.deepcopy(self._restored))
+        return (self._epoch or Epoch(self, None, self._global_generator)).state()
 
     def load_state_dict(self, state_dict: dict) -> None:
         """The next iteration goes on at `state_dict`; {} is the beginning. Raises CursorError."""
-        if state_dict != {}:
-            _check(state_dict, self)
+        restored = _checked(state_dict, self) if state_dict != {} else None
+        self._global_generator.load(*_global_generator_of(restored))
         self._iterator = self._epoch = None
-        self._restored = copy.deepcopy(state_dict) or None
+        self._restored = copy.deepcopy(restored)
 
     def _started_iterator(self):
         """torch's iterator, with its processes and its thread where it has some. Raises ResourceError."""
@@ -202,7 +218,7 @@ class StatefulLoader(DataLoader[T]):
             raise short from error
 
     def _get_iterator(self):
-        epoch = Epoch(self, self._restored)
+        epoch = Epoch(self, self._restored, self._global_generator)
         inner = epoch.torch_iterator(self)
         if epoch.to_discard:
             _discard(inner, epoch)
@@ -216,7 +232,8 @@ class StatefulLoader(DataLoader[T]):
 
     def __getstate__(self) -> dict:
         # Copies begin anew, as torch's do: what is under way holds iterators, which cannot be pickled.
-        return self.__dict__ | {"_epoch": None, "_there": None, "_under_way": None}
+        anew = {"_epoch": None, "_there": None, "_under_way": None}
+        return self.__dict__ | anew | {"_global_generator": copy.copy(self._global_generator)}
 
 
 class _Iterator:
@@ -285,7 +302,7 @@ class _Ahead(_Iterator):
         super().__init__(inner, epoch, turn)
         self._there = there
         self._coming: deque = deque()  # (batch on its way or None, error or None, the state after it)
-        epoch.shown = epoch.state()
+        epoch.shown = epoch.snapshot()
 
     def _next(self) -> Any:
         while len(self._coming) < 2 and not self._ended():
@@ -349,10 +366,18 @@ def _discard(inner: Iterator, epoch: Epoch) -> None:
                 )
 
 
-def _check(state: Any, loader: StatefulLoader) -> None:
+def _checked(state: Any, loader: StatefulLoader) -> dict:
+    """The state as `decoded` has it. Raises CursorError for one that does not belong to the loader."""
+    version = state.get("version") if isinstance(state, dict) else None
+    if type(version) is int and version not in READ:
+        raise CursorError(
+            f"the state of a loader of torch datasets has version {version}, this fastload reads "
+            f"{' and '.join(map(str, READ))}: resume with the fastload that wrote it."
+        )
+    given, state = state, decoded(state) if version in READ else None
     if not _is_whole(state):
         raise CursorError(
-            f"this is no state of a loader of torch datasets: {str(state)[:80]!r}. Give what its "
+            f"this is no state of a loader of torch datasets: {str(given)[:80]!r}. Give what its "
             "state_dict() returned."
         )
     kind = "iterable" if isinstance(loader.dataset, IterableDataset) else "map"
@@ -380,6 +405,18 @@ def _check(state: Any, loader: StatefulLoader) -> None:
             f"the checkpoint was saved with {had} generator, this loader has {has}. Give generator= as when "
             "it was saved."
         )
+    return state
+
+
+def _global_generator_of(state: dict | None) -> tuple[str | None, int]:
+    """The global generator as it was saved, and the rank; None where there is none to draw from.
+
+    An iterable dataset with a state that is read in this process may put the global generator back itself, at
+    any time, and has no sampler: torch's seeds are then drawn from the global one, as they were.
+    """
+    if state is None or (state["kind"] == "iterable" and not state["num_workers"] and any(state["workers"])):
+        return None, 0
+    return state["global_generator"], state["rank"]
 
 
 def _is_whole(state: Any) -> bool:
