@@ -4,7 +4,7 @@ In: a loader, and the state that it goes on at. Out: torch's own iterator, made 
 which the sampler remembers its draws and batches carry the states of workers; a state at any time. Promised:
 of torch's iterator nothing is read or written; where neither the sampler nor the dataset has a state of its
 own, a batch costs no more than a count and a checksum of what was drawn for it. A state has the same shape
-whatever it holds: what varies is a leaf (opaque.py).
+whatever it holds (torch_state.py).
 """
 
 import copy
@@ -25,6 +25,7 @@ from fastload.loader.draws import (
     set_generator,
 )
 from fastload.loader.global_generator import GlobalGenerator
+from fastload.loader.torch_state import VERSION, encoded
 from fastload.loader.worker_state import (
     Carried,
     Carry,
@@ -34,10 +35,6 @@ from fastload.loader.worker_state import (
     WorkerStart,
     no_state,
 )
-from fastload.opaque import leaf, value_of
-
-VERSION = 3
-READ = (2, 3)  # 2, of fastload 0.1.0, has values in place of leaves, and no global generator
 
 
 class Epoch:
@@ -176,28 +173,6 @@ class Epoch:
             "generator": {"start": self._start, "now": now},
             "dice": None if self._source is None else self._source.dice,
         }
-
-
-def encoded(state: dict) -> dict:
-    """A state as it is given away: what varies in shape is a leaf."""
-    leaves = {name: leaf(state[name]) for name in ("sampler", "dice")}
-    return state | leaves | {"workers": [leaf(one) for one in state["workers"]]}
-
-
-def decoded(state: dict) -> dict:
-    """What was given to `encoded`, and a state of version 2 as one that has not saved the global generator.
-
-    Raises CursorError for a leaf that is none. That an entry is missing, or of another type, is left to see.
-    """
-    if state.get("version") == 2:
-        state = state | {"version": VERSION, "global_generator": None, "rank": 0}
-    leaves = {name: value_of(state[name]) for name in ("sampler", "dice") if name in state}
-    workers = state.get("workers")
-    return state | leaves | {"workers": [value_of(one) for one in workers] if _is_list(workers) else None}
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
 
 
 @contextmanager

@@ -33,36 +33,22 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from fastload.backends import process
 from fastload.errors import ConfigError, CursorError
 from fastload.loader.config import count
 from fastload.loader.device import delivery, resolve_device
-from fastload.loader.draws import is_place
 from fastload.loader.global_generator import GlobalGenerator
 from fastload.loader.run import CLOSED, OF_ANOTHER_PROCESS
-from fastload.loader.torch_epoch import READ, VERSION, Epoch, decoded, encoded
+from fastload.loader.torch_epoch import Epoch
+from fastload.loader.torch_state import checked, encoded, global_generator_of
 from fastload.loader.worker_state import Placeholder
 from fastload.notices import notice
 from fastload.shortage import no_thread, shortage
 from fastload.threads import Turn
 
 T = TypeVar("T", covariant=True)
-_ENTRIES = {
-    "kind": str,
-    "num_workers": int,
-    "batch_size": int | None,
-    "delivered": int,
-    "finished": bool,
-    "sampler": dict | None,
-    "workers": list,
-    "last_worker": int | None,
-    "generator": dict,
-    "dice": dict | None,
-    "global_generator": str | None,
-    "rank": int,
-}
 
 
 class StatefulLoader(DataLoader[T]):
@@ -198,8 +184,8 @@ class StatefulLoader(DataLoader[T]):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """The next iteration goes on at `state_dict`; {} is the beginning. Raises CursorError."""
-        restored = _checked(state_dict, self) if state_dict != {} else None
-        self._global_generator.load(*_global_generator_of(restored))
+        restored = checked(state_dict, self) if state_dict != {} else None
+        self._global_generator.load(*global_generator_of(restored))
         self._iterator = self._epoch = None
         self._restored = copy.deepcopy(restored)
 
@@ -364,76 +350,3 @@ def _discard(inner: Iterator, epoch: Epoch) -> None:
                     f"the checkpoint was saved after {epoch.to_discard} batches, and the dataset has {done} "
                     "now. Use the dataset that it was saved with."
                 )
-
-
-def _checked(state: Any, loader: StatefulLoader) -> dict:
-    """The state as `decoded` has it. Raises CursorError for one that does not belong to the loader."""
-    version = state.get("version") if isinstance(state, dict) else None
-    if type(version) is int and version not in READ:
-        raise CursorError(
-            f"the state of a loader of torch datasets has version {version}, this fastload reads "
-            f"{' and '.join(map(str, READ))}: resume with the fastload that wrote it."
-        )
-    given, state = state, decoded(state) if version in READ else None
-    if not _is_whole(state):
-        raise CursorError(
-            f"this is no state of a loader of torch datasets: {str(given)[:80]!r}. Give what its "
-            "state_dict() returned."
-        )
-    kind = "iterable" if isinstance(loader.dataset, IterableDataset) else "map"
-    if state["kind"] != kind:
-        raise CursorError(
-            f"the checkpoint is of a dataset of kind {state['kind']!r}, this one is {kind!r}. Use the "
-            "dataset that it was saved with."
-        )
-    if state["num_workers"] != loader.num_workers:
-        raise CursorError(
-            f"the checkpoint was saved with num_workers={state['num_workers']}, this loader has "
-            f"{loader.num_workers}: each worker has a place of its own. Use "
-            f"num_workers={state['num_workers']}, or begin the epoch anew."
-        )
-    then, now = state["batch_size"], loader.batch_size
-    counts = kind == "iterable" and not any(state["workers"]) and not state["finished"]
-    if counts and state["delivered"] and now != then:
-        raise CursorError(
-            f"the checkpoint was saved with batch_size={then}, this loader has {now}, and of a dataset "
-            f"without a state the place is a number of batches. Use batch_size={then}, or begin anew."
-        )
-    if (state["generator"]["now"] is None) != (loader.generator is None):
-        had, has = ("no", "one") if state["generator"]["now"] is None else ("a", "none")
-        raise CursorError(
-            f"the checkpoint was saved with {had} generator, this loader has {has}. Give generator= as when "
-            "it was saved."
-        )
-    return state
-
-
-def _global_generator_of(state: dict | None) -> tuple[str | None, int]:
-    """The global generator as it was saved, and the rank; None where there is none to draw from.
-
-    An iterable dataset with a state that is read in this process may put the global generator back itself, at
-    any time, and has no sampler: torch's seeds are then drawn from the global one, as they were.
-    """
-    if state is None or (state["kind"] == "iterable" and not state["num_workers"] and any(state["workers"])):
-        return None, 0
-    return state["global_generator"], state["rank"]
-
-
-def _is_whole(state: Any) -> bool:
-    """Whether it has all that a state has, as far as it is ours."""
-    if not isinstance(state, dict) or state.get("version") != VERSION:
-        return False
-    if not all(name in state and isinstance(state[name], kind) for name, kind in _ENTRIES.items()):
-        return False
-    workers, sampler, dice = state["workers"], state["sampler"], state["dice"]
-    return (
-        len(workers) == max(1, state["num_workers"])
-        and all(one is None or _has(one, "dataset", "iterator", "ended", "after") for one in workers)
-        and _has(state["generator"], "start", "now")
-        and (sampler is None or is_place(sampler))
-        and (dice is None or _has(dice, "iter", "first"))
-    )
-
-
-def _has(one: Any, *names: str) -> bool:
-    return isinstance(one, dict) and {*names} <= {*one}
