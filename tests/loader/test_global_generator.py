@@ -172,21 +172,90 @@ def test_shuffle_true_is_a_sampler_like_any_other(num_workers):
 
 
 @pytest.mark.parametrize("name", ["torch dataset", "Loader"])
-def test_a_resumed_run_can_be_saved_in_a_later_epoch_and_resumed_again(shards, name):
+@pytest.mark.parametrize("sampler", ["random", "eager"])
+@pytest.mark.parametrize("place", ["begun", "middle", "end"])
+def test_a_resumed_run_can_be_saved_in_a_later_epoch_and_resumed_again(shards, name, sampler, place):
     def make():
-        return LOADERS[name](shards, SAMPLERS["random"]())
+        return LOADERS[name](shards, SAMPLERS[sampler]())
 
     torch.manual_seed(0)
-    state, _, following = interrupted(make, "middle", epochs=5)
+    state, _, following = interrupted(make, place, epochs=5)
+    passed = 0
     for number in range(1, 4):
         torch.manual_seed(number)
         loader = make()
         loader.load_state_dict(json.loads(json.dumps(state)))
-        assert epoch(loader) == following.pop(0)[0 if number == 1 else 2 :]
-        iterator = iter(loader)
-        assert [plain(next(iterator)) for _ in range(2)] == following[0][:2]
+        assert epoch(loader) == following.pop(0)[passed:]
+        iterator, passed = iter(loader), 2
+        assert [plain(next(iterator)) for _ in range(passed)] == following[0][:passed]
         state = loader.state_dict()
-    assert [plain(batch) for batch in iterator] == following[0][2:]
+    assert [plain(batch) for batch in iterator] == following[0][passed:]
+
+
+class EagerBatches:
+    def __iter__(self):
+        return iter(torch.randperm(N)[:20].reshape(5, 4).tolist())
+
+    def __len__(self):
+        return 5
+
+
+def test_a_batch_sampler_that_was_resumed_before_its_iter_can_be_saved_within_it(shards):
+    def make():
+        return labels(shards, None, batch_sampler=EagerBatches())
+
+    torch.manual_seed(0)
+    state, _, following = interrupted(make, "end")
+    torch.manual_seed(1)
+    loader = make()
+    loader.load_state_dict(state)
+    iterator = iter(loader)
+    assert plain(next(iterator)) == following[0][0]
+    torch.manual_seed(2)
+    again = make()
+    again.load_state_dict(loader.state_dict())
+    assert [epoch(again) for _ in following] == [following[0][1:], *following[1:]]
+
+
+def test_a_program_may_put_the_generator_back_after_iter_and_before_the_first_batch(shards):
+    def make():
+        return LOADERS["Loader"](shards, SAMPLERS["subset"]())
+
+    torch.manual_seed(0)
+    state, saved, following = interrupted(make, "middle")
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    loader = make()
+    loader.load_state_dict(state)
+    iterator = iter(loader)
+    torch.set_rng_state(saved)
+    assert [[plain(batch) for batch in iterator], *(epoch(loader) for _ in following[1:])] == following
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+class Noisy(Numbers):
+    """Draws in the main process, and puts the generator back with its state."""
+
+    def __getitem__(self, index):
+        return index, float(torch.rand(()))
+
+    def state_dict(self):
+        return {"generator": torch.get_rng_state()}
+
+    def load_state_dict(self, state):
+        torch.set_rng_state(state["generator"])
+
+
+def test_a_dataset_that_puts_the_generator_back_is_a_program_that_does():
+    def make():
+        return fl.DataLoader(Noisy(), 4, shuffle=True)
+
+    torch.manual_seed(0)
+    state, _, following = interrupted(make, "middle")
+    torch.manual_seed(0)
+    loader = make()
+    loader.load_state_dict(state)
+    assert [epoch(loader) for _ in following] == following
 
 
 @pytest.mark.parametrize("name", ["torch dataset", "Loader"])
@@ -441,7 +510,8 @@ def test_a_stream_that_puts_the_global_generator_back_itself_goes_on_from_there(
         next(iterator)
     state = loader.state_dict()
     expected = [plain(batch) for batch in iterator], epoch(loader), torch.rand(2).tolist()
-    torch.manual_seed(1)
+    torch.manual_seed(0)
+    torch.rand(7)
     again = make()
     again.load_state_dict(state)
     assert (epoch(again), epoch(again), torch.rand(2).tolist()) == expected
