@@ -217,20 +217,53 @@ def test_a_batch_sampler_that_was_resumed_before_its_iter_can_be_saved_within_it
     assert [epoch(again) for _ in following] == [following[0][1:], *following[1:]]
 
 
-def test_a_program_may_put_the_generator_back_after_iter_and_before_the_first_batch(shards):
+@pytest.mark.parametrize("place", ["middle", "end"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_program_may_put_the_generator_back_before_iter_or_before_the_first_batch(shards, place, late):
+    """A Loader draws nothing at iter(); what the program draws in between is its own."""
+
     def make():
         return LOADERS["Loader"](shards, SAMPLERS["subset"]())
 
     torch.manual_seed(0)
-    state, saved, following = interrupted(make, "middle")
-    after = torch.get_rng_state()
-    torch.manual_seed(0)
     loader = make()
-    loader.load_state_dict(state)
     iterator = iter(loader)
-    torch.set_rng_state(saved)
-    assert [[plain(batch) for batch in iterator], *(epoch(loader) for _ in following[1:])] == following
-    assert torch.equal(torch.get_rng_state(), after)
+    _ = next(iterator) if place == "middle" else list(iterator)
+    state, saved = loader.state_dict(), torch.get_rng_state()
+    rest = [plain(batch) for batch in iterator]
+    iterator = iter(loader)
+    torch.rand(0 if late else 3)
+    expected = [plain(batch) for batch in iterator], epoch(loader), torch.rand(2).tolist()
+    torch.manual_seed(0)
+    torch.rand(5)
+    again = make()
+    again.load_state_dict(state)
+    if not late:
+        torch.set_rng_state(saved)
+    if place == "middle":
+        assert epoch(again) == rest
+    iterator = iter(again)
+    if late:
+        torch.set_rng_state(saved)
+    torch.rand(0 if late else 3)
+    assert ([plain(batch) for batch in iterator], epoch(again), torch.rand(2).tolist()) == expected
+
+
+def test_a_first_batch_that_fails_is_no_draw(shards):
+    """The sampler has drawn ahead by then."""
+
+    def fail(batch):
+        raise ValueError("not yet")
+
+    torch.manual_seed(0)
+    expected = epoch(labels(shards, 4, sampler=SAMPLERS["random"]()))
+    torch.manual_seed(0)
+    loader = labels(shards, 4, sampler=SAMPLERS["random"](), map_batch=fail)
+    with pytest.raises(ValueError, match="not yet"):
+        next(iter(loader))
+    again = labels(shards, 4, sampler=SAMPLERS["random"]())
+    again.load_state_dict(loader.state_dict())
+    assert epoch(again) == expected
 
 
 class Noisy(Numbers):
@@ -571,8 +604,12 @@ def test_on_a_device_the_generator_is_saved_as_it_is_when_the_state_is_asked_for
     loader = make()
     loader.load_state_dict(state)
     assert [epoch(loader) for _ in following] == following
+    iterator = iter(make())
+    next(iterator)
     torch.rand(1)
-    assert make().state_dict()["global_generator"] == text_of_state(torch.get_rng_state())
+    state = iterator._epoch.state()
+    assert state["delivered"] == 1
+    assert state["global_generator"] == text_of_state(torch.get_rng_state())
 
 
 def old(state):
