@@ -4,7 +4,8 @@ In: a sampler or a batch sampler that draws sample_ids. Out: steps and samples, 
 Promised: it is asked for batches in order, as far ahead as the loader works, and the place after a batch is
 that of its own draw; positions are (draws before in the epoch) * world_size + rank, so that no two ranks
 throw the same dice; stand-ins come from the same batch, because nothing else is known to be in the sampler's
-choice.
+choice. A place that is saved holds torch's global generator as it was before the draws of the next epoch, so
+that after a resume later epochs are exact as far as global_generator.py promises it.
 """
 
 import dataclasses

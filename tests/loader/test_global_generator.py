@@ -1,4 +1,7 @@
-"""After a resume, later epochs of samplers without a generator are those of an uninterrupted run."""
+"""After a resume, later epochs of samplers without a generator are those of an uninterrupted run.
+
+It is one file, because torch datasets and fastload's own are asked the same questions.
+"""
 
 import copy
 import json
