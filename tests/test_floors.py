@@ -24,7 +24,7 @@ FLOORS = [
     {"backends", "world"},
     {"fields", "rng", "normalize", "step_ids"},
     {"imports"},
-    {"shortage"},
+    {"shortage", "opaque"},
     {"errors", "caching", "notices", "_native"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

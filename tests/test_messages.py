@@ -217,6 +217,7 @@ CASES = {
             "timeout": (-1, "long"),
             "generator": (5,),
             "prefetch_factor": (-1, "many"),
+            "snapshot_every_n_steps": (0, 2.5, "many"),
         },
     ),
 }

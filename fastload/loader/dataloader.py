@@ -52,6 +52,8 @@ class DataLoader(StatefulLoader[T]):
     Of any other dataset it makes what torch makes, with state_dict and load_state_dict.
 
     device: batches are brought there ahead of need, on a stream of the loader's own; None: as torch.
+    snapshot_every_n_steps: accepted because torchdata's StatefulDataLoader has it, a whole number from 1 up.
+    It changes nothing: `state_dict()` is exact after every batch.
 
     Raises ConfigError for what cannot be honoured: batch_size=None, a subclass of this class, or a Subset of
     an fl.Dataset (Dataset(select=indices) is one).
@@ -100,6 +102,7 @@ def _loader(
     pin_memory_device: str = "",
     in_order: bool = True,
     device: Any = None,
+    snapshot_every_n_steps: int = 1,
 ) -> Loader:
     """The Loader that torch's arguments ask for. Batches come in order, and threads stay, whatever in_order
     and persistent_workers say.
@@ -126,6 +129,7 @@ def _loader(
     )
     loader._samples.given = dataset
     shown = SHOWN | {"collate_fn": Collate(collate_fn), "generator": generator, "in_order": in_order}
+    shown |= {"snapshot_every_n_steps": snapshot_every_n_steps}
     for name, value in shown.items():  # where training code looks for torch's
         setattr(loader, name, value)
     return loader
@@ -171,6 +175,7 @@ def _check(given: dict) -> None:
     elif given["sampler"] is not None and given["shuffle"]:
         raise ConfigError("sampler option is mutually exclusive with shuffle")
     _check_workers(given["num_workers"], given["prefetch_factor"], given["persistent_workers"])
+    count("snapshot_every_n_steps", given["snapshot_every_n_steps"], 1)
     if not isinstance(given["timeout"], (int, float)) or given["timeout"] < 0:
         raise ConfigError(f"timeout={given['timeout']!r}: timeout option should be non-negative")
     if not isinstance(given["generator"], torch.Generator | None):

@@ -6,7 +6,8 @@ asked of it before the first draw, or before `begin`; a place is found again by 
 many samples, with the generators that it drew from as they were: its `generator`, or the global ones of
 torch, random and NumPy, which are then given back as they are now. A checksum tells whether what is drawn
 again is what was drawn then: what depends on anything else, as on global generators after the first draw, is
-an error. A place within torch's own BatchSampler is one of samples, whatever the batch size.
+an error. A place within torch's own BatchSampler is one of samples, whatever the batch size. What was not
+drawn yet is drawn within `drawing()`, which may put another generator in the place of torch's global one.
 """
 
 import base64
@@ -17,7 +18,7 @@ import random
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +67,7 @@ def place_before(sampler: Iterable) -> dict:
     generators = {} if own is None else {"own": generator_state(own)}
     return {
         **Passed()._asdict(),
-        "rank": _rank(),
+        "rank": rank_here(),
         "epoch": None,
         "generators": {"iter": generators, "first": None},
         "own": None if holder is None else {"sampler": copy.deepcopy(holder.state_dict())},
@@ -82,39 +83,60 @@ class Passed(NamedTuple):
 
 
 class Draws:
-    """One iteration over `sampler`. restored: a `state()` of one over an equal sampler, where it begins."""
+    """One iteration over `sampler`. restored: a `state()` of one over an equal sampler, where it begins.
 
-    def __init__(self, sampler: Iterable, restored: dict | None = None):
-        self._sampler, self._restored = sampler, restored
+    drawing(): a context for all that asks something of the sampler, see global_generator.py.
+    """
+
+    def __init__(
+        self,
+        sampler: Iterable,
+        restored: dict | None = None,
+        drawing: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    ):
+        self._sampler, self._restored, self._drawing = sampler, restored, drawing
         self._iterator = None
         self._grouped = _is_grouped(sampler)
         self.passed = Passed() if restored is None else _passed_of(restored)
         self._at_iter: dict = {}  # the generators that iter(sampler) used, as they were before it
         self._at_first: dict | None = None  # those that the first draw used; None before it
+        self._again: dict = {}  # of these the global ones, where the first draw is to be made once more
 
     def __iter__(self) -> "Draws":
         return self
 
     def begin(self) -> None:
         """Asks the sampler for its iterator now, as torch's DataLoader does, not with the first draw."""
-        if self._restored is not None:
-            self._find(self._restored)
-        else:
-            before = generators_of(self._sampler)
-            self._iterator = iter(self._sampler)
-            self._at_iter = used_since(before, self._sampler)
+        with self._drawing():
+            if self._restored is not None:
+                self._find(self._restored)
+            else:
+                self._ask_for_iterator()
+
+    def _ask_for_iterator(self) -> None:
+        before = generators_of(self._sampler)
+        self._iterator = iter(self._sampler)
+        self._at_iter = used_since(before, self._sampler) | self._at_iter
 
     def __next__(self) -> Any:
         if self._iterator is None:
             self.begin()
-        if self._at_first is not None:
-            drawn = next(self._iterator)
-        else:
-            before = generators_of(self._sampler)
-            drawn = next(self._iterator)
-            self._at_first = used_since(before, self._sampler)
+        with self._drawing():
+            drawn = self._next()
         taken, samples, crc = self.passed
         self.passed = Passed(taken + 1, samples + (len(drawn) if self._grouped else 1), _crc(drawn, crc))
+        return drawn
+
+    def _next(self) -> Any:
+        if self._again:
+            again, self._again = self._again, {}
+            with as_they_were(again, self._sampler):
+                return next(self._iterator)
+        if self._at_first is not None:
+            return next(self._iterator)
+        before = generators_of(self._sampler)
+        drawn = next(self._iterator)
+        self._at_first = used_since(before, self._sampler)
         return drawn
 
     def has_own_place(self) -> bool:
@@ -137,7 +159,7 @@ class Draws:
             return None
         return {
             **(passed or self.passed)._asdict(),
-            "rank": _rank(),
+            "rank": rank_here(),
             "epoch": epoch_of(self._sampler),
             "generators": {"iter": self._at_iter, "first": self._at_first} if own is None else None,
             "own": own,
@@ -173,15 +195,17 @@ class Draws:
         self._at_iter, self._at_first = generators["iter"], generators["first"]
         if self._at_first is None:
             with as_they_were(self._at_iter, self._sampler):
-                self._iterator = iter(self._sampler)
+                self._ask_for_iterator()  # which nobody may have done when a state was saved between epochs
             return
         # BatchSampler asks for the iterator with its first draw: what that used is in "first", if it was
         # saved so. To begin with "first" is harmless where iter() used something else, or nothing.
-        first = self._at_first or {}
+        first = self._at_first
         with as_they_were(first | self._at_iter, self._sampler):
             singly = iter(self._sampler.sampler if self._grouped else self._sampler)
             with as_they_were({name: first[name] for name in self._at_iter if name in first}, self._sampler):
                 drawn, crc = _drawn_again(singly, self.passed.samples)
+                if not self.passed.taken:  # the first was drawn ahead of need
+                    self._again = {name: get() for name, (get, _) in _GLOBAL.items() if name in first}
         self._iterator = singly
         if self._grouped:
             self._iterator = iter(BatchSampler(singly, self._sampler.batch_size, self._sampler.drop_last))
@@ -195,7 +219,7 @@ class Draws:
                 f"the checkpoint was saved after {self.passed.taken} draws, and the sampler makes {makes} "
                 "now. Use the sampler and the dataset that it was saved with."
             )
-        if crc != self.passed.crc and self._restored["rank"] == _rank():
+        if crc != self.passed.crc and self._restored["rank"] == rank_here():
             name = type(self._sampler.sampler if self._grouped else self._sampler).__name__
             raise CursorError(
                 f"the sampler {name} draws other samples than when the checkpoint was saved. Use the sampler "
@@ -206,12 +230,31 @@ class Draws:
 
 def generator_state(generator: "torch.Generator | None") -> str:
     """The state of a generator as text; None is torch's global one."""
-    return _text(torch.get_rng_state() if generator is None else generator.get_state())
+    return text_of_state(torch.get_rng_state() if generator is None else generator.get_state())
 
 
 def set_generator(generator: "torch.Generator | None", state: str) -> None:
     """Puts a generator where `generator_state` found it; None is torch's global one."""
-    torch.set_rng_state(_tensor(state)) if generator is None else generator.set_state(_tensor(state))
+    torch.set_rng_state(state_of_text(state)) if generator is None else generator.set_state(
+        state_of_text(state)
+    )
+
+
+def text_of_state(state: torch.Tensor) -> str:
+    """A generator's state, [bytes] uint8, as text; `state_of_text` is the other way."""
+    return base64.b64encode(state.numpy().tobytes()).decode()
+
+
+def state_of_text(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+
+def rank_here() -> int:
+    """This process's; 0 where an environment does not say it well, which is the sampler's business here."""
+    try:
+        return World.current().rank
+    except ConfigError:
+        return 0
 
 
 def generators_of(one: Any) -> dict:
@@ -244,14 +287,6 @@ def as_they_were(states: dict, one: Any) -> Iterator[None]:
     finally:
         for name, state in now.items():
             _GLOBAL[name][1](state)
-
-
-def _rank() -> int:
-    """This process's; 0 where an environment does not say it well, which is the sampler's business here."""
-    try:
-        return World.current().rank
-    except ConfigError:
-        return 0
 
 
 _NOTHING = object()
@@ -327,14 +362,6 @@ def set_epoch(sampler: Any, epoch: int | None) -> None:
 def _own_generator(sampler: Any) -> "torch.Generator | None":
     found = (getattr(part, "generator", None) for part in _parts(sampler))
     return next((one for one in found if isinstance(one, torch.Generator)), None)
-
-
-def _text(state: torch.Tensor) -> str:
-    return base64.b64encode(state.numpy().tobytes()).decode()
-
-
-def _tensor(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
 
 
 def _get_random() -> list:

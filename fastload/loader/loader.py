@@ -165,6 +165,7 @@ class Loader:
         )
         if self._at.got_of == self._at.epoch:
             self._go_to(self._at.epoch + 1)
+        self._order.begin()
         run = Run(self._begin, self._arrive, self._config, self._stats)
         self._run = weakref.ref(run)
         return run

@@ -83,6 +83,9 @@ class OwnOrder:
         """What has to be saved."""
         return place
 
+    def begin(self) -> None:
+        """An iteration begins; it depends on nothing that the program may have changed."""
+
     def tell(self, epoch: int) -> None:
         """The epoch that comes; it is in every place already."""
 

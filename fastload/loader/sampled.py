@@ -4,7 +4,8 @@ In: a sampler or a batch sampler that draws sample_ids. Out: steps and samples, 
 Promised: it is asked for batches in order, as far ahead as the loader works, and the place after a batch is
 that of its own draw; positions are (draws before in the epoch) * world_size + rank, so that no two ranks
 throw the same dice; stand-ins come from the same batch, because nothing else is known to be in the sampler's
-choice.
+choice. A place that is saved holds torch's global generator as it was before the draws of the next epoch, so
+that after a resume later epochs are exact as far as global_generator.py promises it.
 """
 
 import dataclasses
@@ -37,6 +38,7 @@ class SampledOrder:
         self._config, self._samples = config, samples
         self.given = config.sampler if config.batch_sampler is None else config.batch_sampler
         self.walk = SampledWalk(self.given)
+        self._ahead: dict[int, str] = {}  # epoch -> the global generator before its first draws, if begun
 
     def __len__(self) -> int:
         """Batches of an epoch. Raises TypeError where the sampler has no length."""
@@ -44,7 +46,10 @@ class SampledOrder:
 
     def turns(self, place: Place, world: World) -> "SampledTurns":
         """What the sampler draws, from a place on; the place must be the one that it is put to."""
-        return SampledTurns(self._batches, self._name, place.draws, self._samples().n, world)
+        self.begin()
+        self._ahead = {}
+        names = self._batches, self._name
+        return SampledTurns(*names, place.draws, self._samples().n, world, self._generator, self._ahead)
 
     def fingerprints(self) -> dict:
         """What a checkpoint must agree in: what a sampler draws belongs to a number of ranks."""
@@ -68,7 +73,15 @@ class SampledOrder:
         """
         from fastload.loader.draws import place_before
 
-        return place if place.draws else dataclasses.replace(place, draws=place_before(self._batches))
+        draws = place.draws or place_before(self._batches)
+        epoch = place.position // SPAN + (1 if draws["taken"] else 0)  # the first to be drawn from here on
+        ahead = [begun for begun in self._ahead if begun >= epoch]
+        generator = self._ahead[min(ahead)] if ahead else self._generator.state()
+        return dataclasses.replace(place, draws=draws | {"global_generator": generator})
+
+    def begin(self) -> None:
+        """An iteration begins, or is about to draw."""
+        self._generator.begin()
 
     def tell(self, epoch: int) -> None:
         """The epoch that comes, to a sampler that wants to know it."""
@@ -78,6 +91,9 @@ class SampledOrder:
 
     def put_back(self, place: Place) -> None:
         """To the epoch of a checkpoint; the sampler finds the rest at its first draw."""
+        saved = (None, 0) if place.draws is None else (place.draws["global_generator"], place.draws["rank"])
+        self._generator.load(*saved)
+        self._ahead = {}
         if place.draws is not None and place.draws["epoch"] is not None:
             self.tell(place.draws["epoch"])
 
@@ -89,6 +105,12 @@ class SampledOrder:
 
         epoch = None if place.draws is None else place.draws["epoch"]
         return epoch is not None and epoch_of(self._batches) != epoch
+
+    @cached_property
+    def _generator(self) -> Any:
+        from fastload.loader.global_generator import GlobalGenerator
+
+        return GlobalGenerator()
 
     @property
     def _name(self) -> str:
@@ -137,15 +159,26 @@ class SampledWalk:
 
 class SampledTurns:
     """The batches that a sampler draws, from a place on. name: the user's for it. n: samples of the
-    dataset.
+    dataset. generator: the loader's GlobalGenerator. ahead: where to note, for each epoch, what it was before
+    the epoch's first draws.
     """
 
-    def __init__(self, batches: Iterable, name: str, restored: dict | None, n: int, world: World):
+    def __init__(
+        self,
+        batches: Iterable,
+        name: str,
+        restored: dict | None,
+        n: int,
+        world: World,
+        generator: Any,
+        ahead: dict,
+    ):
         from fastload.loader import draws
 
         self._batches, self._name, self._n, self._world = batches, name, n, world
+        self._generator, self._ahead = generator, ahead
         self._begin, self._tell = draws.Draws, draws.set_epoch
-        self._draws = self._begin(batches, restored)
+        self._draws = self._begin(batches, restored, generator.drawing)
 
     def take(self, place: Place, stop: float) -> tuple[Step, Taken] | None:
         """The next batch, which begins at `place` or in the epoch after; None: it is not before `stop`.
@@ -153,6 +186,8 @@ class SampledTurns:
         Raises ConfigError for what is no batch of sample_ids, and what the sampler raises.
         """
         while place.position < stop:
+            if not self._draws.passed.taken:
+                self._ahead.setdefault(place.position // SPAN, self._generator.state())
             for drawn in self._draws:
                 return self._turn(place, self._sample_ids(drawn))
             if place.position % SPAN == 0:
@@ -163,7 +198,7 @@ class SampledTurns:
             place = Place(place.position - place.position % SPAN + SPAN)
             if place.position < stop:  # within one iteration nobody else could tell it
                 self._tell(self._batches, place.position // SPAN)
-                self._draws = self._begin(self._batches)
+                self._draws = self._begin(self._batches, None, self._generator.drawing)
         return None
 
     def end(self, place: Place, stop: float) -> Place:

@@ -3,13 +3,14 @@
 In: a loader, and the state that it goes on at. Out: torch's own iterator, made from a view of the loader in
 which the sampler remembers its draws and batches carry the states of workers; a state at any time. Promised:
 of torch's iterator nothing is read or written; where neither the sampler nor the dataset has a state of its
-own, a batch costs no more than a count and a checksum of what was drawn for it.
+own, a batch costs no more than a count and a checksum of what was drawn for it. A state has the same shape
+whatever it holds (torch_state.py).
 """
 
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
@@ -20,8 +21,11 @@ from fastload.loader.draws import (
     generator_state,
     is_stateful,
     pass_over,
+    rank_here,
     set_generator,
 )
+from fastload.loader.global_generator import GlobalGenerator
+from fastload.loader.torch_state import VERSION, encoded
 from fastload.loader.worker_state import (
     Carried,
     Carry,
@@ -32,17 +36,16 @@ from fastload.loader.worker_state import (
     no_state,
 )
 
-VERSION = 2
-
 
 class Epoch:
     """What is known of one iteration: how far it is, and the states of its dataset and sampler.
 
-    restored: the state that it begins at. With persistent workers it is the record of all their epochs.
+    restored: the state that it begins at. global_generator: the loader's. With persistent workers it is the
+    record of all their epochs.
     """
 
-    def __init__(self, loader: DataLoader, restored: dict | None):
-        self._generator = loader.generator
+    def __init__(self, loader: DataLoader, restored: dict | None, global_generator: GlobalGenerator):
+        self._generator, self._global = loader.generator, global_generator
         self._iterable = isinstance(loader.dataset, IterableDataset)
         self._lasting, self._batch_size = loader.persistent_workers, loader.batch_size
         self.num_workers, self.delivered, self.finished = loader.num_workers, 0, False
@@ -62,7 +65,8 @@ class Epoch:
         if self._iterable and self.delivered and not any(self._workers):
             self.to_discard, self.delivered, skips = self.delivered, 0, 0
         self._skips = skips if self.num_workers and self._source is not None else 0
-        self._recorded = None if self._iterable else Recorded(loader, place, self._skips)
+        drawing = global_generator.drawing
+        self._recorded = None if self._iterable else Recorded(loader, place, self._skips, drawing)
         self.carries = self._source is not None and self.num_workers > 0
 
     def _restore(self, loader: DataLoader, restored: dict) -> dict | None:
@@ -90,21 +94,31 @@ class Epoch:
         if self._source is not None and not self.num_workers:
             self._source.restore(self._workers[0])
             self._source.dice = self._dice
-        generator = loader.generator
+        self._global.begin()
         if self._start is None and self._now is not None:
-            set_generator(generator, self._now)
-        if self._start is None:
-            self._start = generator_state(generator)
+            set_generator(loader.generator, self._now)
+        with ExitStack() as swapped:  # while torch draws the workers' seed; closed before a dataset draws
+            if self._iterable and not self.num_workers and self._source is not None:
+                self._source.before_iter, self._source.drawing = swapped.close, self._global.drawing
+            if self._start is None:
+                swapped.enter_context(self._global.drawing())
+                self._start = generator_state(loader.generator)
+            else:
+                swapped.enter_context(_as_it_was(loader.generator, self._start, self._now))
+                if self._recorded is not None:
+                    self._recorded.before_first = swapped.close
             return DataLoader._get_iterator(view)
-        after = self._now if generator is not None else generator_state(None)
-        set_generator(generator, self._start)
-        then = _Once(lambda: None if after is None else set_generator(generator, after))
+
+    def reset(self, iterator: Iterator, loader: DataLoader) -> None:
+        """Lets torch's iterator, whose workers live on, begin the next epoch."""
+        self._workers = _left(self._workers, "end" if self.finished else "break")
+        self._last_worker, self.delivered, self.finished = None, 0, False
+        self.passed, self.shown = 0, None
         if self._recorded is not None:
-            self._recorded.before_first = then
-        try:
-            return DataLoader._get_iterator(view)
-        finally:
-            then()
+            self._recorded.begin_next()
+        self._global.begin()
+        with self._global.drawing():
+            iterator._reset(loader)
 
     def _view(self, loader: DataLoader) -> DataLoader:
         """A copy of the loader that only torch's iterator sees."""
@@ -131,24 +145,17 @@ class Epoch:
         if self._recorded is not None:
             self._recorded.ahead = self._recorded.asked
 
-    def begin_next(self) -> None:
-        """The workers live on, and so do their datasets."""
-        self._workers = _left(self._workers, "end" if self.finished else "break")
-        self._last_worker, self.delivered, self.finished = None, 0, False
-        self.passed, self.shown = 0, None
-        if self._recorded is not None:
-            self._recorded.begin_next()
-
     def unpacked(self, carried: Carried) -> Any:
         self._workers[carried.worker], self._last_worker = carried.state, carried.worker
         return carried.batch
 
     def state(self) -> dict:
         """The state of the loader; nothing changes it any more."""
-        return copy.deepcopy(self.shown or self.snapshot())
+        state = copy.deepcopy(self.shown or self.snapshot())
+        return encoded(state | {"global_generator": self._global.state(), "rank": rank_here()})
 
     def snapshot(self) -> dict:
-        """The state after the batch that torch gave last, to be copied before it is given away."""
+        """The place after the batch that torch gave last, to be copied before it is given away."""
         workers = list(self._workers)
         if not self.num_workers:
             workers = [None if self._source is None else self._source.state()]
@@ -168,6 +175,21 @@ class Epoch:
         }
 
 
+@contextmanager
+def _as_it_was(generator: Any, state: str, now: str | None) -> Iterator[None]:
+    """Puts a generator back to `state` for a while; None is torch's global one.
+
+    now: where it goes on afterwards, if it is the loader's own; the global one goes on where it is.
+    """
+    after = generator_state(None) if generator is None else now
+    set_generator(generator, state)
+    try:
+        yield
+    finally:
+        if after is not None:
+            set_generator(generator, after)
+
+
 class Recorded:
     """What torch draws from instead of the sampler: remembers places, as batches are drawn ahead of need.
 
@@ -175,14 +197,15 @@ class Recorded:
     that what it asked for less what it asked for at first is how many batches are through.
     """
 
-    def __init__(self, loader: DataLoader, place: dict | None, placeholders: int):
+    def __init__(self, loader: DataLoader, place: dict | None, placeholders: int, drawing: Callable):
         self._sampler = loader._index_sampler
         self._place, self._placeholders = place, placeholders
         self._placeholder = [Placeholder()] if loader._auto_collation else Placeholder()
         self.before_first: Callable | None = None
         self.asked = self._drawn = 0
         self.ahead: int | None = None  # what torch asked for before the first batch
-        self._draws = Draws(self._sampler, place)
+        self._drawing = drawing
+        self._draws = Draws(self._sampler, place, drawing)
         self._keeps: bool | None = None  # whether the sampler has a state
         self._places: deque = deque()  # its places, after each draw that is not through yet
         self._passed: deque = deque()  # what was drawn until then
@@ -191,7 +214,7 @@ class Recorded:
         return len(self._sampler)
 
     def __iter__(self) -> "Recorded":
-        self._draws = Draws(self._sampler, self._place)
+        self._draws = Draws(self._sampler, self._place, self._drawing)
         if self._place is None and self.before_first is None:
             self._draws.begin()
         self._keeps, self._places = None, deque([self._draws.state()])
@@ -231,18 +254,6 @@ class Recorded:
         if self._keeps and not finished:
             return self._places[-1 - under_way]
         return self._draws.state(self._passed[-1 - under_way] if self._passed else None)
-
-
-class _Once:
-    """Calls a function the first time that it is called."""
-
-    def __init__(self, function: Callable):
-        self._function = function
-
-    def __call__(self) -> None:
-        function, self._function = self._function, None
-        if function is not None:
-            function()
 
 
 def _source_of(loader: DataLoader) -> MapSource | IterableSource | None:

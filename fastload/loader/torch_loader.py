@@ -10,6 +10,14 @@ random, NumPy and torch as they were before its first sample, and given back aft
 after that, inside workers and of a dataset that is read again; in_order=False; with persistent workers, an
 epoch that follows one that was broken off.
 
+A state holds torch's global CPU generator, from which torch draws the seeds of workers and of a sampler
+without a generator. Later epochs are exact where the program puts the generator back itself
+(torch.set_rng_state) before the first iteration, and where it does not, as long as nothing but this loader
+draws from it in the run that was saved (global_generator.py): a model on a GPU does not, one on the CPU with
+dropout, a second loader, and transforms in the main process do. Programs that seed torch with another number
+before each epoch are exact, too. Those that seed with the same number each time are not, nor are later epochs
+of samplers that draw from random or NumPy: restore these generators, or give the sampler one of its own.
+
 Of torch's private names are used `_get_iterator`, `_index_sampler`, and `_iterator` with its `_reset`:
 torch's iterator is made from a copy of the loader that has other functions and another sampler where a state
 is to be remembered (see torch_epoch.py); and of an iterator with workers `_shutdown_workers`, to close it,
@@ -25,32 +33,22 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from fastload.backends import process
 from fastload.errors import ConfigError, CursorError
+from fastload.loader.config import count
 from fastload.loader.device import delivery, resolve_device
-from fastload.loader.draws import is_place
+from fastload.loader.global_generator import GlobalGenerator
 from fastload.loader.run import CLOSED, OF_ANOTHER_PROCESS
-from fastload.loader.torch_epoch import VERSION, Epoch
+from fastload.loader.torch_epoch import Epoch
+from fastload.loader.torch_state import checked, encoded, global_generator_of
 from fastload.loader.worker_state import Placeholder
 from fastload.notices import notice
 from fastload.shortage import no_thread, shortage
 from fastload.threads import Turn
 
 T = TypeVar("T", covariant=True)
-_ENTRIES = {
-    "kind": str,
-    "num_workers": int,
-    "batch_size": int | None,
-    "delivered": int,
-    "finished": bool,
-    "sampler": dict | None,
-    "workers": list,
-    "last_worker": int | None,
-    "generator": dict,
-    "dice": dict | None,
-}
 
 
 class StatefulLoader(DataLoader[T]):
@@ -59,8 +57,10 @@ class StatefulLoader(DataLoader[T]):
     device: None and "cpu" leave batches where torch leaves them. With "cuda" ("auto": where there is one)
     they are copied there, one batch ahead, on a stream of the loader's own; tensors in containers, and
     objects that have `to`, are moved. Give pin_memory=True too, or memory is pinned by the training's thread.
+    snapshot_every_n_steps: of torchdata's StatefulDataLoader, a whole number from 1 up. It changes nothing:
+    there is a snapshot after every batch.
 
-    Raises: BackendError, CursorError, besides what torch raises.
+    Raises: BackendError, ConfigError, CursorError, besides what torch raises.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class StatefulLoader(DataLoader[T]):
         pin_memory_device="",
         in_order=True,
         device=None,
+        snapshot_every_n_steps=1,
     ):
         super().__init__(
             dataset,
@@ -105,8 +106,10 @@ class StatefulLoader(DataLoader[T]):
             in_order=in_order,
         )
         self.device = device
+        self.snapshot_every_n_steps = count("snapshot_every_n_steps", snapshot_every_n_steps, 1)
         self._epoch: Epoch | None = None  # of the iteration begun last; holds no iterator of torch's
         self._restored: dict | None = None  # where the next iteration begins
+        self._global_generator = GlobalGenerator()
         self._there: tuple | None = None  # (device, what brings batches there); its memory is of its stream
         self._under_way: weakref.ref[_Iterator] | None = None
         self._process = process()
@@ -121,8 +124,7 @@ class StatefulLoader(DataLoader[T]):
     def _begin(self, turn: Turn) -> "_Iterator":
         lasting = self.persistent_workers and self.num_workers > 0
         if lasting and self._iterator is not None and self._epoch is not None:
-            self._epoch.begin_next()
-            self._iterator._reset(self)
+            self._epoch.reset(self._iterator, self)
             inner = self._iterator
         else:
             inner = self._started_iterator()
@@ -177,15 +179,15 @@ class StatefulLoader(DataLoader[T]):
                 stacklevel=2,
             )
         if self._restored is not None:
-            return copy.deepcopy(self._restored)
-        return (self._epoch or Epoch(self, None)).state()
+            return encoded(copy.deepcopy(self._restored))
+        return (self._epoch or Epoch(self, None, self._global_generator)).state()
 
     def load_state_dict(self, state_dict: dict) -> None:
         """The next iteration goes on at `state_dict`; {} is the beginning. Raises CursorError."""
-        if state_dict != {}:
-            _check(state_dict, self)
+        restored = checked(state_dict, self) if state_dict != {} else None
+        self._global_generator.load(*global_generator_of(restored))
         self._iterator = self._epoch = None
-        self._restored = copy.deepcopy(state_dict) or None
+        self._restored = copy.deepcopy(restored)
 
     def _started_iterator(self):
         """torch's iterator, with its processes and its thread where it has some. Raises ResourceError."""
@@ -202,7 +204,7 @@ class StatefulLoader(DataLoader[T]):
             raise short from error
 
     def _get_iterator(self):
-        epoch = Epoch(self, self._restored)
+        epoch = Epoch(self, self._restored, self._global_generator)
         inner = epoch.torch_iterator(self)
         if epoch.to_discard:
             _discard(inner, epoch)
@@ -216,7 +218,8 @@ class StatefulLoader(DataLoader[T]):
 
     def __getstate__(self) -> dict:
         # Copies begin anew, as torch's do: what is under way holds iterators, which cannot be pickled.
-        return self.__dict__ | {"_epoch": None, "_there": None, "_under_way": None}
+        anew = {"_epoch": None, "_there": None, "_under_way": None}
+        return self.__dict__ | anew | {"_global_generator": copy.copy(self._global_generator)}
 
 
 class _Iterator:
@@ -285,7 +288,7 @@ class _Ahead(_Iterator):
         super().__init__(inner, epoch, turn)
         self._there = there
         self._coming: deque = deque()  # (batch on its way or None, error or None, the state after it)
-        epoch.shown = epoch.state()
+        epoch.shown = epoch.snapshot()
 
     def _next(self) -> Any:
         while len(self._coming) < 2 and not self._ended():
@@ -347,56 +350,3 @@ def _discard(inner: Iterator, epoch: Epoch) -> None:
                     f"the checkpoint was saved after {epoch.to_discard} batches, and the dataset has {done} "
                     "now. Use the dataset that it was saved with."
                 )
-
-
-def _check(state: Any, loader: StatefulLoader) -> None:
-    if not _is_whole(state):
-        raise CursorError(
-            f"this is no state of a loader of torch datasets: {str(state)[:80]!r}. Give what its "
-            "state_dict() returned."
-        )
-    kind = "iterable" if isinstance(loader.dataset, IterableDataset) else "map"
-    if state["kind"] != kind:
-        raise CursorError(
-            f"the checkpoint is of a dataset of kind {state['kind']!r}, this one is {kind!r}. Use the "
-            "dataset that it was saved with."
-        )
-    if state["num_workers"] != loader.num_workers:
-        raise CursorError(
-            f"the checkpoint was saved with num_workers={state['num_workers']}, this loader has "
-            f"{loader.num_workers}: each worker has a place of its own. Use "
-            f"num_workers={state['num_workers']}, or begin the epoch anew."
-        )
-    then, now = state["batch_size"], loader.batch_size
-    counts = kind == "iterable" and not any(state["workers"]) and not state["finished"]
-    if counts and state["delivered"] and now != then:
-        raise CursorError(
-            f"the checkpoint was saved with batch_size={then}, this loader has {now}, and of a dataset "
-            f"without a state the place is a number of batches. Use batch_size={then}, or begin anew."
-        )
-    if (state["generator"]["now"] is None) != (loader.generator is None):
-        had, has = ("no", "one") if state["generator"]["now"] is None else ("a", "none")
-        raise CursorError(
-            f"the checkpoint was saved with {had} generator, this loader has {has}. Give generator= as when "
-            "it was saved."
-        )
-
-
-def _is_whole(state: Any) -> bool:
-    """Whether it has all that a state has, as far as it is ours."""
-    if not isinstance(state, dict) or state.get("version") != VERSION:
-        return False
-    if not all(name in state and isinstance(state[name], kind) for name, kind in _ENTRIES.items()):
-        return False
-    workers, sampler, dice = state["workers"], state["sampler"], state["dice"]
-    return (
-        len(workers) == max(1, state["num_workers"])
-        and all(one is None or _has(one, "dataset", "iterator", "ended", "after") for one in workers)
-        and _has(state["generator"], "start", "now")
-        and (sampler is None or is_place(sampler))
-        and (dice is None or _has(dice, "iter", "first"))
-    )
-
-
-def _has(one: Any, *names: str) -> bool:
-    return isinstance(one, dict) and {*names} <= {*one}

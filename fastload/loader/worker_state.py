@@ -10,6 +10,7 @@ that goes on}.
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
@@ -102,6 +103,8 @@ class IterableSource(IterableDataset):
 
     dice: the generators that a dataset without a state drew from in the main process, as they were: {"iter":
     before its iter(), "first": before its first sample, None before it}. Workers have seeds instead.
+    before_iter(): called when torch asks for the iterator. drawing(): a context for what such a dataset draws
+    of its order, see global_generator.py. Both are the main process's: what workers get has none.
     """
 
     def __init__(self, dataset: IterableDataset, batch_size: int | None):
@@ -110,6 +113,8 @@ class IterableSource(IterableDataset):
         self._restored, self._placeholders = None, 0
         self._kept: dict | None = None  # what was restored, until something is drawn
         self.dice: dict | None = None
+        self.before_iter: Callable[[], None] | None = None
+        self.drawing: Callable[[], AbstractContextManager] = nullcontext
 
     def __repr__(self) -> str:
         return repr(self.dataset)  # torch's warning about a wrong length shows it
@@ -122,6 +127,8 @@ class IterableSource(IterableDataset):
             _load(self.dataset, state["dataset"])
 
     def __iter__(self) -> "IterableSource":
+        if self.before_iter is not None:
+            self.before_iter()
         state, self._restored = self._restored, None
         self._iterator, self._ended = self._begin(), False
         if state is None:
@@ -145,10 +152,12 @@ class IterableSource(IterableDataset):
                 return iter(self.dataset)
         if get_worker_info() is not None or is_stateful(self.dataset):
             return iter(self.dataset)
-        before = generators_of(self.dataset)
-        iterator = iter(self.dataset)
+        with self.drawing():
+            before = generators_of(self.dataset)
+            iterator = iter(self.dataset)
+            used = used_since(before, self.dataset)
         if not is_stateful(iterator):
-            self.dice = {"iter": used_since(before, self.dataset), "first": None}
+            self.dice = {"iter": used, "first": None}
         return iterator
 
     def _pass_end(self, state: dict) -> None:
@@ -165,14 +174,18 @@ class IterableSource(IterableDataset):
         if self._ended:
             raise StopIteration
         self._kept = None
-        is_first = self.dice is not None and self.dice["first"] is None
-        before = generators_of(self.dataset) if is_first else None
         try:
-            drawn = next(self._iterator)
+            if self.dice is not None and self.dice["first"] is None:
+                return self._first()
+            return next(self._iterator)
         except StopIteration:
             self._ended = True
             raise
-        if is_first:
+
+    def _first(self) -> Any:
+        with self.drawing():
+            before = generators_of(self.dataset)
+            drawn = next(self._iterator)
             self.dice = self.dice | {"first": used_since(before, self.dataset)}
         return drawn
 

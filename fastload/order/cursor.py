@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fastload.errors import CursorError
+from fastload.opaque import leaf, value_of
 from fastload.order.mixture import WAY_OUT, MixtureState, integers
 from fastload.order.walk import Place
 
@@ -60,7 +61,7 @@ class Cursor:
         }
         if self.version != VERSION_OF_0_1_0:
             state["inventory"] = {source: list(one) for source, one in self.inventory.items()}
-        return state if place.draws is None else state | {DRAWS: copy.deepcopy(place.draws)}
+        return state if place.draws is None else state | {DRAWS: _draws_entry(place.draws)}
 
     @classmethod
     def from_dict(cls, state: dict) -> "Cursor":
@@ -108,6 +109,8 @@ def differing(then: Fingerprints, now: Fingerprints) -> list[str]:
 
 DRAWS = "draws"  # there only where a sampler of the user's draws
 _DRAWS = {"taken", "samples", "crc", "rank", "epoch", "generators", "own"}
+_LEAVES = ("generators", "own")  # of these: they differ in shape from place to place
+_GENERATOR = "global_generator"  # torch's, as text; states of fastload 0.1.0 have none
 _ENTRIES = ("version", "epoch", "position", "order", "pixels", "mixture")
 
 
@@ -125,12 +128,22 @@ def _place_of(position: int, mixture) -> tuple[Place, tuple[int, ...] | None]:
     return Place(position, now, at_epoch), made_with
 
 
+def _draws_entry(draws: dict) -> dict:
+    """What `_draws_of` reads: the same shape for every place of a sampler."""
+    draws = {_GENERATOR: None} | copy.deepcopy(draws)
+    return draws | {name: leaf(draws[name]) for name in _LEAVES}
+
+
 def _draws_of(draws) -> dict:
     """The place of a sampler, judged as far as it is ours."""
-    good = isinstance(draws, Mapping) and set(draws) == _DRAWS
+    good = isinstance(draws, Mapping) and set(draws) - {_GENERATOR} == _DRAWS
+    good = good and isinstance(draws.get(_GENERATOR), str | None)
     if not good or type(draws["taken"]) is not int or draws["taken"] < 0:
         raise CursorError(f"the cursor's draws are {str(draws)[:200]}, no place of a sampler: {WAY_OUT}")
-    return copy.deepcopy(dict(draws))
+    values = {name: value_of(draws[name]) for name in _LEAVES}
+    if values["own"] is None and not isinstance(values["generators"], Mapping):
+        raise CursorError(f"the cursor's draws are {str(draws)[:200]}, no place of a sampler: {WAY_OUT}")
+    return {_GENERATOR: None} | copy.deepcopy(dict(draws) | values)
 
 
 def _is_hash(text: str) -> bool:

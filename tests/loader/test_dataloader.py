@@ -36,14 +36,17 @@ def test_it_is_a_loader_and_no_torch_dataloader(dataset):
     assert type(fl.DataLoader([1, 2, 3])) is fl.DataLoader
 
 
-def test_it_takes_torchs_arguments_in_torchs_order_and_one_more(dataset):
+def test_it_takes_torchs_arguments_in_torchs_order_and_two_more(dataset):
     """A call by place means the same, whichever dataset is given."""
     torchs = inspect.signature(torch.utils.data.DataLoader.__init__).parameters
     from fastload.loader.dataloader import _loader
 
     ours = inspect.signature(_loader).parameters
-    assert list(ours) == [name for name in torchs if name != "self"] + ["device"]
-    for name in list(ours)[1:-1]:
+    assert list(ours) == [name for name in torchs if name != "self"] + [
+        "device",
+        "snapshot_every_n_steps",
+    ]
+    for name in list(ours)[1:-2]:
         assert (ours[name].default, ours[name].kind) == (torchs[name].default, torchs[name].kind), name
 
 

@@ -25,6 +25,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 from torch.utils.data.dataloader import default_collate, default_convert
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from fastload import DataLoader as OurLoader
 
@@ -129,14 +130,17 @@ def epochs(loader, count=2):
     return [[plain(batch) for batch in loader] for _ in range(count)]
 
 
-def test_our_signature_is_torch_s_and_a_device():
+def test_our_signature_is_torch_s_a_device_and_torchdata_s_own():
     ours = inspect.signature(OurLoader.__init__).parameters
     theirs = inspect.signature(DataLoader.__init__).parameters
-    assert [*ours] == [*theirs, "device"]
+    assert [*ours] == [*theirs, "device", "snapshot_every_n_steps"]
     for name, one in theirs.items():
         assert (ours[name].default, ours[name].kind) == (one.default, one.kind), name
-    assert ours["device"].kind is inspect.Parameter.KEYWORD_ONLY
-    assert ours["device"].default is None
+    torchdata = inspect.signature(StatefulDataLoader.__init__).parameters
+    for name, default in (("device", None), ("snapshot_every_n_steps", 1)):
+        assert ours[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert ours[name].default == default
+    assert [*torchdata] == [name for name in ours if name != "device"]
 
 
 def test_the_two_private_names_of_torch_mean_what_we_take_them_for():

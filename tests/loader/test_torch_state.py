@@ -504,7 +504,8 @@ def test_states_are_loaded_in_this_order_dataset_iterator(loader_class):
 @workers
 def test_a_dataset_that_is_its_own_iterator_is_saved_once(num_workers):
     _, state = after(maker(OurLoader, "own iterator", num_workers), 1)
-    assert state["workers"][0] == {"dataset": None, "iterator": {"at": 4}, "ended": False, "after": None}
+    saved = {"dataset": None, "iterator": {"at": 4}, "ended": False, "after": None}
+    assert json.loads(state["workers"][0]) == saved
 
 
 @both
@@ -1078,3 +1079,66 @@ def test_batches_come_to_the_gpu(num_workers, pin_memory):
         torch.cuda._sleep(1_000_000)
         seen.append(numbers.clone())
     assert torch.equal(torch.cat(seen).cpu(), dataset.tensors[0])
+
+
+@both
+@workers
+def test_loaders_that_take_turns_have_a_place_each(loader_class, num_workers):
+    make = maker(loader_class, "dataset's state", num_workers)
+    whole = epoch(make())
+    one, other = make(), make()
+    first, second = iter(one), iter(other)
+    assert [plain(next(first)), plain(next(second)), plain(next(first))] == [whole[0], whole[0], whole[1]]
+    states = one.state_dict(), other.state_dict()
+    assert [rest_of(make, state) for state in states] == [whole[2:], whole[1:]]
+
+
+@both
+@pytest.mark.parametrize("case", ["shuffled", "dataset's state", "iterator's state"])
+def test_to_ask_for_the_state_again_changes_nothing(loader_class, case):
+    make = maker(loader_class, case, 0)
+    whole = epoch(make())
+    loader = make()
+    seen = []
+    for batch in loader:
+        seen.append(plain(batch))
+        assert repr(loader.state_dict()) == repr(loader.state_dict())
+    assert seen == whole
+
+
+class CountsIters(StreamOfWalks):
+    iters = 0
+
+    def __iter__(self):
+        self.iters += 1
+        return super().__iter__()
+
+
+@both
+def test_a_resume_asks_a_dataset_for_one_iterator_and_fetches_nothing_again(loader_class):
+    _, state = after(lambda: loader_class(CountsIters(), 4), 2)
+    loader = loader_class(CountsIters(), 4)
+    loader.load_state_dict(state)
+    assert plain(next(iter(loader))) == [8, 9, 10, 11]
+    assert loader.dataset.iters == 1
+
+
+@both
+@workers
+def test_the_length_stays_that_of_a_whole_epoch_after_a_resume(loader_class, num_workers):
+    make = maker(loader_class, "sequential", num_workers)
+    _, state = after(make, 2)
+    loader = make()
+    loader.load_state_dict(state)
+    assert len(loader) == 6
+    assert len(epoch(loader)) == 4
+    assert len(loader) == 6
+
+
+@both
+@workers
+def test_a_state_of_the_last_batch_has_no_rest_and_then_comes_a_whole_epoch(loader_class, num_workers):
+    make = maker(loader_class, "sequential", num_workers)
+    whole = epoch(make())
+    _, state = after(make, len(whole))
+    assert rest_of(make, state, epochs=2) == [[], whole]
