@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataP
 from fastload.loader.draws import (
     Draws,
     as_they_were,
+    epoch_of,
     generator_state,
     is_stateful,
     pass_over,
@@ -74,7 +75,7 @@ class Epoch:
         self._now = restored["generator"]["now"]
         self._start = restored["generator"]["start"]
         self._workers = list(restored["workers"])
-        if not restored["finished"]:
+        if not restored["finished"] and not _is_sent_on(loader, restored):
             self.delivered, self._last_worker = restored["delivered"], restored["last_worker"]
             self._dice = restored["dice"]
             return restored["sampler"]
@@ -173,6 +174,23 @@ class Epoch:
             "generator": {"start": self._start, "now": now},
             "dice": None if self._source is None else self._source.dice,
         }
+
+
+def _is_sent_on(loader: DataLoader, restored: dict) -> bool:
+    """Whether nothing is left of the epoch, and the sampler was told another one since the state was loaded.
+
+    So does a program that computes the epoch from the steps that it has done, where the last of an epoch was
+    saved; the rest that the state speaks of would be an epoch without batches.
+    """
+    sampler, place = loader._index_sampler, restored["sampler"]
+    if place is None or place["epoch"] is None or epoch_of(sampler) == place["epoch"]:
+        return False
+    if restored["batch_size"] != loader.batch_size:
+        return False
+    try:
+        return restored["delivered"] == len(sampler)
+    except TypeError:  # nobody knows how long it is
+        return False
 
 
 @contextmanager

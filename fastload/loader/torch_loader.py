@@ -39,6 +39,7 @@ from fastload.backends import process
 from fastload.errors import ConfigError, CursorError
 from fastload.loader.config import count
 from fastload.loader.device import delivery, resolve_device
+from fastload.loader.draws import set_epoch
 from fastload.loader.global_generator import GlobalGenerator
 from fastload.loader.run import CLOSED, OF_ANOTHER_PROCESS
 from fastload.loader.torch_epoch import Epoch
@@ -188,6 +189,8 @@ class StatefulLoader(DataLoader[T]):
         self._global_generator.load(*global_generator_of(restored))
         self._iterator = self._epoch = None
         self._restored = copy.deepcopy(restored)
+        if restored is not None and restored["sampler"] is not None and not restored["finished"]:
+            set_epoch(self._index_sampler, restored["sampler"]["epoch"])
 
     def _started_iterator(self):
         """torch's iterator, with its processes and its thread where it has some. Raises ResourceError."""

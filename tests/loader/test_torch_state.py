@@ -1142,3 +1142,43 @@ def test_a_state_of_the_last_batch_has_no_rest_and_then_comes_a_whole_epoch(load
     whole = epoch(make())
     _, state = after(make, len(whole))
     assert rest_of(make, state, epochs=2) == [[], whole]
+
+
+@workers
+@pytest.mark.parametrize("saved", [3, 6])
+def test_a_sampler_that_is_told_its_epoch_goes_on_where_the_program_counts_steps(num_workers, saved):
+    """Of a state of an epoch's last batch the rest would be an epoch without batches."""
+
+    def train(state=None, done=0) -> tuple[list, dict]:
+        sampler = DistributedSampler(range(11), 2, 1)
+        loader = OurLoader(Numbers(), 1, sampler=sampler, num_workers=num_workers)
+        if state is not None:
+            loader.load_state_dict(state)
+        got, kept = [], {}
+        for epoch in range(done // len(loader), 3):
+            sampler.set_epoch(epoch)
+            for batch in loader:
+                got.append(batch.tolist())
+                kept[done + len(got)] = loader.state_dict()
+        return got, kept
+
+    whole, states = train()
+    assert len(whole) == 18
+    assert train(states[saved], saved)[0] == whole[saved:]
+
+
+def test_the_rest_of_an_epoch_that_is_over_is_empty_where_its_sampler_is_told_the_same_epoch():
+    sampler = DistributedSampler(range(11), 2, 1)
+    loader = OurLoader(Numbers(), 1, sampler=sampler)
+    sampler.set_epoch(4)
+    for _ in loader:
+        state = loader.state_dict()
+    again_sampler = DistributedSampler(range(11), 2, 1)
+    again = OurLoader(Numbers(), 1, sampler=again_sampler)
+    again.load_state_dict(state)
+    assert again_sampler.epoch == 4
+    again_sampler.set_epoch(4)
+    assert list(again) == []
+    again_sampler.set_epoch(5)
+    sampler.set_epoch(5)
+    assert [batch.tolist() for batch in again] == [batch.tolist() for batch in loader]

@@ -13,7 +13,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "resume.md"
 LAUNCH_SECONDS = 100
 PROGRAMS = {
     1: ["Lightning 1", "Accelerate 1", "transformers.Trainer 1", "transformers.Trainer 2"],
-    2: ["Torch and DDP 1", "torch.distributed.checkpoint 1", "torchtitan, and loops like it 1"],
+    2: [
+        "Torch and DDP 1",
+        "torch.distributed.checkpoint 1",
+        "torch.distributed.checkpoint 2",
+        "torchtitan, and loops like it 1",
+    ],
 }
 
 
