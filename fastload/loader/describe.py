@@ -13,7 +13,7 @@ from typing import Any
 
 from fastload.decode.backend import Backend, choose_backend
 from fastload.errors import CursorError, FastloadError
-from fastload.fields import REQUIRED, Field, Image
+from fastload.fields import REQUIRED, Field, Image, Int
 from fastload.loader.config import LoaderConfig
 from fastload.loader.device import resolve_device
 from fastload.order.cursor import VERSION_OF_0_1_0, Cursor
@@ -47,11 +47,11 @@ def order_fingerprints(config: LoaderConfig, dataset, walk) -> dict[str, str | i
     parts = {"seed": config.seed, "plan": walk.kind, "window": config.window}
     if config.is_sampled:
         parts["batch_size"] = config.batch_size
-    if not isinstance(dataset, MixtureDataset):
-        return parts | _source_fingerprints("", dataset)
-    parts["epoch_samples"] = walk.n
-    for name, source in dataset.datasets.items():
-        parts |= _source_fingerprints(_suffix(name), source)
+    if isinstance(dataset, MixtureDataset):
+        parts["epoch_samples"] = walk.n
+    has_labels = any(isinstance(one, Int) for one in config.fields.values())
+    for name, source in _sources(dataset).items():
+        parts |= _source_fingerprints(_suffix(name), source, has_labels)
     return parts
 
 
@@ -63,14 +63,16 @@ def inventories(dataset) -> dict[str, list]:
 def order_as_now(restored: Cursor, own: Mapping, dataset) -> Mapping[str, str | int | None]:
     """The order's fingerprints of a cursor in the layout of this version; own: those of this loader.
 
-    Raises CursorError where an order of 0.1.0 cannot be gone on with.
+    Classes count where both have them. Raises CursorError where an order of 0.1.0 cannot be gone on with.
     """
-    if restored.version != VERSION_OF_0_1_0:
-        return restored.order
     parts = {part: value for part, value in restored.order.items() if not part.startswith("selection")}
+    for part, value in own.items():
+        if part.startswith("classes") and (value is None or parts.get(part) is None):
+            parts[part] = value
+    if restored.version != VERSION_OF_0_1_0:
+        return parts
     for name, one in _sources(dataset).items():
         part, selection = f"source{_suffix(name)}", restored.order.get(f"selection{_suffix(name)}")
-        parts[f"classes{_suffix(name)}"] = own[f"classes{_suffix(name)}"]
         source_then, selection_then = one.fingerprints_of_0_1_0()
         is_same = parts.get(part) == source_then[:16] and selection == _start(selection_then)
         if is_same and restored.order.get("window") is not None and one.has_unused_containers:
@@ -107,11 +109,11 @@ def _start(text: str | None) -> str | None:
     return None if text is None else text[:16]
 
 
-def _source_fingerprints(name: str, dataset) -> dict[str, str | None]:
-    """source: of its selected samples, which they are and where they lie. classes: which number of a class
-    folder has which name, for a new folder may change what labels mean.
+def _source_fingerprints(name: str, dataset, has_labels: bool) -> dict[str, str | None]:
+    """source: of its selected samples, which they are and where they lie. classes: where labels are loaded,
+    which number has which name, for a new class folder may change what labels mean.
     """
-    numbered = dataset.used_classes()
+    numbered = dataset.used_classes() if has_labels else None
     return {
         f"source{name}": dataset.fingerprint[:16],
         f"classes{name}": None if numbered is None else fingerprint(numbered),

@@ -225,6 +225,10 @@ def test_a_new_class_folder_that_changes_what_labels_mean_is_refused(tmp_path):
     other.load_state_dict(state)
     with pytest.raises(CursorError, match=r"another order: it differs in classes\. "):
         next(iter(other))
+    unlabelled = fl.Loader(str(tmp_path), 4, {"image": fl.Image(size=8)}, select=kept)
+    unlabelled.load_state_dict(state)
+    with pytest.warns(UserWarning, match="image fields"):
+        assert len(next(iter(unlabelled))["image"]) == 4
 
 
 def test_ids_in_batches_are_what_select_and_exclude_take(data):
