@@ -53,8 +53,8 @@ class BadSamplesError(FastloadError):
 
 
 class FunctionError(FastloadError):
-    """A function of yours (fl.Custom) raised what says nothing about the content; `__cause__` is that
-    exception."""
+    """A function of yours (fl.Custom, select=) raised what says nothing about the content; `__cause__` is
+    that exception."""
 
 
 class BatchTimeoutError(FastloadError, RuntimeError):

@@ -34,6 +34,12 @@ class StepIds(Sequence):
     def __iter__(self) -> Iterator[int]:
         return iter(self._ids_of(self.number))
 
+    def __add__(self, other: Any) -> list[int]:
+        return list(self) + list(other)
+
+    def __radd__(self, other: Any) -> list[int]:
+        return list(other) + list(self)
+
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, (StepIds, list)) and list(self) == list(other)
 

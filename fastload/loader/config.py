@@ -20,6 +20,7 @@ from fastload.errors import ConfigError
 from fastload.fields import Field, Image
 from fastload.normalize import Normalization, normalization
 from fastload.order.mixture import shares_of
+from fastload.shards.keys import KeyFile
 from fastload.shards.mixture import Mixture
 from fastload.shards.select import fixed
 from fastload.shards.source import Source
@@ -188,6 +189,11 @@ class LoaderConfig:
             raise ConfigError(f"max_bad_fraction={fraction!r}: give a number from 0 to 1, such as 0.01.")
         self._keep("max_bad_fraction", float(fraction))
         self._keep("ledger", _ledger(self.ledger))
+        if isinstance(self.exclude, KeyFile) and self.exclude.path == self.ledger:
+            raise ConfigError(
+                f"exclude={self.exclude.given!r} is the ledger that this run writes, so a resumed run would "
+                "leave out others. Copy it, and exclude= the copy."
+            )
 
     def _check_mixing(self):
         if not self.augment.mixes:

@@ -112,7 +112,7 @@ def _loader(
     if batch_sampler is not None:
         batch_size = None
     loader = Loader(
-        dataset.source,
+        dataset.fixed_source,
         batch_size,
         dataset.fields,
         **dataset.options | {"map_batch": _Finish(dataset, collate_fn)},

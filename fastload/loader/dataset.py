@@ -77,7 +77,8 @@ class Dataset:
                 "as_tuple=True has room for the fields alone: leave out report=True, mixup and cutmix, or "
                 "use dicts."
             )
-        self.source, self.fields, self.window, self.as_tuple = config.source, dict(fields), window, as_tuple
+        self.fixed_source, self.fields, self.window = config.source, dict(fields), window
+        self.as_tuple = as_tuple
         self._opened: shards.Dataset | MixtureDataset | None = None
         self._shown = 0  # single samples
 
@@ -102,8 +103,14 @@ class Dataset:
             world = World.current()
             threads = threads or backends.threads_per_process(world)
             chosen = self.options["select"], self.options["exclude"]
-            self._opened = open_samples(self.source, *chosen, world, threads)
+            self._opened = open_samples(self.fixed_source, *chosen, world, threads)
         return self._opened
+
+    @property
+    def source(self) -> Any:
+        """As it was given; relative paths lie where the dataset was made."""
+        fixed = self.fixed_source
+        return fixed if isinstance(fixed, Mixture) else fixed.given
 
     @property
     def classes(self) -> list[str] | None:
@@ -145,7 +152,7 @@ class Dataset:
         options = self.options | {"device": "cpu", "map_batch": None, "ledger": None, "on_bad": "raise"}
         # Sample i in order is what rank i of n gets first.
         loader = Loader(
-            self.source, 1, self.fields, shuffle=False, rank=i % n, world_size=n, prefetch=1, **options
+            self.fixed_source, 1, self.fields, shuffle=False, rank=i % n, world_size=n, prefetch=1, **options
         )
         loader._samples.given = self
         with loader:
@@ -165,7 +172,7 @@ class Dataset:
         return self.__dict__ | {"_opened": None}
 
     def __repr__(self) -> str:
-        return f"fastload.Dataset({self.source!r}, fields={list(self.fields)})"
+        return f"fastload.Dataset({self.fixed_source!r}, fields={list(self.fields)})"
 
 
 def refuse_dataset(source: Any) -> None:

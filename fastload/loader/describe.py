@@ -18,7 +18,7 @@ from fastload.loader.config import LoaderConfig
 from fastload.loader.device import resolve_device
 from fastload.order.cursor import VERSION_OF_0_1_0, Cursor
 from fastload.shards.inventory import inventory_of, is_inventory, what_changed
-from fastload.shards.mixture import Mixture, MixtureDataset
+from fastload.shards.mixture import MixtureDataset
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
@@ -27,7 +27,7 @@ _SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
 def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place: str) -> str:
     """The `repr` of a loader: what it reads, what it makes of it, and who does that on this machine."""
     lines = [
-        f"fastload.Loader({_source(config.source)}, batch_size={config.batch_size})",
+        f"fastload.Loader({_SHORT.repr(config.source)}, batch_size={config.batch_size})",
         *(f"  {name}: {_field(one)}" for name, one in config.fields.items()),
     ]
     if config.image_fields:
@@ -36,10 +36,6 @@ def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place
         lines.append(f"  pixels: {config.dtype}, {config.layout}, {rule}, {config.augment!r}")
         lines.append(f"  decode: {_decoder(config, threads)}")
     return "\n".join([*lines, f"  order: {order}", f"  at: {place}"])
-
-
-def _source(source: Any) -> str:
-    return _SHORT.repr(source if isinstance(source, Mixture) else source.given)
 
 
 def order_fingerprints(config: LoaderConfig, dataset, walk) -> dict[str, str | int | None]:
@@ -92,9 +88,19 @@ def explain(restored: Cursor, own: Mapping, dataset) -> str:
         then, print_then = restored.inventory.get(name), restored.order.get(f"source{_suffix(name)}")
         if print_then == own[f"source{_suffix(name)}"] or not is_inventory(then):
             continue
-        said = what_changed(one, then, str(print_then))
+        said = what_changed(one, then, str(print_then), name or None)
         sentences.append(f"Source {name!r}: {said}" if name else said)
     return " ".join(sentences)
+
+
+def explain_classes(restored: Cursor, own: Mapping) -> str:
+    """A sentence for a refusal where labels would mean something else."""
+    if all(restored.order.get(part) == value for part, value in own.items() if part.startswith("classes")):
+        return ""
+    return (
+        "The classes have other names or numbers than then, as when a class folder was added: "
+        "fl.Files(paths, labels, classes) keeps the numbers."
+    )
 
 
 def _sources(dataset) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from fastload import _native, backends
@@ -22,7 +21,14 @@ from fastload.fields import Field
 from fastload.imports import whole_imports
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
 from fastload.loader.dataset import Samples, refuse_dataset
-from fastload.loader.describe import describe, explain, inventories, order_as_now, pixel_fingerprints
+from fastload.loader.describe import (
+    describe,
+    explain,
+    explain_classes,
+    inventories,
+    order_as_now,
+    pixel_fingerprints,
+)
 from fastload.loader.own_order import OwnOrder
 from fastload.loader.restored import check_restored
 from fastload.loader.run import Course, Run
@@ -313,7 +319,7 @@ class Loader:
         batches, and one that leaves out the first n goes to the place after them (loader/skipped.py).
         """
         return self._order.batch_sampler(
-            self._epoch_start, self.set_epoch, Moves(self._iterate_from, self._end_epoch)
+            self._epoch_start, self.set_epoch, Moves(self._iterate_from, self._end_at)
         )
 
     @property
@@ -366,8 +372,8 @@ class Loader:
         self._go_to(place.position // self._order.span, place)
         return iter(self)
 
-    def _end_epoch(self, run: Run, place: Place) -> None:
-        """Ends an iteration that has delivered all of an epoch, which ends at `place`."""
+    def _end_at(self, run: Run, place: Place) -> None:
+        """Ends an iteration that has delivered all that it has, which ends at `place`."""
         if run is self._live_run():
             run.close()
             self._arrive(place.position - 1, place)
@@ -393,7 +399,11 @@ class Loader:
         order, samples = self._order.fingerprints(), self._samples()
         restored = replace(restored, order=order_as_now(restored, order, samples))
         numbers = self._order.span, self._config.shares
-        why = partial(explain, restored, order, samples)
+
+        def why() -> str:
+            said = explain(restored, order, samples), explain_classes(restored, order)
+            return " ".join(filter(None, said))
+
         for sentence in check_restored(restored, order, self._pixel_fingerprints, *numbers, why):
             notice(sentence)
         self._restored = None

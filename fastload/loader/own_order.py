@@ -73,8 +73,9 @@ class OwnOrder:
         from fastload.loader.order_sampler import StepSampler
 
         def steps() -> EpochSteps:
-            start = place()
-            return EpochSteps(self.turns(start, self._config.world()), start, self.span, moves)
+            start, epochs = place(), self._config.epochs
+            left = epochs and epochs - start.position // self.span % epochs
+            return EpochSteps(self.turns(start, self._config.world()), start, self.span, left, moves)
 
         sampler, drop_last = self.sampler(place, set_epoch), self._config.last == "drop"
         return StepSampler(sampler, self._config.batch_size, drop_last, steps, self.__len__)

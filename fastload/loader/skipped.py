@@ -6,10 +6,11 @@ batch_sampler, dataset and collate_fn, and leave out what the batch sampler draw
 In: an epoch of a loader, and which of its steps is asked for. Out: that very batch. Promised: the first one
 asked for moves the loader there, which reads nothing, and the following ones are the next ones of its
 iteration: decoded ahead by its threads, in their true places of the order, so that dice, ranks, stand-ins and
-`last` are those of a run that never stopped. When the epoch is over, so is the loader's iteration, and the
-next one is the next epoch.
+`last` are those of a run that never stopped. It goes on as far as an iteration of the loader: with epochs=3
+to the end of the third one.
 """
 
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ _TELLS_NO_EPOCH = (5, 0), (5, 18)
 
 class Moves(NamedTuple):
     """What a loader lets be done to it. begin(place): an iteration from there on. end(run, place): it is
-    over, at the end of its epoch.
+    over, at its end.
     """
 
     begin: Callable[[Place], Run]
@@ -36,21 +37,31 @@ class Moves(NamedTuple):
 
 
 class EpochSteps:
-    """The steps of a whole epoch. start: the place where it begins; span: positions in it."""
+    """The steps of an iteration that begins at the start of an epoch.
 
-    def __init__(self, turns: Turns, start: Place, span: int, moves: Moves):
-        self._turns, self._start, self._span, self._moves = turns, start, span, moves
+    start: the place where it begins; span: positions in it. epochs: how many an iteration of the loader has
+    from there on; None: it never ends.
+    """
+
+    def __init__(self, turns: Turns, start: Place, span: int, epochs: int | None, moves: Moves):
+        self._turns, self._start, self._span, self._epochs, self._moves = turns, start, span, epochs, moves
         self._run: Run | None = None
         self._next = 0  # the step that the iteration delivers next
 
     def __iter__(self) -> Iterator[StepIds]:
-        """All of them; an iteration that began on the way ends after the last one."""
-        count = self._turns.steps.steps_per_epoch
-        for number in range(count):
+        """An iteration that began on the way is over after its last step."""
+        numbers = itertools.count() if self._epochs is None else range(self._count())
+        for number in numbers:
             yield StepIds(number, self._ids_of, self._make)
         run, self._run = self._run, None
-        if run is not None and self._next == count:
-            self._moves.end(run, self._place(self._span))
+        if run is not None and self._next == len(numbers):
+            self._moves.end(run, self._place(self._span * self._epochs))
+
+    def _count(self) -> int:
+        steps = self._turns.steps
+        if steps.last == "straddle":
+            return -(-self._epochs * self._span // steps.samples_per_step)
+        return self._epochs * steps.steps_per_epoch
 
     def _ids_of(self, number: int) -> list[int]:
         _, taken = self._turns.take(self._place_before(number), float("inf"))
@@ -77,7 +88,10 @@ class EpochSteps:
         return Finished(batch)
 
     def _place_before(self, number: int) -> Place:
-        return self._place(number * self._turns.steps.samples_per_step)
+        steps, epoch = self._turns.steps, 0
+        if steps.last != "straddle":
+            epoch, number = divmod(number, steps.steps_per_epoch)
+        return self._place(epoch * self._span + number * steps.samples_per_step)
 
     def _place(self, offset: int) -> Place:
         return self._start.at(self._start.position + offset, self._span)

@@ -123,7 +123,7 @@ def check(
 
     from fastload.backends import usable_cpus
     from fastload.prepare.stored import open_source
-    from fastload.read.ledger import Lines, read_ledger
+    from fastload.shards.ledger_lines import Lines, read_ledger
 
     begun = time.perf_counter()
     lines = Lines([], 0) if ledger is None else read_ledger(ledger)

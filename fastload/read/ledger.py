@@ -24,12 +24,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
 
-from fastload.errors import BadSamplesError, ConfigError, ResourceError
+from fastload.errors import BadSamplesError, ResourceError
 from fastload.notices import notice
 from fastload.shards.patience import patiently
-from fastload.shortage import is_shortage, lacks_descriptors, naming_shortage, way_out
+from fastload.shortage import is_shortage, lacks_descriptors, way_out
 from fastload.threads import WorkerThreads
 
 WINDOW = 10_000  # positions of this rank that max_bad_fraction is about
@@ -38,8 +37,6 @@ WRITE_SECONDS = 5.0  # that the training waits for the file
 OLD = ".old"
 MOST_SHARDS = 5  # in a message
 MOST_REASON = 300  # characters
-_KINDS = {"position": int, "attempt": int, "sample_id": int, "shard": str, "key": str, "offset_bytes": int}
-_KINDS |= {"field": str, "reason": str}
 
 
 @dataclass(frozen=True)
@@ -173,45 +170,6 @@ def ledger_path(path: "str | os.PathLike", rank: int, world_size: int) -> Path:
     return path if world_size == 1 else path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
 
 
-class Lines(NamedTuple):
-    """What a ledger holds. damaged: lines that a crash or a full disk cut."""
-
-    entries: list[dict]
-    damaged: int
-
-
-@naming_shortage("the ledger cannot be read")
-def read_ledger(path: "str | os.PathLike") -> Lines:
-    """The lines of a ledger, those of all its ranks. Raises ConfigError for what is no ledger."""
-    path = Path(path)
-    ranks = path.parent.glob(f"{_escaped(path.stem)}.rank*{_escaped(path.suffix)}")
-    files = [one for one in (path, *sorted(ranks)) if one.is_file()]
-    if not files:
-        raise ConfigError(f"{path}: no such ledger; name the file that ledger= was given.")
-    entries: list[dict] = []
-    damaged = 0
-    for one in files:
-        with open(one, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                entry = _entry(line)
-                if entry is None:
-                    damaged += 1
-                else:
-                    entries.append(entry)
-    if damaged and not entries:
-        raise ConfigError(f"{path}: none of its {damaged} lines is one of a ledger; name another file.")
-    return Lines(entries, damaged)
-
-
-def _entry(line: str) -> dict | None:
-    try:
-        entry = json.loads(line)
-        is_right = all(isinstance(entry[name], kind) for name, kind in _KINDS.items())
-    except (ValueError, TypeError, KeyError):
-        return None
-    return entry if is_right else None
-
-
 def _append(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
@@ -232,7 +190,3 @@ def _without_none(entry: dict) -> dict:
 
 def _shard(one: BadSample) -> str:
     return f"{one.source}: {one.shard}" if one.source else one.shard
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "[]*?" else letter for letter in name)

@@ -32,6 +32,7 @@ from .source import Container, Source, find_containers
 
 MAX_ALTERNATIVES = 127
 ROWS_AT_ONCE = 4096
+LABELS_AT_ONCE = 1 << 20
 CHANGED = (
     "the file has changed since it was indexed. Put it back as it was, or begin anew when it is complete; "
     "where its index lies beside it, first run: fastload index --beside"
@@ -145,7 +146,6 @@ class Dataset:
         self._cache_dir = cache_dir
         self._contents = [index.header["content"] for index in indexes]
         self.stamps = [index.stamp for index in indexes]
-        self.classes, self.has_labels = _classes(containers, indexes)
         self.skipped = sums([index.header["skipped"] for index in indexes])
         counts = sums([index.header["counts"] for index in indexes])
         self._extension_numbers = {name: number for number, name in enumerate(counts)}
@@ -157,6 +157,8 @@ class Dataset:
             raise SourceError(f"{self.containers[0]}: the source has no samples (skipped: {self.skipped}).")
         self._rebuilt: dict[int, IndexFile] = {}  # container -> what has taken the place of a damaged index
         self._rows = selected_rows(self, select, exclude)
+        used = np.flatnonzero(self._taken(self._rows)).tolist()
+        self.classes, self.has_labels = _classes([containers[i] for i in used], [indexes[i] for i in used])
         self._count([index.header for index in indexes])
         self.parts = self._parts(self._rows, lambda place: self._rebuilt.get(place, indexes[place]))
         self.fingerprint = fingerprint_of(self.parts)
@@ -261,8 +263,10 @@ class Dataset:
     def find_keys(self, keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Ascending row numbers (before any selection) int64 of all samples with these keys; keys that none
         has."""
-        wanted = [key.encode("utf-8", "surrogateescape") for key in keys]
-        return self._on_sound_columns(lambda: self._lookup.find(wanted))
+        wanted = [_encoded(key) for key in keys]
+        rows, unknown = self._on_sound_columns(lambda: self._lookup.find(wanted))
+        missed = set(map(_encoded, unknown))
+        return rows, [key for key, encoded in zip(keys, wanted, strict=True) if encoded in missed]
 
     def all_rows(self) -> int:
         """Number of samples before any selection."""
@@ -282,14 +286,19 @@ class Dataset:
         """(label, name) of the class folders, or of the listed classes, that selected samples are of."""
         if self.classes is None:
             return None
-        if self._rows is None:
-            return [*enumerate(self.classes)]
-        used = np.unique(self.labels(np.arange(self.n))).tolist()
-        return [(label, self.classes[label]) for label in used]
+        used: set[int] = set()
+        for start in range(0, self.n, LABELS_AT_ONCE):
+            ids = np.arange(start, min(start + LABELS_AT_ONCE, self.n))
+            used.update(np.unique(self.labels(ids)).tolist())
+        return [(label, self.classes[label]) for label in sorted(used)]
 
-    def part_names(self) -> list[str]:
-        """The relative names of the containers that have selected samples, in the order of `parts`."""
-        return [self.names[place] for place in np.flatnonzero(self._taken(self._rows)).tolist()]
+    def part_names(self, start: int = 0) -> list[str]:
+        """The relative names of the containers that have selected samples, in the order of `parts`.
+
+        start: of `containers`, the first to be named.
+        """
+        places = np.flatnonzero(self._taken(self._rows)).tolist()
+        return [self.names[place] for place in places if place >= start]
 
     def fingerprint_of_first(self, n: int) -> str | None:
         """What `fingerprint` would be of the first n samples alone; None where that cannot be found out."""
@@ -402,6 +411,13 @@ class Dataset:
         self._lookup.replace(
             place, fresh.mapped, fresh.described(self._extension_numbers, _folder(container))
         )
+
+
+def _encoded(key: str) -> bytes:
+    try:
+        return key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no key of a container becomes such text
+        return key.encode("utf-8", "surrogatepass")
 
 
 def fingerprint_of(parts: Sequence[tuple[str, str]]) -> str:

@@ -241,7 +241,10 @@ def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
         if rows.label_member is not None:
             content = _bytes_at(file.fileno(), *rows.label_member)
             rows.labels = labels_of_json(content, rows, container.name, _key_of)
-        tail_stop = before.st_size if is_zip else rows.members_stop
+        # Of a tar with the first block behind its members: one that is appended there, in the padding of the
+        # file, changes neither its size nor what lies before.
+        stop = -(-rows.members_stop // BLOCK) * BLOCK + BLOCK
+        tail_stop = before.st_size if is_zip else min(before.st_size, stop)
         tail_start = max(0, tail_stop - TAIL_BYTES)
         tail_crc = zlib.crc32(_bytes_at(file.fileno(), tail_start, tail_stop - tail_start))
         after = os.stat(container.path)

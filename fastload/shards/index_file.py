@@ -57,7 +57,8 @@ class IndexUnusableError(Exception):
 class Stamp:
     """What tells whether a container is still the one that was indexed; no part of any fingerprint.
 
-    The tail are 4 KiB that end where the last member does: behind it a tar has nothing but zeros.
+    The tail are 4 KiB: of a zip the last ones, of a tar those up to the end of the block behind its last
+    member, where another one would be appended.
     """
 
     size_bytes: int = 0

@@ -42,31 +42,35 @@ def is_inventory(one: object) -> bool:
     return table is not None and len(table) % (2 * _HASH_BYTES) == 0
 
 
-def what_changed(dataset: Dataset, then: Inventory, fingerprint_then: str) -> str:
+def what_changed(dataset: Dataset, then: Inventory, fingerprint_then: str, source: str | None = None) -> str:
     """Sentences for a message: how the dataset differs from that of the inventory, and what goes on with it.
 
-    fingerprint_then: that of the dataset then, or its beginning. "" where nothing more can be said.
+    fingerprint_then: that of the dataset then, or its beginning. source: what a mixture calls it.
     """
     samples, containers, table = then
     if 0 < samples < dataset.n:
         first = dataset.fingerprint_of_first(samples)
         if first is not None and first.startswith(fingerprint_then):
-            return _grown_at_the_end(dataset, samples, containers)
-    counts = (
-        f"{samples} samples in {containers} shards, and this loader has {dataset.n} in {len(dataset.parts)}"
+            return _grown_at_the_end(dataset, samples, source)
+    now = f"this loader has {dataset.n} in {len(dataset.parts)}"
+    counts = f"It was saved with {samples} samples in {containers} shards, and {now}."
+    return f"{counts} {_compared(dataset, table, fingerprint_then)}".strip()
+
+
+def _grown_at_the_end(dataset: Dataset, samples: int, source: str | None) -> str:
+    rows = dataset.rows_of([samples - 1, samples])  # the last of then, and the first that is new
+    home_then, home = dataset.containers_of(rows).tolist()
+    by_shard = home_then != home
+    where = (
+        f"in {_few(dataset.part_names(home))}" if by_shard else f"the first of them {dataset.where(samples)}"
     )
-    return f"It was saved with {counts}. {_compared(dataset, table, fingerprint_then)}".strip()
-
-
-def _grown_at_the_end(dataset: Dataset, samples: int, containers: int) -> str:
-    names = dataset.part_names()[containers:]
-    where = f" in {_few(names)}" if names else f", the first of them {dataset.where(samples)}"
     if dataset.has_all_rows:
-        way_out = f"Pass select=range({samples}) to keep what was there then"
+        kept = f"range({samples})" if source is None else f"{{{source!r}: range({samples})}}"
+        way_out = f"Pass select={kept} to keep what was there then"
+        way_out += ", or name the source without what was added" if by_shard else ""
     else:
-        way_out = f"Let select= keep the first {samples} of what it keeps now"
-    without = ", or name the source without what was added" if names else ""
-    return f"{dataset.n - samples} samples were added to the {samples} of then{where}. {way_out}{without}."
+        way_out = f"Let select= keep no id above {rows[0]}: what was there then ends with it"
+    return f"{dataset.n - samples} samples were added to the {samples} of then, {where}. {way_out}."
 
 
 def _compared(dataset: Dataset, table: str, fingerprint_then: str) -> str:
@@ -104,8 +108,8 @@ def _compared(dataset: Dataset, table: str, fingerprint_then: str) -> str:
     if not sentences:
         return "The shards come in another order than then."
     sentences.append(
-        "Where select= or exclude= was another, restore it; where data was added, let select= keep what was "
-        "there then."
+        "Where select= or exclude= was another, restore it; where samples were added to a shard, let select= "
+        "keep what was there then; what was written anew is other data."
     )
     return " ".join(sentences)
 

@@ -19,7 +19,8 @@ from fastload.errors import ConfigError, FastloadError, ShardError
 from fastload.step_ids import batch_of
 
 from .dataset import Dataset, Located, Row, open_dataset, sums
-from .select import Excluded, entries_of, fixed, refuse_missed
+from .keys import refuse_missed
+from .select import Excluded, entries_of, fixed
 from .source import Source
 
 MAX_EPOCH_SAMPLES = 2**32  # times the highest epoch it must fit int64

@@ -3,26 +3,23 @@
 In: what to keep and what to leave out: ids, which are row numbers of the index; keys; or a function of a Row.
 Out: the row numbers that stay, ascending, in 4 bytes each where that is enough. Promised: `fixed` takes a
 copy, so that nothing that becomes of the caller's list changes what is trained on; a selection that means
-nothing (an id or a key that is not there, no sample left) is an error, never an empty stream.
-
-A key keeps, or leaves out, all samples of that name; `shard:key` the one in that shard, which may be called
-by its name or by the last parts of its path. An entry that is a key as a whole is taken for that key,
-whatever colons it has.
+nothing (an id or a key that is not there, no sample left) is an error, never an empty stream. A key names all
+samples of that name, "shard:key" the one in that shard (keys.py).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastload.errors import ConfigError
+from fastload.errors import ConfigError, FunctionError
 
-from .patience import patiently, unreadable
+from .keys import Entry, KeyFile, lines_of, refuse_missed, rows_of_entries
+from .source import current_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,33 +30,13 @@ if TYPE_CHECKING:
 else:
     Selection = object
 
-MAX_SHOWN = 5  # of what is unknown, in a message
-
-
-class KeyFile(NamedTuple):
-    """A file of keys, one a line, as exclude= takes it. given: its path as the user wrote it."""
-
-    given: str
-    path: str
-
-
-class _Entry(NamedTuple):
-    """What names samples by key. shard: None: of any, unless `key` is "shard:key". source: of a mixture."""
-
-    key: str
-    shard: str | None = None
-    source: str | None = None
-
-    def __str__(self) -> str:
-        return self.key if self.shard is None else f"{self.shard}:{self.key}"
-
 
 class Excluded:
     """What a mixture leaves out of whatever source has it. `missed`: what no source so far has had."""
 
-    def __init__(self, entries: list[_Entry]):
+    def __init__(self, entries: list[Entry]):
         self.entries = entries
-        self.missed: set[_Entry] = {*entries}
+        self.missed: set[Entry] = {*entries}
 
 
 def fixed(name: str, selection: Any, by_source: bool = False) -> Any:
@@ -82,7 +59,8 @@ def fixed(name: str, selection: Any, by_source: bool = False) -> Any:
 def selected_rows(dataset: Dataset, select: Selection | None, exclude: Any = None) -> np.ndarray | None:
     """Ascending row numbers, uint32 (or uint64 from 2^32 rows on); None where all rows stay.
 
-    Raises ConfigError; SourceError for a file of keys that cannot be read.
+    Raises ConfigError; SourceError for a file of keys that cannot be read; FunctionError for what a function
+    of a row raises.
     """
     if not isinstance(exclude, Excluded):
         exclude = fixed("exclude", exclude)
@@ -107,193 +85,123 @@ def selected_rows(dataset: Dataset, select: Selection | None, exclude: Any = Non
     return rows.astype(np.uint32 if n <= 1 << 32 else np.uint64)
 
 
-def entries_of(exclude: Any) -> list[_Entry] | None:
+def entries_of(exclude: Any) -> list[Entry] | None:
     """The keys that a fixed selection names, read from its file where it is one; None where it names none."""
     if isinstance(exclude, KeyFile):
-        return _lines(exclude)
+        return lines_of(exclude)
     if isinstance(exclude, tuple):
-        return [_Entry(key) for key in exclude]
+        return [Entry(key) for key in exclude]
     return None
 
 
-def refuse_missed(name: str, missed: Iterable[_Entry]) -> None:
-    """Raises ConfigError where entries name no sample."""
-    unknown = [*missed]
-    if unknown:
-        first = ", ".join(repr(str(one)) for one in unknown[:MAX_SHOWN])
-        raise ConfigError(
-            f"{name} has {len(unknown)} keys that no sample has, the first {first}. Correct them, or leave "
-            "them out."
-        )
-
-
-def _key_file(name: str, given: str) -> KeyFile:
-    if name != "exclude" or isinstance(given, bytes):
-        raise ConfigError(f"{name}={given!r}: keys come as a list. Write {name}=[{given!r}].")
-    from .source import current_folder
-
+def _key_file(name: str, given: Any) -> KeyFile:
+    if name != "exclude" or not isinstance(given, str) or not given:
+        way_out = f"keys come as a list. Write {name}=[{given!r}]" if given else "give ids, keys or a file"
+        raise ConfigError(f"{name}={given!r}: {way_out}.")
+    if "\0" in given:
+        raise ConfigError(f"{name}={given!r}: no file has a NUL byte in its name. Correct the path.")
     folder = "" if os.path.isabs(given) else current_folder(given)
     return KeyFile(given, os.path.join(folder, given))
 
 
-def _fixed_values(name: str, selection: Any) -> np.ndarray | tuple[str, ...]:
-    """ids as int64 [n], or keys."""
-    if hasattr(selection, "__array__"):
-        values = np.asarray(selection)
-        if values.ndim != 1:
-            raise ConfigError(
-                f"{name}={reprlib.repr(selection)}: an array of {values.dtype} in {values.ndim} dimensions. "
-                "Give it in one."
-            )
-        values = values if values.dtype.kind in "iub" else values.tolist()
-    elif isinstance(selection, Iterable) and not isinstance(selection, (bytes, bytearray)):
-        values = selection if isinstance(selection, range) else list(selection)
-    else:
-        raise ConfigError(f"{name}={selection!r}: give ids, keys, or a function of a row.")
+def _fixed_values(name: str, selection: Any) -> np.ndarray | range | tuple[str, ...]:
+    """ids as int64 [n] or a range, or keys."""
+    if isinstance(selection, np.ma.MaskedArray):
+        raise ConfigError(f"{name}={reprlib.repr(selection)} has a mask: give ids.compressed().")
+    values = _listed(name, selection)
     if len(values) == 0:
         if name == "exclude":
             return ()
         raise ConfigError(
             f"{name}={selection!r} is empty: it keeps nothing. Write {name}=None for all samples."
         )
-    if not isinstance(values, (np.ndarray, range)) and all(isinstance(value, str) for value in values):
+    if isinstance(values, range):
+        return values
+    if isinstance(values, list) and all(isinstance(value, str) for value in values):
         return tuple(map(str, values))
-    ids = np.asarray(values)
+    return _fixed_ids(name, selection, values)
+
+
+def _listed(name: str, selection: Any) -> np.ndarray | range | list:
+    """What is to be gone through, in one dimension."""
+    if isinstance(selection, range):
+        return selection
+    if hasattr(selection, "__array__"):
+        try:
+            values = np.asarray(selection)
+        except (TypeError, ValueError, RuntimeError) as error:  # of tensors that NumPy does not have
+            raise ConfigError(f"{name}={reprlib.repr(selection)}: {error} Give integers.") from error
+        if values.ndim != 1:
+            raise ConfigError(
+                f"{name}={reprlib.repr(selection)}: an array of {values.dtype} in {values.ndim} dimensions. "
+                "Give it in one."
+            )
+        return values if values.dtype.kind in "iub" else values.tolist()
+    if isinstance(selection, Iterable) and not isinstance(selection, (bytes, bytearray, memoryview)):
+        return list(selection)
+    raise ConfigError(f"{name}={selection!r}: give ids, keys, or a function of a row.")
+
+
+def _fixed_ids(name: str, selection: Any, values: np.ndarray | list) -> np.ndarray:
+    try:
+        ids = np.asarray(values)
+    except ValueError:  # lists of several lengths
+        ids = np.empty((0, 0))
+    if ids.dtype.kind == "b":
+        raise ConfigError(f"{name}={reprlib.repr(selection)} is a mask. np.flatnonzero makes ids of it.")
+    if ids.dtype.kind in "uO" and all(isinstance(value, int | np.integer) for value in values):
+        beyond = next((value for value in values if not 0 <= value < 1 << 63), None)
+        if beyond is not None:
+            raise ConfigError(f"{name} has the id {beyond}, which no dataset has. Leave it out.")
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        if ids.dtype.kind == "b":
-            raise ConfigError(f"{name}={reprlib.repr(selection)} is a mask. np.flatnonzero makes ids of it.")
         kinds = ", ".join(sorted({type(value).__name__ for value in values}))
         raise ConfigError(f"{name}={reprlib.repr(selection)} holds {kinds}: give integers, or strings.")
-    if ids.dtype.kind == "u" and ids.max() > np.iinfo(np.int64).max:
-        raise ConfigError(f"{name} has the id {ids.max()}, which no dataset has. Leave it out.")
     ids = ids.astype(np.int64)  # a copy
     ids.flags.writeable = False
     return ids
 
 
-def _rows(name: str, dataset: Dataset, selection: Any) -> np.ndarray:
+def _rows(name: str, dataset: Dataset, selection: Any) -> np.ndarray | range:
     """The row numbers that a fixed selection names."""
     if callable(selection):
-        return np.array([row.id for row in dataset.raw_rows() if selection(row)], np.int64)
-    if isinstance(selection, np.ndarray):
+        return _of_function(name, dataset, selection)
+    if isinstance(selection, np.ndarray | range):
         return _checked(name, dataset, selection)
     if isinstance(selection, Excluded):
-        rows, missed = _found(name, dataset, selection.entries)
+        rows, missed = rows_of_entries(name, dataset, selection.entries)
         selection.missed &= {*missed}
         return rows
-    rows, missed = _found(name, dataset, entries_of(selection))
+    rows, missed = rows_of_entries(name, dataset, entries_of(selection))
     refuse_missed(name if not isinstance(selection, KeyFile) else f"exclude={selection.given!r}", missed)
     return rows
 
 
-def _checked(name: str, dataset: Dataset, ids: np.ndarray) -> np.ndarray:
+def _of_function(name: str, dataset: Dataset, function: Callable[[Row], bool]) -> np.ndarray:
+    kept = []
+    for row in dataset.raw_rows():
+        try:
+            is_named = bool(function(row))
+        except Exception as error:  # also StopIteration, which would end somebody's loop
+            raise FunctionError(
+                f"{name}: the function raised {type(error).__name__} ({error}) for key '{row.key}' of "
+                f"{row.container}, which has {', '.join(row.extensions)}."
+            ) from error
+        if is_named:
+            kept.append(row.id)
+    return np.array(kept, np.int64)
+
+
+def _checked(name: str, dataset: Dataset, ids: np.ndarray | range) -> np.ndarray | slice:
     n = dataset.all_rows()
-    outside = ids[(ids < 0) | (ids >= n)]
-    if outside.size:
-        raise ConfigError(f"{name} has the id {outside[0]}, and the ids are [0, {n}). Leave it out.")
+    ends = sorted((ids[0], ids[-1])) if isinstance(ids, range) else (ids.min(), ids.max())
+    low, high = ends  # min of a range goes through it
+    if low < 0 or high >= n:
+        wrong = low if low < 0 else high
+        raise ConfigError(f"{name} has the id {wrong}, and the ids are [0, {n}). Leave it out.")
+    if isinstance(ids, range):
+        return np.arange(low, high + 1, abs(ids.step))
     named = np.zeros(n, bool)  # np.unique takes a second for a million
     named[ids] = True
     if name == "select" and (twice := len(ids) - np.count_nonzero(named)):
         raise ConfigError(f"select has {twice} ids twice. Name each sample once (np.unique).")
     return ids
-
-
-def _found(name: str, dataset: Dataset, entries: list[_Entry]) -> tuple[np.ndarray, list[_Entry]]:
-    """The rows that the entries name, and the entries that name none."""
-    whole = [one.key for one in entries if one.shard is None]
-    rows, unknown = dataset.find_keys(whole)
-    unknown = {*unknown}
-    # "a:b:c" may be the key "b:c" of shard "a", or "c" of "a:b".
-    pairs = {
-        one: [(one.shard, one.key)] if one.shard is not None else _splits(one.key)
-        for one in entries
-        if one.shard is not None or one.key in unknown
-    }
-    if not pairs:
-        return rows, []
-    more = _rows_in_shards(name, dataset, pairs)
-    missed = [one for one in pairs if one not in more]
-    return np.concatenate([rows, *more.values()]), missed
-
-
-def _splits(text: str) -> list[tuple[str, str]]:
-    at = [i for i, letter in enumerate(text) if letter == ":"]
-    return [(text[:i], text[i + 1 :]) for i in at]
-
-
-def _rows_in_shards(name: str, dataset: Dataset, pairs: dict) -> dict[_Entry, np.ndarray]:
-    """entry -> rows, for those entries of which a (shard, key) is there."""
-    keys = {key for candidates in pairs.values() for _, key in candidates}
-    rows, _ = dataset.find_keys([*keys])
-    there: dict[tuple[int, str], list[int]] = {}  # several, where a list names a file twice
-    of_rows = zip(dataset.containers_of(rows).tolist(), dataset.raw_keys(rows), rows.tolist(), strict=True)
-    for place, key, row in of_rows:
-        there.setdefault((place, key), []).append(row)
-    shards = {shard for candidates in pairs.values() for shard, _ in candidates}
-    places = _containers_called(dataset, shards)
-    found: dict[_Entry, np.ndarray] = {}
-    for entry, candidates in pairs.items():
-        hits = [
-            (place, there[place, key])
-            for shard, key in candidates
-            for place in places[shard]
-            if (place, key) in there
-        ]
-        if len(hits) > 1:
-            first, second, *_ = (dataset.containers[place] for place, _ in hits)
-            raise ConfigError(
-                f"{name}: {str(entry)!r} may be a sample of {first} or of {second}. Give more of the path."
-            )
-        if hits:
-            found[entry] = np.array(hits[0][1], np.int64)
-    return found
-
-
-def _containers_called(dataset: Dataset, shards: set[str]) -> dict[str, list[int]]:
-    """shard -> the containers whose path ends so."""
-    by_name: dict[str, list[int]] = {}
-    for place, path in enumerate(dataset.containers):
-        by_name.setdefault(os.path.basename(path), []).append(place)
-    called = {}
-    for shard in shards:
-        end = f"/{shard.removeprefix('./')}"
-        likely = by_name.get(os.path.basename(shard), ())
-        called[shard] = [place for place in likely if f"/{dataset.containers[place]}".endswith(end)]
-    return called
-
-
-def _lines(file: KeyFile) -> list[_Entry]:
-    """The entries of a file: a line is a key, shard:key, or the JSON object of a ledger of bad samples."""
-
-    def read() -> bytes:
-        with open(file.path, "rb") as opened:
-            return opened.read()
-
-    try:
-        content = patiently(read)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"exclude={file.given!r}: there is no file {file.path}. Keys come as a list: "
-            f"exclude=[{file.given!r}]."
-        ) from None
-    except OSError as error:
-        raise unreadable(file.path, error) from error
-    lines = enumerate(content.decode("utf-8", "surrogateescape").split("\n"), 1)
-    entries = (_entry(file, number, line.removesuffix("\r")) for number, line in lines if line.strip())
-    return [*dict.fromkeys(entries)]
-
-
-def _entry(file: KeyFile, number: int, line: str) -> _Entry:
-    if not line.startswith('{"'):
-        return _Entry(line)
-    try:
-        one = json.loads(line)
-        source = one.get("source")
-        if isinstance(one["key"], str) and isinstance(one["shard"], str) and isinstance(source, str | None):
-            return _Entry(one["key"], one["shard"], source)
-    except (ValueError, KeyError):
-        pass
-    raise ConfigError(
-        f"exclude={file.given!r}: line {number} is no line of a ledger: {line[:80]!r}. Give a key or "
-        "shard:key a line, or the ledger of a training run."
-    )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -29,6 +30,8 @@ from .pattern import matches
 from .rows import IMAGE_EXTENSIONS
 
 INDEX_SUFFIX = ".flidx"
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 200  # a path is of use only as a whole
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
 
@@ -61,7 +64,7 @@ class Source:
     """
 
     def __init__(self, given: str | Path | Files | Iterable[str | Path | Files], folder: str | None = None):
-        is_one = isinstance(given, (str, os.PathLike, Files)) or not isinstance(given, Iterable)
+        is_one = isinstance(given, (str, bytes, os.PathLike, Files)) or not isinstance(given, Iterable)
         self.given: object = given if is_one else [*given]
         self.parts: tuple[str | Files, ...] = tuple(map(_part, [given] if is_one else self.given))
         if not self.parts:
@@ -75,7 +78,14 @@ class Source:
         return source if isinstance(source, cls) else cls(source)
 
     def __repr__(self) -> str:
-        return repr(self.given)
+        return _short.repr(self.given)
+
+    def __str__(self) -> str:
+        return str(self.given)
+
+    def __fspath__(self) -> str:
+        """Of one path. Raises TypeError for anything else."""
+        return os.fspath(self.given)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Source) and (self.parts, self.folder) == (other.parts, other.folder)
@@ -123,6 +133,11 @@ def _part(part: object) -> str | Files:
     path = os.fspath(part) if isinstance(part, (str, os.PathLike)) else part
     if not isinstance(path, str):
         raise ConfigError(f"a source is a path or a list of paths, not {type(part).__name__} ({part!r}).")
+    if not path:
+        raise SourceError(
+            f"the source is {part!r}, an empty path. Name a tar, a zip, a folder or a pattern; the current "
+            "folder is '.'."
+        )
     return path
 
 
@@ -161,7 +176,7 @@ def _matches(path: str) -> list[str]:
 
 
 def _existing(path: str) -> list[tuple[str, bool]]:
-    path = os.path.abspath(path)
+    path = _absolute(path)
     if os.path.isfile(path):
         return [(path, False)]
     if not os.path.isdir(path):
@@ -187,6 +202,14 @@ def _existing(path: str) -> list[tuple[str, bool]]:
             f"Name the shards by a pattern ({os.path.join(path, '*' + shards[0][-4:])}), or move the images."
         )
     return [(os.path.join(path, name), False) for name in shards]
+
+
+def _absolute(path: str) -> str:
+    if ".." not in path.split(os.sep):
+        return os.path.abspath(path)
+    # What ".." means behind a link, only the file system knows.
+    home, name = os.path.split(path.rstrip(os.sep))
+    return os.path.join(os.path.realpath(home), name) if name != ".." else os.path.realpath(path)
 
 
 def expand_braces(pattern: str) -> list[str]:

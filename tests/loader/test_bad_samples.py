@@ -19,7 +19,7 @@ from fastload.errors import BadSamplesError, FieldError, FunctionError, SampleEr
 from fastload.loader.trip import Trip
 from fastload.order.stand_in import MOST_ATTEMPTS
 from fastload.read import ledger as ledger_module
-from fastload.read.ledger import read_ledger
+from fastload.shards.ledger_lines import read_ledger
 from tests.loader.samples import flat, jpeg, pictures, sample, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:a bad sample was replaced")

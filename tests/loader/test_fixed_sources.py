@@ -72,9 +72,11 @@ def test_messages_and_repr_name_a_source_as_it_was_given(here, monkeypatch):
         next(iter(loader))
     with pytest.raises(SourceError, match=r"^\*\.zip: nothing matches this pattern in /"):
         next(iter(labels("*.zip")))
-    source = fl.Dataset("d", FIELDS).source
-    assert repr(source) == "'d'" and source == Source("d")
-    assert source != Source("d", folder=str(here))
+    monkeypatch.chdir(here)
+    source, dataset = Source("d"), fl.Dataset(["d"], FIELDS)
+    monkeypatch.chdir("/")
+    assert (repr(source), str(source), os.fspath(source)) == ("'d'", "d", "d") and dataset.source == ["d"]
+    assert source == Source("d", folder=str(here)) != Source("d") and len({source, Source("d")}) == 2
     assert [one.name for one in find_containers(Source("d", folder=str(here)))] == ["000.tar"]
 
 
@@ -85,6 +87,29 @@ def test_a_folder_with_the_signs_of_patterns_in_its_name_is_taken_as_it_is(tmp_p
     loader = labels("d/*.tar", 1)
     monkeypatch.chdir("/")
     assert len(flat(loader)) == 5
+
+
+@pytest.mark.parametrize("empty", ["", [""], ("d", "")])
+def test_an_empty_path_is_not_the_current_folder(here, empty):
+    with pytest.raises(SourceError, match=r"the source is '', an empty path\. .*the current folder is '\.'"):
+        labels(empty)
+    with pytest.raises(SourceError, match=r"Mixture\(sources=\.\.\.\): 'a': the source is ''"):
+        fl.Mixture({"a": (empty, 1)}, 4)
+    with pytest.raises(fl.ConfigError, match=r"not bytes \(b'd'\)"):
+        labels(b"d")
+
+
+def test_a_path_above_a_link_is_the_one_that_open_means(here):
+    write_shards(here / "far" / "away", 3, 5)
+    write_shards(here / "far" / "d", 4, 5)
+    (here / "link").symlink_to(here / "far" / "away")
+    assert len(flat(labels("link/../d", 1))) == len(flat(labels("link/../d/000.tar", 1))) == 4
+    assert len(flat(labels("link/..//d/*.tar", 1))) == 4
+    assert len(flat(labels("far/away/../../d", 1))) == 5
+
+
+def test_a_long_list_has_a_short_repr(here):
+    assert len(repr(fl.Dataset([f"{i}.tar" for i in range(1000)], FIELDS))) < 400
 
 
 def test_a_relative_path_without_a_current_folder_is_refused(tmp_path, monkeypatch):
@@ -106,6 +131,13 @@ def test_a_relative_cache_lies_where_fastload_was_imported(here, monkeypatch):
     before = backends.cache_dir()
     monkeypatch.chdir("/")
     assert before == backends.cache_dir() and before.is_absolute()
+
+
+def test_the_ledger_that_a_run_writes_is_no_list_of_what_it_leaves_out(here):
+    (here / "bad.jsonl").write_text("")
+    with pytest.raises(fl.ConfigError, match=r"exclude='bad\.jsonl' is the ledger that this run writes"):
+        labels("d", exclude="bad.jsonl", ledger="bad.jsonl")
+    assert len(flat(labels("d", 1, exclude="bad.jsonl", ledger="other.jsonl"))) == 5
 
 
 def test_who_changes_his_list_afterwards_changes_no_training_set(here):

@@ -114,7 +114,7 @@ def resumed(source, then, **how) -> str:
 
 def test_a_refusal_names_the_shards_that_were_appended_and_a_way_out_that_works(data):
     assert resumed(data / "shards", data / "then") == (
-        "7 samples were added to the 10 of then in 003.tar, 004.tar. Pass select=range(10) to keep what was "
+        "7 samples were added to the 10 of then, in 003.tar, 004.tar. Pass select=range(10) to keep what was "
         "there then, or name the source without what was added."
     )
     first = labels(str(data / "then"), 2)
@@ -148,8 +148,8 @@ def test_a_refusal_says_that_a_folder_grew_in_its_middle(data, tmp_path):
     shutil.copy(tmp_path / "d" / "00001.jpg", tmp_path / "d" / "00001b.jpg")
     assert resumed(tmp_path / "d", data / "folder then") == (
         "It was saved with 10 samples in 1 shards, and this loader has 11 in 1. With other samples than "
-        "then: d. Where select= or exclude= was another, restore it; where data was added, let select= keep "
-        "what was there then."
+        "then: d. Where select= or exclude= was another, restore it; where samples were added to a shard, "
+        "let select= keep what was there then; what was written anew is other data."
     )
 
 
@@ -160,8 +160,8 @@ def test_a_refusal_tells_shards_that_changed_from_those_that_are_gone(data, tmp_
     assert resumed(tmp_path / "d", data / "then") == (
         "It was saved with 10 samples in 3 shards, and this loader has 13 in 4. Added since: 003.tar, "
         "004.tar. With other samples than then: 001.tar. No longer there: 1 of the shards of then. Where "
-        "select= or exclude= was another, restore it; where data was added, let select= keep what was there "
-        "then."
+        "select= or exclude= was another, restore it; where samples were added to a shard, let select= "
+        "keep what was there then; what was written anew is other data."
     )
 
 
@@ -180,7 +180,10 @@ def test_a_refusal_of_a_mixture_names_the_source_that_grew(data):
 
     loader = labels(mixed(data / "shards"), 2)
     loader.load_state_dict(labels(mixed(data / "then"), 2).state_dict())
-    with pytest.raises(CursorError, match=r"source 'cats'\. Source 'cats': 7 samples were added .* 003\.tar"):
+    with pytest.raises(
+        CursorError,
+        match=r"source 'cats'\. Source 'cats': 7 samples .* 003\.tar.*select=\{'cats': range\(10\)\}",
+    ):
         next(iter(loader))
     chosen = labels(mixed(data / "shards"), 2, select={"cats": range(10)})
     chosen.load_state_dict(labels(mixed(data / "then"), 2).state_dict())
@@ -191,8 +194,34 @@ def test_a_selection_that_grew_is_told_from_a_source_that_grew(data):
     state = labels(str(data / "shards"), 2, select=range(N)).state_dict()
     loader = labels(str(data / "shards"), 2, select=range(N + 2))
     loader.load_state_dict(state)
-    with pytest.raises(CursorError, match=r"Let select= keep the first 10 of what it keeps now, or name"):
+    with pytest.raises(CursorError, match=r"Let select= keep no id above 9: what was there then"):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("selection", [{"exclude": ["00003"]}, {"select": range(2, 17), "exclude": [4, 12]}])
+def test_the_way_out_beside_another_selection_works(data, selection):
+    then = labels(str(data / "then"), 2, exclude=["00003"] if "select" not in selection else [0, 1, 4])
+    stream = iter(then)
+    next(stream)
+    loader = labels(str(data / "shards"), 2, **selection)
+    loader.load_state_dict(then.state_dict())
+    with pytest.raises(CursorError) as caught:
+        next(iter(loader))
+    last = int(re.search(r"Let select= keep no id above (\d+): ", str(caught.value))[1])
+    chosen = [i for i in selection.get("select", range(17)) if i <= last]
+    again = labels(str(data / "shards"), 2, **selection | {"select": chosen})
+    again.load_state_dict(then.state_dict())
+    assert [flat([batch]) for batch in again] == [flat([batch]) for batch in stream]
+
+
+def test_what_was_added_to_the_last_shard_and_behind_it_is_told_by_its_first_sample(data, tmp_path):
+    shutil.copytree(data / "then", tmp_path / "d")
+    write(tmp_path / "longer", (sample(i) for i in range(8, 12)), 100)
+    shutil.copy(tmp_path / "longer" / "000.tar", tmp_path / "d" / "002.tar")
+    shutil.copy(data / "more" / "000.tar", tmp_path / "d" / "003.tar")
+    said = resumed(tmp_path / "d", data / "then")
+    assert "6 samples were added to the 10 of then, the first of them 002.tar: key '00010'" in said
+    assert said.endswith("Pass select=range(10) to keep what was there then.")
 
 
 def test_many_shards_leave_the_state_small_and_what_was_appended_is_told_all_the_same(tmp_path, monkeypatch):
@@ -204,7 +233,7 @@ def test_many_shards_leave_the_state_small_and_what_was_appended_is_told_all_the
     assert then["inventory"] == {"": [8, 4, ""]}
     loader = labels(str(tmp_path / "d"))
     loader.load_state_dict(then)
-    with pytest.raises(CursorError, match=r"2 samples were added to the 8 of then in 004\.tar\. Pass sel"):
+    with pytest.raises(CursorError, match=r"2 samples were added to the 8 of then, in 004\.tar\. Pass s"):
         next(iter(loader))
 
 
@@ -223,12 +252,39 @@ def test_a_new_class_folder_that_changes_what_labels_mean_is_refused(tmp_path):
     shutil.copytree(tmp_path / "dog", tmp_path / "ape")
     other = labels(str(tmp_path), select=kept)
     other.load_state_dict(state)
-    with pytest.raises(CursorError, match=r"another order: it differs in classes\. "):
+    with pytest.raises(
+        CursorError, match=r"differs in classes\. .*fl\.Files\(paths, labels, classes\) keeps"
+    ):
         next(iter(other))
     unlabelled = fl.Loader(str(tmp_path), 4, {"image": fl.Image(size=8)}, select=kept)
     unlabelled.load_state_dict(state)
     with pytest.warns(UserWarning, match="image fields"):
         assert len(next(iter(unlabelled))["image"]) == 4
+
+
+def test_a_class_without_samples_changes_nothing(tmp_path):
+    for name in ("b", "c", "d"):
+        folder(tmp_path / name, range(3 * (name != "c")))
+        for one in (tmp_path / name).glob("*.cls"):
+            one.unlink()
+    loader = labels(str(tmp_path))
+    state = loader.state_dict()
+    (tmp_path / "d" / "zz.jpg").write_bytes(jpeg(9))
+    (tmp_path / "z").mkdir()
+    grown = labels(str(tmp_path), select=range(6))
+    grown.load_state_dict(state)
+    assert flat(grown) == flat(loader)
+
+
+def test_classes_of_a_folder_without_selected_samples_do_not_count(tmp_path):
+    for name in ("one/cat", "one/dog", "two/owl"):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(2):
+            (tmp_path / name / f"{i:05d}.jpg").write_bytes(jpeg(i))
+    both = [str(tmp_path / "one"), str(tmp_path / "two")]
+    with pytest.raises(fl.ConfigError, match="have different classes"):
+        next(iter(labels(both)))
+    assert sorted(flat(labels(both, 1, select=range(4)))) == [0, 0, 1, 1]
 
 
 def test_ids_in_batches_are_what_select_and_exclude_take(data):

@@ -75,7 +75,8 @@ def test_skipped_batches_leave_exactly_the_rest_and_then_the_next_epoch(shards, 
         loader.set_epoch(epoch)
         rest = skip_first_batches(loader, skipped)
         assert len(rest) == steps - skipped
-        assert [plain(batch) for batch in rest] == whole[epoch][skipped:]
+        got = [plain(batch) for batch in itertools.islice(rest, steps - skipped)]
+        assert got == whole[epoch][skipped:]
         following = [plain(batch) for batch in itertools.islice(loader, steps)]
         assert following == whole[epoch + 1]
 
@@ -91,6 +92,29 @@ def test_the_state_of_a_loader_whose_batches_were_skipped_is_that_of_a_run_witho
     for _ in range(2):
         assert plain(next(rest)) == plain(next(run))
         assert loader.state_dict() == other.state_dict()
+
+
+@pytest.mark.parametrize("last", ["drop", "partial", "pad", "straddle"])
+def test_a_loop_over_several_epochs_goes_on_to_their_end(shards, last):
+    def make():
+        return labels(shards, 3, epochs=3, last=last)
+
+    whole = [plain(batch) for batch in make()]
+    assert len(whole) >= 2 * len(make())
+    for skipped in (0, 1, len(make()) - 1, len(make()), len(make()) + 2, len(whole)):
+        loader = make()
+        assert [plain(batch) for batch in skip_first_batches(loader, skipped)] == whole[skipped:]
+        if skipped < len(whole):
+            assert loader.state_dict()["position"] == 3 * N
+    endless = skip_first_batches(labels(shards, 3, epochs=None, last=last), len(make()) + 2)
+    assert [plain(batch) for batch in itertools.islice(endless, 8)] == whole[len(make()) + 2 :][:8]
+
+
+def test_the_batch_sampler_of_several_epochs_shows_them_all(shards):
+    loader = labels(shards, 3, epochs=2)
+    shown = list(loader.batch_sampler)
+    assert [len(ids) for ids in shown] == [len(batch["label"]) for batch in loader]
+    assert shown[0] + [1] == [*shown[0], 1] and [1] + shown[0] == [1, *shown[0]]
 
 
 def test_after_all_batches_the_state_is_the_next_epochs_start(shards):

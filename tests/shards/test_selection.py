@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastload.errors import ConfigError, SourceError
+from fastload.errors import ConfigError, FunctionError
 from fastload.shards.dataset import open_dataset
+from fastload.shards.files import Files
 from fastload.shards.mixture import Mixture, open_mixture
 from fastload.shards.select import fixed
-from tests.loader.samples import sample, write
+from tests.loader.samples import jpeg, sample, write
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,35 @@ def test_a_key_that_no_sample_has_is_refused(kept, argument, wrong):
         kept(**{argument: ["00001", wrong]})
 
 
+def ledger_line(shard: str, key: str, **more) -> str:
+    whole = {
+        "position": 1,
+        "attempt": 0,
+        "sample_id": 2,
+        "offset_bytes": 0,
+        "field": "image",
+        "reason": "cut",
+    }
+    return json.dumps(whole | {"shard": shard, "key": key} | more) + "\n"
+
+
+def test_a_name_that_is_a_shards_own_is_not_that_of_one_whose_path_ends_so(tmp_path):
+    for folder in ("d", "d/b"):
+        write(tmp_path / folder, [sample(3)])
+    dataset = open_dataset(
+        str(tmp_path / "d" / "**" / "*.tar"), cache_dir=tmp_path / "cache", select=["000.tar:00003"]
+    )
+    assert dataset.n == 1 and dataset.row(0).container == "000.tar"
+
+
+def test_a_file_in_two_lists_is_left_out_of_both(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
+    lists = [Files([str(tmp_path / f"{i}.jpg") for i in some]) for some in ((0, 1), (1, 2, 1))]
+    dataset = open_dataset(lists, cache_dir=tmp_path / "cache", exclude=[f"{tmp_path.name}:1"])
+    assert dataset.keys(np.arange(dataset.n)) == ["0", "2"]
+
+
 def test_exclude_takes_a_file_of_keys(kept, tmp_path):
     listed = tmp_path / "bad.txt"
     listed.write_text("a/000.tar:00002\r\n\n00009\nb/000.tar:00000\n")
@@ -111,22 +141,87 @@ def test_exclude_takes_a_file_of_keys(kept, tmp_path):
 
 def test_exclude_takes_the_ledger_of_a_training_run(kept, tmp_path):
     listed = tmp_path / "bad.jsonl"
-    lines = [
-        {"shard": "a/000.tar", "key": "00002", "reason": "cut"},
-        {"shard": "c/001.tar", "key": "x:00001"},
-    ]
-    listed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = [ledger_line("a/000.tar", "00002"), ledger_line("c/001.tar", "x:00001")]
+    listed.write_text(lines[0] + '{"shard": "a/000.tar", "key"\n' + lines[1])  # a crash has cut one
     assert kept(exclude=listed) == without(2, 9)
     listed.write_text('{"shard": "a/000.tar", "key"\n')
-    with pytest.raises(ConfigError, match=r"line 1 is no line of a ledger: '\{\"shard\".*Give a key"):
+    with pytest.raises(ConfigError, match=r"none of its 1 lines is one of a ledger"):
         kept(exclude=listed)
+
+
+def test_exclude_takes_the_ledgers_of_all_ranks(kept, tmp_path):
+    for rank, line in enumerate([ledger_line("a/000.tar", "00002"), ledger_line("c/001.tar", "x:00001")]):
+        (tmp_path / f"bad.rank{rank}.jsonl").write_text(line)
+    assert kept(exclude=tmp_path / "bad.jsonl") == without(2, 9)
+    (tmp_path / "bad.jsonl").write_text(ledger_line("b/000.tar", "00000"))
+    assert kept(exclude=tmp_path / "bad.jsonl") == without(2, 4, 9)
 
 
 def test_a_file_of_keys_that_is_not_there_or_cannot_be_read_is_an_error(kept, tmp_path):
     with pytest.raises(ConfigError, match=r"exclude='00001': there is no file .*exclude=\['00001'\]"):
         kept(exclude="00001")
-    with pytest.raises(SourceError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"it is a folder\. Give a file of keys"):
         kept(exclude=tmp_path)
+    with pytest.raises(ConfigError, match=r"exclude='': give ids, keys or a file"):
+        kept(exclude="")
+    with pytest.raises(ConfigError, match="NUL byte"):
+        kept(exclude="a\0b")
+
+
+@pytest.mark.parametrize("content", [b'["00001", "00002"]', b"\x93NUMPY\0\0\0", b"[" * 100_000])
+def test_a_file_that_is_no_list_of_keys_is_refused_at_once(kept, tmp_path, content):
+    (tmp_path / "bad").write_bytes(content)
+    with pytest.raises(ConfigError, match="this is no list of keys: ") as caught:
+        kept(exclude=tmp_path / "bad")
+    assert len(str(caught.value)) < 400
+
+
+def test_a_long_text_with_many_colons_is_no_key_and_is_shown_cut(kept):
+    for length in (100, 4_000, 500_000):
+        with pytest.raises(ConfigError, match="select has 1 keys that no sample has") as caught:
+            kept(select=["a:" * length])
+        assert len(str(caught.value)) < 500
+
+
+def test_a_key_that_no_encoding_has_is_a_key_that_no_sample_has(kept):
+    with pytest.raises(ConfigError, match="select has 1 keys that no sample has"):
+        kept(select=["\ud800"])
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (lambda: torch.zeros(2, dtype=torch.bfloat16), "Give integers"),
+        (lambda: torch.zeros(2, requires_grad=True), "Give integers"),
+        (lambda: torch.zeros(2, device="meta", dtype=torch.int64), "Give integers"),
+        (lambda: np.ma.masked_array([1, 2], [0, 1]), "has a mask: give ids.compressed"),
+        (lambda: [[1], [2, 3]], "holds list: give integers, or strings"),
+        (lambda: [2**70], "the id 1180591620717411303424, which no dataset has"),
+        (lambda: range(10**12), "the id 999999999999, and the ids are"),
+        (lambda: range(-3, 5), "the id -3, and the ids are"),
+        (lambda: memoryview(b"abc"), "give ids, keys, or a function"),
+    ],
+)
+@pytest.mark.parametrize("argument", ["select", "exclude"])
+def test_what_is_no_selection_is_refused_in_one_line(kept, argument, selection, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        kept(**{argument: selection()})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["select", "exclude"])
+@pytest.mark.parametrize(
+    ("function", "raised"),
+    [
+        (lambda row: next(iter([])), "StopIteration"),
+        (lambda row: row.extensions["png"][1] > 5, "KeyError"),
+        (lambda row: np.ones(2), "ValueError"),
+    ],
+    ids=["StopIteration", "KeyError", "ValueError"],
+)
+def test_what_a_function_of_a_row_raises_names_the_row(kept, argument, function, raised):
+    with pytest.raises(FunctionError, match=rf"^{argument}: the function raised {raised} .*'00000' of a/000"):
+        kept(**{argument: function})
 
 
 def test_a_file_of_keys_is_the_one_of_the_folder_where_it_was_named(kept, tmp_path, monkeypatch):
@@ -172,5 +267,8 @@ def test_a_mixture_leaves_keys_out_of_whatever_source_has_them(tree, tmp_path):
     with pytest.raises(ConfigError, match="exclude: 'd' is no source; the sources are a, b, c"):
         keys(exclude={"d": [1]})
     listed = tmp_path / "bad.jsonl"
-    listed.write_text(json.dumps({"source": "b", "shard": "000.tar", "key": "00001"}) + "\n")
+    listed.write_text(ledger_line("000.tar", "00001", source="b"))
     assert keys(exclude=listed) == everything | {"b": ["00000", "00002", "00003"]}
+    listed.write_text(ledger_line("000.tar", "00001", source="gone"))
+    with pytest.raises(ConfigError, match=r"no sample has, the first 'gone: 000\.tar:00001'"):
+        keys(exclude=listed)
