@@ -1,9 +1,11 @@
 """Index files: what they hold and when they are believed."""
 
 import errno
+import io
 import json
 import os
 import shutil
+import tarfile
 import zlib
 
 import numpy as np
@@ -46,6 +48,28 @@ def test_a_second_opening_reads_the_cache(shard, cache, counted):
     assert counted == ["00000.tar"]
     assert first.fingerprint == second.fingerprint
     assert os.listdir(cache) == [index_path(shard, cache).name]  # no lock, no temporary file is left
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_member_that_was_appended_in_the_padding_of_a_tar_is_seen(tmp_path, cache, beside):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        _add(tar, "a.cls")
+    if beside:
+        publish(find_containers(path)[0])
+    assert open_dataset(path, cache_dir=cache).n == 1
+    before = os.stat(path)
+    with tarfile.open(path, "a") as tar:
+        _add(tar, "b.cls")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat(path).st_size == before.st_size
+    assert open_dataset(path, cache_dir=cache).n == 2
+
+
+def _add(tar, name):
+    info = tarfile.TarInfo(name)
+    info.size = 1
+    tar.addfile(info, io.BytesIO(b"1"))
 
 
 @pytest.mark.parametrize("change", ["size", "mtime", "tail"])
