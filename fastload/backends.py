@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from fastload.world import World
 
 
-try:
-    _STARTED_IN = Path.cwd()  # a relative FASTLOAD_CACHE is meant from here, wherever the program goes
-except OSError:
-    _STARTED_IN = Path("/")
+_absolute: dict[str, Path] = {}  # a FASTLOAD_CACHE that was asked for -> the folder that it was then
 
 
 def usable_cpus() -> int:
@@ -86,11 +83,12 @@ def triton_interprets() -> bool:
 def cache_dir() -> Path:
     """The folder for what can be made again: FASTLOAD_CACHE, else fastload/ in XDG_CACHE_HOME or ~/.cache.
 
-    A relative FASTLOAD_CACHE lies in the folder in which fastload was imported. It is not created. Raises
-    ConfigError where there is no home folder either.
+    A relative FASTLOAD_CACHE lies in the folder that was the current one when it was first asked for, as when
+    the first loader was made. It is not created. Raises ConfigError where there is no home folder either.
     """
     if os.environ.get("FASTLOAD_CACHE"):
-        return _STARTED_IN / Path(os.environ["FASTLOAD_CACHE"]).expanduser()
+        given = os.environ["FASTLOAD_CACHE"]
+        return _absolute.setdefault(given, Path(given).expanduser().absolute())
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(xdg):  # the XDG specification: relative paths are to be ignored
         return Path(xdg) / "fastload"

@@ -4,6 +4,7 @@ In: the arguments as the user wrote them. Out: a frozen `LoaderConfig`. Promised
 data is judged here, with a ConfigError of one line; nothing here imports torch.
 """
 
+import contextlib
 import copy
 import math
 import operator
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastload.augment.pipe import Augment
-from fastload.backends import threads_per_process
+from fastload.backends import cache_dir, threads_per_process
 from fastload.decode.dali_gate import hardware_share
 from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
@@ -85,6 +86,8 @@ class LoaderConfig:
         for name in ("select", "exclude"):
             self._keep(name, fixed(name, getattr(self, name), is_mixture))
         self._keep("normalize", copy.deepcopy(self.normalize))
+        with contextlib.suppress(ConfigError):  # it is raised where the folder is needed
+            cache_dir()  # a relative one is fixed now, as all that is given
         if self.batch_sampler is None:
             self._keep("batch_size", count("batch_size", self.batch_size, 1))
         self._keep("fields", _fields(self.fields))

@@ -124,13 +124,15 @@ def test_a_relative_path_without_a_current_folder_is_refused(tmp_path, monkeypat
     assert len(flat(labels(str(tmp_path / "d"), 1))) == 3
 
 
-def test_a_relative_cache_lies_where_fastload_was_imported(here, monkeypatch):
+def test_a_relative_cache_is_the_one_of_where_the_first_loader_was_made(here, monkeypatch):
     from fastload import backends
 
-    monkeypatch.setenv("FASTLOAD_CACHE", "cache")
-    before = backends.cache_dir()
-    monkeypatch.chdir("/")
-    assert before == backends.cache_dir() and before.is_absolute()
+    monkeypatch.setenv("FASTLOAD_CACHE", f"cache of {here.name}")
+    loader = labels("d", 1)
+    monkeypatch.chdir(here / "elsewhere")
+    assert len(flat(loader)) == 5
+    assert (here / f"cache of {here.name}" / "index").is_dir()
+    assert backends.cache_dir() == here / f"cache of {here.name}"
 
 
 def test_the_ledger_that_a_run_writes_is_no_list_of_what_it_leaves_out(here):
