@@ -341,10 +341,10 @@ class Dataset:
         for name, number in self._extension_numbers.items():
             found = self._on_sound_columns(lambda number=number: self._lookup.locate(raws, [number]))
             columns[name] = (found[1].tolist(), found[2].tolist())
-        containers = self.containers_of(raws)
+        containers, ids = self.containers_of(raws).tolist(), raws.tolist()
         for i, sample_id in enumerate(sample_ids):
             extensions = {n: (offset[i], size[i]) for n, (offset, size) in columns.items() if size[i] >= 0}
-            yield Row(sample_id, self.names[containers[i]], keys[i], extensions, int(raws[i]))
+            yield Row(sample_id, self.names[containers[i]], keys[i], extensions, ids[i])
 
     def _count(self, headers: list[dict]) -> None:
         """What there is of the selected rows. headers: of the containers' indexes, which have counted all."""

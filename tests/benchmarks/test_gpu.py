@@ -35,7 +35,11 @@ def ran(cases, path, context, deadline=None):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("part", PARTS)
+# The kernels interpreted take a minute; tests/ops runs each of them, and test_gpu_ada their cases.
+SLOW = {"kernels": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("part", [pytest.param(part, marks=SLOW.get(part, ())) for part in PARTS])
 def test_a_part_runs_on_the_cpu_and_leaves_its_record_and_the_page(part, tmp_path):
     for needed in ("triton", "nvidia.dali"):
         pytest.importorskip(needed)
