@@ -35,7 +35,7 @@ def ran(cases, path, context, deadline=None):
     return json.loads(path.read_text())
 
 
-# The kernels interpreted take a minute; tests/ops runs each of them, and test_gpu_ada their cases.
+# Interpreted, the kernels take a minute; tests/ops runs each of them.
 SLOW = {"kernels": pytest.mark.slow}
 
 
