@@ -318,6 +318,17 @@ def test_a_fingerprint_is_of_the_selected_rows_alone(data, tmp_path):
     assert opened("folder", select=[0, 1]) == opened("folder then", select=[0, 1])
 
 
+def test_files_with_other_spellings_and_extensions_leave_the_fingerprint_of_the_others(data, tmp_path):
+    shutil.copytree(data / "folder then", tmp_path / "d")
+    for name in ("00000b.JPG", "zz.png", "zz.txt"):
+        (tmp_path / "d" / name).write_bytes(jpeg(3))
+    (tmp_path / "d" / "00001.Json").write_text("{}")
+    then = open_dataset(str(data / "folder then"), cache_dir=tmp_path / "cache", exclude=["00001"])
+    others = [key for key in keys(N) if key != "00001"]
+    now = open_dataset(str(tmp_path / "d"), cache_dir=tmp_path / "cache", select=others)
+    assert now.fingerprint == then.fingerprint and now.n == N - 1
+
+
 # States of 0.1.0 after two batches of two of these ten samples, in shards of four, and what came after them.
 OLD = {
     "plain": ({}, {"seed": 0, "plan": "global/1", "window": None}, None, [[4, 5], [0, 2], [6, 3]]),
