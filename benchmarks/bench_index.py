@@ -24,9 +24,8 @@ SAMPLES, SHARDS = 10_000, 100
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def million(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("million")
+def make_shards(folder):
+    """A million samples below `folder`, in s/; the path of the one file that they lie in."""
     with ShardWriter(folder / "one-%d.tar", max_samples=SAMPLES) as writer:
         for i in range(SAMPLES):
             content = {
@@ -38,7 +37,13 @@ def million(tmp_path_factory):
     (folder / "s").mkdir()
     for i in range(SHARDS):
         os.link(writer.paths[0], folder / f"s/{i:05d}.tar")
-    index_tar(writer.paths[0], "warm")
+    return writer.paths[0]
+
+
+@pytest.fixture(scope="module")
+def million(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("million")
+    index_tar(make_shards(folder), "warm")
     return folder
 
 

@@ -13,7 +13,6 @@ Prints a page, and writes open-DATE-COMMIT.json and .md into --out.
 
 import inspect
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import options
+from benchmarks.bench_index import SAMPLES, SHARDS, make_shards
 from benchmarks.end_to_end.machine import ROOT, commit, keep, machine
 
-SAMPLES, SHARDS = 10_000, 100
 N = SAMPLES * SHARDS
 HALF = np.sort(np.random.default_rng(0).permutation(N)[: N // 2])
 EVEN = [f"{i:09d}" for i in range(0, SAMPLES, 2)]
@@ -45,19 +44,9 @@ ROWS = {
 
 def make(folder: Path) -> None:
     """The shards, indexed."""
-    from fastload.shards import ShardWriter, open_dataset
+    from fastload.shards import open_dataset
 
-    with ShardWriter(folder / "one-%d.tar", max_samples=SAMPLES) as writer:
-        for i in range(SAMPLES):
-            content = {
-                "jpg": b"j" * (1800 + i % 400),
-                "cls": i % 1000,
-                "txt": "a caption of usual length " * 3,
-            }
-            writer.write({"__key__": f"{i:09d}", **content})
-    (folder / "s").mkdir()
-    for i in range(SHARDS):
-        os.link(writer.paths[0], folder / f"s/{i:05d}.tar")
+    make_shards(folder)
     open_dataset(folder / "s", cache_dir=folder / "cache", threads=2)
 
 

@@ -90,17 +90,12 @@ def explain(restored: Cursor, own: Mapping, dataset) -> str:
             continue
         said = what_changed(one, then, str(print_then), name or None)
         sentences.append(f"Source {name!r}: {said}" if name else said)
+    if any(restored.order.get(part) != value for part, value in own.items() if part.startswith("classes")):
+        sentences.append(
+            "The classes have other names or numbers than then, as when a class folder was added: "
+            "fl.Files(paths, labels, classes) keeps the numbers."
+        )
     return " ".join(sentences)
-
-
-def explain_classes(restored: Cursor, own: Mapping) -> str:
-    """A sentence for a refusal where labels would mean something else."""
-    if all(restored.order.get(part) == value for part, value in own.items() if part.startswith("classes")):
-        return ""
-    return (
-        "The classes have other names or numbers than then, as when a class folder was added: "
-        "fl.Files(paths, labels, classes) keeps the numbers."
-    )
 
 
 def _sources(dataset) -> dict[str, Any]:

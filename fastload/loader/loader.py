@@ -11,6 +11,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from fastload import _native, backends
@@ -24,7 +25,6 @@ from fastload.loader.dataset import Samples, refuse_dataset
 from fastload.loader.describe import (
     describe,
     explain,
-    explain_classes,
     inventories,
     order_as_now,
     pixel_fingerprints,
@@ -399,11 +399,7 @@ class Loader:
         order, samples = self._order.fingerprints(), self._samples()
         restored = replace(restored, order=order_as_now(restored, order, samples))
         numbers = self._order.span, self._config.shares
-
-        def why() -> str:
-            said = explain(restored, order, samples), explain_classes(restored, order)
-            return " ".join(filter(None, said))
-
+        why = partial(explain, restored, order, samples)
         for sentence in check_restored(restored, order, self._pixel_fingerprints, *numbers, why):
             notice(sentence)
         self._restored = None

@@ -49,8 +49,8 @@ class Files:
         classes: Iterable[str] | None = None,
     ):
         self.paths = _paths(paths)
-        is_absolute = all(path.startswith("/") for path in self.paths)
-        self._folder = "" if is_absolute else _current_folder(self.paths)
+        relative = next((path for path in self.paths if not path.startswith("/")), None)
+        self._folder = "" if relative is None else current_folder(relative)
         if isinstance(classes, str) or not isinstance(classes, Iterable | None):
             raise ConfigError(f"Files(classes={classes!r}): give a list of names, one for each label.")
         self.classes = None if classes is None else tuple(str(name) for name in classes)
@@ -120,14 +120,14 @@ def index_files(files: Files, root: str) -> tuple[Rows, Stamp, list[str] | None]
     return rows, stamp, None if files.classes is None else list(files.classes)
 
 
-def _current_folder(paths: tuple[str, ...]) -> str:
+def current_folder(path: str) -> str:
+    """Where a relative path lies. Raises SourceError where the current folder is gone."""
     try:
         return os.getcwd()
     except OSError as error:
-        relative = next(path for path in paths if not path.startswith("/"))
         raise SourceError(
-            f"{relative}: fl.Files lists a relative path, and there is no current folder ({error.strerror}). "
-            "Give absolute paths."
+            f"{path}: the path is relative, and there is no current folder ({error.strerror}). Give an "
+            "absolute path."
         ) from error
 
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from fastload.errors import ConfigError, FunctionError
 
+from .files import current_folder
 from .keys import Entry, KeyFile, lines_of, refuse_missed, rows_of_entries
-from .source import current_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,11 +32,11 @@ else:
 
 
 class Excluded:
-    """What a mixture leaves out of whatever source has it. `missed`: what no source so far has had."""
+    """What a mixture leaves out of one source, where the source has it. `missed`: what it has not."""
 
     def __init__(self, entries: list[Entry]):
         self.entries = entries
-        self.missed: set[Entry] = {*entries}
+        self.missed: set[Entry] = set()
 
 
 def fixed(name: str, selection: Any, by_source: bool = False) -> Any:
@@ -161,7 +161,7 @@ def _fixed_ids(name: str, selection: Any, values: np.ndarray | list) -> np.ndarr
     return ids
 
 
-def _rows(name: str, dataset: Dataset, selection: Any) -> np.ndarray | range:
+def _rows(name: str, dataset: Dataset, selection: Any) -> np.ndarray:
     """The row numbers that a fixed selection names."""
     if callable(selection):
         return _of_function(name, dataset, selection)
@@ -169,7 +169,7 @@ def _rows(name: str, dataset: Dataset, selection: Any) -> np.ndarray | range:
         return _checked(name, dataset, selection)
     if isinstance(selection, Excluded):
         rows, missed = rows_of_entries(name, dataset, selection.entries)
-        selection.missed &= {*missed}
+        selection.missed = {*missed}
         return rows
     rows, missed = rows_of_entries(name, dataset, entries_of(selection))
     refuse_missed(name if not isinstance(selection, KeyFile) else f"exclude={selection.given!r}", missed)
@@ -191,10 +191,10 @@ def _of_function(name: str, dataset: Dataset, function: Callable[[Row], bool]) -
     return np.array(kept, np.int64)
 
 
-def _checked(name: str, dataset: Dataset, ids: np.ndarray | range) -> np.ndarray | slice:
+def _checked(name: str, dataset: Dataset, ids: np.ndarray | range) -> np.ndarray:
     n = dataset.all_rows()
-    ends = sorted((ids[0], ids[-1])) if isinstance(ids, range) else (ids.min(), ids.max())
-    low, high = ends  # min of a range goes through it
+    # min of a range goes through it
+    low, high = sorted((ids[0], ids[-1])) if isinstance(ids, range) else (ids.min(), ids.max())
     if low < 0 or high >= n:
         wrong = low if low < 0 else high
         raise ConfigError(f"{name} has the id {wrong}, and the ids are [0, {n}). Leave it out.")

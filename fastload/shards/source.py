@@ -24,7 +24,7 @@ from pathlib import Path
 
 from fastload.errors import ConfigError, SourceError
 
-from .files import Files
+from .files import Files, current_folder
 from .patience import patiently, unreadable
 from .pattern import matches
 from .rows import IMAGE_EXTENSIONS
@@ -92,21 +92,6 @@ class Source:
 
     def __hash__(self) -> int:
         return hash((self.parts, self.folder))
-
-    def __getstate__(self) -> dict:
-        # Of a list of pathlib.Paths another system may not make the same ones.
-        return {"given": self.given, "parts": self.parts, "folder": self.folder}
-
-
-def current_folder(path: str) -> str:
-    """Where a relative path lies. Raises SourceError where the current folder is gone."""
-    try:
-        return os.getcwd()
-    except OSError as error:
-        raise SourceError(
-            f"{path}: the path is relative, and there is no current folder ({error.strerror}). Give an "
-            "absolute path."
-        ) from error
 
 
 def find_containers(source: Source | str | Path | Files | Iterable[str | Path | Files]) -> list[Container]:
