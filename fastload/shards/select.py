@@ -200,7 +200,7 @@ def _checked(name: str, dataset: Dataset, ids: np.ndarray | range) -> np.ndarray
         raise ConfigError(f"{name} has the id {wrong}, and the ids are [0, {n}). Leave it out.")
     if isinstance(ids, range):
         return np.arange(low, high + 1, abs(ids.step))
-    named = np.zeros(n, bool)  # np.unique takes a second for a million
+    named = np.zeros(n, bool)  # np.unique took most of an opening (bench_open)
     named[ids] = True
     if name == "select" and (twice := len(ids) - np.count_nonzero(named)):
         raise ConfigError(f"select has {twice} ids twice. Name each sample once (np.unique).")
