@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.end_to_end.machine import commit, keep, machine
 from fastload import _native
-from fastload.ops.augment_params import AugmentParams
-from fastload.ops.fused_augment import fused_augment
+from fastload.ops.fused.augment_params import AugmentParams
+from fastload.ops.fused.fused_augment import fused_augment
 
 BATCH, SIDE = 64, 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Loader": "fastload.loader.loader",
-    "DataLoader": "fastload.loader.dataloader",
-    "Dataset": "fastload.loader.dataset",
+    "DataLoader": "fastload.drop_in.dataloader",
+    "Dataset": "fastload.drop_in.dataset",
     "Augment": "fastload.augment.pipe",
     "Mixture": "fastload.shards.mixture",
     "Files": "fastload.shards.files",

@@ -16,7 +16,7 @@ JPEGS = PHOTOS.parent / "jpegs"
 PREMATURE = "Corrupt JPEG data: premature end of data segment"
 END = b"\xff\xd9"
 MIB = 1 << 20
-# Damage between the header and the end marker of a JPEG: see dali_gate.py.
+# Damage between the header and the end marker of a JPEG: see dali/gate.py.
 DALI_FILLS_IN = frozenset(
     {
         "jpeg cut and closed",

@@ -254,7 +254,7 @@ def test_a_message_shows_the_argument_and_what_was_given(make, name, value):
 def test_no_argument_is_left_out(kind):
     arguments = {name for name in inspect.signature(kind).parameters if name not in ("_", "self")}
     if kind is fl.DataLoader:  # torch's, whose others are switches, or have no effect
-        from fastload.loader.dataloader import _loader
+        from fastload.drop_in.dataloader import _loader
 
         switches = {
             "shuffle",

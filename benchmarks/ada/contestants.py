@@ -12,9 +12,9 @@ import torch
 from benchmarks.ada.op_sequence import op_sequence
 from fastload.augment.ada import AdaPipe
 from fastload.augment.diff_augment import DiffAugment
-from fastload.ops.ada_augment import ada_augment
-from fastload.ops.diff_augment import diff_augment
-from fastload.ops.noise import normals_of
+from fastload.ops.ada.ada_augment import ada_augment
+from fastload.ops.ada.stages.noise import normals_of
+from fastload.ops.diff.diff_augment import diff_augment
 
 NATIVE, REFERENCE, PEER, PEER_LAST = "native", "reference", "op sequence", "op sequence, channels_last"
 SEED = 1

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fastload.ops.wavelets import BAND_MARGIN, BAND_TAPS, BANDS, SYM6
+from fastload.ops.ada.stages.wavelets import BAND_MARGIN, BAND_TAPS, BANDS, SYM6
 
 EXTRA = 6  # pixels of margin beyond the corners, for the filters: three on each of the two lattices
 

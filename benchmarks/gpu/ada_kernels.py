@@ -131,7 +131,7 @@ def _timed(context: Context, outcome: Outcome, programs: dict, least: dict[str, 
 
 def _pipe(p: float):
     def run(context: Context) -> Outcome:
-        from fastload.ops.ada_augment import ada_augment
+        from fastload.ops.ada.ada_augment import ada_augment
 
         outcome, batches, params = Outcome(), batches_of(context), drawn(context, p)
         programs = programs_of(lambda images: ada_augment(images, params, "triton"), batches)
@@ -146,7 +146,7 @@ def _pipe(p: float):
 
 def _diff_augment(context: Context) -> Outcome:
     from fastload.augment.diff_augment import DiffAugment
-    from fastload.ops.diff_augment import diff_augment
+    from fastload.ops.diff.diff_augment import diff_augment
 
     outcome, batches = Outcome(), batches_of(context)
     n, _, height, width = batches.images[0].shape
@@ -164,7 +164,7 @@ def _draws(context: Context) -> Outcome:
     from fastload.augment.ada import AdaPipe
     from fastload.augment.diff_augment import DiffAugment
     from fastload.augment.edm import AugmentPipe
-    from fastload.ops.draw_edm import LABELS
+    from fastload.ops.ada.draw.draw_edm import LABELS
 
     n, channels, height, width = context.of(SHAPE, TINY)
     edm = AugmentPipe(0.12, **dict.fromkeys(LABELS, 1.0), rank=0, impl="triton").to(context.device)
@@ -219,7 +219,7 @@ def _op_sequence(context: Context) -> Outcome:
 
     from benchmarks.ada.op_sequence import op_sequence
     from benchmarks.gpu.rates import drop_failing
-    from fastload.ops.ada_augment import ada_augment
+    from fastload.ops.ada.ada_augment import ada_augment
 
     outcome, batches, params = Outcome(), batches_of(context), drawn(context, JUDGED)
     allowed = torch.backends.cudnn.allow_tf32

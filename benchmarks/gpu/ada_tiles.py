@@ -59,7 +59,7 @@ def launched_alone(direction: str, images: Any, rows: Any) -> dict[str, Callable
     """Name, as plane_bytes has it -> a program that launches this kernel for the batch, as bgc does."""
     import torch
 
-    from fastload.ops import affine_warp_triton as warp
+    from fastload.ops.ada.kernels import affine_warp_triton as warp
 
     log, kernels, own = [], _kernels(), warp.FORM
     try:
@@ -89,7 +89,7 @@ def _kernels() -> dict[tuple[Any, str], Any]:
 
 def _warp(direction: str) -> Callable[[Any, Any, Any], Any]:
     """The warp with colour after it, or the adjoint of both."""
-    from fastload.ops import affine_warp_triton as module
+    from fastload.ops.ada.kernels import affine_warp_triton as module
 
     adjoint = direction == "backward"
     return lambda images, rows, out: module.launch(
@@ -146,7 +146,7 @@ def _box_of(one: Any, height: int, width: int) -> tuple[int, int]:
     """Columns and rows of the doubled plane that the sample looks at."""
     import torch
 
-    from fastload.ops.affine_warp import _box
+    from fastload.ops.ada.stages.affine_warp import _box
 
     ex = torch.tensor([-5.0, 2 * width + 4], dtype=torch.float64)
     ey = torch.tensor([[-5.0], [2 * height + 4]], dtype=torch.float64)
@@ -164,7 +164,7 @@ def _sweep(context: Context) -> Outcome:
     """Forward and backward of the warp with one constant changed; as many settings as there is time to
     compile."""
     from benchmarks.gpu.ada_kernels import JUDGED, batches_of, drawn
-    from fastload.ops import affine_warp_triton as module
+    from fastload.ops.ada.kernels import affine_warp_triton as module
 
     outcome, batches, params = Outcome(), batches_of(context), drawn(context, JUDGED)
     images = batches.images[0]

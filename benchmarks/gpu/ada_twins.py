@@ -72,7 +72,7 @@ def _compare(
 def _pipe(pipe: str):
     def run(context: Context) -> Outcome:
         from fastload.augment.ada import AdaPipe
-        from fastload.ops.ada_augment import ada_augment
+        from fastload.ops.ada.ada_augment import ada_augment
 
         outcome = Outcome()
         side = context.of(256, 4 if pipe == "bgc" else 22)
@@ -97,7 +97,7 @@ def _dice(context: Context) -> Outcome:
     from fastload.augment.ada import AdaPipe
     from fastload.augment.diff_augment import DiffAugment
     from fastload.augment.edm import AugmentPipe
-    from fastload.ops.draw_edm import LABELS
+    from fastload.ops.ada.draw.draw_edm import LABELS
 
     outcome, n = Outcome(), context.of(4096, 16)
     edm = {"p": 0.6} | dict.fromkeys(LABELS, 1.0)
@@ -185,7 +185,7 @@ def _graphs(context: Context) -> Outcome:
 def _diff_augment(context: Context) -> Outcome:
     """Policies in several orders; without colour the twins are equal."""
     from fastload.augment.diff_augment import DiffAugment
-    from fastload.ops.diff_augment import diff_augment
+    from fastload.ops.diff.diff_augment import diff_augment
 
     outcome = Outcome()
     policies = ("color,translation,cutout", "cutout,color,translation", "translation,cutout")
@@ -206,7 +206,7 @@ def _move_pixels(context: Context) -> Outcome:
     """Flips, turns and shifts, also beyond a side: exact; gradients to their rounding."""
     import torch
 
-    from fastload.ops.move_pixels import move_pixels
+    from fastload.ops.move.move_pixels import move_pixels
 
     outcome, n, side = Outcome(), context.of(16, 3), context.of(256, 9)
     generator = torch.Generator().manual_seed(context.seed)
@@ -238,8 +238,8 @@ def _upfirdn2d(context: Context) -> Outcome:
     """What StyleGAN asks for, and odd numbers, to the tolerance of the contract."""
     import torch
 
-    from fastload.ops.upfirdn2d import upfirdn2d
-    from fastload.ops.wavelets import SYM6
+    from fastload.ops.ada.stages.wavelets import SYM6
+    from fastload.ops.resample.upfirdn2d import upfirdn2d
 
     outcome = Outcome()
     shape = (context.of(4, 1), 3, *context.of((256, 250), (9, 8)))

@@ -118,7 +118,7 @@ class _Program:
         self.rule = normalization("gan")
 
     def __call__(self, launch: int) -> Any:
-        from fastload.ops.fused_augment import augment_rows
+        from fastload.ops.fused.fused_augment import augment_rows
 
         images, out = self.buffers.of(launch)
         return augment_rows(images, self.rows, self.stages, self.rule, out, impl=self.impl)
@@ -130,7 +130,7 @@ def _program(
     import numpy as np
 
     from fastload.augment.pipe import Augment
-    from fastload.ops.draw_params import draw_params
+    from fastload.ops.fused.draw_params import draw_params
 
     plan = Augment(**options).plan(shape.side, shape.side)
     rows = draw_params(plan, np.arange(shape.n), 3, impl="reference").to(context.device)
@@ -141,8 +141,8 @@ def _check(
     context: Context, outcome: Outcome, shape: KernelShape, name: str, program: _Program, buffers: Buffers
 ) -> None:
     """Some of the images of one launch against the float64 reference."""
-    from fastload.ops.augment_params import AugmentParams
-    from fastload.ops.fused_augment import fused_augment
+    from fastload.ops.fused.augment_params import AugmentParams
+    from fastload.ops.fused.fused_augment import fused_augment
 
     some = sorted({0, shape.n // 2, shape.n - 1})
     result = program(0)[some]
@@ -161,7 +161,7 @@ def _draws(context: Context) -> Outcome:
     """The dice of everything at once, positions on the device already."""
     import torch
 
-    from fastload.ops.draw_params import draw_params
+    from fastload.ops.fused.draw_params import draw_params
 
     plan = everything_plan(256, 256)
     programs = {}
@@ -202,7 +202,7 @@ def _sweep(layout: str):
     """Other tiles than the module's own, which it exposes as BLOCK and NUM_WARPS."""
 
     def run(context: Context) -> Outcome:
-        from fastload.ops import fused_augment_triton as module
+        from fastload.ops.fused import fused_augment_triton as module
 
         if not (hasattr(module, "BLOCK") and hasattr(module, "NUM_WARPS")):
             raise Skipped("fused_augment_triton has no BLOCK and NUM_WARPS to change")

@@ -188,9 +188,9 @@ def _loud(context: Context, decoders: list, levels: list, augmented: list, itera
 def _augment(context: Context, pixels: Any, k: int) -> Any:
     """What a loader makes of a batch of levels: other dice for each batch, with a rotation and a jitter."""
     from fastload.augment.pipe import Augment
-    from fastload.ops.augment_params import AugmentParams
-    from fastload.ops.draw_params import draw_params
-    from fastload.ops.fused_augment import fused_augment
+    from fastload.ops.fused.augment_params import AugmentParams
+    from fastload.ops.fused.draw_params import draw_params
+    from fastload.ops.fused.fused_augment import fused_augment
 
     n, height, width, _ = pixels.shape
     plan = Augment(xflip=0.5, rotate=10, color_jitter=(0.4, 0.4, 0.4, 0.1), cutout=(0.5, 0.25)).plan(

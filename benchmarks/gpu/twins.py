@@ -108,7 +108,7 @@ def _compare(
     *, given: Any = None, form: str = "uint8", seed: int = 0,
 ) -> None:  # fmt: skip
     """One launch against the reference: a row of the table, and a fault where it is off by too much."""
-    from fastload.ops.fused_augment import fused_augment
+    from fastload.ops.fused.fused_augment import fused_augment
 
     height, width = size
     if given is None:
@@ -189,7 +189,7 @@ def random_params(n: int, stages: tuple, seed: int):
     """Parameters of a strong augmentation on the CPU, of these stages."""
     import torch
 
-    from fastload.ops.augment_params import AugmentParams
+    from fastload.ops.fused.augment_params import AugmentParams
 
     generator = torch.Generator().manual_seed(1000 + seed)
 
@@ -228,8 +228,8 @@ def everything_plan(height: int, width: int):
 
 def _draws(context: Context) -> Outcome:
     """Gates and orders equal, numbers to 4 units in the last place, matrices to 2e-6 of the largest entry."""
-    from fastload.ops.augment_params import COLUMNS, CUT_CENTER, CUT_SIZE, HSV, JITTER, ORDER
-    from fastload.ops.draw_params import draw_params
+    from fastload.ops.fused.augment_params import COLUMNS, CUT_CENTER, CUT_SIZE, HSV, JITTER, ORDER
+    from fastload.ops.fused.draw_params import draw_params
 
     outcome = Outcome()
     plan = everything_plan(375, 500)

@@ -3,7 +3,7 @@ fused.
 
 In: images, real or generated, and p, the strength that `AdaController` steers. Out: the images as a
 discriminator is to see them. Promised: names, defaults and meaning of the published pipe's arguments; the
-dice of device_dice.py, drawn in one launch; pixels by `fastload.ops.ada_augment`, which says exactly what
+dice of device_draws.py, drawn in one launch; pixels by `fastload.ops.ada_augment`, which says exactly what
 each stage does, with gradients of any order.
 
 What differs from the published pipe, by design: an image does not depend on its batch mates (the margin of
@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from fastload.augment.device_dice import DeviceDice, strength, strengths
+from fastload.augment.device_draws import DeviceDice, strength, strengths
 from fastload.errors import ConfigError
-from fastload.ops.ada_augment import ada_augment
-from fastload.ops.ada_params import AdaParams
-from fastload.ops.draw_ada import BANDS, BLIT, COLOR, GEOM, SETTINGS, stages_for
+from fastload.ops.ada.ada_augment import ada_augment
+from fastload.ops.ada.ada_params import AdaParams
+from fastload.ops.ada.draw.draw_ada import BANDS, BLIT, COLOR, GEOM, SETTINGS, stages_for
 
 GROUPS = {
     "blit": BLIT,
@@ -128,7 +128,7 @@ class AdaPipe(DeviceDice):
         self, n: int, channels: int, height: int, width: int, debug_percentile: float | None = None
     ) -> AdaParams:
         """New parameters for n images, on the device of the pipe; the call counter goes up by one."""
-        from fastload.ops import registered
+        from fastload.ops.ada import registered
 
         percentile = None
         if debug_percentile is not None:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fastload.augment.device_dice import FixedDtypes, strengths
+from fastload.augment.device_draws import FixedDtypes, strengths
 from fastload.errors import ConfigError
 
 LEAKING_P = 0.8  # arXiv 2006.06676: above it, generators learn augmentations
@@ -96,7 +96,7 @@ class AdaController(FixedDtypes):
                 )
             self.pipe.follow(device, "logits")
         self.follow(device, "logits")
-        from fastload.ops import registered
+        from fastload.ops.ada import registered
 
         # The operator has the same check, for torch.compile cannot trace it.
         count = registered.count_signs if torch.compiler.is_compiling() else registered.count_signs_now

@@ -9,9 +9,9 @@ a call that is captured in a CUDA graph draws anew in each replay.
 
 from typing import Any
 
-from fastload.augment.device_dice import DeviceDice
-from fastload.ops.diff_augment import DEFAULT_POLICY, DiffAugmentParams, diff_augment, stages_of
-from fastload.ops.draw_diff_augment import draw_diff_augment
+from fastload.augment.device_draws import DeviceDice
+from fastload.ops.diff.diff_augment import DEFAULT_POLICY, DiffAugmentParams, diff_augment, stages_of
+from fastload.ops.diff.draw_diff_augment import draw_diff_augment
 
 
 class DiffAugment(DeviceDice):

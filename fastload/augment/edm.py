@@ -5,19 +5,19 @@ In: images. Out: (images, labels): the images changed, and what was done to each
 is conditioned on, so that what it generates with labels of 0 shows nothing of it. Promised: names, defaults
 and meaning of the published pipe's arguments, labels in its order; flips, quarter turns and whole-pixel
 translations are exact moves of pixels, then one warp and one colour matrix (`fastload.ops.ada_augment`); the
-dice of device_dice.py.
+dice of device_draws.py.
 """
 
 from typing import ClassVar
 
 import torch
 
-from fastload.augment.device_dice import DeviceDice, strengths
+from fastload.augment.device_draws import DeviceDice, strengths
 from fastload.errors import ConfigError
-from fastload.ops.ada_augment import ada_augment, check_images
-from fastload.ops.ada_params import EdmParams
-from fastload.ops.draw_edm import EDM_SETTINGS, LABELS, MOVING, edm_stages, label_count
-from fastload.ops.move_pixels import move_pixels
+from fastload.ops.ada.ada_augment import ada_augment, check_images
+from fastload.ops.ada.ada_params import EdmParams
+from fastload.ops.ada.draw.draw_edm import EDM_SETTINGS, LABELS, MOVING, edm_stages, label_count
+from fastload.ops.move.move_pixels import move_pixels
 
 
 class AugmentPipe(DeviceDice):
@@ -87,7 +87,7 @@ class AugmentPipe(DeviceDice):
 
     def draw(self, n: int, channels: int, height: int, width: int) -> EdmParams:
         """New parameters for n images, on the device of the pipe; the call counter goes up by one."""
-        from fastload.ops import registered
+        from fastload.ops.ada import registered
 
         if self.rotate_int > 0 and height != width:
             raise ConfigError(f"rotate_int turns square images, not {height}x{width}: leave it 0.")

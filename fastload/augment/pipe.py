@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip
 from fastload.augment.mixing import MOST_ALPHA, Mix, draw_mix
 from fastload.errors import ConfigError
-from fastload.ops.augment_params import AugmentParams
-from fastload.ops.draw_params import DrawPlan, draw_params
+from fastload.ops.fused.augment_params import AugmentParams
+from fastload.ops.fused.draw_params import DrawPlan, draw_params
 
 
 class Mixed(NamedTuple):
@@ -128,7 +128,7 @@ class Augment:
         floats in [0, 1]. positions: [N] integers. normalize, dtype, impl: as `fl.ops.fused_augment` has them.
         The result has the shape and memory layout of the images, and without normalize their dtype.
         """
-        from fastload.ops.fused_augment import fused_augment, pixels_last
+        from fastload.ops.fused.fused_augment import fused_augment, pixels_last
 
         pixels, layout, restore = pixels_last(images)
         params = self.draw(positions, seed, *pixels.shape[1:3], device=pixels.device)
@@ -140,7 +140,7 @@ class Augment:
 
         images: [N, C, H, W] floats. labels: a tensor [N, ...]. positions: [N] integers.
         """
-        from fastload.ops.mix import mix
+        from fastload.ops.fused.mix import mix
         from fastload.ops.transfer import to_device
 
         drawn = self.draw_mix(positions, seed, *images.shape[2:])

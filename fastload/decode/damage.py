@@ -13,7 +13,7 @@ cut. Of a GIF, WebP, BMP, TIFF or PNM Pillow itself refuses what ends early. No 
 wrong and can be read, as JPEG has no checksum; nor a JPEG of arithmetic codes that is cut and closed again by
 an end marker, as its codes never run out.
 
-DALI looks at less (dali_gate.py). Without a libjpeg (backend.py) a JPEG is taken as Pillow or simplejpeg take
+DALI looks at less (dali/gate.py). Without a libjpeg (backend.py) a JPEG is taken as Pillow or simplejpeg take
 it.
 """
 

@@ -14,7 +14,7 @@ import threading
 import numpy as np
 
 from fastload import _native
-from fastload.decode import crop_report, pillow, simple
+from fastload.decode import crop_report, pillow, simplejpeg_fallback
 from fastload.decode.backend import choose_backend
 from fastload.decode.image_header import image_header
 from fastload.decode.spec import ImageSpec, geometry
@@ -251,7 +251,7 @@ class BatchImages:
         limit = stage.config.max_pixels
         guide = None if like is None else pillow.upright_size(self._bytes(like, i), max_pixels=limit)
         by_simplejpeg = stage.backend.name == "simplejpeg" and image_header(content).format == "jpeg"
-        decode_image = simple.decode_image if by_simplejpeg else pillow.decode_image
+        decode_image = simplejpeg_fallback.decode_image if by_simplejpeg else pillow.decode_image
         spec, position = stage.specs[name], int(self._positions[i])
         image = decode_image(content, spec, stage.config.seed, position, max_pixels=limit, guide=guide)
         crop_report.enter(self._rows_of(name), i, image)

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 from fastload import _native, backends
 from fastload.augment.pipe import Augment
 from fastload.caching import cached_property
+from fastload.drop_in.dataset import Samples, refuse_dataset
 from fastload.errors import ConfigError
 from fastload.fields import Field
 from fastload.imports import whole_imports
+from fastload.loader.checkpoint_check import check_restored
 from fastload.loader.config import MAX_EPOCH, LoaderConfig, count
-from fastload.loader.dataset import Samples, refuse_dataset
 from fastload.loader.describe import (
     describe,
     explain,
@@ -29,12 +30,11 @@ from fastload.loader.describe import (
     order_as_now,
     pixel_fingerprints,
 )
-from fastload.loader.own_order import OwnOrder
-from fastload.loader.restored import check_restored
-from fastload.loader.run import Course, Run
-from fastload.loader.sampled import SampledOrder
+from fastload.loader.iterator import Course, Run
+from fastload.loader.orders.planned import OwnOrder
+from fastload.loader.orders.sampled import SampledOrder
+from fastload.loader.pipeline import Stages
 from fastload.loader.skipped import Collate, Moves
-from fastload.loader.stages import Stages
 from fastload.loader.stats import Stats
 from fastload.notices import notice
 from fastload.order.cursor import Cursor
@@ -85,8 +85,8 @@ class Loader:
     rank, world_size: of this process; None: torch.distributed's, else RANK and WORLD_SIZE, else one process.
     sampler, batch_sampler: of yours, which draws sample_ids, or lists of them (then batch_size=None). It
         alone says which samples come, on this rank; shuffle, and how many ranks there are, play no part. Its
-        place is saved (fastload/loader/draws.py), for as many ranks and batches as large. last: "drop" or
-        "partial".
+        place is saved (fastload/loader/orders/sampler_state.py), for as many ranks and batches as large.
+        last: "drop" or "partial".
     timeout_seconds: a batch that takes longer raises BatchTimeoutError; None: never.
 
     deterministic: True: nothing that load or timing decides has a say in pixels. hw_decoder_load: of DALI on

@@ -17,10 +17,10 @@ from fastload.caching import cached_property
 from fastload.decode.images import tensor_over
 from fastload.fields import Int
 from fastload.normalize import Normalization
-from fastload.ops.augment_params import Stage
-from fastload.ops.draw_params import DrawPlan, draw_params
-from fastload.ops.fused_augment import IDENTITY, augment_rows, require_triton
-from fastload.ops.mix import mix
+from fastload.ops.fused.augment_params import Stage
+from fastload.ops.fused.draw_params import DrawPlan, draw_params
+from fastload.ops.fused.fused_augment import IDENTITY, augment_rows, require_triton
+from fastload.ops.fused.mix import mix
 from fastload.ops.transfer import to_device
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from fastload.errors import ConfigError
-from fastload.loader.run import Run
+from fastload.loader.iterator import Run
 from fastload.order.turns import Turns
 from fastload.order.walk import Place
 from fastload.step_ids import StepIds

@@ -3,22 +3,22 @@
 `fl.ops` is loaded on first use. Triton is imported where a kernel is launched, torch where a tensor comes in.
 """
 
-from fastload.ops.ada_augment import ada_augment
-from fastload.ops.ada_params import AdaParams, AdaStage, EdmParams
-from fastload.ops.affine_warp import affine_warp
-from fastload.ops.augment_params import AugmentParams, Stage
-from fastload.ops.band_filter import band_filter
-from fastload.ops.color_jitter import color_jitter
-from fastload.ops.color_matrix import color_matrix
-from fastload.ops.cutout import cutout
-from fastload.ops.diff_augment import DiffAugmentParams, diff_augment
-from fastload.ops.draw_diff_augment import draw_diff_augment
-from fastload.ops.draw_params import draw_params
-from fastload.ops.fused_augment import fused_augment
-from fastload.ops.mix import cutmix, mixup
-from fastload.ops.move_pixels import move_pixels
-from fastload.ops.noise import add_noise
-from fastload.ops.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
+from fastload.ops.ada.ada_augment import ada_augment
+from fastload.ops.ada.ada_params import AdaParams, AdaStage, EdmParams
+from fastload.ops.ada.stages.affine_warp import affine_warp
+from fastload.ops.ada.stages.band_filter import band_filter
+from fastload.ops.ada.stages.color_matrix import color_matrix
+from fastload.ops.ada.stages.cutout import cutout
+from fastload.ops.ada.stages.noise import add_noise
+from fastload.ops.diff.diff_augment import DiffAugmentParams, diff_augment
+from fastload.ops.diff.draw_diff_augment import draw_diff_augment
+from fastload.ops.fused.augment_params import AugmentParams, Stage
+from fastload.ops.fused.color_jitter import color_jitter
+from fastload.ops.fused.draw_params import draw_params
+from fastload.ops.fused.fused_augment import fused_augment
+from fastload.ops.fused.mix import cutmix, mixup
+from fastload.ops.move.move_pixels import move_pixels
+from fastload.ops.resample.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
 
 __all__ = [
     "AdaParams",

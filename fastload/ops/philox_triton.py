@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fastload.ops.noise import TURN
+from fastload.ops.ada.stages.noise import TURN
 
 _TURN = tl.constexpr(TURN)
 

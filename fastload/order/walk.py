@@ -17,7 +17,7 @@ import numpy as np
 from fastload.order.mixture import MIXTURE_VERSION, MixtureState
 from fastload.order.partition import rank_positions
 from fastload.order.plan import Plan
-from fastload.order.stand_in import stand_in_ids
+from fastload.order.replacement import stand_in_ids
 from fastload.order.steps import Step
 
 
@@ -29,8 +29,8 @@ class Place:
     source. An epoch has n positions, which is given wherever it matters. Shares that changed within the epoch
     are not in epoch_mixture: padding that reaches beyond the change takes other samples than were delivered
     there, which only a run can see that resumed with larger steps.
-    draws: of a sampler of yours, which place it has (loader/draws.py); None at the start of an epoch, and
-    where the order is fastload's.
+    draws: of a sampler of yours, which place it has (loader/orders/sampler_state.py); None at the start of an
+    epoch, and where the order is fastload's.
     """
 
     position: int
@@ -117,7 +117,7 @@ class PlanWalk:
         return Taken(positions, sample_ids, None, positions, Place(step.valid_stop))
 
     def stand_ins(self, taken: Taken, places: np.ndarray, attempt: int, seed: int) -> Taken:
-        """Other samples for some places of a batch; see stand_in.py."""
+        """Other samples for some places of a batch; see replacement.py."""
         taken = taken.of(places)
         sample_ids = stand_in_ids(self._plan, taken.positions, taken.own_positions, attempt, seed)
         return taken._replace(sample_ids=sample_ids)
@@ -163,7 +163,7 @@ class MixtureWalk:
         return Taken(step.positions(rank), sample_ids, sources, samples, after)
 
     def stand_ins(self, taken: Taken, places: np.ndarray, attempt: int, seed: int) -> Taken:
-        """Other samples of the same sources for some places of a batch; see stand_in.py."""
+        """Other samples of the same sources for some places of a batch; see replacement.py."""
         taken = taken.of(places)
 
         def drawn(plan: Plan, at: np.ndarray) -> np.ndarray:

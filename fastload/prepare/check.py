@@ -162,7 +162,7 @@ def check(
 
 def _examined(source, dataset, fields, sample_ids, max_pixels, threads, progress):
     from fastload.loader.config import LoaderConfig
-    from fastload.loader.examine import examine
+    from fastload.loader.find_faults import examine
 
     config = LoaderConfig(
         source,

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from fastload.errors import BadSamplesError, ResourceError
 from fastload.notices import notice
-from fastload.shards.patience import patiently
+from fastload.shards.retry import patiently
 from fastload.shortage import is_shortage, lacks_descriptors, way_out
 from fastload.threads import WorkerThreads
 

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastload.augment import AdaController, AdaPipe, Augment, AugmentPipe, DiffAugment
-from fastload.augment.device_dice import DeviceDice
+from fastload.augment.device_draws import DeviceDice
 from fastload.errors import ConfigError
 
 MAKE = {

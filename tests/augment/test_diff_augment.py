@@ -11,7 +11,7 @@ import torch
 import fastload.augment
 from fastload.augment import DiffAugment
 from fastload.errors import ConfigError
-from fastload.ops.diff_augment import diff_augment
+from fastload.ops.diff.diff_augment import diff_augment
 from fastload.world import World
 
 

@@ -7,7 +7,7 @@ import torch
 import fastload as fl
 from fastload.augment.mixing import beta_quantile, draw_mix
 from fastload.errors import ConfigError
-from fastload.ops.mix import mix
+from fastload.ops.fused.mix import mix
 from fastload.rng import Purpose, uniforms
 
 U = np.linspace(0, 1, 999)

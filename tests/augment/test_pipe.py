@@ -8,7 +8,7 @@ import torch
 
 import fastload as fl
 from fastload.errors import ConfigError
-from fastload.ops.augment_params import Stage
+from fastload.ops.fused.augment_params import Stage
 
 EVERYTHING = fl.Augment(
     xflip=0.5,

@@ -7,8 +7,8 @@ import torch
 
 from benchmarks import bench_ada
 from benchmarks.ada import contestants, memory, op_sequence
-from fastload.ops.ada_augment import ada_augment
-from fastload.ops.ada_params import AdaParams
+from fastload.ops.ada.ada_augment import ada_augment
+from fastload.ops.ada.ada_params import AdaParams
 from tests.ops.ada_cases import warps
 
 SMALL = 2, 24

@@ -13,7 +13,7 @@ from benchmarks.end_to_end.machine import ROOT
 from benchmarks.gpu import ada_kernels, ada_tiles, ada_twins
 from benchmarks.gpu.cases import Context, Outcome
 from fastload.augment import AdaPipe
-from fastload.ops.affine_warp import affine_warp
+from fastload.ops.ada.stages.affine_warp import affine_warp
 from tests.ops.ada_cases import warps
 
 
@@ -71,7 +71,7 @@ def test_every_kernel_of_the_warp_is_launched_by_itself_and_its_constants_are_th
         import torch
         from benchmarks.gpu import ada_tiles
         from fastload.ops import affine_warp_triton as module
-        from fastload.ops.ada_params import AdaParams
+        from fastload.ops.ada.ada_params import AdaParams
         G_inv = torch.eye(3).repeat(1, 1, 1)
         images = torch.rand(1, 3, 4, 4)
         rows = AdaParams(G_inv=G_inv, C=torch.eye(4)[None]).rows(images)

@@ -8,7 +8,7 @@ from fastload import _native
 from fastload.decode.backend import choose_backend
 from fastload.decode.spec import ImageSpec
 from fastload.fields import Image
-from fastload.ops.augment_params import AugmentParams, Stage
+from fastload.ops.fused.augment_params import AugmentParams, Stage
 from tests import corpus
 from tests.decode.test_images import SEED, read
 

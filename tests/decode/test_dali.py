@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from fastload import backends
-from fastload.decode import dali_pipeline
+from fastload.decode.dali.stage import pipeline
 from fastload.decode.pillow import decode_image
 from fastload.decode.spec import DEFAULT_MAX_PIXELS, ImageSpec
 from fastload.errors import BackendError, ConfigError, OutOfMemoryError, ResourceError, SampleError
@@ -29,7 +29,7 @@ from tests import corpus
 if not backends.has("nvidia.dali"):
     pytest.skip("DALI is not installed: pip install nvidia-dali-cuda130", allow_module_level=True)
 
-from fastload.decode.dali import DaliStage
+from fastload.decode.dali.stage.stage import DaliStage
 
 SEED = 11
 PHOTOS = list(corpus.photos().values())
@@ -412,9 +412,9 @@ def test_what_dali_cannot_decode_and_pillow_can_is_decoded(make_stage, monkeypat
     """Here: because DALI's decoder says so, of a sample that is fine."""
     stage = make_stage(ImageSpec(20, 20))
     expected, _, _ = decoded(stage, PHOTOS[:4])
-    real = dali_pipeline.decodes
+    real = pipeline.decodes
     monkeypatch.setattr(
-        dali_pipeline, "decodes", lambda content, *to: len(content) != len(PHOTOS[2]) and real(content, *to)
+        pipeline, "decodes", lambda content, *to: len(content) != len(PHOTOS[2]) and real(content, *to)
     )
     pixels, errors, _ = decoded(stage, [*PHOTOS[:3], FAILING["jpeg tables"]])
     assert list(errors) == [3] and stage.stats.pillow_samples == 2
@@ -512,7 +512,7 @@ def test_a_thread_that_cannot_be_had_shifts_no_later_batch(make_stage, monkeypat
 
 
 def test_bad_samples_that_the_decoder_does_not_find_are_found_by_halves(make_stage, monkeypatch):
-    monkeypatch.setattr(dali_pipeline, "decodes", lambda content, *to: True)
+    monkeypatch.setattr(pipeline, "decodes", lambda content, *to: True)
     stage = make_stage(ImageSpec(20, 20))
     blobs = [FAILING["jpeg tables"], *PHOTOS[:6], FAILING["png rows"], *PHOTOS[6:9]]
     pixels, errors, _ = decoded(stage, blobs)
@@ -734,12 +734,12 @@ def test_a_failing_machine_is_no_bad_sample(make_stage, monkeypatch):
 
 
 def test_dali_that_is_not_installed_is_named_with_its_extra(monkeypatch):
-    dali_pipeline.load.cache_clear()
+    pipeline.load.cache_clear()
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(BackendError, match=r'pip install "fastload\[cu13\]"'):
         a_stage(ImageSpec(40, 40))
     monkeypatch.undo()
-    dali_pipeline.load.cache_clear()
+    pipeline.load.cache_clear()
 
 
 def test_settings_that_make_no_sense_are_refused():
@@ -752,8 +752,6 @@ def test_settings_that_make_no_sense_are_refused():
 
 
 def test_importing_the_backend_does_not_import_dali():
-    script = (
-        "import fastload.decode.dali, sys; print([name for name in sys.modules if name.startswith('nvidia')])"
-    )
+    script = "import fastload.decode.dali.stage, sys; print([n for n in sys.modules if n[:6] == 'nvidia'])"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

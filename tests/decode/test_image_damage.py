@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from fastload import _native
-from fastload.decode import damage, pillow, simple
+from fastload.decode import damage, pillow, simplejpeg_fallback
 from fastload.decode.pillow import decode_image, decode_rgb, upright_size
 from fastload.decode.spec import DEFAULT_MAX_PIXELS, ImageSpec
 from fastload.errors import SampleError
@@ -54,13 +54,13 @@ def test_pixel_chunks_keep_every_pixel(name):
 @needs_pillow_13
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_simplejpeg_takes_and_refuses_the_same_jpegs():
-    """But for three, see simple.py. Another build of libjpeg-turbo may be off by a level."""
+    """But for three, see simplejpeg_fallback.py. Another build of libjpeg-turbo may be off by a level."""
     pytest.importorskip("simplejpeg")
     files = {**odd(), **{name: blob for name, (blob, _) in refused().items()}}
     differ = set()
     for name in (name for name in files if "jpeg" in name):
         outcomes = []
-        for decode in (simple.decode_image, decode_image):
+        for decode in (simplejpeg_fallback.decode_image, decode_image):
             try:
                 got = decode(files[name], SPEC, SEED, 0, max_pixels=DEFAULT_MAX_PIXELS).pixels
             except SampleError:
@@ -94,9 +94,9 @@ def test_an_error_of_this_program_is_no_bad_sample_of_simplejpeg_either(monkeypa
     def broken(*arguments):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(simple, name, broken)
+    monkeypatch.setattr(simplejpeg_fallback, name, broken)
     with pytest.raises(ValueError, match="a bug"):
-        simple.decode_image(pictures()["jpeg 420"], SPEC, 0, 0, max_pixels=DEFAULT_MAX_PIXELS)
+        simplejpeg_fallback.decode_image(pictures()["jpeg 420"], SPEC, 0, 0, max_pixels=DEFAULT_MAX_PIXELS)
 
 
 @pytest.mark.parametrize("place", ["PIL.JpegImagePlugin.JpegImageFile.load", "PIL.Image.Image.convert"])

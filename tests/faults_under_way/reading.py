@@ -12,7 +12,7 @@ import fastload as fl
 from fastload import _native
 from fastload.errors import ShardError, SourceError
 from fastload.read.shard_reader import ShardReader
-from fastload.shards import patience
+from fastload.shards import retry
 from fastload.shards.dataset import open_dataset
 from tests.faults import Rule, rules
 from tests.faults_under_way.scenarios import Pauses, equal, labels_of, loader, pressed_after, raised
@@ -111,12 +111,12 @@ def opening_the_source_tries_again_too(shards):
                 equal(open_dataset(shards, cache_dir=cache).n, 23)
             equal((name, seen.hits), (name, [1]))
             shutil.rmtree(fresh, ignore_errors=True)
-    before, patience.PAUSES_SECONDS = patience.PAUSES_SECONDS, (0.001, 0.001)
+    before, retry.PAUSES_SECONDS = retry.PAUSES_SECONDS, (0.001, 0.001)
     try:
         with rules(Rule("read", BAD_SHARD, errno.EIO)) as seen:
             error = raised(SourceError, lambda: loader(shards))
     finally:
-        patience.PAUSES_SECONDS = before
+        retry.PAUSES_SECONDS = before
     assert "001.tar: cannot be read (Input/output error). Check its disk" in str(error), str(error)
     equal(seen.hits, [3])
     begun = time.perf_counter()

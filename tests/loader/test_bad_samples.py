@@ -16,8 +16,8 @@ import fastload as fl
 from fastload import _native, backends
 from fastload.decode.images import BatchImages
 from fastload.errors import BadSamplesError, FieldError, FunctionError, SampleError, ShardError
-from fastload.loader.trip import Trip
-from fastload.order.stand_in import MOST_ATTEMPTS
+from fastload.loader.pending_batch import Trip
+from fastload.order.replacement import MOST_ATTEMPTS
 from fastload.read import ledger as ledger_module
 from fastload.shards.ledger_lines import read_ledger
 from tests.loader.samples import flat, jpeg, pictures, sample, write
@@ -143,10 +143,12 @@ def test_it_is_so_on_every_route(tmp_path, route, monkeypatch):
     fields = {"image": fl.Image("png", size=8), "label": fl.Int("cls"), "array": fl.Tensor("npy")}
     more = {"augment": fl.Augment(mixup=0.4)} if route == "mixup" else {}
     if route == "levels":
-        from fastload.loader import stages
+        from fastload.loader import pipeline
 
-        real = stages.ImageStage
-        monkeypatch.setattr(stages, "ImageStage", lambda config, threads, levels: real(config, threads, True))
+        real = pipeline.ImageStage
+        monkeypatch.setattr(
+            pipeline, "ImageStage", lambda config, threads, levels: real(config, threads, True)
+        )
     made = fl.Loader(source, 5, fields, last="partial", seed=1, **more)
     for batch in made:
         ids = expected_ids(pictures(source, 5, seed=1), batch["__position__"].tolist(), bad)
@@ -582,9 +584,9 @@ def test_raise_names_the_first_bad_sample_of_the_batch_whatever_is_wrong_with_it
 
 
 def test_a_file_too_large_to_be_an_image_is_not_even_read(tmp_path, monkeypatch):
-    from fastload.loader import stages
+    from fastload.loader import pipeline
 
-    monkeypatch.setattr(stages, "MOST_METADATA_BYTES", 20_000)
+    monkeypatch.setattr(pipeline, "MOST_METADATA_BYTES", 20_000)
     written = list(samples({2: b"\xff" * 60_000}, 8))
     made = pictures(write(tmp_path, written), 4, shuffle=False, max_pixels=1000)
     assert set(flat(made)) == set(range(8)) - {2}

@@ -6,7 +6,7 @@ import pytest
 
 import fastload as fl
 from fastload import backends
-from fastload.loader.stages import WORKER_NAME, Stages
+from fastload.loader.pipeline import WORKER_NAME, Stages
 from tests.loader.samples import sample, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:a bad sample was replaced")

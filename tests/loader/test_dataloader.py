@@ -39,7 +39,7 @@ def test_it_is_a_loader_and_no_torch_dataloader(dataset):
 def test_it_takes_torchs_arguments_in_torchs_order_and_two_more(dataset):
     """A call by place means the same, whichever dataset is given."""
     torchs = inspect.signature(torch.utils.data.DataLoader.__init__).parameters
-    from fastload.loader.dataloader import _loader
+    from fastload.drop_in.dataloader import _loader
 
     ours = inspect.signature(_loader).parameters
     assert list(ours) == [name for name in torchs if name != "self"] + [
@@ -389,7 +389,7 @@ def test_a_dataset_shows_no_stand_in_for_a_bad_sample(tmp_path):
 
 
 def test_who_trains_on_single_samples_is_warned_once(dataset, monkeypatch):
-    monkeypatch.setattr("fastload.loader.dataset.MANY", 3)
+    monkeypatch.setattr("fastload.drop_in.dataset.MANY", 3)
     with pytest.warns(UserWarning, match="asked for 3 times") as caught:
         for i in range(5):
             dataset[i]

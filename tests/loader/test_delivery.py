@@ -18,8 +18,8 @@ import fastload as fl
 from fastload import backends
 from fastload.decode.images import ImageStage
 from fastload.errors import SampleError, ShardError
+from fastload.loader.pipeline import WORKER_NAME, Stages
 from fastload.loader.pixels import Pixels
-from fastload.loader.stages import WORKER_NAME, Stages
 from tests.loader.samples import flat, sample, write
 from tests.loader.test_augment import SIZE, STRENGTHS, TOLERANCE, by_position, largest_difference, loader
 from tests.loader.test_life import workers, workers_after_a_while

@@ -18,7 +18,7 @@ from torch.utils.data import (
 )
 
 from fastload.errors import CursorError
-from fastload.loader.draws import Draws, generator_state, is_stateful, pass_over, set_generator
+from fastload.loader.orders.sampler_state import Draws, generator_state, is_stateful, pass_over, set_generator
 from tests.loader.samples import labels
 
 

@@ -20,10 +20,10 @@ from torch.utils.data import (
 )
 
 import fastload as fl
+from fastload.drop_in.state_format import decoded
 from fastload.errors import CursorError
-from fastload.loader.draws import text_of_state
-from fastload.loader.global_generator import GlobalGenerator
-from fastload.loader.torch_state import decoded
+from fastload.loader.orders.global_generator import GlobalGenerator
+from fastload.loader.orders.sampler_state import text_of_state
 from fastload.opaque import value_of
 from tests.loader.samples import labels
 
@@ -594,8 +594,8 @@ class OwnStream:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_on_a_device_the_generator_is_saved_as_it_is_when_the_state_is_asked_for(monkeypatch, place):
-    monkeypatch.setattr("fastload.loader.torch_loader.resolve_device", lambda device: device)
-    monkeypatch.setattr("fastload.loader.torch_loader.delivery", lambda device: OwnStream())
+    monkeypatch.setattr("fastload.drop_in.stateful_loader.resolve_device", lambda device: device)
+    monkeypatch.setattr("fastload.drop_in.stateful_loader.delivery", lambda device: OwnStream())
 
     def make():
         return fl.DataLoader(Numbers(), 4, shuffle=True, device="cuda")

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 import fastload as fl
+from fastload.drop_in.from_torchvision import lift
 from fastload.errors import ConfigError
-from fastload.loader.lifted import lift
 from tests import corpus
 
 FILTERS = {

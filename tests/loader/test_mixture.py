@@ -8,7 +8,7 @@ import pytest
 
 import fastload as fl
 from fastload.errors import ConfigError, CursorError, FieldError
-from fastload.loader.stages import Stages
+from fastload.loader.pipeline import Stages
 from tests.contracts.dealing import Sizes
 from tests.contracts.mixtures import (
     assert_elastic_while_weights_change,

@@ -25,7 +25,7 @@ from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 import fastload as fl
 from fastload.backends import has
 from fastload.errors import BatchTimeoutError, ConfigError, CursorError, SampleError
-from fastload.loader.sampled import SPAN
+from fastload.loader.orders.sampled import SPAN
 from tests.contracts.stream import assert_equal_streams, assert_every_cursor_gives_the_rest
 from tests.loader import samples
 from tests.loader.samples import flat, labels, numbers, pictures

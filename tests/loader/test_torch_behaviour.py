@@ -144,7 +144,7 @@ def test_our_signature_is_torch_s_a_device_and_torchdata_s_own():
 
 
 def test_the_two_private_names_of_torch_mean_what_we_take_them_for():
-    """If one of these fails, torch has changed how its iterators are made: see torch_epoch.py."""
+    """If one of these fails, torch has changed how its iterators are made: see epoch_record.py."""
     assert inspect.signature(DataLoader._get_iterator).parameters.keys() == {"self"}
     assert isinstance(DataLoader._index_sampler, property)
     loader = DataLoader(Numbers(), batch_size=2)

@@ -23,10 +23,10 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 from fastload import DataLoader as OurLoader
+from fastload.drop_in.worker_state import Carried, MapSource
 from fastload.errors import CursorError
 from fastload.loader.device import CpuDelivery
-from fastload.loader.draws import generator_state
-from fastload.loader.worker_state import Carried, MapSource
+from fastload.loader.orders.sampler_state import generator_state
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:neither the dataset nor its iterator"),
@@ -459,8 +459,8 @@ class OwnStream:
 @pytest.fixture
 def calls(monkeypatch):
     calls = []
-    monkeypatch.setattr("fastload.loader.torch_loader.resolve_device", lambda device: device)
-    monkeypatch.setattr("fastload.loader.torch_loader.delivery", lambda device: OwnStream(calls))
+    monkeypatch.setattr("fastload.drop_in.stateful_loader.resolve_device", lambda device: device)
+    monkeypatch.setattr("fastload.drop_in.stateful_loader.delivery", lambda device: OwnStream(calls))
     return calls
 
 
@@ -550,7 +550,7 @@ def test_a_state_on_its_way_from_a_worker_is_a_copy():
 
 
 def test_of_what_a_worker_sends_the_batch_is_pinned(monkeypatch):
-    monkeypatch.setattr("fastload.loader.worker_state.pin_memory", lambda batch: ("pinned", batch))
+    monkeypatch.setattr("fastload.drop_in.worker_state.pin_memory", lambda batch: ("pinned", batch))
     pinned = Carried([1], 3, {"at": 2}).pin_memory()
     assert (pinned.batch, pinned.worker, pinned.state) == (("pinned", [1]), 3, {"at": 2})
 
@@ -1045,7 +1045,7 @@ def test_on_a_device_an_error_comes_at_its_batch_and_iteration_goes_on(calls):
 def test_all_iterations_over_a_loader_share_one_stream_and_its_copies_have_their_own(monkeypatch, calls):
     made = []
     monkeypatch.setattr(
-        "fastload.loader.torch_loader.delivery", lambda device: made.append(device) or OwnStream(calls)
+        "fastload.drop_in.stateful_loader.delivery", lambda device: made.append(device) or OwnStream(calls)
     )
     loader = OurLoader(Numbers(2), None, device="cuda")
     assert epoch(loader) == epoch(loader) == [0, 1]

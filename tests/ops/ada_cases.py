@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from fastload.ops.ada_params import AdaParams
+from fastload.ops.ada.ada_params import AdaParams
 
 STAGES = {
     "warp": ("G_inv",),

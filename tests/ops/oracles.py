@@ -4,7 +4,7 @@ references are held against, and the mistakes that a comparison with them must n
 import numpy as np
 from scipy import ndimage
 
-from fastload.ops.wavelets import SYM6
+from fastload.ops.ada.stages.wavelets import SYM6
 
 
 def warped(image, G_inv, *, taps=SYM6, padding="reflect", interpolation="sym6", shift=0.0):

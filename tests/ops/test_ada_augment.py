@@ -7,8 +7,8 @@ from scipy import stats
 
 from fastload.errors import BackendError, ConfigError
 from fastload.ops import AdaParams, ada_augment, add_noise, band_filter, color_matrix, cutout
-from fastload.ops.noise import normals_of
-from fastload.ops.wavelets import BAND_MARGIN, BANDS, SYM6
+from fastload.ops.ada.stages.noise import normals_of
+from fastload.ops.ada.stages.wavelets import BAND_MARGIN, BANDS, SYM6
 from fastload.rng import Purpose, bits
 from tests.ops import oracles
 from tests.ops.ada_cases import STAGES, images, params

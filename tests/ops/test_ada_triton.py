@@ -7,8 +7,8 @@ GPU the tests at 256 pixels run on the modules' own tiles, with every kind of wa
 import pytest
 import torch
 
-from fastload.ops.ada_augment import ADJOINT, ada_augment
-from fastload.ops.ada_params import AdaParams
+from fastload.ops.ada.ada_augment import ADJOINT, ada_augment
+from fastload.ops.ada.ada_params import AdaParams
 from tests.ops.ada_cases import STAGES, images, params, warps
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
@@ -26,7 +26,7 @@ TILES = {
 @pytest.fixture(autouse=True)
 def small_tiles(request, monkeypatch, device):
     """Tiles of which small images need several."""
-    from fastload.ops import affine_warp_triton
+    from fastload.ops.ada.kernels import affine_warp_triton
 
     if "own_tiles" not in request.fixturenames:
         for name, size in TILES.items():
@@ -83,7 +83,7 @@ def test_axes_that_are_not_mixed_go_one_after_the_other(size, device):
 
 
 def test_tiles_are_another_form_of_the_same_warp(device, monkeypatch):
-    from fastload.ops import affine_warp_triton
+    from fastload.ops.ada.kernels import affine_warp_triton
 
     monkeypatch.setattr(affine_warp_triton, "FORM", "tiles")
     given = params(1, 3, 5, 29, ("warp", "color", "noise", "cutout"))
@@ -96,7 +96,7 @@ def test_tiles_are_another_form_of_the_same_warp(device, monkeypatch):
 @pytest.mark.parametrize("form", ["streaming", "tiles"])
 def test_memory_that_nobody_wrote_reaches_no_result(form, device, monkeypatch):
     """Scratch is here full of what is no number, which not even a weight of 0 would hide."""
-    from fastload.ops import affine_warp_triton
+    from fastload.ops.ada.kernels import affine_warp_triton
 
     empty = torch.empty
 
@@ -181,7 +181,7 @@ def test_stages_without_a_warp_follow_each_other_as_in_the_reference(stages, dev
 
 @pytest.mark.slow
 def test_all_stages_together_are_the_reference(device, monkeypatch):
-    from fastload.ops import affine_warp_triton
+    from fastload.ops.ada.kernels import affine_warp_triton
 
     monkeypatch.setattr(affine_warp_triton, "UP_ROWS", 32)  # fewer steps to interpret
     monkeypatch.setattr(affine_warp_triton, "UP_BLOCK", 64)
@@ -189,7 +189,7 @@ def test_all_stages_together_are_the_reference(device, monkeypatch):
 
 
 def test_groups_of_samples_that_share_scratch_are_the_reference(device, monkeypatch):
-    from fastload.ops import affine_warp_triton
+    from fastload.ops.ada.kernels import affine_warp_triton
 
     monkeypatch.setattr(affine_warp_triton, "SCRATCH_BYTES", 1)
     given = params(2, 1, 5, 6, ("warp", "noise"))
@@ -292,7 +292,7 @@ def test_a_cuda_graph_draws_anew_in_each_replay(device):
 
 
 def test_modes_of_the_operator_are_what_their_names_say(device):
-    from fastload.ops import registered
+    from fastload.ops.ada import registered
 
     given = params(1, 3, 6, 5, ("warp", "color", "noise")).to(device)
     x = images(1, 3, 6, 5, torch.float32).to(device)

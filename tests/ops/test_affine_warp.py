@@ -8,7 +8,7 @@ import torch
 
 from fastload.errors import ConfigError
 from fastload.ops import affine_warp
-from fastload.ops.wavelets import SYM6
+from fastload.ops.ada.stages.wavelets import SYM6
 from tests.ops import oracles
 from tests.ops.ada_cases import images, warps
 

@@ -8,10 +8,10 @@ import torch
 from scipy import stats
 
 from fastload.augment import AdaPipe, AugmentPipe
-from fastload.ops import registered
-from fastload.ops.ada_params import GAINS, MOVES, NOISE_KEY
-from fastload.ops.draw_ada import BLIT, COLOR, GEOM
-from fastload.ops.wavelets import BAND_ENERGY
+from fastload.ops.ada import registered
+from fastload.ops.ada.ada_params import GAINS, MOVES, NOISE_KEY
+from fastload.ops.ada.draw.draw_ada import BLIT, COLOR, GEOM
+from fastload.ops.ada.stages.wavelets import BAND_ENERGY
 from fastload.rng import Purpose, uniforms
 from tests.ops import oracles
 
@@ -248,7 +248,7 @@ def test_a_percentile_gives_the_published_matrices(q):
 
 
 def test_four_quarter_turns_are_none():
-    from fastload.ops.draw_ada import quarter
+    from fastload.ops.ada.draw.draw_ada import quarter
 
     cosine, sine = quarter(np.arange(5, dtype=np.float32))
     assert cosine.tolist() == [1, 0, -1, 0, 1] and sine.tolist() == [0, 1, 0, -1, 0]

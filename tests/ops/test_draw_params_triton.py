@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from fastload import rng
-from fastload.ops import augment_params as columns
-from fastload.ops.augment_params import COLUMNS, Stage
-from fastload.ops.draw_params import DrawPlan, LinearDraw, _reference, draw_params
-from fastload.ops.fused_augment import IDENTITY, augment_rows
+from fastload.ops.fused import augment_params as columns
+from fastload.ops.fused.augment_params import COLUMNS, Stage
+from fastload.ops.fused.draw_params import DrawPlan, LinearDraw, _reference, draw_params
+from fastload.ops.fused.fused_augment import IDENTITY, augment_rows
 from fastload.rng import Purpose
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 import triton.language as tl  # noqa: E402
 
-from fastload.ops import draw_params_triton  # noqa: E402
+from fastload.ops.fused import draw_params_triton  # noqa: E402
 from fastload.ops.philox_triton import halves, words_at  # noqa: E402
 
 # The interpreter's NumPy warns of 1 / v0 where v0 is 0, also where no draw asks for it.

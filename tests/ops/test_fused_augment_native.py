@@ -10,9 +10,9 @@ import torch
 
 from fastload import _native
 from fastload.normalize import Normalization, normalization
-from fastload.ops import augment_params
-from fastload.ops.augment_params import AugmentParams, Stage
-from fastload.ops.fused_augment import fused_augment
+from fastload.ops.fused import augment_params
+from fastload.ops.fused.augment_params import AugmentParams, Stage
+from fastload.ops.fused.fused_augment import fused_augment
 
 # The contract's; most of it is for a jitter, which multiplies the rounding of a step by the factors to come.
 COLOUR_TOLERANCE = 2e-6

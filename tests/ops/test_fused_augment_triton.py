@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from fastload.ops.augment_params import AugmentParams, Stage
-from fastload.ops.fused_augment import IDENTITY, augment_rows, fused_augment
+from fastload.ops.fused.augment_params import AugmentParams, Stage
+from fastload.ops.fused.fused_augment import IDENTITY, augment_rows, fused_augment
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 
@@ -98,7 +98,7 @@ def test_odd_sizes_with_all_stages_are_the_reference(size, channels, device):
 
 
 def test_the_mean_over_more_tiles_than_partial_sums_is_the_reference(device, monkeypatch):
-    from fastload.ops import fused_augment_triton
+    from fastload.ops.fused import fused_augment_triton
 
     monkeypatch.setattr(fused_augment_triton, "SPLITS", 3)
     images, params = random_images(2, 40, 160, 3), random_params(2, ("jitter",))
@@ -154,7 +154,7 @@ def test_floats_are_the_reference(channels, dtype, device):
 
 def test_only_aligned_rows_are_read_in_words(device):
     """An unaligned word is an error on a GPU; the interpreter's CPU would read it."""
-    from fastload.ops.fused_augment_triton import _is_read_in_words
+    from fastload.ops.fused.fused_augment_triton import _is_read_in_words
 
     images = random_images(3, 12, 48, 3).to(device)
     odd_rows, odd_images = random_images(3, 12, 47, 3).to(device), random_images(3, 5, 46, 3).to(device)
@@ -188,7 +188,7 @@ def test_offsets_beyond_31_bits_within_an_image_are_right(device):
 
 
 def test_a_batch_beyond_the_limit_of_a_grid_is_done_in_parts(device, monkeypatch):
-    from fastload.ops import fused_augment_triton
+    from fastload.ops.fused import fused_augment_triton
 
     monkeypatch.setattr(fused_augment_triton, "MOST_IMAGES", 2)
     assert_is_the_reference(random_images(5, *WORDS, 3), random_params(5), device)

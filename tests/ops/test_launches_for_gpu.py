@@ -28,7 +28,7 @@ def everything():
 
 def tiles():
     from fastload.augment import AdaPipe
-    from fastload.ops import affine_warp_triton
+    from fastload.ops.ada.kernels import affine_warp_triton
 
     affine_warp_triton.FORM = "tiles"
     try:

@@ -10,7 +10,7 @@ import torch
 from fastload import _native
 from fastload.augment import Augment
 from fastload.ops import AdaParams, AugmentParams, ada_augment, color_jitter, fused_augment
-from fastload.ops.mix import mix, mixup
+from fastload.ops.fused.mix import mix, mixup
 
 VALUES = [math.nan, math.inf, -math.inf]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and not torch.cuda.is_available()

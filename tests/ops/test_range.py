@@ -10,7 +10,7 @@ from fastload import _native
 from fastload.augment import Augment
 from fastload.normalize import PRESETS, normalization, normalize
 from fastload.ops import fused_augment
-from fastload.ops.mix import mix
+from fastload.ops.fused.mix import mix
 from tests.ops.test_not_finite import impl, twins  # noqa: F401
 
 AUGMENTS = {

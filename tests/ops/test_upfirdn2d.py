@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from fastload.errors import ConfigError
-from fastload.ops import registered
-from fastload.ops.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
+from fastload.ops.ada import registered
+from fastload.ops.resample.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
 
 try:
     import triton  # noqa: F401

@@ -5,7 +5,7 @@ import pytest
 
 from fastload.order.mixture import shares_of
 from fastload.order.plan import Global, Sequential, Windowed
-from fastload.order.stand_in import MOST_ATTEMPTS, stand_in_ids
+from fastload.order.replacement import MOST_ATTEMPTS, stand_in_ids
 from fastload.order.steps import Steps
 from fastload.order.walk import MixtureWalk, Place, PlanWalk
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from fastload import _native
-from fastload.decode import pillow, simple
+from fastload.decode import pillow, simplejpeg_fallback
 from fastload.decode.damage import check_jpeg
 from fastload.decode.spec import ImageSpec
 
@@ -18,7 +18,9 @@ SPEC = ImageSpec(32, 32)
 MOST_PIXELS = 10**8
 DECODERS = {
     "pillow": lambda content: pillow.decode_image(content, SPEC, 0, 0),
-    "simplejpeg": lambda content: simple.decode_image(content, SPEC, 0, 0, max_pixels=MOST_PIXELS),
+    "simplejpeg": lambda content: simplejpeg_fallback.decode_image(
+        content, SPEC, 0, 0, max_pixels=MOST_PIXELS
+    ),
     "damage": _native.jpeg_damage,
 }
 

@@ -21,7 +21,7 @@ from fastload import _native
 from fastload.prepare.check import check
 from fastload.prepare.index import index
 from fastload.prepare.info import info
-from fastload.shards import patience
+from fastload.shards import retry
 from fastload.shards.writer import ShardWriter
 from tests.scarce.descriptors import outcome
 
@@ -103,7 +103,7 @@ def _call(function, *arguments, **named):
 
 
 def make_impatient() -> None:
-    patience.PAUSES_SECONDS = (0.001,)
+    retry.PAUSES_SECONDS = (0.001,)
     made = _native.ShardReader
 
     def reader(threads):

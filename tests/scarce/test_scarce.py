@@ -98,7 +98,7 @@ def test_a_shard_that_cannot_be_compared_is_not_taken_for_unchanged(tmp_path, mo
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), container.path)
 
     assert not index.changed(container, stamp)
-    monkeypatch.setattr("fastload.shards.patience.PAUSES_SECONDS", (0.001,))
+    monkeypatch.setattr("fastload.shards.retry.PAUSES_SECONDS", (0.001,))
     monkeypatch.setattr(index, "_has_tail", refuse)
     os.utime(container.path, ns=(0, 0))
     with pytest.raises(Exception, match=r"cannot be read .Too many open files.*ulimit -n"):
@@ -163,7 +163,7 @@ def test_a_pattern_whose_folder_cannot_be_listed_now_is_not_taken_for_one_withou
             raise OSError(errno.ENFILE, os.strerror(errno.ENFILE), path)
         return listed(path)
 
-    monkeypatch.setattr("fastload.shards.patience.PAUSES_SECONDS", (0.001,))
+    monkeypatch.setattr("fastload.shards.retry.PAUSES_SECONDS", (0.001,))
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(Exception, match=r"set: the folder cannot be listed .*ulimit -n"):
         find_containers(str(tmp_path / "*" / "*.tar"))

@@ -1,0 +1,1 @@
+"""Images decoded by NVIDIA DALI. The library is imported here and nowhere else."""

@@ -1,0 +1,1 @@
+"""torch's face: fastload in the place of torch.utils.data."""

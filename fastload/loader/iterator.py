@@ -1,0 +1,208 @@
+"""One iteration of a loader: keeps batches on their way and hands them out in order.
+
+In: where it begins, once the first batch is asked for, and whom to tell how far the training has got. Out:
+batches. Promised: no work before the first `next`; batches come in order, an error at its own place, and then
+nothing more; at most `prefetch` batches are ahead of the one that is asked for, and fewer where they would
+hold more than `max_bytes` together with the batch that the training has (one is always on its way, however
+large); threads that ask at the same time are served one after the other, and get each batch once; closing it
+leaves no thread that works for it, but where a read or a function hangs: that is left behind after
+CLOSE_SECONDS; forgetting it does the same, and waits for nothing.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fastload.backends import process
+from fastload.errors import BatchTimeoutError, ConfigError
+from fastload.loader.config import LoaderConfig
+from fastload.loader.in_flight import CLOSE_SECONDS, UnderWay
+from fastload.loader.orders.sampled import SampledTurns
+from fastload.loader.pending_batch import Trip
+from fastload.loader.pipeline import Stages
+from fastload.loader.stats import Stats
+from fastload.order.turns import Turns
+from fastload.order.walk import Place
+from fastload.shortage import told
+from fastload.threads import Turn, end_with_the_program
+from fastload.world import World
+
+INTERRUPTED_SECONDS = 1.0  # in place of CLOSE_SECONDS after Ctrl-C, which is to be heard at once
+OF_ANOTHER_PROCESS = "this iteration began in another process: begin a new one, iter(loader), after the fork."
+CLOSED = "the loader was closed while this batch was made: close it between two batches."
+
+
+class Course(NamedTuple):
+    """What an iteration goes through: the steps that start in [start, stop) of the endless order."""
+
+    stages: Stages
+    turns: Turns | SampledTurns
+    start: Place
+    stop: float  # infinity where it never ends
+    world: World
+
+
+class Run:
+    """An iterator over batches.
+
+    begin(): the Course; called by the first `next`, and by the one after `plan_anew`. arrive(start, place):
+    the training got the step that starts at `start`, or there are no more before `place`.
+    """
+
+    def __init__(self, begin: Callable[[], Course], arrive: Callable, config: LoaderConfig, stats: Stats):
+        self._begin, self._arrive, self._config, self._stats = begin, arrive, config, stats
+        self._current_world = config.world
+        self._under_way = UnderWay()
+        self._next: Place | None = None  # where the step after the planned ones is to be looked for
+        self._world: World | None = None  # in which it began
+        self._stop = 0.0  # of the course with which it began
+        self._course: Course | None = None  # of the stages that are under way
+        self._planned: Trip | None = None  # not launched: it has to wait for memory
+        self._failed: Exception | None = None  # after the batches that are on their way
+        self._ended = False
+        self._why: str | None = None  # it ended, where the user may not have meant it to
+        self.is_making = False  # a `next` has not returned yet
+        self._turn = Turn()  # of the threads that call `next`
+        # No __del__: Python may collect garbage, and with it a forgotten iteration, amid any line of any
+        # thread, whatever locks that thread holds.
+        weakref.finalize(self, UnderWay.give_up, self._under_way).atexit = False
+        end_with_the_program(self._under_way)
+
+    def __iter__(self) -> "Run":
+        return self
+
+    def __next__(self) -> dict:
+        under_way = self._under_way
+        if under_way.process != process():
+            raise ConfigError(OF_ANOTHER_PROCESS)
+        with self._turn:
+            if self.is_making:
+                raise ConfigError("map_batch asked for the next batch of the iteration that calls it.")
+            if self._why is not None:
+                raise ConfigError(self._why)
+            if self._ended:
+                raise StopIteration
+            self._stats.asked()
+            self.is_making = True
+            try:
+                batch, trip = self._next_batch()
+            except BaseException as error:
+                self._end_with(error)
+                raise
+            finally:
+                self.is_making = False
+            self._arrive(trip.step.start, trip.taken.after)
+            samples = len(trip.positions)
+            self._stats.handed_over(samples, samples * len(self._config.image_fields))
+            return batch
+
+    @property
+    def begun(self) -> bool:
+        """True between the first `next` and the end."""
+        return self._world is not None and not self._ended
+
+    def plan_anew(self) -> None:
+        """Gives up what is on its way; the next batch begins where the training is by then."""
+        self._under_way.end(CLOSE_SECONDS)
+        self._course = self._planned = None
+
+    def close(self, why: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
+        """Stops what is on its way and waits until no thread works for it, or leaves behind what hangs.
+
+        why: what the next `next` raises as a ConfigError; without it the iteration is simply over.
+        """
+        if not self._ended:
+            self._ended, self._why = True, why
+            self._stats.paused()
+        self._under_way.end(seconds)  # again, where Ctrl-C came while it waited
+        self._course = self._planned = None
+
+    def _end_with(self, error: BaseException) -> None:
+        """Ends the iteration after what `next` is about to raise, or raises what is to be told instead."""
+        # Whatever the rest of a batch says that was cancelled under way, this is why.
+        was_closed = self._ended and isinstance(error, Exception)
+        self._turn.sleep_at_the_end()
+        if isinstance(error, BatchTimeoutError):
+            seconds = 0.0  # what hangs would hang the training, too
+        else:
+            seconds = CLOSE_SECONDS if isinstance(error, Exception) else INTERRUPTED_SECONDS
+        self.close(seconds=seconds)
+        if was_closed:
+            raise ConfigError(CLOSED) from error
+
+    def _next_batch(self) -> tuple[dict, Trip]:
+        under_way = self._under_way
+        if under_way.stages is None:
+            with told("to begin an iteration"):
+                self._course = self._begin()
+            under_way.stages = self._course.stages
+            self._next = self._course.start
+            if self._world is None:
+                self._world, self._stop = self._course.world, self._course.stop
+        self._check_world()
+        self._launch_ahead()
+        if not under_way.trips and self._failed is not None:
+            failed, self._failed = self._failed, None
+            try:
+                raise failed
+            finally:
+                del failed  # or its traceback, and with it this frame, would hold itself and the loader
+        if not under_way.trips:
+            self._arrive(self._stop - 1, self._next)
+            raise StopIteration
+        trip = under_way.trips[0]
+        batch = self._course.stages.finish(trip)
+        if self._ended:
+            raise ConfigError(CLOSED)
+        under_way.trips.popleft()
+        return batch, trip
+
+    def _launch_ahead(self) -> None:
+        under_way = self._under_way
+        while len(under_way.trips) <= self._config.prefetch:
+            if self._planned is None and self._failed is None:
+                self._planned = self._plan_next()
+            if self._planned is None or not self._fits(self._planned):
+                return
+            # Before it is launched: Ctrl-C may come at any line, and a closing thread at any time.
+            under_way.trips.append(self._planned)
+            self._course.stages.launch(self._planned)
+            self._planned = None
+
+    def _plan_next(self) -> Trip | None:
+        course = self._course
+        try:
+            turn = course.turns.take(self._next, self._stop)
+        except Exception as error:  # a sampler's: the batches that it drew before come first
+            if isinstance(course.turns, Turns):
+                raise  # an order of ours raises nothing: a signal's handler did, which is heard at once
+            self._failed = error
+            return None
+        if turn is None:
+            self._next = course.turns.end(self._next, self._stop)
+            return None
+        self._next = turn[1].after
+        return course.stages.plan(*turn)
+
+    def _check_world(self) -> None:
+        try:
+            began, now = self._world, self._current_world()
+        except (
+            ConfigError
+        ):  # half of an environment's variables say nothing about an iteration that has begun
+            return
+        if (now.rank, now.world_size) != (began.rank, began.world_size):
+            raise ConfigError(
+                f"the world changed under a running iteration: it began as rank {began.rank} of "
+                f"{began.world_size}, and this is rank {now.rank} of {now.world_size} now. Keep "
+                "torch.distributed as it is from the first batch to the last, give rank= and world_size=, or "
+                "begin a new iteration, iter(loader)."
+            )
+
+    def _fits(self, trip: Trip) -> bool:
+        """Whether memory allows one more; the training still has a batch, which is taken to be as large."""
+        trips = self._under_way.trips
+        if len(trips) < 2:
+            return True
+        held_bytes = sum(one.held_bytes for one in trips)
+        return held_bytes + 2 * trip.held_bytes <= self._config.max_bytes

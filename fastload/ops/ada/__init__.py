@@ -1,0 +1,1 @@
+"""Adaptive discriminator augmentation: its stages, its random draws and its kernels."""

@@ -1,0 +1,126 @@
+"""Adaptive discriminator augmentation for given parameters: warp, colour, band filter, noise and cutout.
+
+images: [N, C, H, W] floats, of any strides. Each stage only where `AdaParams` has it, in this order, with
+nothing clamped: `affine_warp`, `color_matrix`, `band_filter`, `add_noise`, `cutout`; each of these files says
+what its stage is. Out: [N, C, H, W] of the images' dtype.
+
+For fixed parameters this is affine, out = L x + b, with b from brightness and noise only. Gradients with
+respect to images are of any order (reverse mode: torch.autograd), without anything saved but the parameters:
+the backward pass is the adjoint of L, its own backward pass L without b, and so on. The parameters get none.
+
+Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
+`native` (CPU, float32 and float64) and `triton` (float32 inside, whatever the images are) are one operator of
+torch.library, `fastload::ada`, with three modes, so that torch.compile sees one node. They agree with the
+reference to what the stages' files say, added up, and are NaN or infinite where it is. Sums of taps (warp and
+filter) make of infinities what is not finite, be it one or the other; there `triton` may make more pixels so,
+never fewer. What is cut out is 0, whatever it was.
+"""
+
+from typing import Any
+
+from fastload.errors import BackendError, ConfigError
+from fastload.ops.ada.ada_params import AdaParams, stages_of
+
+AFFINE, LINEAR, ADJOINT = 0, 1, 2  # L x + b, L x, and L^T g
+
+
+def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
+    """The images [N, C, H, W] changed as `params` say: a tensor of the same shape and dtype.
+
+    impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
+        on the CPU, triton on CUDA, which never turns into something slower.
+    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    """
+
+    check_images(images)
+    if not isinstance(params, AdaParams):
+        raise ConfigError(f"params={params!r}: give fl.ops.AdaParams(...).")
+    params.check(images)
+    impl = choose(impl, images)
+    stages = stages_of(params)
+    if not stages or not images.numel():
+        return images.clone()
+    if impl == "reference":
+        return _reference(images, params)
+    from fastload.ops.ada import registered
+
+    refuse_forward_mode(images)
+    return registered.ada(images, params.rows(images), params.noise_key, params.eps, stages, AFFINE, impl)
+
+
+def check_images(images: Any) -> None:
+    """Raises ConfigError unless images are floats [N, C, H, W]."""
+    import torch
+
+    if not isinstance(images, torch.Tensor) or images.dim() != 4 or not images.is_floating_point():
+        found = (
+            f"{images.dtype} {list(images.shape)}"
+            if isinstance(images, torch.Tensor)
+            else type(images).__name__
+        )
+        raise ConfigError(f"images are {found}: give floats [N, C, H, W].")
+
+
+def refuse_forward_mode(images: Any) -> None:
+    """Raises ConfigError for images with a tangent, which torch.library's operators lose in silence."""
+    import torch
+
+    if torch.compiler.is_compiling():
+        return
+    if torch.autograd.forward_ad.unpack_dual(images).tangent is not None:
+        raise ConfigError(
+            'forward-mode derivatives (torch.func.jvp, dual tensors) need impl="reference": the kernels have '
+            "reverse mode alone."
+        )
+
+
+def choose(impl: str, images: Any, on_cpu: str = "native") -> str:
+    """The twin that is to run: `impl`, or for "auto" triton on CUDA and `on_cpu` elsewhere.
+
+    Raises ConfigError for an unknown one, BackendError for one that cannot run on the images' device.
+    """
+    import torch
+
+    from fastload.ops.fused.fused_augment import require_triton
+
+    known = (
+        ("auto", "reference", "native", "triton") if on_cpu == "native" else ("auto", "reference", "triton")
+    )
+    if impl not in known:
+        raise ConfigError(f"impl={impl!r}: give one of {', '.join(map(repr, known))}.")
+    if impl == "auto":
+        impl = "triton" if images.device.type == "cuda" else on_cpu
+    if impl == "native" and images.device.type != "cpu":
+        raise BackendError(f'impl="native" is for images on the CPU, not on {images.device}: use "triton".')
+    if impl == "triton":
+        if images.dtype == torch.float64:
+            raise ConfigError('images of float64 are for impl="reference"; triton computes in float32.')
+        require_triton(images.device)
+    return impl
+
+
+def _reference(images: Any, params: AdaParams) -> Any:
+    """The stages in plain torch; of operations that autocast would leave as they are."""
+    import torch
+
+    from fastload.ops.ada.stages.affine_warp import warp_reference
+    from fastload.ops.ada.stages.band_filter import filter_reference
+    from fastload.ops.ada.stages.color_matrix import color_reference
+    from fastload.ops.ada.stages.cutout import kept
+    from fastload.ops.ada.stages.noise import normals_of
+
+    params = params.detached()
+    work = torch.float64 if images.dtype == torch.float64 else torch.float32
+    values = images.to(work)
+    if params.G_inv is not None:
+        values = warp_reference(values, params.G_inv)
+    if params.C is not None:
+        values = color_reference(values, params.C)
+    if params.gains is not None:
+        values = filter_reference(values, params.gains)
+    if params.sigma is not None:
+        eps = params.eps if params.eps is not None else normals_of(params.noise_key, *images.shape[1:], work)
+        values = values + params.sigma.to(work)[:, None, None, None] * eps.to(work)
+    if params.cut_size is not None:
+        values = torch.where(kept(params.cut_size, params.cut_center, *images.shape[2:], work), values, 0.0)
+    return values.to(images.dtype)

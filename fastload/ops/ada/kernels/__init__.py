@@ -1,0 +1,1 @@
+"""ADA's Triton kernels."""

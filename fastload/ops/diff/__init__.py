@@ -1,0 +1,1 @@
+"""DiffAugment: colour, translation and cutout with gradients."""

@@ -1,0 +1,244 @@
+"""DiffAugment for given parameters: colour, translation and cutout of each image, in any order.
+
+images: [N, C, H, W] floats, of any strides and any C. The policy names the stages, each at most once, in
+their order; nothing is clamped:
+
+- color: x += brightness; x = m + (x - m) saturation, m the mean over a pixel's channels; x = mu + (x - mu)
+  contrast, mu the mean over the whole image as it is then. Together, with mean(x) of the image as it comes to
+  this stage: contrast (saturation x + (1 - saturation) m) + (1 - contrast) mean(x) + brightness. One channel:
+  saturation changes nothing.
+- translation: out[h, w] = x[h + shift[0], w + shift[1]], 0 outside.
+- cutout: 0 in the rows [o - s // 2, o - s // 2 + s), o = cut_offset[0], s = int(H * cutout_ratio + 0.5), and
+  the columns likewise: where both hold. The box may hang over the edge.
+
+Out: [N, C, H, W] of the images' dtype. What is cut or comes from outside is 0, whatever the image holds.
+
+Translation moves pixels and cutout is a mask, so that in any order out = keep_after * color(keep_before *
+x[source]): walking the stages backwards from a pixel of the output finds where colour saw it, then its
+source. All of it is affine in the image, and the adjoint of its linear part is the same operator with the
+stages reversed, the shift negated and no brightness, for colour's linear part is symmetric. Gradients with
+respect to images are of any order; the parameters get none.
+
+Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
+`triton` (float32 inside) is one operator of torch.library, `fastload::diff_augment`, with three modes. They
+agree to 2e-6 of the largest value; without colour they are equal.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastload.errors import ConfigError
+from fastload.ops.ada.ada_augment import AFFINE, check_images, choose, refuse_forward_mode
+from fastload.ops.ada.ada_params import described, moved
+
+COLUMNS = 8  # floats in a row
+# First column of each; SHIFT and CUT are (rows, columns), and hold the bits of int32. The last column is 0.
+BRIGHTNESS, SATURATION, CONTRAST, SHIFT, CUT = 0, 1, 2, 3, 5
+TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5  # the most of a side by which is moved; the box's share of it
+DEFAULT_POLICY = "color,translation,cutout"
+
+FIELDS_OF = {
+    "color": ("brightness", "saturation", "contrast"),
+    "translation": ("shift",),
+    "cutout": ("cut_offset",),
+}
+INTEGERS = ("shift", "cut_offset")
+
+
+@dataclass(frozen=True)
+class DiffAugmentParams:
+    """Parameters of N images, tensors on one device; None: absent, and of the three colours neutral.
+
+    brightness: [N] floats, added. saturation, contrast: [N] floats, factors.
+    shift: [N, 2] int32, how far down and right of a pixel lies what it shows.
+    cut_offset: [N, 2] int32, the middle (row, column) of what becomes 0.
+    """
+
+    brightness: Any = None
+    saturation: Any = None
+    contrast: Any = None
+    shift: Any = None
+    cut_offset: Any = None
+    _drawn: Any = field(default=None, init=False, repr=False, compare=False)
+
+    @classmethod
+    def from_rows(cls, rows: Any, policy: str = DEFAULT_POLICY) -> "DiffAugmentParams":
+        """What `policy` needs of rows [N, 8] float32, as views."""
+        import torch
+
+        integers, given = rows.view(torch.int32), {}
+        for stage in stages_of(policy):
+            if stage == "color":
+                given |= {name: rows[:, column] for column, name in enumerate(FIELDS_OF[stage])}
+            elif stage == "translation":
+                given["shift"] = integers[:, SHIFT : SHIFT + 2]
+            else:
+                given["cut_offset"] = integers[:, CUT : CUT + 2]
+        params = cls(**given)
+        object.__setattr__(params, "_drawn", rows)
+        return params
+
+    def rows(self, images: Any) -> Any:
+        """[N, 8] float32 as the kernels read them, on the device of the images."""
+        import torch
+
+        if self._drawn is not None and self._drawn.device == images.device:
+            return self._drawn
+        n = images.shape[0]
+        columns = []
+        for name, neutral in zip(FIELDS_OF["color"], (0.0, 1.0, 1.0), strict=True):
+            given = getattr(self, name)
+            if given is None:
+                given = torch.full((n,), neutral, dtype=torch.float32, device=images.device)
+            columns.append(given.detach().to(torch.float32)[:, None])
+        for name in INTEGERS:
+            given = getattr(self, name)
+            if given is None:
+                given = torch.zeros(n, 2, dtype=torch.int32, device=images.device)
+            columns.append(given.to(torch.int32).contiguous().view(torch.float32))
+        columns.append(torch.zeros(n, 1, dtype=torch.float32, device=images.device))
+        return torch.cat(columns, 1)
+
+    def to(self, *args: Any, **kwargs: Any) -> "DiffAugmentParams":
+        """Every tensor moved or cast, as `Tensor.to` does; shift and cut_offset keep their integers."""
+        return type(self)(**moved(self, INTEGERS, *args, **kwargs))
+
+    def check(self, images: Any, policy: str) -> None:
+        """Raises ConfigError unless what the policy needs is there, and every tensor fits the images."""
+        for stage in stages_of(policy):
+            if all(getattr(self, name) is None for name in FIELDS_OF[stage]):
+                raise ConfigError(
+                    f"policy={policy!r} has {stage} and DiffAugmentParams no "
+                    f"{' or '.join(FIELDS_OF[stage])}: give it, or leave the word out."
+                )
+        for name in (one for names in FIELDS_OF.values() for one in names):
+            if getattr(self, name) is not None:
+                self._check_one(name, images)
+
+    def _check_one(self, name: str, images: Any) -> None:
+        import torch
+
+        tensor, whole = getattr(self, name), name in INTEGERS
+        shape = [images.shape[0], 2] if whole else [images.shape[0]]
+        if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != shape:
+            raise ConfigError(f"DiffAugmentParams.{name} is {described(tensor)}: give a tensor {shape}.")
+        if tensor.device != images.device:
+            raise ConfigError(
+                f"DiffAugmentParams.{name} lies on {tensor.device} and the images on {images.device}: use "
+                "DiffAugmentParams.to()."
+            )
+        if (tensor.dtype != torch.int32) if whole else (not tensor.is_floating_point()):
+            kind = "int32" if whole else "floats"
+            raise ConfigError(f"DiffAugmentParams.{name} is of {tensor.dtype}: give {kind}.")
+
+
+def diff_augment(
+    images: Any,
+    params: DiffAugmentParams,
+    policy: str = DEFAULT_POLICY,
+    impl: str = "auto",
+    *,
+    cutout_ratio: float = CUTOUT_RATIO,
+) -> Any:
+    """The images [N, C, H, W] changed as `params` and `policy` say: a tensor of the same shape and dtype.
+
+    policy: some of "color", "translation", "cutout" in any order, with commas between them; "": a copy.
+    impl: "reference", "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": reference on the CPU,
+        triton on CUDA.
+    cutout_ratio: the sides of the box as a share of the image's, 0 to 1.
+    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    """
+    check_images(images)
+    if not isinstance(params, DiffAugmentParams):
+        raise ConfigError(f"params={params!r}: give fl.ops.DiffAugmentParams(...).")
+    stages = stages_of(policy)
+    params.check(images, policy)
+    check_ratio("cutout_ratio", cutout_ratio)
+    impl = choose(impl, images, on_cpu="reference")
+    if not stages or not images.numel():
+        return images.clone()
+    if impl == "reference":
+        return _reference(images, params, stages, cutout_ratio)
+    from fastload.ops.ada import registered
+
+    refuse_forward_mode(images)
+    return registered.diff_augment(images, params.rows(images), policy, float(cutout_ratio), AFFINE)
+
+
+def stages_of(policy: str) -> tuple[str, ...]:
+    """The stages that a policy names, in its order.
+
+    Raises ConfigError for what is no stage, and for one that comes twice.
+    """
+    words = tuple(policy.split(",")) if isinstance(policy, str) and policy else ()
+    stages = tuple(word.strip() for word in words)
+    if not isinstance(policy, str) or any(one not in FIELDS_OF for one in stages):
+        raise ConfigError(f"policy={policy!r}: give {DEFAULT_POLICY!r}, or some of these words in any order.")
+    if len(set(stages)) < len(stages):
+        raise ConfigError(f"policy={policy!r}: name each stage once.")
+    return stages
+
+
+def check_ratio(name: str, ratio: float) -> None:
+    """Raises ConfigError unless `ratio` is a share."""
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0.0 <= ratio <= 1.0:
+        raise ConfigError(f"{name}={ratio!r}: give a share of the image's sides, 0 to 1.")
+
+
+def pixels_of(side: int, ratio: float) -> int:
+    """A share of a side in whole pixels."""
+    return int(side * ratio + 0.5)
+
+
+def _reference(images: Any, params: DiffAugmentParams, stages: tuple[str, ...], cutout_ratio: float) -> Any:
+    """The contract in plain torch; of operations that autocast would leave as they are."""
+    import torch
+
+    work = torch.float64 if images.dtype == torch.float64 else torch.float32
+    values = images.to(work)
+    if "color" in stages:
+        at = stages.index("color")
+        values = _moved(values, params, stages[:at], cutout_ratio)
+        values = _coloured(values, params)
+        stages = stages[at + 1 :]
+    return _moved(values, params, stages, cutout_ratio).to(images.dtype)
+
+
+def _coloured(values: Any, params: DiffAugmentParams) -> Any:
+    def factor(tensor):
+        return tensor.detach().to(values.dtype)[:, None, None, None]
+
+    mean, result = values.mean((1, 2, 3), keepdim=True), values
+    if params.saturation is not None and values.shape[1] > 1:
+        gray = values.mean(1, keepdim=True)
+        result = gray + (values - gray) * factor(params.saturation)
+    if params.contrast is not None:
+        result = mean + (result - mean) * factor(params.contrast)
+    return result if params.brightness is None else result + factor(params.brightness)
+
+
+def _moved(values: Any, params: DiffAugmentParams, stages: tuple[str, ...], cutout_ratio: float) -> Any:
+    """Translation and cutout, as `stages` order them: each pixel from its source, or 0."""
+    import torch
+
+    if not stages:
+        return values
+    height, width = values.shape[2:]
+    y = torch.arange(height, device=values.device)[None, :, None]
+    x = torch.arange(width, device=values.device)[None, None, :]
+    keep: Any = True
+    for stage in reversed(stages):
+        rows, columns = getattr(params, FIELDS_OF[stage][0]).long()[:, :, None, None].unbind(1)
+        if stage == "translation":
+            y, x = y + rows, x + columns
+            keep = keep & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        else:
+            box_height, box_width = pixels_of(height, cutout_ratio), pixels_of(width, cutout_ratio)
+            top, left = rows - box_height // 2, columns - box_width // 2
+            cut = (y >= top) & (y < top + box_height) & (x >= left) & (x < left + box_width)
+            keep = keep & ~cut
+    if "translation" in stages:
+        source = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        index = source.flatten(1)[:, None].expand(-1, values.shape[1], -1)
+        values = values.flatten(2).gather(2, index).reshape(values.shape)
+    return torch.where(keep[:, None], values, 0.0)

@@ -1,0 +1,241 @@
+"""The Triton twin of `diff_augment`: one pass over the pixels, all channels and all stages in one program.
+
+In: images [N, C, H, W] floats of any strides, rows [N, 8] float32 (diff_augment.py says which column is
+what), a policy, and the mode: L x + b, L x, or L^T g, which is L with the stages reversed and the shift
+negated. Out: a contiguous tensor of the images' dtype. Colour needs the mean of the image as it comes to that
+stage: a pass before the other, partial sums which are added up in a fixed order, so that equal input gives
+equal bits.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from fastload.ops.ada.ada_augment import ADJOINT, AFFINE
+from fastload.ops.diff.diff_augment import (
+    BRIGHTNESS,
+    COLUMNS,
+    CONTRAST,
+    CUT,
+    SATURATION,
+    SHIFT,
+    pixels_of,
+    stages_of,
+)
+from fastload.ops.fused.fused_augment_triton import MOST_IMAGES, _pixels, _reach, _tile_width
+
+# Pixels of a tile and the warps that share them, as fused_augment_triton.py has them. Not measured yet.
+BLOCK, NUM_WARPS = 1024, 8
+# Partial sums of an image at most: 64 images are 2048 programs, 15 for each multiprocessor of an H200.
+SPLITS = 32  # a power of two
+
+_SPLITS, _COLUMNS = tl.constexpr(SPLITS), tl.constexpr(COLUMNS)
+_BRIGHTNESS, _SATURATION = tl.constexpr(BRIGHTNESS), tl.constexpr(SATURATION)
+_CONTRAST = tl.constexpr(CONTRAST)
+_SHIFT, _CUT = tl.constexpr(SHIFT), tl.constexpr(CUT)
+TRANSLATION, CUTOUT = 1, 2
+_TRANSLATION, _CUTOUT = tl.constexpr(TRANSLATION), tl.constexpr(CUTOUT)
+_NUMBER_OF = {"translation": TRANSLATION, "cutout": CUTOUT}
+
+
+def launch(images: Any, rows: Any, policy: str, cutout_ratio: float, mode: int) -> Any:
+    """A contiguous tensor like the images; nothing is checked.
+
+    images: [N, C, H, W] float32, float16 or bfloat16. rows: [N, 8] float32. All on one device.
+    """
+    out = torch.empty(images.shape, dtype=images.dtype, device=images.device)
+    stages = stages_of(policy)
+    stages = stages[::-1] if mode == ADJOINT else stages
+    if images.numel():
+        rows = rows.contiguous()
+        for start in range(0, images.shape[0], MOST_IMAGES):
+            part = slice(start, start + MOST_IMAGES)
+            _launch(images[part], rows[part], stages, cutout_ratio, mode, out[part])
+    return out
+
+
+def _launch(images: Any, rows: Any, stages: tuple, cutout_ratio: float, mode: int, out: Any) -> None:
+    n, channels, height, width = images.shape
+    tile_width = _tile_width(width)
+    tiles_x = triton.cdiv(width, tile_width)
+    tiles = tiles_x * triton.cdiv(height, BLOCK // tile_width)
+    color = "color" in stages
+    at = stages.index("color") if color else len(stages)
+    splits = min(SPLITS, tiles)
+    partial_sums = torch.empty(n, splits if color else 0, dtype=torch.float32, device=images.device)
+    box = (pixels_of(height, cutout_ratio), pixels_of(width, cutout_ratio))
+    compiled_in = {
+        "BEFORE": _code(stages[:at]),
+        "SIGN": -1 if mode == ADJOINT else 1,
+        "CHANNELS": channels,
+        "INDEX": tl.int64 if max(_reach(images, (1, 2, 3)), _reach(out, (1, 2, 3))) >= 2**31 else tl.int32,
+        "BLOCK": BLOCK,
+        "TILE_WIDTH": tile_width,
+        "TILES_X": tiles_x,
+        "num_warps": NUM_WARPS,
+        "enable_fp_fusion": True,
+    }
+    with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+        if color:
+            _sums_kernel[(splits, n)](
+                images, *images.stride(), rows.view(torch.int32), partial_sums, splits, height, width, *box,
+                tiles, **compiled_in,
+            )  # fmt: skip
+        _kernel[(tiles, n)](
+            images, *images.stride(), rows, rows.view(torch.int32), partial_sums, splits, height, width, *box,
+            out, *out.stride()[:3], AFTER=_code(stages[at + 1 :]), COLOR=color, BRIGHT=mode == AFFINE,
+            **compiled_in,
+        )  # fmt: skip
+
+
+def _code(stages: tuple) -> int:
+    """Stages that move or cut as a number, two bits each; the last one lowest, where a walk begins."""
+    return sum(_NUMBER_OF[stage] << 2 * place for place, stage in enumerate(reversed(stages)))
+
+
+@triton.jit
+def _kernel(
+    images_ptr,  # [N, C, H, W], the strides below
+    images_n,
+    images_c,
+    images_y,
+    images_x,
+    rows_ptr,  # [N, 8] float32, contiguous
+    integers_ptr,  # the same as int32
+    partial_sums_ptr,  # [N, splits] float32, contiguous; read where there is COLOR
+    splits,
+    height,
+    width,
+    box_height,
+    box_width,
+    out_ptr,  # [N, C, H, W], the strides below, 1 along rows
+    out_n,
+    out_c,
+    out_y,
+    AFTER: tl.constexpr,  # the stages after colour, as `_code` has them
+    BEFORE: tl.constexpr,  # those before it; all, where there is none
+    COLOR: tl.constexpr,
+    BRIGHT: tl.constexpr,
+    SIGN: tl.constexpr,  # of the shift
+    CHANNELS: tl.constexpr,
+    INDEX: tl.constexpr,  # the integers that offsets within an image need
+    BLOCK: tl.constexpr,
+    TILE_WIDTH: tl.constexpr,
+    TILES_X: tl.constexpr,
+):
+    tile = tl.program_id(0)
+    # From the last image to the first: those that the sums were taken of last are still in the L2 cache.
+    image = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
+    row_ptr, integer_ptr = rows_ptr + image * _COLUMNS, integers_ptr + image * _COLUMNS
+    y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+    inside = (y < height) & (x < width)
+    from_y, from_x, kept = _walked(
+        y, x, inside, integer_ptr, height, width, box_height, box_width, AFTER, SIGN
+    )
+    from_y, from_x, there = _walked(
+        from_y, from_x, kept, integer_ptr, height, width, box_height, box_width, BEFORE, SIGN
+    )
+    source_ptr = images_ptr + image * images_n + (from_y.to(INDEX) * images_y + from_x.to(INDEX) * images_x)
+    to_ptr = out_ptr + image * out_n + (y.to(INDEX) * out_y + x)
+
+    # A result is own * value + shared * the mean of the pixel's channels + offset.
+    own, shared, offset = 1.0, 0.0, 0.0
+    if COLOR:
+        split = tl.arange(0, _SPLITS)
+        sums = tl.load(partial_sums_ptr + image * splits + split, mask=split < splits, other=0.0)
+        mean = tl.sum(sums) / (height * 1.0 * width * CHANNELS)
+        contrast = tl.load(row_ptr + _CONTRAST)
+        own = contrast
+        if CHANNELS > 1:
+            own = contrast * tl.load(row_ptr + _SATURATION)
+            shared = contrast - own
+        offset = (1.0 - contrast) * mean
+        if BRIGHT:
+            offset += tl.load(row_ptr + _BRIGHTNESS)
+
+    if CHANNELS == 3:
+        red = tl.load(source_ptr, mask=there, other=0.0).to(tl.float32)
+        green = tl.load(source_ptr + images_c, mask=there, other=0.0).to(tl.float32)
+        blue = tl.load(source_ptr + images_c + images_c, mask=there, other=0.0).to(tl.float32)
+        if COLOR:
+            added = shared * ((red + green + blue) * (1.0 / 3.0)) + offset
+            red = tl.where(kept, own * red + added, 0.0)
+            green = tl.where(kept, own * green + added, 0.0)
+            blue = tl.where(kept, own * blue + added, 0.0)
+        tl.store(to_ptr, red.to(out_ptr.dtype.element_ty), mask=inside)
+        tl.store(to_ptr + out_c, green.to(out_ptr.dtype.element_ty), mask=inside)
+        tl.store(to_ptr + out_c + out_c, blue.to(out_ptr.dtype.element_ty), mask=inside)
+    else:
+        added = tl.zeros([BLOCK], tl.float32)
+        if COLOR and CHANNELS > 1:
+            at = source_ptr
+            for _ in range(CHANNELS):
+                added += tl.load(at, mask=there, other=0.0).to(tl.float32)
+                at += images_c  # step by step, for the product might not fit 32 bits
+        added = shared * (added * (1.0 / CHANNELS)) + offset
+        for _ in range(CHANNELS):
+            value = tl.load(source_ptr, mask=there, other=0.0).to(tl.float32)
+            if COLOR:
+                value = tl.where(kept, own * value + added, 0.0)
+            tl.store(to_ptr, value.to(out_ptr.dtype.element_ty), mask=inside)
+            source_ptr += images_c
+            to_ptr += out_c
+
+
+@triton.jit
+def _sums_kernel(
+    images_ptr,  # [N, C, H, W], the strides below
+    images_n,
+    images_c,
+    images_y,
+    images_x,
+    integers_ptr,  # [N, 8] int32, contiguous
+    partial_sums_ptr,  # [N, splits] float32, contiguous
+    splits,
+    height,
+    width,
+    box_height,
+    box_width,
+    tiles,  # in an image
+    BEFORE: tl.constexpr,
+    SIGN: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    INDEX: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE_WIDTH: tl.constexpr,
+    TILES_X: tl.constexpr,
+):
+    """Sums over every splits-th tile of an image, as it comes to its colour."""
+    split, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    integer_ptr, image_ptr = integers_ptr + image * _COLUMNS, images_ptr + image * images_n
+    total = tl.zeros([BLOCK], tl.float32)
+    for tile in range(split, tiles, splits):
+        y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+        inside = (y < height) & (x < width)
+        from_y, from_x, there = _walked(
+            y, x, inside, integer_ptr, height, width, box_height, box_width, BEFORE, SIGN
+        )
+        source_ptr = image_ptr + (from_y.to(INDEX) * images_y + from_x.to(INDEX) * images_x)
+        for _ in range(CHANNELS):
+            total += tl.load(source_ptr, mask=there, other=0.0).to(tl.float32)
+            source_ptr += images_c
+    tl.store(partial_sums_ptr + image * splits + split, tl.sum(total))
+
+
+@triton.jit
+def _walked(
+    y, x, there, integer_ptr, height, width, box_height, box_width, STAGES: tl.constexpr, SIGN: tl.constexpr
+):
+    """Where pixels after STAGES come from, and whether they come from anywhere at all."""
+    for place in tl.static_range(2):
+        if (STAGES >> (2 * place)) % 4 == _TRANSLATION:
+            y += SIGN * tl.load(integer_ptr + _SHIFT)
+            x += SIGN * tl.load(integer_ptr + _SHIFT + 1)
+            there &= (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        if (STAGES >> (2 * place)) % 4 == _CUTOUT:
+            down = y - (tl.load(integer_ptr + _CUT) - box_height // 2)
+            right = x - (tl.load(integer_ptr + _CUT + 1) - box_width // 2)
+            there &= (down < 0) | (down >= box_height) | (right < 0) | (right >= box_width)
+    return y, x, there

@@ -1,0 +1,238 @@
+"""The dice of the augmentations: (seed, position) in, the rows of `fused_augment` out, on any device.
+
+A `DrawPlan` says what is random. Its linear part is a list of `LinearDraw`, each a random matrix: with
+probability p the sum over `terms` of a number times a constant matrix, else the identity; the numbers are
+made of two uniforms v0 and v1, so that a rotation is cos v0 * M1 + sin v0 * M2 + M3. They are multiplied up
+in the order of the list, so that a new linear augmentation is a new list entry and no new kernel. What is no
+matrix (ColorJitter, HSV, cutout) has its own columns.
+
+Where each number comes from, word by word of Philox (see rng.py; u is a word's uniform in [0, 1)):
+- linear: purpose of the draw, block 0: word 0 is the gate (drawn where u < p, exactly), words 1 and 2 are v0
+  and v1: low + u (high - low).
+- jitter: COLOR_JITTER, block 0: the factors of brightness, contrast, saturation and hue; block 1, word 0:
+  which of the 24 orders, in lexicographic order.
+- hsv: HSV, block 0: words 0 and 1, hue shift and saturation factor.
+- cutout: CUTOUT, block 0: word 0 the gate, words 1 and 2 the centre as shares of width and height.
+
+Promised: gates and orders are equal on all twins, the numbers within 4 units in the last place, matrices
+within 2e-6 of their largest entry. `reference` is NumPy, float32; `triton` is one launch for the whole batch,
+and writes the rows on the device.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastload.caching import cached_property
+from fastload.errors import ConfigError
+from fastload.ops.fused.augment_params import (
+    COLUMNS,
+    CUT_CENTER,
+    CUT_SIZE,
+    G_INV,
+    HSV,
+    JITTER,
+    ORDER,
+    C,
+    Stage,
+)
+from fastload.ops.transfer import as_positions, to_device
+from fastload.rng import Purpose, as_uniforms, bits, check_seed
+
+# The numbers that a LinearDraw may use as factors of its matrices.
+TERMS = ("1", "v0", "v1", "1/v0", "cos v0", "sin v0")
+ORDERS = tuple(itertools.permutations(range(4)))
+# A LinearDraw as a row of float32: color (1) or geometry (0), purpose, gate, low and span of v0 and v1, a
+# gap, then 12 entries for each of TERMS: a geometry's 2 x 3 (and 6 zeros), a colour's 3 x 4.
+LINEAR_HEADER, TERM_ENTRIES = 8, 12
+LINEAR_COLUMNS = LINEAR_HEADER + len(TERMS) * TERM_ENTRIES
+# The rest as one vector: low and span of the four jitter factors, of hue and saturation, gate and size of
+# cutout, a gap of two, then ORDERS.
+JITTER_RANGES, HSV_RANGES, CUTOUT_GATE, CUTOUT_SIZE, ORDER_TABLE = 0, 8, 12, 13, 16
+CONSTANTS = ORDER_TABLE + 4 * len(ORDERS)
+
+
+@dataclass(frozen=True)
+class LinearDraw:
+    """A random matrix: with `probability` the sum of terms[name] * name, else the identity.
+
+    color: False: a 3 x 3 that maps places of the output to places of the input (so the inverse of what the
+    image does), in centred pixels; True: a 4 x 4 on (r, g, b, 1). first, second: (low, high) of v0 and v1.
+    """
+
+    purpose: int
+    color: bool
+    terms: Mapping[str, Sequence[Sequence[float]]]
+    probability: float = 1.0
+    first: tuple[float, float] = (0.0, 0.0)
+    second: tuple[float, float] = (0.0, 0.0)
+
+    def row(self) -> np.ndarray:
+        """[LINEAR_COLUMNS] float32."""
+        row = np.zeros(LINEAR_COLUMNS, np.float32)
+        row[:7] = self.color, self.purpose, gate(self.probability), *_spans(self.first, self.second)
+        for name, matrix in self.terms.items():
+            rows = np.asarray(matrix, np.float64)[: 3 if self.color else 2]
+            start = LINEAR_HEADER + TERMS.index(name) * TERM_ENTRIES
+            row[start : start + rows.size] = rows.ravel()
+        return row
+
+
+@dataclass(frozen=True)
+class DrawPlan:
+    """What is random in an image. None: absent.
+
+    linear: of geometry and colour, in the order in which the image goes through them. jitter: (low, high) of
+    brightness, contrast, saturation, hue. hsv: (low, high) of hue shift and saturation factor. cutout:
+    (probability, side as a share of the image's sides).
+    """
+
+    linear: tuple[LinearDraw, ...] = ()
+    jitter: tuple[tuple[float, float], ...] | None = None
+    hsv: tuple[tuple[float, float], ...] | None = None
+    cutout: tuple[float, float] | None = None
+    _on_device: dict = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def stages(self) -> Stage:
+        stages = Stage(0)
+        if any(not one.color for one in self.linear):
+            stages |= Stage.WARP
+        if any(one.color for one in self.linear):
+            stages |= Stage.COLOR
+        if self.jitter is not None:
+            stages |= Stage.JITTER
+            if self.jitter[1] != (1.0, 1.0):
+                stages |= Stage.MEAN
+        if self.hsv is not None:
+            stages |= Stage.HSV
+        if self.cutout is not None:
+            stages |= Stage.CUTOUT
+        return stages
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """[draws, LINEAR_COLUMNS] float32."""
+        return np.array([one.row() for one in self.linear], np.float32).reshape(-1, LINEAR_COLUMNS)
+
+    @cached_property
+    def constants(self) -> np.ndarray:
+        """[CONSTANTS] float32."""
+        constants = np.zeros(CONSTANTS, np.float32)
+        if self.jitter is not None:
+            constants[JITTER_RANGES : JITTER_RANGES + 8] = _spans(*self.jitter)
+        if self.hsv is not None:
+            constants[HSV_RANGES : HSV_RANGES + 4] = _spans(*self.hsv)
+        if self.cutout is not None:
+            constants[CUTOUT_GATE : CUTOUT_GATE + 2] = gate(self.cutout[0]), self.cutout[1]
+        constants[ORDER_TABLE:] = np.ravel(ORDERS)
+        return constants
+
+    def on(self, device: Any) -> tuple:
+        """`table` and `constants` as tensors on `device`, copied there once."""
+        import torch
+
+        key = str(device)
+        if key not in self._on_device:
+            arrays = (self.table, self.constants)
+            self._on_device[key] = tuple(torch.from_numpy(array).to(device) for array in arrays)
+        return self._on_device[key]
+
+
+def gate(probability: float) -> float:
+    """The threshold of a gate: u < probability is the same as (bits >> 8) < gate, exactly."""
+    return float(math.ceil(probability * 2.0**24))
+
+
+def draw_params(plan: DrawPlan, positions: Any, seed: int, *, device: Any = "cpu", impl: str = "auto") -> Any:
+    """The rows [N, 32] float32 of `fused_augment` on `device`, for positions [N] int64 (NumPy or tensor).
+
+    impl: "reference", "triton", or "auto": triton on CUDA, reference on the CPU.
+    Raises ConfigError for a seed outside [0, 2^64), BackendError where `impl` cannot run here.
+    """
+    import torch
+
+    from fastload.ops.fused.fused_augment import require_triton
+
+    check_seed(seed)
+    if impl not in ("auto", "reference", "triton"):
+        raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "triton".')
+    device = torch.device(device)
+    if impl == "reference" or (impl == "auto" and device.type != "cuda"):
+        return to_device(_reference(plan, as_positions(positions), seed), device)
+    require_triton(device)
+    from fastload.ops.fused import draw_params_triton
+
+    if not isinstance(positions, torch.Tensor) or positions.device != device:
+        positions = to_device(as_positions(positions), device)
+    elif positions.dtype != torch.int64 or positions.dim() != 1:
+        raise ConfigError(f"positions of {positions.dtype} {list(positions.shape)}: give int64 [N].")
+    return draw_params_triton.launch(plan, positions, seed)
+
+
+def _spans(*ranges: tuple[float, float]) -> list[float]:
+    return [number for low, high in ranges for number in (low, high - low)]
+
+
+def _scaled(uniforms: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """low + u span, for uniforms [N, k] and ranges [2 k]: low, span, low, span ..."""
+    return ranges[0::2] + uniforms * ranges[1::2]
+
+
+def _reference(plan: DrawPlan, positions: np.ndarray, seed: int) -> np.ndarray:
+    rows = np.zeros((len(positions), COLUMNS), np.float32)
+    rows[:, G_INV : G_INV + 6] = np.eye(3, dtype=np.float32)[:2].ravel()
+    rows[:, C : C + 12] = np.eye(4, dtype=np.float32)[:3].ravel()
+    for row in plan.table:
+        _multiply(rows, row, bits(seed, positions, int(row[1])))
+    constants = plan.constants
+    if plan.jitter is not None:
+        words = bits(seed, positions, Purpose.COLOR_JITTER)
+        rows[:, JITTER : JITTER + 4] = _scaled(
+            as_uniforms(words), constants[JITTER_RANGES : JITTER_RANGES + 8]
+        )
+        picks = bits(seed, positions, Purpose.COLOR_JITTER, block=1)[:, 0]
+        which = ((picks >> np.uint32(8)) * np.uint32(len(ORDERS))) >> np.uint32(24)
+        rows[:, ORDER : ORDER + 4] = constants[ORDER_TABLE:].reshape(-1, 4)[which]
+    if plan.hsv is not None:
+        words = bits(seed, positions, Purpose.HSV)
+        rows[:, HSV : HSV + 2] = _scaled(as_uniforms(words[:, :2]), constants[HSV_RANGES : HSV_RANGES + 4])
+    if plan.cutout is not None:
+        words = bits(seed, positions, Purpose.CUTOUT)
+        cut = (words[:, 0] >> np.uint32(8)).astype(np.float32) < constants[CUTOUT_GATE]
+        rows[:, CUT_SIZE] = np.where(cut, constants[CUTOUT_SIZE], np.float32(0))
+        rows[:, CUT_CENTER : CUT_CENTER + 2] = as_uniforms(words[:, 1:3])
+    return rows
+
+
+def _multiply(rows: np.ndarray, row: np.ndarray, words: np.ndarray) -> None:
+    """One random matrix into the product that `rows` hold: G_inv from the right, C from the left."""
+    drawn = (words[:, 0] >> np.uint32(8)).astype(np.float32) < row[2]
+    v0, v1 = _scaled(as_uniforms(words[:, 1:3]), row[3:7]).T
+    with np.errstate(divide="ignore"):
+        numbers = (np.ones_like(v0), v0, v1, np.float32(1) / v0, np.cos(v0), np.sin(v0))
+    terms = row[LINEAR_HEADER:].reshape(len(TERMS), TERM_ENTRIES)
+    used = [k for k in range(len(TERMS)) if terms[k].any()]  # 1/v0 is infinite where nobody asks for it
+    matrices = sum(
+        (numbers[k][:, None] * terms[k] for k in used), np.zeros((len(words), TERM_ENTRIES), np.float32)
+    )
+    if row[0]:
+        start, shape = C, (3, 4)
+    else:
+        start, shape = G_INV, (2, 3)
+    size = shape[0] * shape[1]
+    product = _square(rows[:, start : start + size].reshape(-1, *shape))
+    matrix = _square(matrices[:, :size].reshape(-1, *shape))
+    composed = matrix @ product if row[0] else product @ matrix
+    rows[drawn, start : start + size] = composed[drawn, : shape[0]].reshape(-1, size)
+
+
+def _square(matrices: np.ndarray) -> np.ndarray:
+    """[N, k, k + 1] with (0 ... 0, 1) below: [N, k + 1, k + 1]."""
+    last = np.zeros((len(matrices), 1, matrices.shape[2]), np.float32)
+    last[:, 0, -1] = 1
+    return np.concatenate([matrices, last], axis=1)

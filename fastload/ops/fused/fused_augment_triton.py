@@ -1,0 +1,416 @@
+"""The Triton twin of `fused_augment`: one pass over the pixels, all channels and all stages in one program.
+
+In: images [N, H, W, C] uint8 or float32 of any strides, rows [N, 32] float32 (augment_params.py says which
+column is what), and which stages there are: those are compiled in, the others cost nothing. Out: `out`
+[N, C, H, W], float32, float16, bfloat16 or uint8, of any strides. Only a jitter with a contrast costs a
+second pass, before the other: each image's mean of gray as partial sums, which are added up in a fixed order,
+so that equal input gives equal bits. What the stages mean is said in fused_augment.py and nowhere else.
+
+A program makes a tile of one image. What differs between images (mirrored or warped, the order of the jitter)
+is a branch that all lanes of a program take together.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from fastload.normalize import Normalization
+from fastload.ops.fused import augment_params as columns
+from fastload.ops.fused.augment_params import Stage
+from fastload.ops.fused.augment_stages_triton import (
+    at_most,
+    gray,
+    hue_shifted,
+    is_kept,
+    jittered,
+    level,
+    recoloured,
+    saturated,
+)
+
+# Pixels of a tile, and the warps that share them: 4 pixels for each lane, so that a lane's 12 bytes of an
+# image are three words, and its results one store of 8 bytes (two-byte floats) or 16 (float32) per channel.
+# As Triton 3.6 and 3.9 compile it for sm_90, nothing goes through shared memory between load and store.
+BLOCK, NUM_WARPS = 1024, 8
+# The longest row of a tile: 256 pixels are 768 bytes of input.
+LONGEST_ROW = 256
+# What a lane that gathers bilinear pixels would take more would leave room for fewer warps, also where images
+# are only mirrored. Not measured yet.
+MAX_REGISTERS = 40
+# Partial sums of an image at most: 64 images are 2048 programs, 15 for each multiprocessor of an H200.
+SPLITS = 32  # a power of two
+# CUDA's limit on the second axis of a grid.
+MOST_IMAGES = 65535
+
+_G_INV, _JITTER = tl.constexpr(columns.G_INV), tl.constexpr(columns.JITTER)
+_ORDER, _HSV = tl.constexpr(columns.ORDER), tl.constexpr(columns.HSV)
+_COLUMNS, _SPLITS = tl.constexpr(columns.COLUMNS), tl.constexpr(SPLITS)
+_CONTRAST = tl.constexpr(1)
+
+
+def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, nearest: bool) -> Any:
+    """Writes the changed images to `out` and returns it; nothing is checked.
+
+    images: [N, H, W, C] uint8 or float32, C 1 or 3. rows: [N, 32] float32. stages: a `Stage`. rule: of a
+        result in floats. out: [N, C, H, W] float32, float16, bfloat16 or uint8. All on one device.
+    """
+    n, height, width, channels = images.shape
+    if not images.numel():
+        return out
+    if n > MOST_IMAGES:
+        for part in (slice(start, start + MOST_IMAGES) for start in range(0, n, MOST_IMAGES)):
+            launch(images[part], rows[part], stages, rule, out[part], nearest)
+        return out
+    rows = rows.contiguous()
+    tile_width = _tile_width(width)
+    tiles_x = triton.cdiv(width, tile_width)
+    tiles = tiles_x * triton.cdiv(height, BLOCK // tile_width)
+    splits = min(SPLITS, tiles)
+    has = {stage.name: bool(stages & stage) for stage in Stage}
+    has["MEAN"] &= has["JITTER"]
+    partial_sums = torch.empty(n, splits if has["MEAN"] else 0, dtype=torch.float32, device=images.device)
+    compiled_in = {
+        "CHANNELS": channels,
+        "UNIT": 1 / 255 if images.dtype == torch.uint8 else 1.0,
+        "WORDS": _is_read_in_words(images),
+        "NEAREST": nearest,
+        "INDEX": tl.int64 if max(_reach(images, (1, 2, 3)), _reach(out, (1, 2, 3))) >= 2**31 else tl.int32,
+        "BLOCK": BLOCK,
+        "TILE_WIDTH": tile_width,
+        "TILES_X": tiles_x,
+        "num_warps": NUM_WARPS,
+        "maxnreg": MAX_REGISTERS,
+        "enable_fp_fusion": True,
+    }
+    with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+        if has["MEAN"]:
+            _gray_sums_kernel[(splits, n)](
+                images, *images.stride(), rows, partial_sums, splits, height, width, tiles,
+                WARP=has["WARP"], **compiled_in,
+            )  # fmt: skip
+        _kernel[(tiles, n)](
+            images, *images.stride(), rows, partial_sums, splits, height, width,
+            out, *out.stride(), *_range(rule, channels, images.dtype, out.dtype), **has, **compiled_in,
+        )  # fmt: skip
+    return out
+
+
+def _tile_width(width: int) -> int:
+    """The power of two that pads rows the least; of equals the largest, whose loads are the longest."""
+    candidates = [2**k for k in range(5, LONGEST_ROW.bit_length())]
+    return min(candidates, key=lambda one: (triton.cdiv(width, one) * one, -one))
+
+
+def _is_read_in_words(images: Any) -> bool:
+    """Whether four pixels of three bytes can be read as three aligned words of four bytes."""
+    n_stride, row_stride, pixel_stride, channel_stride = images.stride()
+    packed = images.dtype == torch.uint8 and images.shape[3] == 3 and (pixel_stride, channel_stride) == (3, 1)
+    return packed and not (images.shape[2] | n_stride | row_stride | images.data_ptr()) % 4
+
+
+def _reach(tensor: Any, axes: tuple) -> int:
+    """How many elements the last one of an image lies from its first."""
+    return sum((tensor.shape[axis] - 1) * tensor.stride(axis) for axis in axes)
+
+
+def _range(rule: Normalization, channels: int, source: torch.dtype, dtype: torch.dtype) -> list[float]:
+    """What makes a result of a value in [0, 1]: three scales, three shifts, and the most that is a result.
+
+    The ends are those of the reference to the last bit. Floats beyond [0, 1] are not cut off."""
+    if dtype == torch.uint8:
+        return [255.0] * 3 + [0.5] * 3 + [math.inf] * 3
+    low, high = rule.ends()
+    three = range(3) if channels == 3 else (0, 0, 0)
+    scale = [np.float32(255 / rule.divisor / rule.std[channel]) for channel in range(3)]
+    if source != torch.uint8:
+        for channel in range(3):
+            while scale[channel] + low[channel] > high[channel]:
+                scale[channel] = np.nextafter(scale[channel], np.float32(0))
+        high = [math.inf] * 3
+    return [float(one[channel]) for one in (scale, low, high) for channel in three]
+
+
+@triton.jit
+def _kernel(
+    images_ptr,  # [N, H, W, C] uint8 or float32, the strides below
+    images_n,
+    images_y,
+    images_x,
+    images_c,
+    rows_ptr,  # [N, 32] float32, contiguous
+    partial_sums_ptr,  # [N, splits] float32, contiguous; read where there is MEAN
+    splits,
+    height,
+    width,
+    out_ptr,  # [N, C, H, W], the strides below
+    out_n,
+    out_c,
+    out_y,
+    out_x,
+    scale_red,
+    scale_green,
+    scale_blue,
+    shift_red,
+    shift_green,
+    shift_blue,
+    most_red,
+    most_green,
+    most_blue,
+    WARP: tl.constexpr,  # which stages there are
+    JITTER: tl.constexpr,
+    MEAN: tl.constexpr,
+    COLOR: tl.constexpr,
+    HSV: tl.constexpr,
+    CUTOUT: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    UNIT: tl.constexpr,  # what a stored one is worth: 1 / 255 for levels
+    WORDS: tl.constexpr,
+    NEAREST: tl.constexpr,
+    INDEX: tl.constexpr,  # the integers that offsets within an image need
+    BLOCK: tl.constexpr,
+    TILE_WIDTH: tl.constexpr,
+    TILES_X: tl.constexpr,  # in a row of tiles; not a variable, because every lane divides by it
+):
+    tile, image = tl.program_id(0), tl.program_id(1)
+    if MEAN:
+        # From the last image to the first: those that the sums were taken of last are still in the L2 cache.
+        image = tl.num_programs(1) - 1 - image
+    row_ptr = rows_ptr + image.to(tl.int64) * _COLUMNS
+    image_ptr = images_ptr + image.to(tl.int64) * images_n
+    red, green, blue = _read(
+        image_ptr, images_y, images_x, images_c, row_ptr, tile, height, width,
+        WARP, CHANNELS, WORDS, NEAREST, INDEX, BLOCK, TILE_WIDTH, TILES_X,
+    )  # fmt: skip
+    y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+
+    # Values are as they were stored until a stage needs them in [0, 1]: a matrix and the normalization take
+    # UNIT into their own factors, where it costs nothing per pixel.
+    unit = UNIT
+    if JITTER:
+        red, green, blue = red * UNIT, green * UNIT, blue * UNIT
+        unit = 1.0
+        mean = 0.0
+        if MEAN:
+            split = tl.arange(0, _SPLITS)
+            sums_ptr = partial_sums_ptr + image.to(tl.int64) * splits
+            sums = tl.load(sums_ptr + split, mask=split < splits, other=0.0)
+            mean = tl.sum(sums) / (height * 1.0 * width)
+        red, green, blue = jittered(red, green, blue, row_ptr, mean, 4, CHANNELS)
+    if COLOR:
+        red, green, blue = recoloured(red, green, blue, row_ptr, unit, CHANNELS)
+        unit = 1.0
+    if HSV and CHANNELS == 3:
+        red, green, blue = red * unit, green * unit, blue * unit
+        unit = 1.0
+        hue = tl.load(row_ptr + _HSV)
+        if hue != 0:
+            red, green, blue = hue_shifted(red, green, blue, hue, CHANNELS)
+        factor = tl.load(row_ptr + _HSV + 1)
+        if factor != 1:
+            red, green, blue = saturated(red, green, blue, factor)
+    red = at_most(red * (scale_red * unit) + shift_red, most_red)
+    green = at_most(green * (scale_green * unit) + shift_green, most_green)
+    blue = at_most(blue * (scale_blue * unit) + shift_blue, most_blue)
+    if out_ptr.dtype.element_ty == tl.uint8:
+        red, green, blue = level(red), level(green), level(blue)
+    if CUTOUT:
+        kept = is_kept(row_ptr, y, x, height, width)
+        red, green, blue = tl.where(kept, red, 0.0), tl.where(kept, green, 0.0), tl.where(kept, blue, 0.0)
+
+    inside = (y < height) & (x < width)
+    at = out_ptr + image.to(tl.int64) * out_n + (y.to(INDEX) * out_y + x.to(INDEX) * out_x)
+    tl.store(at, red.to(out_ptr.dtype.element_ty), mask=inside)
+    if CHANNELS == 3:
+        tl.store(at + out_c, green.to(out_ptr.dtype.element_ty), mask=inside)
+        tl.store(at + out_c + out_c, blue.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gray_sums_kernel(
+    images_ptr,  # [N, H, W, C] uint8 or float32, the strides below
+    images_n,
+    images_y,
+    images_x,
+    images_c,
+    rows_ptr,  # [N, 32] float32, contiguous
+    partial_sums_ptr,  # [N, splits] float32, contiguous
+    splits,
+    height,
+    width,
+    tiles,  # in an image
+    WARP: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    UNIT: tl.constexpr,
+    WORDS: tl.constexpr,
+    NEAREST: tl.constexpr,
+    INDEX: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE_WIDTH: tl.constexpr,
+    TILES_X: tl.constexpr,
+):
+    """Sums of gray over every splits-th tile of an image, as it is when its jitter comes to the contrast."""
+    split, image = tl.program_id(0), tl.program_id(1)
+    row_ptr = rows_ptr + image.to(tl.int64) * _COLUMNS
+    image_ptr = images_ptr + image.to(tl.int64) * images_n
+    place = 0  # of the contrast
+    for step in tl.static_range(1, 4):
+        place += tl.where(tl.load(row_ptr + _ORDER + step) == _CONTRAST, step, 0)
+    # A contrast of 1 takes nothing of the mean.
+    stop = tl.where(tl.load(row_ptr + _JITTER + _CONTRAST) == 1, 0, tiles)
+    total = tl.zeros([BLOCK], tl.float32)
+    for tile in range(split, stop, splits):
+        red, green, blue = _read(
+            image_ptr, images_y, images_x, images_c, row_ptr, tile, height, width,
+            WARP, CHANNELS, WORDS, NEAREST, INDEX, BLOCK, TILE_WIDTH, TILES_X,
+        )  # fmt: skip
+        red, green, blue = red * UNIT, green * UNIT, blue * UNIT
+        red, green, blue = jittered(red, green, blue, row_ptr, 0.0, place, CHANNELS)
+        y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+        inside = (y < height) & (x < width)
+        total += tl.where(inside, gray(red, green, blue, CHANNELS), 0.0)
+    tl.store(partial_sums_ptr + image.to(tl.int64) * splits + split, tl.sum(total))
+
+
+@triton.jit
+def _pixels(tile, COUNT: tl.constexpr, ROW: tl.constexpr, TILES_X: tl.constexpr):
+    """y and x [COUNT] of a tile's pixels, in rows of ROW.
+
+    One axis, not two: where neither is contiguous in memory, Triton 3.6 spreads lanes over the first one."""
+    number = tl.arange(0, COUNT)
+    return (tile // TILES_X) * (COUNT // ROW) + number // ROW, (tile % TILES_X) * ROW + number % ROW
+
+
+@triton.jit
+def _read(
+    image_ptr, images_y, images_x, images_c, row_ptr, tile, height, width,
+    WARP: tl.constexpr, CHANNELS: tl.constexpr, WORDS: tl.constexpr, NEAREST: tl.constexpr,
+    INDEX: tl.constexpr, BLOCK: tl.constexpr, TILE_WIDTH: tl.constexpr, TILES_X: tl.constexpr,
+):  # fmt: skip
+    """The tile after the warp, as three float32 channels [BLOCK]; arbitrary numbers outside the image."""
+    if WARP:
+        a, b, tx = tl.load(row_ptr + _G_INV), tl.load(row_ptr + _G_INV + 1), tl.load(row_ptr + _G_INV + 2)
+        c, d, ty = tl.load(row_ptr + _G_INV + 3), tl.load(row_ptr + _G_INV + 4), tl.load(row_ptr + _G_INV + 5)
+        mirrored = (tl.abs(a) == 1) & (tl.abs(d) == 1) & (b == 0) & (c == 0) & (tx == 0) & (ty == 0)
+        if mirrored:
+            red, green, blue = _mirrored(
+                image_ptr, images_y, images_x, images_c, tile, d < 0, a < 0, height, width,
+                CHANNELS, WORDS, INDEX, BLOCK, TILE_WIDTH, TILES_X,
+            )  # fmt: skip
+        else:
+            y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+            from_x = x.to(tl.float32) - 0.5 * (width - 1)
+            from_y = y.to(tl.float32) - 0.5 * (height - 1)
+            red, green, blue = _warped(
+                image_ptr, images_y, images_x, images_c,
+                c * from_x + (d * from_y + (ty + 0.5 * (height - 1))),
+                a * from_x + (b * from_y + (tx + 0.5 * (width - 1))),
+                height, width, CHANNELS, NEAREST, INDEX,
+            )  # fmt: skip
+    else:
+        red, green, blue = _mirrored(
+            image_ptr, images_y, images_x, images_c, tile, False, False, height, width,
+            CHANNELS, WORDS, INDEX, BLOCK, TILE_WIDTH, TILES_X,
+        )  # fmt: skip
+    return red, green, blue
+
+
+@triton.jit
+def _mirrored(
+    image_ptr, images_y, images_x, images_c, tile, upside_down, reversed_x, height, width,
+    CHANNELS: tl.constexpr, WORDS: tl.constexpr, INDEX: tl.constexpr,
+    BLOCK: tl.constexpr, TILE_WIDTH: tl.constexpr, TILES_X: tl.constexpr,
+):  # fmt: skip
+    """The pixels as they lie, rows or columns from the far end where a flag says so."""
+    if WORDS:
+        # Three words are four pixels, already in the lane that stores them, reversed or not: 3 loads instead
+        # of the 12 of single bytes, which lie 12 bytes apart from lane to lane.
+        y, group = _pixels(tile, BLOCK // 4, TILE_WIDTH // 4, TILES_X)
+        inside = (y < height) & (group < width // 4)
+        from_y = tl.where(upside_down, height - 1 - y, y).to(INDEX)
+        from_group = tl.where(reversed_x, width // 4 - 1 - group, group).to(INDEX)
+        at = image_ptr.to(tl.pointer_type(tl.uint32)) + (from_y * (images_y // 4) + from_group * 3)
+        word0 = tl.load(at, mask=inside, other=0)  # r0 g0 b0 r1
+        word1 = tl.load(at + 1, mask=inside, other=0)  # g1 b1 r2 g2
+        word2 = tl.load(at + 2, mask=inside, other=0)  # b2 r3 g3 b3
+        # A pixel in the low three bytes of each; the fourth is not looked at.
+        pixel0, pixel1 = word0, (word0 >> 24) | (word1 << 8)
+        pixel2, pixel3 = (word1 >> 16) | (word2 << 16), word2 >> 8
+        even = tl.join(tl.where(reversed_x, pixel3, pixel0), tl.where(reversed_x, pixel1, pixel2))
+        odd = tl.join(tl.where(reversed_x, pixel2, pixel1), tl.where(reversed_x, pixel0, pixel3))
+        pixels = tl.reshape(tl.join(even, odd), [BLOCK])
+        red = (pixels & 255).to(tl.float32)
+        green = ((pixels >> 8) & 255).to(tl.float32)
+        blue = ((pixels >> 16) & 255).to(tl.float32)
+    else:
+        y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+        inside = (y < height) & (x < width)
+        from_y = tl.where(upside_down, height - 1 - y, y).to(INDEX)
+        from_x = tl.where(reversed_x, width - 1 - x, x).to(INDEX)
+        at = image_ptr + (from_y * images_y + from_x * images_x)
+        red = tl.load(at, mask=inside, other=0).to(tl.float32)
+        green, blue = red, red
+        if CHANNELS == 3:
+            green = tl.load(at + images_c, mask=inside, other=0).to(tl.float32)
+            blue = tl.load(at + images_c + images_c, mask=inside, other=0).to(tl.float32)
+    return red, green, blue
+
+
+@triton.jit
+def _warped(
+    image_ptr, images_y, images_x, images_c, place_y, place_x, height, width,
+    CHANNELS: tl.constexpr, NEAREST: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """The image at places [BLOCK] in pixels; no load needs a mask, all taps lie in the image."""
+    y0, y1, part_y = _taps(place_y, height, NEAREST, INDEX)
+    x0, x1, part_x = _taps(place_x, width, NEAREST, INDEX)
+    at = image_ptr + (y0 * images_y + x0 * images_x)
+    if NEAREST:
+        red = tl.load(at).to(tl.float32)
+        green, blue = red, red
+        if CHANNELS == 3:
+            green = tl.load(at + images_c).to(tl.float32)
+            blue = tl.load(at + images_c + images_c).to(tl.float32)
+    else:
+        right, below = (x1 - x0) * images_x, (y1 - y0) * images_y
+        red = _between(at, right, below, part_y, part_x)
+        green, blue = red, red
+        if CHANNELS == 3:
+            green = _between(at + images_c, right, below, part_y, part_x)
+            blue = _between(at + images_c + images_c, right, below, part_y, part_x)
+    return red, green, blue
+
+
+@triton.jit
+def _taps(place, side, NEAREST: tl.constexpr, INDEX: tl.constexpr):
+    """The two pixels of a row that a place lies between, and how far it is from the first: [0, 1)."""
+    if side == 1:
+        place = tl.zeros_like(place)
+    else:
+        period = 2.0 * (side - 1)
+        place = place - period * tl.floor(place / period)
+        place = tl.where(place > side - 1, period - place, place)
+    if NEAREST:
+        place = tl.floor(place + 0.5)
+    # Clamped before it is an integer: what no integer holds becomes a pixel of the image as well.
+    first = tl.minimum(tl.maximum(tl.floor(place), 0.0), (side - 1) * 1.0)
+    index = first.to(INDEX)
+    return index, tl.minimum(index + 1, side - 1), place - first
+
+
+@triton.jit
+def _between(at, right, below, part_y, part_x):
+    """Bilinear between the four pixels at, at + right, at + below and at + right + below."""
+    above = _mixed(tl.load(at).to(tl.float32), tl.load(at + right).to(tl.float32), part_x)
+    at += below
+    under = _mixed(tl.load(at).to(tl.float32), tl.load(at + right).to(tl.float32), part_x)
+    return _mixed(above, under, part_y)
+
+
+@triton.jit
+def _mixed(one, other, share):
+    """A share of 0 takes nothing of `other`, be it NaN."""
+    return one * (1 - share) + tl.where(share == 0, 0.0, other * share)

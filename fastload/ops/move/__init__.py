@@ -1,0 +1,1 @@
+"""Moves of whole pixels: flips, quarter turns and translations."""

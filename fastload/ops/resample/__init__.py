@@ -1,0 +1,1 @@
+"""Upsampling, filtering and downsampling by FIR filters."""
