@@ -25,10 +25,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from fastload.decode.dali.stage.stage import DaliStage
 from PIL import Image
 
 from benchmarks.end_to_end.machine import commit, machine
+from fastload.decode.dali.stage import DaliStage
 from fastload.decode.pillow import decode_image
 from fastload.decode.spec import ImageSpec
 

@@ -16,7 +16,7 @@ import fastload
 PACKAGE = Path(fastload.__file__).parent
 FLOORS = [
     {"cli", "__main__"},
-    {"prepare", "fastgen"},
+    {"prepare", "fastgen", "drop_in"},
     {"loader"},
     {"augment", "read"},
     {"ops", "shards", "decode", "order"},
@@ -29,12 +29,10 @@ FLOORS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FACE_MAY_BE_IMPORTED_BY = {"cli", "__main__", "prepare", "fastgen"}
-ONLY_IN = {"nvidia": ("decode/",), "triton": ("ops/",), "webdataset": ("shards/writer",)}
+ONLY_IN = {"nvidia": ("decode/dali/",), "triton": ("ops/",), "webdataset": ("shards/writer",)}
 NO_TORCH_IN = ("order/", "shards/", "errors", "fields", "rng", "backends", "world", "__init__")
 ENVIRONMENT_ONLY_IN = ("world.py", "backends.py")
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
-
-IMPORTERS = ("import_module", "import_whole", "__import__")
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 each_file = pytest.mark.parametrize("file", FILES)
@@ -149,7 +147,7 @@ def test_only_world_and_backends_read_the_environment(file):
         (sideways_or_up, "errors.py", "from fastload.rng import bits"),
         (sideways_or_up, "rng.py", "from fastload.fields import Image"),
         (out_of_their_rooms, "loader/loader.py", "from nvidia.dali import fn"),
-        (out_of_their_rooms, "decode/dali.py", "import triton.language as tl"),
+        (out_of_their_rooms, "decode/dali/stage.py", "import triton.language as tl"),
         (out_of_their_rooms, "shards/tar.py", "import webdataset"),
         (out_of_their_rooms, "shards/tar.py", "def f():\n    import torch"),
         (out_of_their_rooms, "fields.py", "from torch import Tensor"),
@@ -178,7 +176,7 @@ def test_what_breaks_a_rule_is_found(check, file, source):
         (sideways_or_up, "rng.py", "from fastload import _native\nfrom fastload.errors import ConfigError"),
         (sideways_or_up, "backends.py", "if TYPE_CHECKING:\n    from fastload.world import World"),
         (sideways_or_up, "prepare/bench.py", "import fastload as fl"),
-        (out_of_their_rooms, "decode/dali.py", "from nvidia import dali"),
+        (out_of_their_rooms, "decode/dali/stage.py", "from nvidia import dali"),
         (out_of_their_rooms, "shards/writer.py", "import webdataset"),
         (out_of_their_rooms, "loader/loader.py", "import torch"),
         (environment_reads, "world.py", "import os\nos.environ['RANK']"),
@@ -187,6 +185,107 @@ def test_what_breaks_a_rule_is_found(check, file, source):
 )
 def test_what_keeps_the_rules_is_left_alone(check, file, source):
     assert list(check(source, file)) == []
+
+
+def file_of(name, files):
+    """The file that an absolute dotted name leads to: a module, or the one that it is defined in."""
+    parts = name.split(".")[1:]
+    if parts and parts[0] in fastload._HOME_OF:
+        parts = fastload._HOME_OF[parts[0]].split(".")[1:]
+    for stop in range(len(parts), 0, -1):
+        base = "/".join(parts[:stop])
+        for file in (f"{base}.py", f"{base}/__init__.py"):
+            if file in files:
+                return file
+    return None
+
+
+def arrows_between(sources):
+    """file -> the files of the package that it imports, anywhere in it; `sources` are file -> text."""
+    return {
+        file: {
+            target
+            for _, name in imports_of(source, file)
+            if name.split(".")[0] == "fastload" and (target := file_of(name, sources)) not in (None, file)
+        }
+        for file, source in sources.items()
+    }
+
+
+def circles(arrows):
+    """The nodes that can be reached from themselves."""
+
+    def reached(start):
+        seen, pending = set(), [start]
+        while pending:
+            new = arrows.get(pending.pop(), set()) - seen
+            seen |= new
+            pending += new
+        return seen
+
+    return {node for node in arrows if node in reached(node)}
+
+
+def arrows_of_folder(arrows, folder):
+    """The arrows between what lies in a folder: its files, and its folders each as one node."""
+
+    def node(file):
+        return file.removeprefix(folder).split("/")[0] if file.startswith(folder) else None
+
+    within = {}
+    for file, targets in arrows.items():
+        if node(file) is not None:
+            others = {node(target) for target in targets} - {None, node(file)}
+            within.setdefault(node(file), set()).update(others)
+    return within
+
+
+ARROWS = arrows_between({file: (PACKAGE / file).read_text() for file in FILES})
+FOLDERS = sorted({"" if "/" not in file else file.rsplit("/", 1)[0] + "/" for file in FILES})
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    assert circles(ARROWS) == set()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_rooms_of_a_folder_are_in_no_circle(folder):
+    assert circles(arrows_of_folder(ARROWS, folder)) == set()
+
+
+def test_a_circle_is_found_also_where_an_import_is_within_a_function():
+    arrows = arrows_between(
+        {
+            "order/plan.py": "from fastload.order.steps import Steps",
+            "order/steps.py": "def f():\n    from fastload.order import walk",
+            "order/walk.py": "import_module('fastload.order.plan')",
+            "order/cursor.py": "from fastload.order.plan import Plan",
+        }
+    )
+    assert circles(arrows) == {"order/plan.py", "order/steps.py", "order/walk.py"}
+
+
+def test_a_circle_of_rooms_is_found_where_no_files_are_in_one():
+    arrows = arrows_between(
+        {
+            "ops/ada/warp.py": "from fastload.ops.move.shift import shift",
+            "ops/move/shift.py": "",
+            "ops/move/turn.py": "from fastload.ops.ada import noise",
+            "ops/ada/noise.py": "from ..twins import choose",
+            "ops/twins.py": "",
+        }
+    )
+    assert circles(arrows) == set() and circles(arrows_of_folder(arrows, "ops/")) == {"ada", "move"}
+
+
+def test_an_import_for_types_alone_makes_no_circle():
+    arrows = arrows_between(
+        {
+            "order/plan.py": "from fastload.order.steps import Steps",
+            "order/steps.py": "if TYPE_CHECKING:\n    from fastload.order.plan import Plan",
+        }
+    )
+    assert circles(arrows) == set()
 
 
 def top_level_names(source):

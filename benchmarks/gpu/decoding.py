@@ -126,9 +126,8 @@ def make_stage(
     in_flight: int = 4,
 ):
     """A `DaliStage` of one field, "image"."""
-    from fastload.decode.dali.stage.stage import DaliStage
-
     from benchmarks.gpu.cases import cpus
+    from fastload.decode.dali.stage import DaliStage
 
     return DaliStage(
         {"image": spec}, device=device, threads=threads or cpus(), max_batch=max_batch, seed=0,

@@ -164,14 +164,14 @@ class DeviceDice(FixedDtypes):
 
     def check(self, images: Any) -> None:
         """Raises ConfigError unless images are floats [N, C, H, W] where the pipe is, or the first."""
-        from fastload.ops.ada.ada_augment import check_images
+        from fastload.ops.twins import check_images
 
         check_images(images)
         self.follow(images.device, "images")
 
     def drawing(self) -> str:
         """The twin that draws: Triton for buffers on a GPU or where it is asked for, else the reference."""
-        from fastload.ops.ada.ada_augment import choose
+        from fastload.ops.twins import choose
 
         wanted = "reference" if self.impl == "native" else self.impl
         return choose(wanted, self.calls, on_cpu="reference")

@@ -10,7 +10,8 @@ a call that is captured in a CUDA graph draws anew in each replay.
 from typing import Any
 
 from fastload.augment.device_draws import DeviceDice
-from fastload.ops.diff.diff_augment import DEFAULT_POLICY, DiffAugmentParams, diff_augment, stages_of
+from fastload.ops.diff.diff_augment import diff_augment
+from fastload.ops.diff.diff_params import DEFAULT_POLICY, DiffAugmentParams, stages_of
 from fastload.ops.diff.draw_diff_augment import draw_diff_augment
 
 

@@ -14,10 +14,11 @@ import torch
 
 from fastload.augment.device_draws import DeviceDice, strengths
 from fastload.errors import ConfigError
-from fastload.ops.ada.ada_augment import ada_augment, check_images
+from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import EdmParams
 from fastload.ops.ada.draw.draw_edm import EDM_SETTINGS, LABELS, MOVING, edm_stages, label_count
 from fastload.ops.move.move_pixels import move_pixels
+from fastload.ops.twins import check_images
 
 
 class AugmentPipe(DeviceDice):

@@ -10,7 +10,7 @@ the image does: the place in the input that a place of the output shows.
 import math
 from dataclasses import dataclass
 
-from fastload.ops.fused.draw_params import LinearDraw
+from fastload.ops.fused.draw_plan import LinearDraw
 from fastload.rng import Purpose
 
 _IDENTITY = ((1, 0, 0), (0, 1, 0), (0, 0, 1))

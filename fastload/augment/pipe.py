@@ -19,7 +19,8 @@ from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip,
 from fastload.augment.mixing import MOST_ALPHA, Mix, draw_mix
 from fastload.errors import ConfigError
 from fastload.ops.fused.augment_params import AugmentParams
-from fastload.ops.fused.draw_params import DrawPlan, draw_params
+from fastload.ops.fused.draw_params import draw_params
+from fastload.ops.fused.draw_plan import DrawPlan
 
 
 class Mixed(NamedTuple):

@@ -17,7 +17,7 @@ from fastload.drop_in.dataset import Dataset
 from fastload.drop_in.stateful_loader import StatefulLoader, T
 from fastload.errors import ConfigError
 from fastload.loader.config import MOST_THREADS, count
-from fastload.loader.loader import Loader
+from fastload.loader.loader import Loader, loader_of
 from fastload.loader.skipped import Collate
 
 # What trainers that make a torch DataLoader of the loader's parts give to it: the batches are made by threads
@@ -111,7 +111,8 @@ def _loader(
     _check(given)
     if batch_sampler is not None:
         batch_size = None
-    loader = Loader(
+    loader = loader_of(
+        dataset,
         dataset.fixed_source,
         batch_size,
         dataset.fields,
@@ -127,7 +128,6 @@ def _loader(
         batch_sampler=batch_sampler,
         timeout_seconds=timeout or None,
     )
-    loader._samples.given = dataset
     shown = SHOWN | {"collate_fn": Collate(collate_fn), "generator": generator, "in_order": in_order}
     shown |= {"snapshot_every_n_steps": snapshot_every_n_steps}
     for name, value in shown.items():  # where training code looks for torch's

@@ -15,16 +15,17 @@ from fastload.augment.pipe import Augment
 from fastload.errors import ConfigError
 from fastload.fields import Field, Image
 from fastload.loader.config import LoaderConfig
+from fastload.loader.loader import loader_of
+from fastload.loader.samples import OwnSamples, open_samples, refuse_dataset
 from fastload.shards import dataset as shards
-from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
-from fastload.shortage import told
+from fastload.shards.mixture import Mixture, MixtureDataset
 from fastload.step_ids import batch_of
 from fastload.world import World
 
 MANY = 1000  # single samples, from which on somebody trains on them
 
 
-class Dataset:
+class Dataset(OwnSamples):
     """Samples of a source, and how they are to look; see `fl.Loader` for all arguments but these.
 
     as_tuple: a batch is a list of the fields' values in their order, as torch's collate makes it of tuples,
@@ -134,8 +135,6 @@ class Dataset:
         return True  # or `if dataset:` would open the source
 
     def __getitem__(self, i: int) -> dict | tuple:
-        from fastload.loader.loader import Loader
-
         try:
             i, n = operator.index(i), len(self)
         except TypeError:
@@ -151,10 +150,17 @@ class Dataset:
             raise IndexError(f"sample {i} is outside [0, {n}).")
         options = self.options | {"device": "cpu", "map_batch": None, "ledger": None, "on_bad": "raise"}
         # Sample i in order is what rank i of n gets first.
-        loader = Loader(
-            self.fixed_source, 1, self.fields, shuffle=False, rank=i % n, world_size=n, prefetch=1, **options
+        loader = loader_of(
+            self,
+            self.fixed_source,
+            1,
+            self.fields,
+            shuffle=False,
+            rank=i % n,
+            world_size=n,
+            prefetch=1,
+            **options,
         )
-        loader._samples.given = self
         with loader:
             return self.samples_of(next(iter(loader)))[0]
 
@@ -173,51 +179,3 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"fastload.Dataset({self.fixed_source!r}, fields={list(self.fields)})"
-
-
-def refuse_dataset(source: Any) -> None:
-    """A Dataset is no source; it would be iterated over, sample by sample."""
-    if isinstance(source, Dataset):
-        raise ConfigError(
-            "a fastload.Dataset is no source: give it to fastload.DataLoader(dataset, batch_size)."
-        )
-
-
-class Samples:
-    """The samples of a loader, opened on first use. given: the fl.Dataset that opens them, if any."""
-
-    def __init__(self, config: LoaderConfig):
-        self._config = config
-        self.given: Dataset | None = None
-        self.opened: shards.Dataset | MixtureDataset | None = None
-
-    def __call__(self) -> shards.Dataset | MixtureDataset:
-        if self.opened is None:
-            config = self._config
-            threads = config.threads_here()
-            if self.given is not None:
-                self.opened = self.given.opened(threads)
-            else:
-                chosen = config.select, config.exclude
-                self.opened = open_samples(config.source, *chosen, config.world(), threads)
-        return self.opened
-
-
-def open_samples(
-    source: Any, select: Any, exclude: Any, world: World, threads: int
-) -> shards.Dataset | MixtureDataset:
-    """Opens a source, in the cache of this machine.
-
-    Raises SourceError, ShardError, ConfigError, ResourceError.
-    """
-    open_source = open_mixture if isinstance(source, Mixture) else shards.open_dataset
-    with told("to open the source"):
-        return open_source(
-            source,
-            cache_dir=backends.cache_dir() / "index",
-            threads=threads,
-            select=select,
-            exclude=exclude,
-            local_rank=world.local_rank,
-            local_world_size=world.local_world_size,
-        )

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastload.augment.pipe import Augment
 from fastload.backends import cache_dir, threads_per_process
-from fastload.decode.dali.stage.gate import hardware_share
+from fastload.decode.dali.gate import hardware_share
 from fastload.decode.spec import DEFAULT_MAX_PIXELS
 from fastload.errors import ConfigError
 from fastload.fields import Field, Image

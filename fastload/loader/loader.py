@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from fastload import _native, backends
 from fastload.augment.pipe import Augment
 from fastload.caching import cached_property
-from fastload.drop_in.dataset import Samples, refuse_dataset
 from fastload.errors import ConfigError
 from fastload.fields import Field
 from fastload.imports import whole_imports
@@ -34,6 +33,7 @@ from fastload.loader.iterator import Course, Run
 from fastload.loader.orders.planned import OwnOrder
 from fastload.loader.orders.sampled import SampledOrder
 from fastload.loader.pipeline import Stages
+from fastload.loader.samples import OwnSamples, Samples, refuse_dataset
 from fastload.loader.skipped import Collate, Moves
 from fastload.loader.stats import Stats
 from fastload.notices import notice
@@ -457,10 +457,16 @@ class _At(NamedTuple):
     got_of: int | None  # the epoch of the last batch that it got, since it went to a place
 
 
+def loader_of(dataset: OwnSamples | None, *arguments: Any, **options: Any) -> Loader:
+    """A Loader(*arguments, **options) whose samples `dataset` opens."""
+    loader = Loader(*arguments, **options)
+    loader._samples.given = dataset
+    return loader
+
+
 def _remade(config: dict, given: Any, shown: dict, state: dict | None) -> Loader:
     """What a Loader is pickled as."""
-    loader = Loader(**config)
-    loader._samples.given = given
+    loader = loader_of(given, **config)
     vars(loader).update(shown)
     if state is not None:
         loader.load_state_dict(state)

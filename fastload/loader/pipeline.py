@@ -100,7 +100,7 @@ class Stages:
 
     def _image_stage(self, device):
         if backend_of(self._config).name == "dali":
-            from fastload.decode.dali.stage.images import DaliImageStage, make_stage
+            from fastload.decode.dali.images import DaliImageStage, make_stage
 
             if "dali" not in self._kept:
                 ahead = self._config.prefetch + 3  # one of stand-ins, one of an iteration that was given up

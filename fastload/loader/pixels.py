@@ -17,11 +17,13 @@ from fastload.caching import cached_property
 from fastload.decode.images import tensor_over
 from fastload.fields import Int
 from fastload.normalize import Normalization
-from fastload.ops.fused.augment_params import Stage
-from fastload.ops.fused.draw_params import DrawPlan, draw_params
-from fastload.ops.fused.fused_augment import IDENTITY, augment_rows, require_triton
+from fastload.ops.fused.augment_params import IDENTITY, Stage
+from fastload.ops.fused.draw_params import draw_params
+from fastload.ops.fused.draw_plan import DrawPlan
+from fastload.ops.fused.fused_augment import augment_rows
 from fastload.ops.fused.mix import mix
 from fastload.ops.transfer import to_device
+from fastload.ops.twins import require_triton
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
 

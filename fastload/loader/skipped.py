@@ -14,13 +14,15 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastload.errors import ConfigError
-from fastload.loader.iterator import Run
 from fastload.order.turns import Turns
 from fastload.order.walk import Place
 from fastload.step_ids import StepIds
+
+if TYPE_CHECKING:
+    from fastload.loader.iterator import Run
 
 # transformers skips before it tells the epoch, and tells it to nobody then: from the first version to before
 # the second one.
@@ -32,8 +34,8 @@ class Moves(NamedTuple):
     over, at its end.
     """
 
-    begin: Callable[[Place], Run]
-    end: Callable[[Run, Place], None]
+    begin: "Callable[[Place], Run]"
+    end: "Callable[[Run, Place], None]"
 
 
 class EpochSteps:

@@ -5,12 +5,9 @@
 
 from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import AdaParams, AdaStage, EdmParams
-from fastload.ops.ada.stages.affine_warp import affine_warp
-from fastload.ops.ada.stages.band_filter import band_filter
-from fastload.ops.ada.stages.color_matrix import color_matrix
-from fastload.ops.ada.stages.cutout import cutout
-from fastload.ops.ada.stages.noise import add_noise
-from fastload.ops.diff.diff_augment import DiffAugmentParams, diff_augment
+from fastload.ops.ada.single_stages import add_noise, affine_warp, band_filter, color_matrix, cutout
+from fastload.ops.diff.diff_augment import diff_augment
+from fastload.ops.diff.diff_params import DiffAugmentParams
 from fastload.ops.diff.draw_diff_augment import draw_diff_augment
 from fastload.ops.fused.augment_params import AugmentParams, Stage
 from fastload.ops.fused.color_jitter import color_jitter

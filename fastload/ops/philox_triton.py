@@ -1,11 +1,11 @@
 """The random bits of rng.py in Triton: functions that every kernel with dice shares."""
 
+import math
+
 import triton
 import triton.language as tl
 
-from fastload.ops.ada.stages.noise import TURN
-
-_TURN = tl.constexpr(TURN)
+_TURN = tl.constexpr(math.tau)
 
 
 @triton.jit

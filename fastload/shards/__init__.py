@@ -1,9 +1,9 @@
 """What is on disk: tar, zip and folder containers as rows (key, extension, offset_bytes, size_bytes)."""
 
-from .dataset import Dataset, Located, Row, open_dataset
-from .index import default_cache_dir, publish
-from .source import Container, find_containers
-from .writer import ShardWriter
+from fastload.shards.dataset import Dataset, Located, Row, open_dataset
+from fastload.shards.index import default_cache_dir, publish
+from fastload.shards.source import Container, find_containers
+from fastload.shards.writer import ShardWriter
 
 __all__ = [
     "Container",

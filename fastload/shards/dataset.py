@@ -22,13 +22,12 @@ import numpy as np
 
 from fastload import _native
 from fastload.errors import ConfigError, FastloadError, ShardError, SourceError
+from fastload.shards import index
+from fastload.shards.files import Files
+from fastload.shards.index_file import IndexFile, Stamp, chosen_rows
+from fastload.shards.select import Selection, selected_rows
+from fastload.shards.source import Container, Source, find_containers
 from fastload.step_ids import batch_of
-
-from . import index
-from .files import Files
-from .index_file import IndexFile, Stamp, chosen_rows
-from .select import Selection, selected_rows
-from .source import Container, Source, find_containers
 
 MAX_ALTERNATIVES = 127
 ROWS_AT_ONCE = 4096

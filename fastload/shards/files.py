@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 
 from fastload.errors import ConfigError, SourceError
-
-from .folder import Stamp, time_of
-from .patience import patiently, unreadable
-from .rows import IMAGE_EXTENSIONS, Rows
+from fastload.shards.folder import Stamp, time_of
+from fastload.shards.retry import patiently, unreadable
+from fastload.shards.rows import IMAGE_EXTENSIONS, Rows
 
 
 class Files:

@@ -24,10 +24,9 @@ from itertools import groupby
 import numpy as np
 
 from fastload.errors import ShardError, SourceError, raise_if_foreign
-
-from .labels import labels_of_json
-from .patience import patiently, unreadable
-from .rows import IMAGE_EXTENSIONS, Rows, shown
+from fastload.shards.labels import labels_of_json
+from fastload.shards.retry import patiently, unreadable
+from fastload.shards.rows import IMAGE_EXTENSIONS, Rows, shown
 
 Stamp = list[tuple[str, int]]
 

@@ -30,18 +30,17 @@ from functools import partial
 from pathlib import Path
 
 from fastload.errors import ConfigError, ShardError, raise_if_foreign
+from fastload.shards.files import index_files
+from fastload.shards.folder import folder_changed, index_folder
+from fastload.shards.index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
+from fastload.shards.labels import labels_of_json
+from fastload.shards.retry import patiently, unreadable
+from fastload.shards.rows import COPY_AGAIN, Rows, split_name
+from fastload.shards.source import INDEX_SUFFIX, Container
+from fastload.shards.tar import BLOCK, index_tar
+from fastload.shards.zip import index_zip
 from fastload.shortage import is_shortage, way_out
 from fastload.threads import for_all
-
-from .files import index_files
-from .folder import folder_changed, index_folder
-from .index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
-from .labels import labels_of_json
-from .patience import patiently, unreadable
-from .rows import COPY_AGAIN, Rows, split_name
-from .source import INDEX_SUFFIX, Container
-from .tar import BLOCK, index_tar
-from .zip import index_zip
 
 TAIL_BYTES = 4096
 _HELD, _UNKNOWN = "held", "the file system knows no locks"

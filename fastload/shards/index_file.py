@@ -37,9 +37,8 @@ import numpy as np
 
 from fastload import _native
 from fastload.errors import raise_if_foreign
+from fastload.shards.rows import Rows
 from fastload.shortage import is_shortage
-
-from .rows import Rows
 
 MAGIC = b"FLINDEX\n"
 VERSION = 1

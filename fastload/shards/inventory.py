@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .dataset import Dataset
+    from fastload.shards.dataset import Dataset
 
 MAX_LISTED = 4096  # containers, 32 KiB of text; of more only what was appended is told
 MAX_SHOWN = 5  # names, in a message
@@ -98,7 +98,7 @@ def _compared(dataset: Dataset, table: str, fingerprint_then: str) -> str:
     if gone:
         sentences.append(f"No longer there: {gone} of the shards of then.")
     if added and not changed and not gone:
-        from .dataset import fingerprint_of
+        from fastload.shards.dataset import fingerprint_of
 
         if fingerprint_of([dataset.parts[i] for i in known]).startswith(fingerprint_then):
             return (

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastload.errors import ConfigError
-
-from .ledger_lines import ledger_files, read_ledger
-from .patience import patiently, unreadable
+from fastload.shards.ledger_lines import ledger_files, read_ledger
+from fastload.shards.retry import patiently, unreadable
 
 if TYPE_CHECKING:
-    from .dataset import Dataset
+    from fastload.shards.dataset import Dataset
 
 MAX_SHOWN = 5  # of what is unknown, in a message
 MAX_ENTRY = 8192  # characters of what may be shard:key; a path has 4096 at most, and so has a name

@@ -14,8 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastload.errors import ShardError
-
-from .rows import Rows, shown
+from fastload.shards.rows import Rows, shown
 
 _CORRECT = 'Write {"labels": [[name, integer], ...]} or {"labels": null} there.'
 

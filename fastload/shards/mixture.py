@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from fastload.errors import ConfigError, FastloadError, ShardError
+from fastload.shards.dataset import Dataset, Located, Row, open_dataset, sums
+from fastload.shards.keys import refuse_missed
+from fastload.shards.select import Excluded, entries_of, fixed
+from fastload.shards.source import Source
 from fastload.step_ids import batch_of
-
-from .dataset import Dataset, Located, Row, open_dataset, sums
-from .keys import refuse_missed
-from .select import Excluded, entries_of, fixed
-from .source import Source
 
 MAX_EPOCH_SAMPLES = 2**32  # times the highest epoch it must fit int64
 MAX_WEIGHT = 1e300  # weights are divided by each other; nobody means more, or infinity

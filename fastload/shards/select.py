@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastload.errors import ConfigError, FunctionError
-
-from .files import current_folder
-from .keys import Entry, KeyFile, lines_of, refuse_missed, rows_of_entries
+from fastload.shards.files import current_folder
+from fastload.shards.keys import Entry, KeyFile, lines_of, refuse_missed, rows_of_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .dataset import Dataset, Row
+    from fastload.shards.dataset import Dataset, Row
 
     Selection = np.ndarray | Iterable[int] | Iterable[str] | Callable[[Row], bool] | "KeyFile"
 else:

@@ -23,11 +23,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from fastload.errors import ConfigError, SourceError
-
-from .files import Files, current_folder
-from .patience import patiently, unreadable
-from .pattern import matches
-from .rows import IMAGE_EXTENSIONS
+from fastload.shards.files import Files, current_folder
+from fastload.shards.pattern import matches
+from fastload.shards.retry import patiently, unreadable
+from fastload.shards.rows import IMAGE_EXTENSIONS
 
 INDEX_SUFFIX = ".flidx"
 _short = reprlib.Repr()

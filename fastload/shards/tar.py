@@ -22,8 +22,7 @@ import re
 from typing import BinaryIO
 
 from fastload import _native
-
-from .rows import COPY_AGAIN, RowBuilder, Rows, damaged, shown
+from fastload.shards.rows import COPY_AGAIN, RowBuilder, Rows, damaged, shown
 
 BLOCK = 512
 MAX_EXTENDED_BYTES = 1 << 20  # of a pax header or a long name; real ones are below 64 KiB

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from fastload.errors import ConfigError
+from fastload.shards.rows import split_name
 from fastload.shortage import naming_shortage
-
-from .rows import split_name
 
 BLOCK = 512
 

@@ -19,8 +19,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from fastload import _native
-
-from .rows import COPY_AGAIN, RowBuilder, Rows, damaged, shown
+from fastload.shards.rows import COPY_AGAIN, RowBuilder, Rows, damaged, shown
 
 REPACK = "Pack it again as one plain zip without compression (zip -0), or as a tar."
 MAX_COMMENT_BYTES = 65535

@@ -8,7 +8,8 @@ import torch
 
 import fastload as fl
 from fastload.augment import Brightness, Rotate, Scale, Translate, XFlip, YFlip
-from fastload.ops.fused.draw_params import DrawPlan, draw_params
+from fastload.ops.fused.draw_params import draw_params
+from fastload.ops.fused.draw_plan import DrawPlan
 from fastload.rng import Purpose, uniforms
 
 HEIGHT, WIDTH, SEED, N = 31, 41, 9, 4000

@@ -13,7 +13,7 @@ from benchmarks.end_to_end.machine import ROOT
 from benchmarks.gpu import ada_kernels, ada_tiles, ada_twins
 from benchmarks.gpu.cases import Context, Outcome
 from fastload.augment import AdaPipe
-from fastload.ops.ada.stages.affine_warp import affine_warp
+from fastload.ops.ada.single_stages import affine_warp
 from tests.ops.ada_cases import warps
 
 

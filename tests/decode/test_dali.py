@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from fastload import backends
-from fastload.decode.dali.stage import pipeline
+from fastload.decode.dali import pipeline
 from fastload.decode.pillow import decode_image
 from fastload.decode.spec import DEFAULT_MAX_PIXELS, ImageSpec
 from fastload.errors import BackendError, ConfigError, OutOfMemoryError, ResourceError, SampleError
@@ -29,7 +29,7 @@ from tests import corpus
 if not backends.has("nvidia.dali"):
     pytest.skip("DALI is not installed: pip install nvidia-dali-cuda130", allow_module_level=True)
 
-from fastload.decode.dali.stage.stage import DaliStage
+from fastload.decode.dali.stage import DaliStage
 
 SEED = 11
 PHOTOS = list(corpus.photos().values())

@@ -45,7 +45,7 @@ def no_hang(request):
 
 
 def a_stage(spec):
-    from fastload.decode.dali.stage.stage import DaliStage
+    from fastload.decode.dali.stage import DaliStage
 
     limits = {"threads": 2, "max_batch": 256, "seed": SEED, "max_pixels": DEFAULT_MAX_PIXELS, "in_flight": 4}
     return DaliStage({"image": spec}, device="cpu", **limits)

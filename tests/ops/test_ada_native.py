@@ -9,10 +9,11 @@ import torch
 
 from fastload import _native
 from fastload.ops.ada import ada_params, registered
-from fastload.ops.ada.ada_augment import ADJOINT, AFFINE, LINEAR, ada_augment
+from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import AdaParams, AdaStage
 from fastload.ops.ada.stages.noise import normals_of
 from fastload.ops.ada.stages.wavelets import BANDS, SYM6
+from fastload.ops.twins import ADJOINT, AFFINE, LINEAR
 from fastload.rng import Purpose
 
 SMALL = [(2, 2), (2, 3), (3, 5), (7, 4)]

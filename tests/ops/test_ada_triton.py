@@ -7,8 +7,9 @@ GPU the tests at 256 pixels run on the modules' own tiles, with every kind of wa
 import pytest
 import torch
 
-from fastload.ops.ada.ada_augment import ADJOINT, ada_augment
+from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import AdaParams
+from fastload.ops.twins import ADJOINT
 from tests.ops.ada_cases import STAGES, images, params, warps
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")

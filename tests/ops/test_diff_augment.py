@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fastload.errors import ConfigError
-from fastload.ops.ada.ada_augment import ADJOINT, AFFINE, LINEAR
-from fastload.ops.diff.diff_augment import DiffAugmentParams, diff_augment
+from fastload.ops.diff.diff_augment import diff_augment
+from fastload.ops.diff.diff_params import DiffAugmentParams
+from fastload.ops.twins import ADJOINT, AFFINE, LINEAR
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 
@@ -253,7 +254,7 @@ def test_a_gradient_that_is_one_number_expanded_is_right(device):
 
 
 def test_the_operator_is_what_torch_compile_takes_it_for(device):
-    from fastload.ops.ada import registered
+    from fastload.ops.diff import registered
 
     rows = random_params(2, 6, 7).to(device).rows(torch.empty(2, device=device))
     images = random_images(2, 3, 6, 7).to(device).requires_grad_()
@@ -279,7 +280,7 @@ def test_the_mean_over_more_tiles_than_partial_sums_has_equal_bits_each_time(dev
 def test_a_batch_beyond_the_limit_of_a_grid_is_done_in_parts(device, monkeypatch):
     from fastload.ops.diff import diff_augment_triton
 
-    monkeypatch.setattr(diff_augment_triton, "MOST_IMAGES", 2)
+    monkeypatch.setattr(diff_augment_triton, "MAX_IMAGES", 2)
     images, params = random_images(5, 3, 4, 6), random_params(5, 4, 6)
     close(diff_augment(images.to(device), params.to(device), impl="triton"),
           step_by_step(images, params, "color,translation,cutout"), "color")  # fmt: skip

@@ -6,7 +6,8 @@ import torch
 
 from fastload import rng
 from fastload.errors import ConfigError
-from fastload.ops.diff.diff_augment import DiffAugmentParams, diff_augment
+from fastload.ops.diff.diff_augment import diff_augment
+from fastload.ops.diff.diff_params import DiffAugmentParams
 from fastload.ops.diff.draw_diff_augment import draw_diff_augment
 from fastload.rng import Purpose
 
@@ -164,7 +165,7 @@ def test_a_captured_draw_counts_and_draws_anew_in_each_replay(device):
 
 @each_twin
 def test_the_operator_is_what_torch_compile_takes_it_for(impl, device):
-    from fastload.ops.ada import registered
+    from fastload.ops.diff import registered
 
     torch.library.opcheck(
         registered.draw_diff_augment, (*counters(device), 5, 8, 8, -1, 0, 0.125, 0.5, impl),

@@ -8,9 +8,10 @@ import torch
 
 from fastload import rng
 from fastload.ops.fused import augment_params as columns
-from fastload.ops.fused.augment_params import COLUMNS, Stage
-from fastload.ops.fused.draw_params import DrawPlan, LinearDraw, _reference, draw_params
-from fastload.ops.fused.fused_augment import IDENTITY, augment_rows
+from fastload.ops.fused.augment_params import COLUMNS, IDENTITY, Stage
+from fastload.ops.fused.draw_params import _reference, draw_params
+from fastload.ops.fused.draw_plan import DrawPlan, LinearDraw
+from fastload.ops.fused.fused_augment import augment_rows
 from fastload.rng import Purpose
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from fastload.ops.fused.augment_params import AugmentParams, Stage
-from fastload.ops.fused.fused_augment import IDENTITY, augment_rows, fused_augment
+from fastload.ops.fused.augment_params import IDENTITY, AugmentParams, Stage
+from fastload.ops.fused.fused_augment import augment_rows, fused_augment
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 
@@ -190,7 +190,7 @@ def test_offsets_beyond_31_bits_within_an_image_are_right(device):
 def test_a_batch_beyond_the_limit_of_a_grid_is_done_in_parts(device, monkeypatch):
     from fastload.ops.fused import fused_augment_triton
 
-    monkeypatch.setattr(fused_augment_triton, "MOST_IMAGES", 2)
+    monkeypatch.setattr(fused_augment_triton, "MAX_IMAGES", 2)
     assert_is_the_reference(random_images(5, *WORDS, 3), random_params(5), device)
 
 

@@ -222,7 +222,7 @@ def test_the_reference_is_differentiable_twice():
 
 
 def test_the_operator_is_what_torch_compile_takes_it_for(device):
-    from fastload.ops.ada import registered
+    from fastload.ops.move import registered
 
     images = random_images(2, 3, 6, 6).to(device).requires_grad_()
     rows = torch.ones(2, 5, dtype=torch.int32, device=device)
@@ -236,7 +236,7 @@ def test_the_operator_is_what_torch_compile_takes_it_for(device):
 def test_a_batch_beyond_the_limit_of_a_grid_is_done_in_parts(device, monkeypatch):
     from fastload.ops.move import move_pixels_triton
 
-    monkeypatch.setattr(move_pixels_triton, "MOST_IMAGES", 2)
+    monkeypatch.setattr(move_pixels_triton, "MAX_IMAGES", 2)
     images, moves = random_images(5, 3, 4, 6), random_moves(5, 4, 6)
     assert torch.equal(moved(images, moves, device, "triton").cpu(), with_numpy(images, moves))
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fastload.errors import ConfigError
-from fastload.ops.ada import registered
+from fastload.ops.resample import registered
 from fastload.ops.resample.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
 
 try:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from fastload.decode import crop_report
-from fastload.decode.dali.stage import pipeline
-from fastload.decode.dali.stage.gate import Arguments, admits, arguments
-from fastload.decode.dali.stage.pipeline import Pipe
+from fastload.decode.dali import pipeline
+from fastload.decode.dali.gate import Arguments, admits, arguments
+from fastload.decode.dali.pipeline import Pipe
 from fastload.decode.image_header import image_header
 from fastload.decode.pillow import DecodedImage, decode_image
 from fastload.decode.spec import ImageSpec, geometries
@@ -25,7 +25,7 @@ from fastload.errors import BackendError, FastloadError, SampleError
 from fastload.shortage import shortage
 
 if TYPE_CHECKING:
-    from fastload.decode.dali.stage.stage import DaliStage
+    from fastload.decode.dali.stage import DaliStage
 
 
 @dataclass

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 import numpy as np
 
 from fastload.decode import crop_report
-from fastload.decode.dali.stage.stage import DaliBatch, DaliStage
+from fastload.decode.dali.stage import DaliBatch, DaliStage
 from fastload.decode.image_header import image_header
 from fastload.decode.images import missing_guide, specs_of
 from fastload.errors import ConfigError

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from fastload import _native
-from fastload.decode.dali.stage.gate import Arguments
+from fastload.decode.dali.gate import Arguments
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError
 from fastload.shortage import is_of_memory, is_of_threads, no_memory, shortage

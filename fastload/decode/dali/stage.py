@@ -32,10 +32,10 @@ import numpy as np
 import torch
 
 from fastload.backends import process
-from fastload.decode.dali.stage import pipeline
-from fastload.decode.dali.stage.field import DecodedField, FieldShare
-from fastload.decode.dali.stage.gate import MARGIN, hardware_share
-from fastload.decode.dali.stage.pipeline import Pipe
+from fastload.decode.dali import pipeline
+from fastload.decode.dali.field import DecodedField, FieldShare
+from fastload.decode.dali.gate import MARGIN, hardware_share
+from fastload.decode.dali.pipeline import Pipe
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError
 from fastload.threads import WorkerThreads

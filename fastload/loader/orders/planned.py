@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastload.caching import cached_property
-from fastload.drop_in.dataset import Samples
 from fastload.loader.config import LoaderConfig
 from fastload.loader.describe import order_fingerprints
+from fastload.loader.samples import Samples
 from fastload.loader.skipped import EpochSteps, Moves
 from fastload.order.plan import make_plan
 from fastload.order.steps import Steps

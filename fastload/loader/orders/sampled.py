@@ -16,10 +16,10 @@ import numpy as np
 
 from fastload import rng
 from fastload.caching import cached_property
-from fastload.drop_in.dataset import Samples
 from fastload.errors import ConfigError
 from fastload.loader.config import LoaderConfig
 from fastload.loader.describe import order_fingerprints
+from fastload.loader.samples import Samples
 from fastload.order.partition import rank_positions
 from fastload.order.steps import Step
 from fastload.order.walk import Place, Taken

@@ -18,10 +18,9 @@ never fewer. What is cut out is 0, whatever it was.
 
 from typing import Any
 
-from fastload.errors import BackendError, ConfigError
+from fastload.errors import ConfigError
 from fastload.ops.ada.ada_params import AdaParams, stages_of
-
-AFFINE, LINEAR, ADJOINT = 0, 1, 2  # L x + b, L x, and L^T g
+from fastload.ops.twins import AFFINE, check_images, choose, refuse_forward_mode
 
 
 def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
@@ -46,57 +45,6 @@ def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
 
     refuse_forward_mode(images)
     return registered.ada(images, params.rows(images), params.noise_key, params.eps, stages, AFFINE, impl)
-
-
-def check_images(images: Any) -> None:
-    """Raises ConfigError unless images are floats [N, C, H, W]."""
-    import torch
-
-    if not isinstance(images, torch.Tensor) or images.dim() != 4 or not images.is_floating_point():
-        found = (
-            f"{images.dtype} {list(images.shape)}"
-            if isinstance(images, torch.Tensor)
-            else type(images).__name__
-        )
-        raise ConfigError(f"images are {found}: give floats [N, C, H, W].")
-
-
-def refuse_forward_mode(images: Any) -> None:
-    """Raises ConfigError for images with a tangent, which torch.library's operators lose in silence."""
-    import torch
-
-    if torch.compiler.is_compiling():
-        return
-    if torch.autograd.forward_ad.unpack_dual(images).tangent is not None:
-        raise ConfigError(
-            'forward-mode derivatives (torch.func.jvp, dual tensors) need impl="reference": the kernels have '
-            "reverse mode alone."
-        )
-
-
-def choose(impl: str, images: Any, on_cpu: str = "native") -> str:
-    """The twin that is to run: `impl`, or for "auto" triton on CUDA and `on_cpu` elsewhere.
-
-    Raises ConfigError for an unknown one, BackendError for one that cannot run on the images' device.
-    """
-    import torch
-
-    from fastload.ops.fused.fused_augment import require_triton
-
-    known = (
-        ("auto", "reference", "native", "triton") if on_cpu == "native" else ("auto", "reference", "triton")
-    )
-    if impl not in known:
-        raise ConfigError(f"impl={impl!r}: give one of {', '.join(map(repr, known))}.")
-    if impl == "auto":
-        impl = "triton" if images.device.type == "cuda" else on_cpu
-    if impl == "native" and images.device.type != "cpu":
-        raise BackendError(f'impl="native" is for images on the CPU, not on {images.device}: use "triton".')
-    if impl == "triton":
-        if images.dtype == torch.float64:
-            raise ConfigError('images of float64 are for impl="reference"; triton computes in float32.')
-        require_triton(images.device)
-    return impl
 
 
 def _reference(images: Any, params: AdaParams) -> Any:

@@ -6,13 +6,13 @@ were drawn are views of their rows, and go back to the kernels without a copy; t
 place that says where a number lies (csrc/ada.h repeats them, and a test compares).
 """
 
-import reprlib
 from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Any
 
 from fastload.errors import ConfigError
 from fastload.ops.ada.stages.wavelets import BAND_MARGIN
+from fastload.ops.params import described, moved
 
 COLUMNS = 40  # floats in a row
 # First column of each. Those of NOISE_KEY and MOVES hold the bits of int32.
@@ -172,28 +172,6 @@ def filled_rows(params: Any, n: int, dtype: Any, device: Any) -> Any:
             flat = value.detach().reshape(n, -1)
             rows[:, column : column + flat.shape[1]] = flat
     return rows
-
-
-def moved(params: Any, integers: tuple[str, ...], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """name -> the tensor as `Tensor.to(*args, **kwargs)` makes it; those of `integers` keep their dtype."""
-    found = {}
-    for name in params.__dataclass_fields__:
-        value = getattr(params, name)
-        if name.startswith("_") or value is None:
-            continue
-        target = value.to(*args, **kwargs)
-        found[name] = value.to(target.device) if name in integers else target
-    return found
-
-
-def described(value: Any) -> str:
-    """What was given in place of another tensor, for a message."""
-    import torch
-
-    if not hasattr(value, "shape"):
-        return reprlib.repr(value)
-    kind = "" if isinstance(value, torch.Tensor) else f"{type(value).__name__} "
-    return f"{kind}{list(value.shape)}"
 
 
 def check_shapes(params: Any, shapes: dict, n: int, device: Any, *, is_drawn: bool) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from fastload.ops.ada.ada_augment import ADJOINT, AFFINE
 from fastload.ops.ada.ada_params import AdaStage
 from fastload.ops.ada.kernels import ada_pointwise_triton as pointwise
 from fastload.ops.ada.kernels import affine_warp_triton, band_filter_triton
 from fastload.ops.ada.kernels.ada_pointwise_triton import Noise
+from fastload.ops.twins import ADJOINT, AFFINE
 
 LANES = 4  # channels that go through the kernels together
 

@@ -24,112 +24,19 @@ Twins. `reference` is plain torch, differentiated by torch, in float32, or float
 agree to 2e-6 of the largest value; without colour they are equal.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada.ada_augment import AFFINE, check_images, choose, refuse_forward_mode
-from fastload.ops.ada.ada_params import described, moved
-
-COLUMNS = 8  # floats in a row
-# First column of each; SHIFT and CUT are (rows, columns), and hold the bits of int32. The last column is 0.
-BRIGHTNESS, SATURATION, CONTRAST, SHIFT, CUT = 0, 1, 2, 3, 5
-TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5  # the most of a side by which is moved; the box's share of it
-DEFAULT_POLICY = "color,translation,cutout"
-
-FIELDS_OF = {
-    "color": ("brightness", "saturation", "contrast"),
-    "translation": ("shift",),
-    "cutout": ("cut_offset",),
-}
-INTEGERS = ("shift", "cut_offset")
-
-
-@dataclass(frozen=True)
-class DiffAugmentParams:
-    """Parameters of N images, tensors on one device; None: absent, and of the three colours neutral.
-
-    brightness: [N] floats, added. saturation, contrast: [N] floats, factors.
-    shift: [N, 2] int32, how far down and right of a pixel lies what it shows.
-    cut_offset: [N, 2] int32, the middle (row, column) of what becomes 0.
-    """
-
-    brightness: Any = None
-    saturation: Any = None
-    contrast: Any = None
-    shift: Any = None
-    cut_offset: Any = None
-    _drawn: Any = field(default=None, init=False, repr=False, compare=False)
-
-    @classmethod
-    def from_rows(cls, rows: Any, policy: str = DEFAULT_POLICY) -> "DiffAugmentParams":
-        """What `policy` needs of rows [N, 8] float32, as views."""
-        import torch
-
-        integers, given = rows.view(torch.int32), {}
-        for stage in stages_of(policy):
-            if stage == "color":
-                given |= {name: rows[:, column] for column, name in enumerate(FIELDS_OF[stage])}
-            elif stage == "translation":
-                given["shift"] = integers[:, SHIFT : SHIFT + 2]
-            else:
-                given["cut_offset"] = integers[:, CUT : CUT + 2]
-        params = cls(**given)
-        object.__setattr__(params, "_drawn", rows)
-        return params
-
-    def rows(self, images: Any) -> Any:
-        """[N, 8] float32 as the kernels read them, on the device of the images."""
-        import torch
-
-        if self._drawn is not None and self._drawn.device == images.device:
-            return self._drawn
-        n = images.shape[0]
-        columns = []
-        for name, neutral in zip(FIELDS_OF["color"], (0.0, 1.0, 1.0), strict=True):
-            given = getattr(self, name)
-            if given is None:
-                given = torch.full((n,), neutral, dtype=torch.float32, device=images.device)
-            columns.append(given.detach().to(torch.float32)[:, None])
-        for name in INTEGERS:
-            given = getattr(self, name)
-            if given is None:
-                given = torch.zeros(n, 2, dtype=torch.int32, device=images.device)
-            columns.append(given.to(torch.int32).contiguous().view(torch.float32))
-        columns.append(torch.zeros(n, 1, dtype=torch.float32, device=images.device))
-        return torch.cat(columns, 1)
-
-    def to(self, *args: Any, **kwargs: Any) -> "DiffAugmentParams":
-        """Every tensor moved or cast, as `Tensor.to` does; shift and cut_offset keep their integers."""
-        return type(self)(**moved(self, INTEGERS, *args, **kwargs))
-
-    def check(self, images: Any, policy: str) -> None:
-        """Raises ConfigError unless what the policy needs is there, and every tensor fits the images."""
-        for stage in stages_of(policy):
-            if all(getattr(self, name) is None for name in FIELDS_OF[stage]):
-                raise ConfigError(
-                    f"policy={policy!r} has {stage} and DiffAugmentParams no "
-                    f"{' or '.join(FIELDS_OF[stage])}: give it, or leave the word out."
-                )
-        for name in (one for names in FIELDS_OF.values() for one in names):
-            if getattr(self, name) is not None:
-                self._check_one(name, images)
-
-    def _check_one(self, name: str, images: Any) -> None:
-        import torch
-
-        tensor, whole = getattr(self, name), name in INTEGERS
-        shape = [images.shape[0], 2] if whole else [images.shape[0]]
-        if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != shape:
-            raise ConfigError(f"DiffAugmentParams.{name} is {described(tensor)}: give a tensor {shape}.")
-        if tensor.device != images.device:
-            raise ConfigError(
-                f"DiffAugmentParams.{name} lies on {tensor.device} and the images on {images.device}: use "
-                "DiffAugmentParams.to()."
-            )
-        if (tensor.dtype != torch.int32) if whole else (not tensor.is_floating_point()):
-            kind = "int32" if whole else "floats"
-            raise ConfigError(f"DiffAugmentParams.{name} is of {tensor.dtype}: give {kind}.")
+from fastload.ops.diff.diff_params import (
+    CUTOUT_RATIO,
+    DEFAULT_POLICY,
+    FIELDS_OF,
+    DiffAugmentParams,
+    check_ratio,
+    pixels_of,
+    stages_of,
+)
+from fastload.ops.twins import AFFINE, check_images, choose, refuse_forward_mode
 
 
 def diff_augment(
@@ -159,35 +66,10 @@ def diff_augment(
         return images.clone()
     if impl == "reference":
         return _reference(images, params, stages, cutout_ratio)
-    from fastload.ops.ada import registered
+    from fastload.ops.diff import registered
 
     refuse_forward_mode(images)
     return registered.diff_augment(images, params.rows(images), policy, float(cutout_ratio), AFFINE)
-
-
-def stages_of(policy: str) -> tuple[str, ...]:
-    """The stages that a policy names, in its order.
-
-    Raises ConfigError for what is no stage, and for one that comes twice.
-    """
-    words = tuple(policy.split(",")) if isinstance(policy, str) and policy else ()
-    stages = tuple(word.strip() for word in words)
-    if not isinstance(policy, str) or any(one not in FIELDS_OF for one in stages):
-        raise ConfigError(f"policy={policy!r}: give {DEFAULT_POLICY!r}, or some of these words in any order.")
-    if len(set(stages)) < len(stages):
-        raise ConfigError(f"policy={policy!r}: name each stage once.")
-    return stages
-
-
-def check_ratio(name: str, ratio: float) -> None:
-    """Raises ConfigError unless `ratio` is a share."""
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0.0 <= ratio <= 1.0:
-        raise ConfigError(f"{name}={ratio!r}: give a share of the image's sides, 0 to 1.")
-
-
-def pixels_of(side: int, ratio: float) -> int:
-    """A share of a side in whole pixels."""
-    return int(side * ratio + 0.5)
 
 
 def _reference(images: Any, params: DiffAugmentParams, stages: tuple[str, ...], cutout_ratio: float) -> Any:

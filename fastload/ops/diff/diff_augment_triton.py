@@ -13,8 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fastload.ops.ada.ada_augment import ADJOINT, AFFINE
-from fastload.ops.diff.diff_augment import (
+from fastload.ops.diff.diff_params import (
     BRIGHTNESS,
     COLUMNS,
     CONTRAST,
@@ -24,7 +23,8 @@ from fastload.ops.diff.diff_augment import (
     pixels_of,
     stages_of,
 )
-from fastload.ops.fused.fused_augment_triton import MOST_IMAGES, _pixels, _reach, _tile_width
+from fastload.ops.tiles_triton import MAX_IMAGES, pixels_of_tile, reach, tile_width_of
+from fastload.ops.twins import ADJOINT, AFFINE
 
 # Pixels of a tile and the warps that share them, as fused_augment_triton.py has them. Not measured yet.
 BLOCK, NUM_WARPS = 1024, 8
@@ -50,15 +50,15 @@ def launch(images: Any, rows: Any, policy: str, cutout_ratio: float, mode: int) 
     stages = stages[::-1] if mode == ADJOINT else stages
     if images.numel():
         rows = rows.contiguous()
-        for start in range(0, images.shape[0], MOST_IMAGES):
-            part = slice(start, start + MOST_IMAGES)
+        for start in range(0, images.shape[0], MAX_IMAGES):
+            part = slice(start, start + MAX_IMAGES)
             _launch(images[part], rows[part], stages, cutout_ratio, mode, out[part])
     return out
 
 
 def _launch(images: Any, rows: Any, stages: tuple, cutout_ratio: float, mode: int, out: Any) -> None:
     n, channels, height, width = images.shape
-    tile_width = _tile_width(width)
+    tile_width = tile_width_of(width)
     tiles_x = triton.cdiv(width, tile_width)
     tiles = tiles_x * triton.cdiv(height, BLOCK // tile_width)
     color = "color" in stages
@@ -70,7 +70,7 @@ def _launch(images: Any, rows: Any, stages: tuple, cutout_ratio: float, mode: in
         "BEFORE": _code(stages[:at]),
         "SIGN": -1 if mode == ADJOINT else 1,
         "CHANNELS": channels,
-        "INDEX": tl.int64 if max(_reach(images, (1, 2, 3)), _reach(out, (1, 2, 3))) >= 2**31 else tl.int32,
+        "INDEX": tl.int64 if max(reach(images, (1, 2, 3)), reach(out, (1, 2, 3))) >= 2**31 else tl.int32,
         "BLOCK": BLOCK,
         "TILE_WIDTH": tile_width,
         "TILES_X": tiles_x,
@@ -129,7 +129,7 @@ def _kernel(
     # From the last image to the first: those that the sums were taken of last are still in the L2 cache.
     image = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
     row_ptr, integer_ptr = rows_ptr + image * _COLUMNS, integers_ptr + image * _COLUMNS
-    y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+    y, x = pixels_of_tile(tile, BLOCK, TILE_WIDTH, TILES_X)
     inside = (y < height) & (x < width)
     from_y, from_x, kept = _walked(
         y, x, inside, integer_ptr, height, width, box_height, box_width, AFTER, SIGN
@@ -212,7 +212,7 @@ def _sums_kernel(
     integer_ptr, image_ptr = integers_ptr + image * _COLUMNS, images_ptr + image * images_n
     total = tl.zeros([BLOCK], tl.float32)
     for tile in range(split, tiles, splits):
-        y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+        y, x = pixels_of_tile(tile, BLOCK, TILE_WIDTH, TILES_X)
         inside = (y < height) & (x < width)
         from_y, from_x, there = _walked(
             y, x, inside, integer_ptr, height, width, box_height, box_width, BEFORE, SIGN

@@ -15,41 +15,11 @@ Always all of them, whatever the policy uses. Promised: twins are equal bit for 
 `triton` is one launch for the whole batch, and does not wait for the device.
 """
 
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.diff.diff_augment import (
-    BRIGHTNESS,
-    COLUMNS,
-    CONTRAST,
-    CUT,
-    CUTOUT_RATIO,
-    SATURATION,
-    SHIFT,
-    TRANSLATION_RATIO,
-    check_ratio,
-    pixels_of,
-)
-from fastload.ops.transfer import to_device
-from fastload.rng import Purpose, as_uniforms, bits, check_seed
-
-
-class DrawRanges(NamedTuple):
-    """How many integers there are to choose from, and what is then taken off."""
-
-    shift_rows: int  # 2 s + 1
-    shift_columns: int
-    cut_rows: int
-    cut_columns: int
-
-    @classmethod
-    def of(cls, height: int, width: int, translation_ratio: float, cutout_ratio: float) -> "DrawRanges":
-        """Those of images of height x width pixels."""
-        shifts = (2 * pixels_of(side, translation_ratio) + 1 for side in (height, width))
-        cuts = (side + 1 - pixels_of(side, cutout_ratio) % 2 for side in (height, width))
-        return cls(*shifts, *cuts)
+from fastload.ops.diff.diff_params import CUTOUT_RATIO, TRANSLATION_RATIO, check_ratio
+from fastload.rng import check_seed
 
 
 def draw_diff_augment(
@@ -76,8 +46,8 @@ def draw_diff_augment(
     """
     import torch
 
-    from fastload.ops.ada import registered
-    from fastload.ops.fused.fused_augment import require_triton
+    from fastload.ops.diff import registered
+    from fastload.ops.twins import require_triton
 
     check_seed(seed)
     check_ratio("translation_ratio", translation_ratio)
@@ -100,25 +70,3 @@ def draw_diff_augment(
     return registered.draw_diff_augment(
         calls, ticket, n, height, width, int(signed), first_row, *ratios, impl
     )
-
-
-def _reference(calls: Any, n: int, ranges: DrawRanges, seed: int, first_row: int) -> Any:
-    call = np.uint64(calls.item() % 2**32)
-    calls.add_(1)
-    rows = np.arange(first_row, first_row + n, dtype=np.uint64)
-    positions = ((call << np.uint64(32)) | rows).view(np.int64)
-    u = as_uniforms(bits(seed, positions, Purpose.DIFF_COLOR)[:, :3])
-    drawn = np.zeros((n, COLUMNS), np.float32)
-    drawn[:, BRIGHTNESS] = u[:, 0] - np.float32(0.5)
-    drawn[:, SATURATION] = u[:, 1] * np.float32(2)
-    drawn[:, CONTRAST] = u[:, 2] + np.float32(0.5)
-    integers = drawn.view(np.int32)
-    shift = _below(bits(seed, positions, Purpose.DIFF_TRANSLATION), ranges[:2])
-    integers[:, SHIFT : SHIFT + 2] = shift - np.array(ranges[:2]) // 2
-    integers[:, CUT : CUT + 2] = _below(bits(seed, positions, Purpose.DIFF_CUTOUT), ranges[2:])
-    return to_device(drawn, calls.device)
-
-
-def _below(words: np.ndarray, counts: tuple[int, int]) -> np.ndarray:
-    """[n, 2] int64 in [0, count), from the first two words."""
-    return ((words[:, :2] >> np.uint32(8)).astype(np.int64) * np.array(counts, np.int64)) >> 24

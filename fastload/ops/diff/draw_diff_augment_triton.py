@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fastload.ops.diff.diff_augment import BRIGHTNESS, COLUMNS, CONTRAST, CUT, SATURATION, SHIFT
+from fastload.ops.diff.diff_params import BRIGHTNESS, COLUMNS, CONTRAST, CUT, SATURATION, SHIFT
 from fastload.ops.philox_triton import halves, uniform, words_at
 from fastload.rng import Purpose
 

@@ -11,7 +11,8 @@ from enum import IntFlag
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada.ada_params import described
+from fastload.normalize import Normalization
+from fastload.ops.params import described
 
 COLUMNS = 32  # floats in a row: 128 bytes, a cache line of the GPU
 G_INV, C, JITTER, ORDER, HSV, CUT_SIZE, CUT_CENTER = 0, 6, 18, 22, 26, 28, 29  # first column of each
@@ -157,3 +158,9 @@ class AugmentParams:
         if self.order is not None:
             return self.order.to(rows.dtype)
         return torch.arange(4, dtype=rows.dtype, device=rows.device)
+
+
+GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights; they sum to 0.9999
+
+
+IDENTITY = Normalization(255.0, (0.0,) * 3, (1.0,) * 3)

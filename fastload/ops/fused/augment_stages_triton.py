@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from fastload.ops.fused import augment_params as columns
-from fastload.ops.fused.fused_augment import GRAY
+from fastload.ops.fused.augment_params import GRAY
 
 _C, _JITTER, _ORDER = tl.constexpr(columns.C), tl.constexpr(columns.JITTER), tl.constexpr(columns.ORDER)
 _CUT_SIZE, _CUT_CENTER = tl.constexpr(columns.CUT_SIZE), tl.constexpr(columns.CUT_CENTER)

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from fastload.ops.fused import augment_params as columns
-from fastload.ops.fused.draw_params import (
+from fastload.ops.fused.draw_plan import (
     CUTOUT_GATE,
     CUTOUT_SIZE,
     HSV_RANGES,

@@ -40,14 +40,13 @@ from typing import Any
 
 from fastload.errors import BackendError, ConfigError
 from fastload.normalize import Normalization, normalization
-from fastload.ops.fused.augment_params import AugmentParams, Stage
+from fastload.ops.fused.augment_params import GRAY, IDENTITY, AugmentParams, Stage
 from fastload.ops.fused.augment_params import C as C_COLUMN
+from fastload.ops.twins import require_triton
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8", "float64")
 LAYOUTS = ("nchw", "channels_last")
 FILTERS = ("bilinear", "nearest")
-GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights; they sum to 0.9999
-IDENTITY = Normalization(255.0, (0.0,) * 3, (1.0,) * 3)
 
 
 def fused_augment(
@@ -206,19 +205,6 @@ def _choose(impl: str, images: Any, dtype: Any) -> str:
     if impl == "triton":
         require_triton(images.device)
     return impl
-
-
-def require_triton(device: Any) -> None:
-    """Raises BackendError where Triton kernels cannot run on tensors of `device`, with the reason."""
-    from fastload import backends
-
-    if not backends.has("triton"):
-        raise BackendError('impl="triton": Triton is not installed; install triton, or use impl="reference".')
-    if device.type != "cuda" and not backends.triton_interprets():
-        raise BackendError(
-            f'impl="triton" on {device}: set TRITON_INTERPRET=1 before the first import of triton to run '
-            'kernels on the CPU for a test, or use impl="native".'
-        )
 
 
 def _gray_rows(rows: Any) -> Any:

@@ -31,20 +31,13 @@ from fastload.ops.fused.augment_stages_triton import (
     recoloured,
     saturated,
 )
+from fastload.ops.tiles_triton import BLOCK, MAX_IMAGES, NUM_WARPS, pixels_of_tile, reach, tile_width_of
 
-# Pixels of a tile, and the warps that share them: 4 pixels for each lane, so that a lane's 12 bytes of an
-# image are three words, and its results one store of 8 bytes (two-byte floats) or 16 (float32) per channel.
-# As Triton 3.6 and 3.9 compile it for sm_90, nothing goes through shared memory between load and store.
-BLOCK, NUM_WARPS = 1024, 8
-# The longest row of a tile: 256 pixels are 768 bytes of input.
-LONGEST_ROW = 256
 # What a lane that gathers bilinear pixels would take more would leave room for fewer warps, also where images
 # are only mirrored. Not measured yet.
 MAX_REGISTERS = 40
 # Partial sums of an image at most: 64 images are 2048 programs, 15 for each multiprocessor of an H200.
 SPLITS = 32  # a power of two
-# CUDA's limit on the second axis of a grid.
-MOST_IMAGES = 65535
 
 _G_INV, _JITTER = tl.constexpr(columns.G_INV), tl.constexpr(columns.JITTER)
 _ORDER, _HSV = tl.constexpr(columns.ORDER), tl.constexpr(columns.HSV)
@@ -61,12 +54,12 @@ def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, n
     n, height, width, channels = images.shape
     if not images.numel():
         return out
-    if n > MOST_IMAGES:
-        for part in (slice(start, start + MOST_IMAGES) for start in range(0, n, MOST_IMAGES)):
+    if n > MAX_IMAGES:
+        for part in (slice(start, start + MAX_IMAGES) for start in range(0, n, MAX_IMAGES)):
             launch(images[part], rows[part], stages, rule, out[part], nearest)
         return out
     rows = rows.contiguous()
-    tile_width = _tile_width(width)
+    tile_width = tile_width_of(width)
     tiles_x = triton.cdiv(width, tile_width)
     tiles = tiles_x * triton.cdiv(height, BLOCK // tile_width)
     splits = min(SPLITS, tiles)
@@ -78,7 +71,7 @@ def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, n
         "UNIT": 1 / 255 if images.dtype == torch.uint8 else 1.0,
         "WORDS": _is_read_in_words(images),
         "NEAREST": nearest,
-        "INDEX": tl.int64 if max(_reach(images, (1, 2, 3)), _reach(out, (1, 2, 3))) >= 2**31 else tl.int32,
+        "INDEX": tl.int64 if max(reach(images, (1, 2, 3)), reach(out, (1, 2, 3))) >= 2**31 else tl.int32,
         "BLOCK": BLOCK,
         "TILE_WIDTH": tile_width,
         "TILES_X": tiles_x,
@@ -99,22 +92,11 @@ def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, n
     return out
 
 
-def _tile_width(width: int) -> int:
-    """The power of two that pads rows the least; of equals the largest, whose loads are the longest."""
-    candidates = [2**k for k in range(5, LONGEST_ROW.bit_length())]
-    return min(candidates, key=lambda one: (triton.cdiv(width, one) * one, -one))
-
-
 def _is_read_in_words(images: Any) -> bool:
     """Whether four pixels of three bytes can be read as three aligned words of four bytes."""
     n_stride, row_stride, pixel_stride, channel_stride = images.stride()
     packed = images.dtype == torch.uint8 and images.shape[3] == 3 and (pixel_stride, channel_stride) == (3, 1)
     return packed and not (images.shape[2] | n_stride | row_stride | images.data_ptr()) % 4
-
-
-def _reach(tensor: Any, axes: tuple) -> int:
-    """How many elements the last one of an image lies from its first."""
-    return sum((tensor.shape[axis] - 1) * tensor.stride(axis) for axis in axes)
 
 
 def _range(rule: Normalization, channels: int, source: torch.dtype, dtype: torch.dtype) -> list[float]:
@@ -185,7 +167,7 @@ def _kernel(
         image_ptr, images_y, images_x, images_c, row_ptr, tile, height, width,
         WARP, CHANNELS, WORDS, NEAREST, INDEX, BLOCK, TILE_WIDTH, TILES_X,
     )  # fmt: skip
-    y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+    y, x = pixels_of_tile(tile, BLOCK, TILE_WIDTH, TILES_X)
 
     # Values are as they were stored until a stage needs them in [0, 1]: a matrix and the normalization take
     # UNIT into their own factors, where it costs nothing per pixel.
@@ -269,19 +251,10 @@ def _gray_sums_kernel(
         )  # fmt: skip
         red, green, blue = red * UNIT, green * UNIT, blue * UNIT
         red, green, blue = jittered(red, green, blue, row_ptr, 0.0, place, CHANNELS)
-        y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+        y, x = pixels_of_tile(tile, BLOCK, TILE_WIDTH, TILES_X)
         inside = (y < height) & (x < width)
         total += tl.where(inside, gray(red, green, blue, CHANNELS), 0.0)
     tl.store(partial_sums_ptr + image.to(tl.int64) * splits + split, tl.sum(total))
-
-
-@triton.jit
-def _pixels(tile, COUNT: tl.constexpr, ROW: tl.constexpr, TILES_X: tl.constexpr):
-    """y and x [COUNT] of a tile's pixels, in rows of ROW.
-
-    One axis, not two: where neither is contiguous in memory, Triton 3.6 spreads lanes over the first one."""
-    number = tl.arange(0, COUNT)
-    return (tile // TILES_X) * (COUNT // ROW) + number // ROW, (tile % TILES_X) * ROW + number % ROW
 
 
 @triton.jit
@@ -301,7 +274,7 @@ def _read(
                 CHANNELS, WORDS, INDEX, BLOCK, TILE_WIDTH, TILES_X,
             )  # fmt: skip
         else:
-            y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+            y, x = pixels_of_tile(tile, BLOCK, TILE_WIDTH, TILES_X)
             from_x = x.to(tl.float32) - 0.5 * (width - 1)
             from_y = y.to(tl.float32) - 0.5 * (height - 1)
             red, green, blue = _warped(
@@ -328,7 +301,7 @@ def _mirrored(
     if WORDS:
         # Three words are four pixels, already in the lane that stores them, reversed or not: 3 loads instead
         # of the 12 of single bytes, which lie 12 bytes apart from lane to lane.
-        y, group = _pixels(tile, BLOCK // 4, TILE_WIDTH // 4, TILES_X)
+        y, group = pixels_of_tile(tile, BLOCK // 4, TILE_WIDTH // 4, TILES_X)
         inside = (y < height) & (group < width // 4)
         from_y = tl.where(upside_down, height - 1 - y, y).to(INDEX)
         from_group = tl.where(reversed_x, width // 4 - 1 - group, group).to(INDEX)
@@ -346,7 +319,7 @@ def _mirrored(
         green = ((pixels >> 8) & 255).to(tl.float32)
         blue = ((pixels >> 16) & 255).to(tl.float32)
     else:
-        y, x = _pixels(tile, BLOCK, TILE_WIDTH, TILES_X)
+        y, x = pixels_of_tile(tile, BLOCK, TILE_WIDTH, TILES_X)
         inside = (y < height) & (x < width)
         from_y = tl.where(upside_down, height - 1 - y, y).to(INDEX)
         from_x = tl.where(reversed_x, width - 1 - x, x).to(INDEX)

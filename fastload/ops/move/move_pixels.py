@@ -19,10 +19,8 @@ Twins: `reference` is torch's indexing, differentiated by torch. `triton` is the
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada.ada_augment import LINEAR, refuse_forward_mode
-from fastload.ops.ada.ada_params import described
-
-XFLIP, YFLIP, ROTATE, SHIFT_X, SHIFT_Y, COLUMNS = range(6)  # integers in a row
+from fastload.ops.params import described
+from fastload.ops.twins import LINEAR, refuse_forward_mode
 
 
 def move_pixels(
@@ -67,8 +65,8 @@ def move_rows(images: Any, rows: Any, impl: str = "auto") -> Any:
         impl = "triton" if images.device.type == "cuda" else "reference"
     if impl == "reference":
         return _reference(images, rows)
-    from fastload.ops.ada import registered
-    from fastload.ops.fused.fused_augment import require_triton
+    from fastload.ops.move import registered
+    from fastload.ops.twins import require_triton
 
     require_triton(images.device)
     if images.is_complex():

@@ -11,9 +11,9 @@ import torch
 import triton
 import triton.language as tl
 
-from fastload.ops.ada.ada_augment import ADJOINT
-from fastload.ops.fused.fused_augment_triton import MOST_IMAGES, _pixels, _reach
-from fastload.ops.move.move_pixels import ROTATE, SHIFT_X, SHIFT_Y, XFLIP, YFLIP
+from fastload.ops.move.move_columns import ROTATE, SHIFT_X, SHIFT_Y, XFLIP, YFLIP
+from fastload.ops.tiles_triton import MAX_IMAGES, pixels_of_tile, reach
+from fastload.ops.twins import ADJOINT
 
 # Squares of 32 x 32 pixels: also where rows become columns a program uses all of the memory lines it reads.
 # Not measured yet.
@@ -35,8 +35,8 @@ def launch(images: Any, rows: Any, mode: int) -> Any:
     if mode != ADJOINT:
         source, to = (one.view(_SAME_SIZE[images.element_size()]) for one in (images, out))
     if images.numel():
-        for start in range(0, images.shape[0], MOST_IMAGES):
-            part = slice(start, start + MOST_IMAGES)
+        for start in range(0, images.shape[0], MAX_IMAGES):
+            part = slice(start, start + MAX_IMAGES)
             _launch(source[part], rows[part], mode, to[part])
     return out
 
@@ -45,12 +45,12 @@ def _launch(images: Any, rows: Any, mode: int, out: Any) -> None:
     n, channels, height, width = images.shape
     tiles_x = triton.cdiv(width, TILE_WIDTH)
     tiles = tiles_x * triton.cdiv(height, BLOCK // TILE_WIDTH)
-    reach = max(_reach(images, (1, 2, 3)), _reach(out, (1, 2, 3)))
+    furthest = max(reach(images, (1, 2, 3)), reach(out, (1, 2, 3)))
     with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
         _kernel[(tiles, n)](
             images, *images.stride(), rows, rows.stride(0), rows.stride(1), height, width, channels,
             out, *out.stride()[:3], IS_ADJOINT=mode == ADJOINT,
-            INDEX=tl.int64 if reach >= 2**31 else tl.int32,
+            INDEX=tl.int64 if furthest >= 2**31 else tl.int32,
             BLOCK=BLOCK, TILE_WIDTH=TILE_WIDTH, TILES_X=tiles_x, num_warps=NUM_WARPS, enable_fp_fusion=True,
         )  # fmt: skip
 
@@ -89,7 +89,7 @@ def _kernel(
     shift_y = _modulo(tl.load(row_ptr + _SHIFT_Y * rows_column), period_y)
     shift_x = period_x - _modulo(tl.load(row_ptr + _SHIFT_X * rows_column), period_x)
 
-    y, x = _pixels(tl.program_id(0), BLOCK, TILE_WIDTH, TILES_X)
+    y, x = pixels_of_tile(tl.program_id(0), BLOCK, TILE_WIDTH, TILES_X)
     inside = (y < height) & (x < width)
     image_ptr = images_ptr + image * images_n
     to_ptr = out_ptr + image * out_n + (y.to(INDEX) * out_y + x)

@@ -26,7 +26,7 @@ they agree to T 2^-23 gain sum |taps| max |images|, with T the count of taps, an
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada.ada_augment import check_images, choose, refuse_forward_mode
+from fastload.ops.twins import check_images, choose, refuse_forward_mode
 
 
 def upfirdn2d(
@@ -63,7 +63,7 @@ def upfirdn2d(
         )
     if impl == "reference":
         return _reference(images, taps, up, down, padding, flip_filter, gain)
-    from fastload.ops.ada import registered
+    from fastload.ops.resample import registered
 
     start = [count - 1 - before for count, (before, _) in zip(counts, padding, strict=True)]
     size = [(side - count) // d + 1 for side, count, d in zip(padded, counts, down, strict=True)]

@@ -18,7 +18,7 @@ import triton.language as tl
 # are small, so that 4 x 4 pixels of 512 channels are not one program each. Not measured yet.
 BLOCK, NUM_WARPS = 512, 4
 # The longest row of a tile.
-LONGEST_ROW = 128
+MAX_ROW = 128
 
 
 def launch(
@@ -59,7 +59,7 @@ def _launch(
         return out
     n, channels, height, width = images.shape
     out_height, out_width = out.shape[2:]
-    tile_x = min(triton.next_power_of_2(out_width), LONGEST_ROW)
+    tile_x = min(triton.next_power_of_2(out_width), MAX_ROW)
     tile_y = min(triton.next_power_of_2(out_height), BLOCK // tile_x)
     planes = BLOCK // (tile_x * tile_y)
     tiles = triton.cdiv(out_width, tile_x) * triton.cdiv(out_height, tile_y)

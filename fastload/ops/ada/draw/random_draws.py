@@ -10,11 +10,11 @@ A percentile q takes the place of all of them, as the published pipe's debug_per
 uniforms are q and normals erfinv(2 q - 1) (without the factor sqrt(2) of a true quantile), all in float32.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from fastload.ops.ada.stages.noise import TURN
 from fastload.rng import as_uniforms, bits
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -71,7 +71,7 @@ class Dice:
             return self._both(self.percentile.normal)
         u = as_uniforms(self.words(purpose, block)[:, 1:3])
         radius = np.sqrt(np.float32(-2) * np.log(u[:, 0] + np.float32(2.0**-24)))
-        angle = np.float32(TURN) * u[:, 1]
+        angle = np.float32(math.tau) * u[:, 1]
         return radius * np.cos(angle), radius * np.sin(angle)
 
     def _both(self, number: float) -> Arrays:

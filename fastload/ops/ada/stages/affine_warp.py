@@ -30,19 +30,6 @@ from typing import Any
 from fastload.ops.ada.stages.wavelets import SYM6
 
 
-def affine_warp(images: Any, G_inv: Any, impl: str = "auto") -> Any:
-    """The images [N, C, H, W] warped by G_inv [N, 3, 3], as the contract above says.
-
-    impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
-        on the CPU, triton on CUDA.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
-    """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
-    return ada_augment(images, AdaParams(G_inv=G_inv), impl)
-
-
 def warp_reference(images: Any, G_inv: Any) -> Any:
     """The contract in plain torch, image by image, each with as much of the doubled plane as it looks at."""
     import torch

@@ -13,17 +13,6 @@ from typing import Any
 from fastload.ops.ada.stages.wavelets import BAND_MARGIN, BAND_TAPS, BANDS
 
 
-def band_filter(images: Any, gains: Any, impl: str = "auto") -> Any:
-    """The images [N, C, H, W] filtered with gains [N, 4]; impl: as `affine_warp` has it.
-
-    Raises ConfigError for images with a side below 22.
-    """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
-    return ada_augment(images, AdaParams(gains=gains), impl)
-
-
 def filter_reference(images: Any, gains: Any) -> Any:
     """The contract in plain torch."""
     import torch

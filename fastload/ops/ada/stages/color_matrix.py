@@ -8,18 +8,6 @@ Nothing is clamped. Gradients of any order with respect to images. Twins agree t
 from typing import Any
 
 
-def color_matrix(images: Any, matrices: Any, impl: str = "auto") -> Any:
-    """The images [N, C, H, W] with matrices [N, 4, 4] applied to their colours; impl: as `affine_warp` has
-    it.
-
-    Raises ConfigError for another number of channels than 1 or 3.
-    """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
-    return ada_augment(images, AdaParams(C=matrices), impl)
-
-
 def color_reference(images: Any, matrices: Any) -> Any:
     """The contract in plain torch, with nothing in it that autocast or TF32 would round."""
     matrices = matrices.to(images.dtype)

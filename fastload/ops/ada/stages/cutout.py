@@ -10,18 +10,6 @@ pixel's centre.
 from typing import Any
 
 
-def cutout(images: Any, size: Any, center: Any, impl: str = "auto") -> Any:
-    """The images [N, C, H, W] with the rectangle of size [N] at center [N, 2] set to 0; impl: as
-    `affine_warp`.
-
-    Raises ConfigError where shapes do not fit.
-    """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
-    return ada_augment(images, AdaParams(cut_size=size, cut_center=center), impl)
-
-
 def kept(size: Any, center: Any, height: int, width: int, dtype: Any) -> Any:
     """[N, 1, height, width]: False where the rectangles lie; computed in `dtype`."""
     import torch

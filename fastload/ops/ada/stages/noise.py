@@ -8,22 +8,10 @@ the even channel gets sqrt(-2 ln u) cos(2 pi v), the odd one sin. Gradients with
 of a copy.
 """
 
+import math
 from typing import Any
 
 from fastload.rng import Purpose
-
-TURN = 6.283185307179586
-
-
-def add_noise(images: Any, sigma: Any, *, eps: Any = None, noise_key: Any = None, impl: str = "auto") -> Any:
-    """images [N, C, H, W] + sigma [N] * eps; give eps or noise_key. impl: as `affine_warp` has it.
-
-    Raises ConfigError where both are missing or both given.
-    """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
-    return ada_augment(images, AdaParams(sigma=sigma, eps=eps, noise_key=noise_key), impl)
 
 
 def normals_of(noise_key: Any, channels: int, height: int, width: int, dtype: Any = None) -> Any:
@@ -43,7 +31,7 @@ def normals_of(noise_key: Any, channels: int, height: int, width: int, dtype: An
 def box_muller(a: Any, b: Any, dtype: Any) -> tuple:
     """Two standard normals of two words (int64 tensors in [0, 2^32))."""
     u, v = ((a >> 8) + 1).to(dtype) * 2.0**-24, (b >> 8).to(dtype) * 2.0**-24
-    radius, angle = (-2 * u.log()).sqrt(), TURN * v
+    radius, angle = (-2 * u.log()).sqrt(), math.tau * v
     return radius * angle.cos(), radius * angle.sin()
 
 

@@ -1,0 +1,72 @@
+"""The samples behind a loader, opened on first use.
+
+In: a config, or an fl.Dataset that opens its own. Out: a dataset of fastload/shards. Promised: a source is
+opened once, in the cache of this machine, with as many threads as the loader has.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from fastload import backends
+from fastload.errors import ConfigError
+from fastload.loader.config import LoaderConfig
+from fastload.shards import dataset as shards
+from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
+from fastload.shortage import told
+from fastload.world import World
+
+
+class OwnSamples(ABC):
+    """A dataset that opens its own samples, as fl.Dataset does."""
+
+    @abstractmethod
+    def opened(self, threads: int | None = None) -> shards.Dataset | MixtureDataset:
+        """The samples on disk; indexed on `threads` threads where that was never done."""
+
+
+def refuse_dataset(source: Any) -> None:
+    """Raises ConfigError for a Dataset, which is no source: it would be iterated over, sample by sample."""
+    if isinstance(source, OwnSamples):
+        raise ConfigError(
+            "a fastload.Dataset is no source: give it to fastload.DataLoader(dataset, batch_size)."
+        )
+
+
+class Samples:
+    """The samples of a loader, opened on first use. given: the dataset that opens them, if any."""
+
+    def __init__(self, config: LoaderConfig):
+        self._config = config
+        self.given: OwnSamples | None = None
+        self.opened: shards.Dataset | MixtureDataset | None = None
+
+    def __call__(self) -> shards.Dataset | MixtureDataset:
+        if self.opened is None:
+            config = self._config
+            threads = config.threads_here()
+            if self.given is not None:
+                self.opened = self.given.opened(threads)
+            else:
+                chosen = config.select, config.exclude
+                self.opened = open_samples(config.source, *chosen, config.world(), threads)
+        return self.opened
+
+
+def open_samples(
+    source: Any, select: Any, exclude: Any, world: World, threads: int
+) -> shards.Dataset | MixtureDataset:
+    """Opens a source, in the cache of this machine.
+
+    Raises SourceError, ShardError, ConfigError, ResourceError.
+    """
+    open_source = open_mixture if isinstance(source, Mixture) else shards.open_dataset
+    with told("to open the source"):
+        return open_source(
+            source,
+            cache_dir=backends.cache_dir() / "index",
+            threads=threads,
+            select=select,
+            exclude=exclude,
+            local_rank=world.local_rank,
+            local_world_size=world.local_world_size,
+        )

@@ -1,0 +1,59 @@
+"""What operators need to be registered with torch.library: gradients, and where a draw may not be."""
+
+import atexit
+from collections.abc import Callable
+
+import torch
+
+from fastload import _native
+from fastload.errors import ConfigError
+from fastload.ops.twins import ADJOINT, LINEAR
+from fastload.threads import end_everything
+
+# Before the handlers of torch, which take operators away that a daemon thread may be about to call.
+atexit.register(end_everything)
+
+
+def refuse_in_backward(what: str, way_out: str) -> None:
+    """Raises ConfigError within a backward pass, where only what is computed again would draw or count.
+
+    It stands in the operators' implementations, for torch.compile cannot trace the question."""
+    if torch._C._current_graph_task_id() >= 0:
+        raise ConfigError(
+            f"{what} within a backward pass, where torch.utils.checkpoint runs a function again: {way_out}"
+        )
+
+
+def begin_draw() -> None:
+    """Where a draw may not be; and where a daemon thread sleeps at the end of the program."""
+    _native.sleep_at_the_end()
+    refuse_in_backward(
+        "an augmentation was drawn",
+        "the gradient would be of another augmentation than the loss. Draw before the checkpointed "
+        "function, params = pipe.draw(...), and call pipe.apply_params(images, params) in it; or leave the "
+        "pipe out of it.",
+    )
+
+
+def differentiable(operator: Callable, mode_at: int, of_offset: tuple[int, ...] = ()) -> Callable:
+    """Registers the gradient of an operator whose argument number `mode_at` is its mode.
+
+    of_offset: numbers of the arguments that only AFFINE reads, which are not kept for the gradient."""
+
+    def keep(ctx, inputs, output):
+        inputs = [None if number in of_offset else one for number, one in enumerate(inputs)]
+        ctx.rest = tuple(one for one in inputs[1:] if not isinstance(one, torch.Tensor))
+        ctx.is_tensor = [isinstance(one, torch.Tensor) for one in inputs[1:]]
+        ctx.save_for_backward(*(one for one in inputs[1:] if isinstance(one, torch.Tensor)))
+
+    def backward(ctx, gradient):
+        tensors, others = iter(ctx.saved_tensors), iter(ctx.rest)
+        rest = [next(tensors) if is_tensor else next(others) for is_tensor in ctx.is_tensor]
+        rest[mode_at - 1] = LINEAR if rest[mode_at - 1] == ADJOINT else ADJOINT
+        return operator(gradient, *rest), *(None for _ in rest)
+
+    operator.register_autograd(backward, setup_context=keep)
+    operator.register_fake(
+        lambda images, *rest: torch.empty(images.shape, dtype=images.dtype, device=images.device)
+    )
+    return operator
