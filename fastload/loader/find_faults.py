@@ -14,12 +14,12 @@ import numpy as np
 from fastload import _native
 from fastload.errors import ShardError
 from fastload.loader.config import LoaderConfig
-from fastload.loader.in_flight import CLOSE_SECONDS, UnderWay
-from fastload.loader.pending_batch import Trip
-from fastload.loader.pipeline import Stages
+from fastload.loader.in_flight import CLOSE_SECONDS, InFlight
+from fastload.loader.pending_batch import PendingBatch
+from fastload.loader.pipeline import Pipeline
 from fastload.loader.stats import Stats
 from fastload.order.plan import Sequential
-from fastload.order.walk import Place, PlanWalk, Taken
+from fastload.order.sample_order import OrderState, PlanSampleOrder, RankBatch
 from fastload.read.ledger import BadSample, Ledger
 
 _AHEAD = 2  # chunks
@@ -33,10 +33,10 @@ def examine(
     config: its batch_size is that of a chunk; `position` of what is found is the sample_id.
     """
     memory = _native.BufferPool(config.max_bytes)
-    walk = PlanWalk(Sequential(dataset.n))
-    stages = Stages(config, dataset, walk, 0, threads, memory, Stats(), Ledger(None, 1.0, 0), {})
+    walk = PlanSampleOrder(Sequential(dataset.n))
+    stages = Pipeline(config, dataset, walk, 0, threads, memory, Stats(), Ledger(None, 1.0, 0), {})
     chunks = deque(np.array_split(sample_ids, range(config.batch_size, len(sample_ids), config.batch_size)))
-    under_way = UnderWay(stages)
+    under_way = InFlight(stages)
     try:
         while chunks or under_way.trips:
             while chunks and len(under_way.trips) < _AHEAD:
@@ -52,13 +52,13 @@ def examine(
     under_way.end(CLOSE_SECONDS)
 
 
-def _launched(stages: Stages, sample_ids: np.ndarray, patient: bool = True) -> Trip:
-    trip = stages.plan(None, Taken(sample_ids, sample_ids.copy(), None, sample_ids, Place(0)))
+def _launched(stages: Pipeline, sample_ids: np.ndarray, patient: bool = True) -> PendingBatch:
+    trip = stages.plan(None, RankBatch(sample_ids, sample_ids.copy(), None, sample_ids, OrderState(0)))
     stages.launch(trip, patient)
     return trip
 
 
-def _faults(stages: Stages, trip: Trip) -> list[BadSample]:
+def _faults(stages: Pipeline, trip: PendingBatch) -> list[BadSample]:
     try:
         return stages.faults(trip)
     except ShardError as error:

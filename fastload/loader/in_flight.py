@@ -10,19 +10,19 @@ import time
 from collections import deque
 
 from fastload.backends import process
-from fastload.loader.pending_batch import Trip
-from fastload.loader.pipeline import Stages
+from fastload.loader.pending_batch import PendingBatch
+from fastload.loader.pipeline import Pipeline
 
 CLOSE_SECONDS = 5.0  # that closing waits for what is at work
 
 
-class UnderWay:
+class InFlight:
     """The stages of an iteration, and its batches that are on their way; nothing that holds the iteration."""
 
-    def __init__(self, stages: Stages | None = None):
+    def __init__(self, stages: Pipeline | None = None):
         self.process = process()
         self.stages = stages
-        self.trips: deque[Trip] = deque()
+        self.trips: deque[PendingBatch] = deque()
 
     def give_up(self) -> None:
         """Cancels everything. For finalizers: it takes no lock and waits for nothing."""

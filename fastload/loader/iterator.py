@@ -16,13 +16,13 @@ from typing import NamedTuple
 from fastload.backends import process
 from fastload.errors import BatchTimeoutError, ConfigError
 from fastload.loader.config import LoaderConfig
-from fastload.loader.in_flight import CLOSE_SECONDS, UnderWay
-from fastload.loader.orders.sampled import SampledTurns
-from fastload.loader.pending_batch import Trip
-from fastload.loader.pipeline import Stages
+from fastload.loader.in_flight import CLOSE_SECONDS, InFlight
+from fastload.loader.orders.sampled import DrawnStepSource
+from fastload.loader.pending_batch import PendingBatch
+from fastload.loader.pipeline import Pipeline
 from fastload.loader.stats import Stats
-from fastload.order.turns import Turns
-from fastload.order.walk import Place
+from fastload.order.sample_order import OrderState
+from fastload.order.step_source import StepSource
 from fastload.shortage import told
 from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
@@ -32,32 +32,32 @@ OF_ANOTHER_PROCESS = "this iteration began in another process: begin a new one, 
 CLOSED = "the loader was closed while this batch was made: close it between two batches."
 
 
-class Course(NamedTuple):
+class RunSpec(NamedTuple):
     """What an iteration goes through: the steps that start in [start, stop) of the endless order."""
 
-    stages: Stages
-    turns: Turns | SampledTurns
-    start: Place
+    stages: Pipeline
+    turns: StepSource | DrawnStepSource
+    start: OrderState
     stop: float  # infinity where it never ends
     world: World
 
 
-class Run:
+class BatchIterator:
     """An iterator over batches.
 
-    begin(): the Course; called by the first `next`, and by the one after `plan_anew`. arrive(start, place):
+    begin(): the RunSpec; called by the first `next`, and by the one after `plan_anew`. arrive(start, place):
     the training got the step that starts at `start`, or there are no more before `place`.
     """
 
-    def __init__(self, begin: Callable[[], Course], arrive: Callable, config: LoaderConfig, stats: Stats):
+    def __init__(self, begin: Callable[[], RunSpec], arrive: Callable, config: LoaderConfig, stats: Stats):
         self._begin, self._arrive, self._config, self._stats = begin, arrive, config, stats
         self._current_world = config.world
-        self._under_way = UnderWay()
-        self._next: Place | None = None  # where the step after the planned ones is to be looked for
+        self._under_way = InFlight()
+        self._next: OrderState | None = None  # where the step after the planned ones is to be looked for
         self._world: World | None = None  # in which it began
         self._stop = 0.0  # of the course with which it began
-        self._course: Course | None = None  # of the stages that are under way
-        self._planned: Trip | None = None  # not launched: it has to wait for memory
+        self._course: RunSpec | None = None  # of the stages that are under way
+        self._planned: PendingBatch | None = None  # not launched: it has to wait for memory
         self._failed: Exception | None = None  # after the batches that are on their way
         self._ended = False
         self._why: str | None = None  # it ended, where the user may not have meant it to
@@ -65,10 +65,10 @@ class Run:
         self._turn = Turn()  # of the threads that call `next`
         # No __del__: Python may collect garbage, and with it a forgotten iteration, amid any line of any
         # thread, whatever locks that thread holds.
-        weakref.finalize(self, UnderWay.give_up, self._under_way).atexit = False
+        weakref.finalize(self, InFlight.give_up, self._under_way).atexit = False
         end_with_the_program(self._under_way)
 
-    def __iter__(self) -> "Run":
+    def __iter__(self) -> "BatchIterator":
         return self
 
     def __next__(self) -> dict:
@@ -130,7 +130,7 @@ class Run:
         if was_closed:
             raise ConfigError(CLOSED) from error
 
-    def _next_batch(self) -> tuple[dict, Trip]:
+    def _next_batch(self) -> tuple[dict, PendingBatch]:
         under_way = self._under_way
         if under_way.stages is None:
             with told("to begin an iteration"):
@@ -169,12 +169,12 @@ class Run:
             self._course.stages.launch(self._planned)
             self._planned = None
 
-    def _plan_next(self) -> Trip | None:
+    def _plan_next(self) -> PendingBatch | None:
         course = self._course
         try:
             turn = course.turns.take(self._next, self._stop)
         except Exception as error:  # a sampler's: the batches that it drew before come first
-            if isinstance(course.turns, Turns):
+            if isinstance(course.turns, StepSource):
                 raise  # an order of ours raises nothing: a signal's handler did, which is heard at once
             self._failed = error
             return None
@@ -199,7 +199,7 @@ class Run:
                 "begin a new iteration, iter(loader)."
             )
 
-    def _fits(self, trip: Trip) -> bool:
+    def _fits(self, trip: PendingBatch) -> bool:
         """Whether memory allows one more; the training still has a batch, which is taken to be as large."""
         trips = self._under_way.trips
         if len(trips) < 2:

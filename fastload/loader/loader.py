@@ -29,17 +29,17 @@ from fastload.loader.describe import (
     order_as_now,
     pixel_fingerprints,
 )
-from fastload.loader.iterator import Course, Run
-from fastload.loader.orders.planned import OwnOrder
+from fastload.loader.iterator import BatchIterator, RunSpec
+from fastload.loader.orders.planned import PlannedOrder
 from fastload.loader.orders.sampled import SampledOrder
-from fastload.loader.pipeline import Stages
+from fastload.loader.pipeline import Pipeline
 from fastload.loader.samples import OwnSamples, Samples, refuse_dataset
 from fastload.loader.skipped import Collate, Moves
 from fastload.loader.stats import Stats
 from fastload.notices import notice
 from fastload.order.cursor import Cursor
 from fastload.order.mixture import shares_of
-from fastload.order.walk import Place
+from fastload.order.sample_order import OrderState
 from fastload.read.ledger import Ledger, default_name, ledger_path
 from fastload.shards.mixture import Mixture
 from fastload.shortage import room_for
@@ -154,9 +154,9 @@ class Loader:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._config = LoaderConfig(**arguments)
         self._samples = Samples(self._config)
-        order = SampledOrder if self._config.is_sampled else OwnOrder
+        order = SampledOrder if self._config.is_sampled else PlannedOrder
         self._order = order(self._config, self._samples)
-        self._at = _At(0, Place.start(self._config.shares), is_start=True, got_of=None)
+        self._at = _At(0, OrderState.start(self._config.shares), is_start=True, got_of=None)
         self._restored: Cursor | None = None  # not yet compared with the dataset
         self._begin_process()
 
@@ -172,7 +172,7 @@ class Loader:
         if self._at.got_of == self._at.epoch:
             self._go_to(self._at.epoch + 1)
         self._order.begin()
-        run = Run(self._begin, self._arrive, self._config, self._stats)
+        run = BatchIterator(self._begin, self._arrive, self._config, self._stats)
         self._run = weakref.ref(run)
         return run
 
@@ -329,7 +329,7 @@ class Loader:
         return self._samples() if self._samples.given is None else self._samples.given
 
     @room_for("no batch can be made", "torch")
-    def _begin(self) -> Course:
+    def _begin(self) -> RunSpec:
         """What the first `next` of an iteration needs."""
         self._check_restored()
         if self._memory is None:
@@ -339,12 +339,12 @@ class Loader:
         resources = self._memory, self._stats, self._ledger, self._kept
         samples, walk = self._samples(), self._order.walk
         with whole_imports():  # torch, DALI: what the threads to come need, too
-            stages = Stages(self._config, samples, walk, world.rank, threads, *resources)
+            stages = Pipeline(self._config, samples, walk, world.rank, threads, *resources)
         if self._order.has_left(self._here()):
             self._at = self._at._replace(epoch=self._at.epoch + 1, is_start=True)
         place, span = self._here(), self._order.span
         stop = span * (self._at.epoch // epochs + 1) * epochs if epochs else math.inf
-        return Course(stages, self._order.turns(place, world), place, stop, world)
+        return RunSpec(stages, self._order.turns(place, world), place, stop, world)
 
     def _prepare_ledger(self, world: World) -> None:
         """Its counts go on; rank and file are those of the world as it is now."""
@@ -357,33 +357,33 @@ class Loader:
             self._ledger = Ledger(path, self._config.max_bad_fraction, world.rank)
         self._ledger.path, self._ledger.rank = path, world.rank
 
-    def _arrive(self, start: int, place: Place) -> None:
+    def _arrive(self, start: int, place: OrderState) -> None:
         """The training got everything before `place`, last the step that starts at `start`."""
         n = self._order.span
         self._at = _At(place.position // n, place, is_start=False, got_of=start // n)
 
-    def _go_to(self, epoch: int, place: Place | None = None) -> None:
+    def _go_to(self, epoch: int, place: OrderState | None = None) -> None:
         run = self._run_between_batches()
         if run is not None and run.begun:  # one that has not begun will begin there
             run.close()
         self._at = _At(epoch, place or self._at.place, is_start=place is None, got_of=None)
 
-    def _iterate_from(self, place: Place) -> Run:
+    def _iterate_from(self, place: OrderState) -> BatchIterator:
         self._go_to(place.position // self._order.span, place)
         return iter(self)
 
-    def _end_at(self, run: Run, place: Place) -> None:
+    def _end_at(self, run: BatchIterator, place: OrderState) -> None:
         """Ends an iteration that has delivered all that it has, which ends at `place`."""
         if run is self._live_run():
             run.close()
             self._arrive(place.position - 1, place)
 
-    def _here(self, at: "_At | None" = None) -> Place:
+    def _here(self, at: "_At | None" = None) -> OrderState:
         """The place of the next batch. Looking changes nothing: who saves must go on as the others do."""
         at = at or self._at
         return self._epoch_start(at) if at.is_start else at.place
 
-    def _epoch_start(self, at: "_At | None" = None) -> Place:
+    def _epoch_start(self, at: "_At | None" = None) -> OrderState:
         """Where the epoch begins that the loader is in."""
         at = at or self._at
         return at.place.at(at.epoch * self._order.span, self._order.span)
@@ -414,7 +414,9 @@ class Loader:
 
     def _begin_process(self) -> None:
         self._process = backends.process()
-        self._run: weakref.ref[Run] | None = None  # weak: an iteration that nobody holds ends by itself
+        self._run: weakref.ref[BatchIterator] | None = (
+            None  # weak: an iteration that nobody holds ends by itself
+        )
         self._stats = Stats()
         self._memory: _native.BufferPool | None = None
         self._ledger: Ledger | None = None
@@ -428,11 +430,11 @@ class Loader:
             if not self._is_new():
                 self.load_state_dict(self.state_dict())
 
-    def _live_run(self) -> Run | None:
+    def _live_run(self) -> BatchIterator | None:
         self._notice_fork()
         return self._run() if self._run is not None else None
 
-    def _run_between_batches(self) -> Run | None:
+    def _run_between_batches(self) -> BatchIterator | None:
         run = self._live_run()
         if run is not None and run.is_making:
             raise ConfigError(
@@ -452,7 +454,7 @@ class _At(NamedTuple):
     """Where a loader is. One object, set at once, as threads may look while another one gets a batch."""
 
     epoch: int  # of the first batch that the training has not got
-    place: Place  # of that batch, unless it is
+    place: OrderState  # of that batch, unless it is
     is_start: bool  # the start of `epoch`, to be counted on from `place`
     got_of: int | None  # the epoch of the last batch that it got, since it went to a place
 

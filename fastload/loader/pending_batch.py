@@ -1,8 +1,8 @@
 """One batch on its way: its samples, what native and Python threads make of them, and what is wrong with it.
 
-In: a step and the samples that it takes. Out: a `Trip`, which pipeline.py fills. Promised: cancelling it
-stops what has not begun, its stand-ins too; after `wait` no native thread works on it; a finalizer may give
-it up.
+In: a step and the samples that it takes. Out: a `PendingBatch`, which pipeline.py fills. Promised: cancelling
+it stops what has not begun, its stand-ins too; after `wait` no native thread works on it; a finalizer may
+give it up.
 """
 
 import math
@@ -16,8 +16,8 @@ import numpy as np
 from fastload import _native
 from fastload.errors import BatchTimeoutError, FastloadError, FieldError, SampleError
 from fastload.loader.device import Delivered
+from fastload.order.sample_order import RankBatch
 from fastload.order.steps import Step
-from fastload.order.walk import Taken
 from fastload.read.ledger import BadSample
 
 # Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
@@ -37,11 +37,11 @@ class Fault(NamedTuple):
 
 
 @dataclass
-class Trip:
+class PendingBatch:
     """One batch on its way."""
 
     step: Step | None  # None for stand-ins, which belong to another trip
-    taken: Taken
+    taken: RankBatch
     located: list = field(default_factory=list)  # one Located for each stored field
     missing: dict[str, np.ndarray] = field(default_factory=dict)  # field -> [N] bool
     first_blob: dict[str, int] = field(default_factory=dict)  # field -> its first blob in `bytes`
@@ -52,7 +52,7 @@ class Trip:
     work: list[futures.Future] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)  # field -> [N], for all but images and labels
     wrong: dict[tuple[int, str], Fault] = field(default_factory=dict)  # (sample, field)
-    stand_ins: "Trip | None" = None  # for its bad samples, being made
+    stand_ins: "PendingBatch | None" = None  # for its bad samples, being made
     bad: list[BadSample] = field(default_factory=list)  # what the ledger will have of it
     error: Exception | None = None  # of the whole batch
     cancelled: bool = False

@@ -30,12 +30,12 @@ from fastload.fields import Bytes, Image, Int, Json, Text
 from fastload.loader.describe import backend_of
 from fastload.loader.device import Delivered, delivery, resolve_device
 from fastload.loader.field_check import check_fields, label_fields, missing_error
-from fastload.loader.pending_batch import Fault, Trip, wait_seconds
+from fastload.loader.pending_batch import Fault, PendingBatch, wait_seconds
 from fastload.loader.pixels import Pixels
-from fastload.loader.replacements import StandIns
+from fastload.loader.replacements import Replacements
 from fastload.loader.stats import Stats
+from fastload.order.sample_order import RankBatch, SampleOrder
 from fastload.order.steps import Step
-from fastload.order.walk import Taken, Walk
 from fastload.read.ledger import MOST_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
 from fastload.shards.mixture import Mixture
@@ -49,14 +49,14 @@ WORKER_NAME = "fastload-"  # what the names of all of Python's worker threads be
 _IN_PLACE = (Int, Text, Bytes)  # microseconds a sample: a change of threads would cost more
 
 
-class Stages:
+class Pipeline:
     """Everything between the order and the batch, for one dataset and one config."""
 
     def __init__(
         self,
         config,
         dataset,
-        walk: Walk,
+        walk: SampleOrder,
         rank: int,
         threads: int,
         memory: "_native.BufferPool",
@@ -68,7 +68,7 @@ class Stages:
         self._memory, self._stats, self._threads = memory, stats, threads
         self._kept = kept  # what serves the iterations to come, too
         self._source_names = config.source.names if isinstance(config.source, Mixture) else []
-        self._stand_ins = StandIns(config, dataset, self._source_names, walk)
+        self._stand_ins = Replacements(config, dataset, self._source_names, walk)
         fields = config.fields
         check_fields(fields, dataset)
         self._from_labels = label_fields(fields, dataset)
@@ -108,9 +108,9 @@ class Stages:
             return DaliImageStage(self._config, self._kept["dali"], self._delivery.stream)
         return ImageStage(self._config, self._threads, levels=device.type == "cuda")
 
-    def plan(self, step: Step | None, taken: Taken) -> Trip:
+    def plan(self, step: Step | None, taken: RankBatch) -> PendingBatch:
         """The trip of a step's samples: where they lie, how much memory it will hold. Nothing waits."""
-        trip = Trip(step, taken)
+        trip = PendingBatch(step, taken)
         try:
             with told("to plan a batch"):
                 for place, name in enumerate(self._stored):
@@ -123,7 +123,7 @@ class Stages:
             trip.held_bytes += len(trip.positions) * self._sample_bytes()
         return trip
 
-    def launch(self, trip: Trip, patient: bool = True) -> None:
+    def launch(self, trip: PendingBatch, patient: bool = True) -> None:
         """Sends a batch on its way; nothing here waits. patient: reads that may pass are tried again."""
         if trip.error is not None or not trip.located:
             return
@@ -136,7 +136,7 @@ class Stages:
         except ResourceError as error:  # of this batch: those before it come first
             trip.error = error
 
-    def finish(self, trip: Trip) -> dict:
+    def finish(self, trip: PendingBatch) -> dict:
         """Waits for a batch: field -> tensor [N, ...] or list of N, "__key__", "__id__", "__position__".
 
         Raises what went wrong with it.
@@ -165,7 +165,7 @@ class Stages:
         self._count(trip, time.perf_counter() - begun)
         return batch
 
-    def faults(self, trip: Trip) -> list[BadSample]:
+    def faults(self, trip: PendingBatch) -> list[BadSample]:
         """All that is wrong with the samples of a launched batch, which is delivered to nobody.
 
         Raises ShardError for what cannot be read.
@@ -181,12 +181,12 @@ class Stages:
             self._stand_ins.entry(trip, i, 0, name, trip.wrong[i, name]) for i, name in sorted(trip.wrong)
         ]
 
-    def unreadable(self, trip: Trip, error: ShardError) -> BadSample:
+    def unreadable(self, trip: PendingBatch, error: ShardError) -> BadSample:
         """The fault of a batch of one sample, of which bytes cannot be read."""
         name = self._stored[trip.bytes.first_error]
         return self._stand_ins.entry(trip, 0, 0, name, Fault(str(error)[:MOST_REASON], error))
 
-    def _deliver(self, trip: Trip) -> Delivered:
+    def _deliver(self, trip: PendingBatch) -> Delivered:
         """Waits for the parts of a batch and makes it, on its device."""
         if trip.bytes is not None:
             self._settle(trip)
@@ -200,7 +200,7 @@ class Stages:
         self._stats.add("batch", time.perf_counter() - begun)
         return delivered
 
-    def _finished(self, batch: dict, trip: Trip) -> dict:
+    def _finished(self, batch: dict, trip: PendingBatch) -> dict:
         """Levels to tensors where that was left to whole batches; mixup and CutMix."""
         if self._images is not None and self._images.by_batch:
             for name in self._pixels.fields:
@@ -237,7 +237,7 @@ class Stages:
         """Closes the files, when nothing is read any more; False where they are open at the deadline."""
         return self._reader.close_files(max(0.0, deadline - time.monotonic()))
 
-    def leave_behind(self, trip: Trip) -> None:
+    def leave_behind(self, trip: PendingBatch) -> None:
         """Gives up a cancelled batch on which a read or a function hangs."""
         for one in (trip, trip.stand_ins):
             if one is not None and one.bytes is not None and not one.bytes.wait(0):
@@ -248,7 +248,7 @@ class Stages:
         finished = self._pixels.sample_bytes if self._images.by_batch else 0
         return self._images.sample_bytes + finished
 
-    def _locate(self, trip: Trip, place: int, name: str) -> None:
+    def _locate(self, trip: PendingBatch, place: int, name: str) -> None:
         one = self._config.fields[name]
         located = self._dataset.locate(trip.sample_ids, one.extensions)
         size_bytes = located.size_bytes
@@ -266,7 +266,7 @@ class Stages:
         trip.located.append(located)
         trip.first_blob[name] = place * len(trip.positions)
 
-    def _submit(self, trip: Trip, urgent: bool, patient: bool = True) -> None:
+    def _submit(self, trip: PendingBatch, urgent: bool, patient: bool = True) -> None:
         """Hands a batch to the native threads. urgent: before all that waits there. Raises ResourceError."""
         with told(f"for a batch of {trip.held_bytes:,} bytes ({len(trip.positions)} samples)"):
             trip.bytes = self._reader.submit(trip.located, self._memory, urgent, patient)
@@ -279,7 +279,7 @@ class Stages:
                     trip.bytes, trip.first_blob, buffers, trip.positions, augments, urgent
                 )
 
-    def _make_stand_ins(self, trip: Trip, taken: Taken) -> Trip:
+    def _make_stand_ins(self, trip: PendingBatch, taken: RankBatch) -> PendingBatch:
         """Other samples for some places of a batch, made at once; Python's part in this thread."""
         made = self.plan(None, taken)
         made.deadline = trip.deadline
@@ -300,12 +300,12 @@ class Stages:
         delivery = self._delivery
         return delivery.pinned(size_bytes) if delivery.pins else self._memory.acquire(size_bytes)
 
-    def _launch_work(self, trip: Trip) -> None:
+    def _launch_work(self, trip: PendingBatch) -> None:
         """Hands the batch's Python work to the worker threads, in as many parts as there are threads."""
         parts = min(self._threads, len(trip.positions))
         trip.work = [self._workers.submit(self._work, trip, part, parts) for part in range(parts)]
 
-    def _work(self, trip: Trip, part: int, parts: int) -> None:
+    def _work(self, trip: PendingBatch, part: int, parts: int) -> None:
         """Every `parts`-th sample from `part` on: its values, then its images that no native thread takes."""
         trip.wait_for(trip.bytes)
         if trip.cancelled or trip.bytes.first_error is not None:
@@ -324,7 +324,7 @@ class Stages:
                 trip.images.render_other(name, i)
         self._stats.add("decode", time.perf_counter() - begun)
 
-    def _make_values(self, trip: Trip, names: list[str], samples: range) -> None:
+    def _make_values(self, trip: PendingBatch, names: list[str], samples: range) -> None:
         for name in names:
             if isinstance(self._config.fields[name], Int):
                 labels = trip.bytes.integers(trip.first_blob[name], len(trip.positions))
@@ -340,14 +340,14 @@ class Stages:
                 except (SampleError, FunctionError) as error:
                     self._note(trip, i, name, error)
 
-    def _value(self, trip: Trip, name: str, i: int):
+    def _value(self, trip: PendingBatch, name: str, i: int):
         one = self._config.fields[name]
         if trip.missing[name][i]:
             # A document is a sample's own: who changes one must not change the next one's.
             return copy.deepcopy(one.default) if isinstance(one, Json) else one.default
         return values.decode(one, trip.bytes.bytes(trip.first_blob[name] + i))
 
-    def _note(self, trip: Trip, i: int, name: str, error: FastloadError) -> None:
+    def _note(self, trip: PendingBatch, i: int, name: str, error: FastloadError) -> None:
         """Something is wrong with a sample; of several for one field, the first counts."""
         reason = str(error)
         kind = FunctionError if isinstance(error, FunctionError) else SampleError  # of which yours may be one
@@ -356,7 +356,7 @@ class Stages:
         full.__cause__ = error.__cause__ or error
         trip.wrong.setdefault((i, name), Fault(reason[:MOST_REASON], full))
 
-    def _settle(self, trip: Trip) -> None:
+    def _settle(self, trip: PendingBatch) -> None:
         """Waits until all is made of a batch's bytes that can be, and notes what is wrong with its samples.
 
         Raises what is no sample's fault.
@@ -380,7 +380,7 @@ class Stages:
         self._make_values(trip, self._in_place, range(len(trip.positions)))
         self._stats.add("batch", time.perf_counter() - begun)
 
-    def _assemble(self, trip: Trip) -> dict:
+    def _assemble(self, trip: PendingBatch) -> dict:
         batch = {}
         for name, one in self._config.fields.items():
             if name in self._from_labels:
@@ -399,14 +399,14 @@ class Stages:
             batch["__mask__"] = _as_tensor(trip.step.valid(self._rank))
         return batch
 
-    def _where(self, trip: Trip, i: int) -> str:
+    def _where(self, trip: PendingBatch, i: int) -> str:
         return self._dataset.where(int(trip.sample_ids[i]))
 
-    def _count(self, trip: Trip, own_seconds: float) -> None:
+    def _count(self, trip: PendingBatch, own_seconds: float) -> None:
         self._stats.add("batch", own_seconds)
         self._count_native(trip)
 
-    def _count_native(self, trip: Trip) -> None:
+    def _count_native(self, trip: PendingBatch) -> None:
         if trip.bytes is not None:
             self._stats.add("read", trip.bytes.busy_seconds)
             self._stats.bytes_read += trip.bytes.bytes_read

@@ -11,24 +11,24 @@ from collections.abc import Callable
 import numpy as np
 
 from fastload.errors import SampleError
-from fastload.loader.pending_batch import Fault, Trip
+from fastload.loader.pending_batch import Fault, PendingBatch
 from fastload.order.replacement import MOST_ATTEMPTS
-from fastload.order.walk import Taken, Walk
+from fastload.order.sample_order import RankBatch, SampleOrder
 from fastload.read.ledger import BadSample
 
 
-class StandIns:
+class Replacements:
     """Replaces the bad samples of batches.
 
     walk: which samples stand in. source_names: of a mixture, else [].
     """
 
-    def __init__(self, config, dataset, source_names: list[str], walk: Walk):
+    def __init__(self, config, dataset, source_names: list[str], walk: SampleOrder):
         self._config, self._dataset, self._source_names = config, dataset, source_names
         self._walk = walk
         self._field_order = {name: place for place, name in enumerate(config.fields)}
 
-    def replace(self, trip: Trip, make: Callable[[Trip, Taken], Trip]) -> None:
+    def replace(self, trip: PendingBatch, make: Callable[[PendingBatch, RankBatch], PendingBatch]) -> None:
         """Replaces the bad samples of a batch that has some, and notes them in `trip.bad`.
 
         make(trip, taken): a batch of other samples for some places of `trip`, of which all that can be made
@@ -60,7 +60,7 @@ class StandIns:
         i = int(places[0])
         raise self._gave_up(trip, i) from faults[i][1].error
 
-    def entry(self, trip: Trip, i: int, attempt: int, name: str, fault: Fault) -> BadSample:
+    def entry(self, trip: PendingBatch, i: int, attempt: int, name: str, fault: Fault) -> BadSample:
         """The line of the ledger for sample i of a batch, of which one field is bad."""
         row = self._dataset.row(int(trip.sample_ids[i]))
         offsets = {extension: start for extension, (start, _) in row.extensions.items()}
@@ -80,14 +80,14 @@ class StandIns:
             source=source,
         )
 
-    def _first_faults(self, trip: Trip) -> dict[int, tuple[str, Fault]]:
+    def _first_faults(self, trip: PendingBatch) -> dict[int, tuple[str, Fault]]:
         """sample -> the first field, in the order of the user's, that is wrong with it."""
         faults: dict[int, tuple[str, Fault]] = {}
         for i, name in sorted(trip.wrong, key=self._place):
             faults.setdefault(i, (name, trip.wrong[i, name]))
         return faults
 
-    def _raise_what_is_raised(self, trip: Trip) -> None:
+    def _raise_what_is_raised(self, trip: PendingBatch) -> None:
         """Of several, the first in the batch, so that every run names the same."""
         for place in sorted(trip.wrong, key=self._place):
             fault = trip.wrong[place]
@@ -97,7 +97,7 @@ class StandIns:
     def _place(self, place: tuple[int, str]) -> tuple[int, int]:
         return place[0], self._field_order[place[1]]
 
-    def _gave_up(self, trip: Trip, i: int) -> SampleError:
+    def _gave_up(self, trip: PendingBatch, i: int) -> SampleError:
         of_place = [one for one in trip.bad if one.position == int(trip.positions[i])]
         return SampleError(
             f"{of_place[0]}; all {MOST_ATTEMPTS} samples that were to stand in for it are bad as well, the "
@@ -105,7 +105,7 @@ class StandIns:
         )
 
 
-def _adopt(trip: Trip, places: np.ndarray, made: Trip, theirs: np.ndarray) -> None:
+def _adopt(trip: PendingBatch, places: np.ndarray, made: PendingBatch, theirs: np.ndarray) -> None:
     """Samples `theirs` of another batch take places in this one."""
     if not len(places):
         return

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastload.errors import ConfigError
-from fastload.order.turns import Turns
-from fastload.order.walk import Place
+from fastload.order.sample_order import OrderState
+from fastload.order.step_source import StepSource
 from fastload.step_ids import StepIds
 
 if TYPE_CHECKING:
-    from fastload.loader.iterator import Run
+    from fastload.loader.iterator import BatchIterator
 
 # transformers skips before it tells the epoch, and tells it to nobody then: from the first version to before
 # the second one.
@@ -34,8 +34,8 @@ class Moves(NamedTuple):
     over, at its end.
     """
 
-    begin: "Callable[[Place], Run]"
-    end: "Callable[[Run, Place], None]"
+    begin: "Callable[[OrderState], BatchIterator]"
+    end: "Callable[[BatchIterator, OrderState], None]"
 
 
 class EpochSteps:
@@ -45,9 +45,9 @@ class EpochSteps:
     from there on; None: it never ends.
     """
 
-    def __init__(self, turns: Turns, start: Place, span: int, epochs: int | None, moves: Moves):
+    def __init__(self, turns: StepSource, start: OrderState, span: int, epochs: int | None, moves: Moves):
         self._turns, self._start, self._span, self._epochs, self._moves = turns, start, span, epochs, moves
-        self._run: Run | None = None
+        self._run: BatchIterator | None = None
         self._next = 0  # the step that the iteration delivers next
 
     def __iter__(self) -> Iterator[StepIds]:
@@ -89,13 +89,13 @@ class EpochSteps:
         self._next += 1
         return Finished(batch)
 
-    def _place_before(self, number: int) -> Place:
+    def _place_before(self, number: int) -> OrderState:
         steps, epoch = self._turns.steps, 0
         if steps.last != "straddle":
             epoch, number = divmod(number, steps.steps_per_epoch)
         return self._place(epoch * self._span + number * steps.samples_per_step)
 
-    def _place(self, offset: int) -> Place:
+    def _place(self, offset: int) -> OrderState:
         return self._start.at(self._start.position + offset, self._span)
 
     def _check(self, number: int) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fastload.errors import CursorError
 from fastload.opaque import leaf, value_of
 from fastload.order.mixture import WAY_OUT, MixtureState, integers
-from fastload.order.walk import Place
+from fastload.order.sample_order import OrderState
 
 CURSOR_VERSION = 3
 VERSION_OF_0_1_0 = 2
@@ -35,7 +35,7 @@ class Cursor:
     """
 
     epoch: int
-    place: Place
+    place: OrderState
     order: Fingerprints
     pixels: Fingerprints
     made_with: Sequence[int] | None = None
@@ -114,10 +114,10 @@ _GENERATOR = "global_generator"  # torch's, as text; states of fastload 0.1.0 ha
 _ENTRIES = ("version", "epoch", "position", "order", "pixels", "mixture")
 
 
-def _place_of(position: int, mixture) -> tuple[Place, tuple[int, ...] | None]:
+def _place_of(position: int, mixture) -> tuple[OrderState, tuple[int, ...] | None]:
     """The place of these entries of a cursor, and the shares with which its mixture was made."""
     if mixture is None:
-        return Place(position), None
+        return OrderState(position), None
     if not isinstance(mixture, Mapping) or set(mixture) != {"now", "epoch", "made_with"}:
         raise CursorError(f"the cursor's mixture is {mixture!r}: {WAY_OUT}")
     now, at_epoch = (MixtureState.from_dict(mixture[name]) for name in ("now", "epoch"))
@@ -125,7 +125,7 @@ def _place_of(position: int, mixture) -> tuple[Place, tuple[int, ...] | None]:
     sources = {len(shares) for shares in (now.shares, at_epoch.shares, made_with)}
     if len(sources) > 1 or now.position != position or at_epoch.position > position:
         raise CursorError(f"the cursor's mixture is not the one of position {position}: {WAY_OUT}")
-    return Place(position, now, at_epoch), made_with
+    return OrderState(position, now, at_epoch), made_with
 
 
 def _draws_entry(draws: dict) -> dict:

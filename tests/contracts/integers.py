@@ -10,24 +10,24 @@ import numpy as np
 
 from fastload.order.mixture import MixtureState, shares_of
 from fastload.order.plan import Plan
+from fastload.order.sample_order import MixtureSampleOrder, OrderState, PlanSampleOrder
 from fastload.order.steps import Steps
-from fastload.order.walk import MixtureWalk, Place, PlanWalk
 
 
 class IntegerLoader:
     """Batches of "__position__" [N] int64, "__key__" (list of N sample_ids) and, with "pad", "__mask__".
 
-    order: a Plan; or a MixtureWalk, with the weights of its sources. Then there is "__source__", too (list
-    of N numbers).
+    order: a Plan; or a MixtureSampleOrder, with the weights of its sources. Then there is "__source__", too
+    (list of N numbers).
     """
 
     def __init__(
-        self, order: Plan | MixtureWalk, batch_size, rank=0, world_size=1, last="drop", weights=None
+        self, order: Plan | MixtureSampleOrder, batch_size, rank=0, world_size=1, last="drop", weights=None
     ):
-        self._walk = PlanWalk(order) if isinstance(order, Plan) else order
+        self._walk = PlanSampleOrder(order) if isinstance(order, Plan) else order
         self._rank = rank
         self._steps = Steps(order.n, batch_size, world_size, last)
-        self._place = Place.start(None if weights is None else shares_of(weights))
+        self._place = OrderState.start(None if weights is None else shares_of(weights))
 
     @property
     def _position(self) -> int:
@@ -63,7 +63,7 @@ class IntegerLoader:
 
     def load_state_dict(self, state: dict) -> None:
         mixtures = [MixtureState.from_dict(state[name]) for name in ("now", "epoch") if name in state]
-        self._place = Place(state["position"], *mixtures)
+        self._place = OrderState(state["position"], *mixtures)
 
     def _batch(self, step, taken) -> dict:
         batch = {"__position__": taken.positions, "__key__": taken.sample_ids.tolist()}

@@ -16,7 +16,7 @@ import fastload as fl
 from fastload import _native, backends
 from fastload.decode.images import BatchImages
 from fastload.errors import BadSamplesError, FieldError, FunctionError, SampleError, ShardError
-from fastload.loader.pending_batch import Trip
+from fastload.loader.pending_batch import PendingBatch
 from fastload.order.replacement import MOST_ATTEMPTS
 from fastload.read import ledger as ledger_module
 from fastload.shards.ledger_lines import read_ledger
@@ -697,7 +697,7 @@ def test_stand_ins_are_read_and_decoded_before_what_is_ahead(tmp_path, monkeypat
 def test_a_closed_iteration_waits_for_no_stand_in(tmp_path, monkeypatch):
     """Cancelled while its stand-ins are made: whoever makes them sees it."""
     cancelled = []
-    real = Trip.give_up
+    real = PendingBatch.give_up
 
     def noted(self):
         cancelled.append(self.step)
@@ -706,7 +706,7 @@ def test_a_closed_iteration_waits_for_no_stand_in(tmp_path, monkeypatch):
     before = set(threading.enumerate())
     source = write(tmp_path, samples())
     made = pictures(source, 4, augment=fl.Augment(mixup=0.3), prefetch=4)  # delivered ahead, on a thread
-    monkeypatch.setattr(Trip, "give_up", noted)
+    monkeypatch.setattr(PendingBatch, "give_up", noted)
     for _ in range(20):
         run = iter(made)
         next(run)

@@ -6,7 +6,7 @@ import pytest
 
 import fastload as fl
 from fastload import backends
-from fastload.loader.pipeline import WORKER_NAME, Stages
+from fastload.loader.pipeline import WORKER_NAME, Pipeline
 from tests.loader.samples import sample, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:a bad sample was replaced")
@@ -61,7 +61,7 @@ def test_a_closing_that_was_interrupted_is_finished_by_the_next_one(source, deco
     made = make(source, decode)
     run = iter(made)
     next(run)
-    real, interrupts = Stages.close, [True]
+    real, interrupts = Pipeline.close, [True]
 
     def interrupted(self, deadline):
         if where == "after":
@@ -72,7 +72,7 @@ def test_a_closing_that_was_interrupted_is_finished_by_the_next_one(source, deco
         interrupts.append(False)
         real(self, deadline)
 
-    monkeypatch.setattr(Stages, "close", interrupted)
+    monkeypatch.setattr(Pipeline, "close", interrupted)
     with pytest.raises(KeyboardInterrupt):
         made.close()
     with pytest.raises(StopIteration):

@@ -18,7 +18,7 @@ import fastload as fl
 from fastload import backends
 from fastload.decode.images import ImageStage
 from fastload.errors import SampleError, ShardError
-from fastload.loader.pipeline import WORKER_NAME, Stages
+from fastload.loader.pipeline import WORKER_NAME, Pipeline
 from fastload.loader.pixels import Pixels
 from tests.loader.samples import flat, sample, write
 from tests.loader.test_augment import SIZE, STRENGTHS, TOLERANCE, by_position, largest_difference, loader
@@ -37,7 +37,7 @@ def decode(request, monkeypatch) -> str:
     def image_stage(self, device):
         return ImageStage(self._config, self._threads, levels=True)
 
-    monkeypatch.setattr(Stages, "_image_stage", image_stage)
+    monkeypatch.setattr(Pipeline, "_image_stage", image_stage)
     return "native"
 
 
@@ -47,7 +47,7 @@ def test_levels_that_are_finished_whole_give_the_pixels_of_the_threads(shards, m
     by_threads = by_position(loader(shards, **how))
     raw = by_position(loader(shards, dtype="uint8", layout="channels_last"))
     monkeypatch.setattr(
-        Stages, "_image_stage", lambda self, _: ImageStage(self._config, self._threads, levels=True)
+        Pipeline, "_image_stage", lambda self, _: ImageStage(self._config, self._threads, levels=True)
     )
     assert largest_difference(by_position(loader(shards, **how)), by_threads) < TOLERANCE["flips"]
     assert largest_difference(by_position(loader(shards, dtype="uint8", layout="channels_last")), raw) == 0

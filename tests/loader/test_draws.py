@@ -84,10 +84,10 @@ class Stays(OwnPlace):
 
 class OwnIterator:
     def __iter__(self):
-        return Walk()
+        return SampleOrder()
 
 
-class Walk(OwnPlace):
+class SampleOrder(OwnPlace):
     def __iter__(self):
         return self
 

@@ -8,7 +8,7 @@ import pytest
 
 import fastload as fl
 from fastload.errors import ConfigError, CursorError, FieldError
-from fastload.loader.pipeline import Stages
+from fastload.loader.pipeline import Pipeline
 from tests.contracts.dealing import Sizes
 from tests.contracts.mixtures import (
     assert_elastic_while_weights_change,
@@ -449,8 +449,8 @@ def test_new_weights_for_a_cursor_of_another_source_are_refused(folders):
 
 
 def test_weights_that_are_in_force_already_give_up_nothing(folders, monkeypatch):
-    launch, launched = Stages.launch, []
-    monkeypatch.setattr(Stages, "launch", lambda self, trip: (launched.append(trip), launch(self, trip)))
+    launch, launched = Pipeline.launch, []
+    monkeypatch.setattr(Pipeline, "launch", lambda self, trip: (launched.append(trip), launch(self, trip)))
     loader = labels(mixture(folders), 5, prefetch=4)
     for _ in loader:
         loader.set_weights({name: 10 * weight for name, weight in WEIGHTS.items()})

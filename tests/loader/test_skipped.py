@@ -146,11 +146,11 @@ def test_the_epoch_of_a_loaded_state_is_the_one_whose_batches_are_skipped(shards
 def test_skipping_computes_no_sample_ids_and_reads_nothing(shards, monkeypatch):
     loader, whole = labels(shards, 1), epochs_of(labels(shards, 1), 1)[0]
     taken = []
-    from fastload.order.walk import PlanWalk
+    from fastload.order.sample_order import PlanSampleOrder
 
-    take = PlanWalk.take
+    take = PlanSampleOrder.take
     monkeypatch.setattr(
-        PlanWalk, "take", lambda walk, step, *more: (taken.append(step), take(walk, step, *more))[1]
+        PlanSampleOrder, "take", lambda walk, step, *more: (taken.append(step), take(walk, step, *more))[1]
     )
     assert [plain(batch) for batch in skip_first_batches(loader, N - 2)] == whole[-2:]
     assert [step.start for step in taken] == [N - 2, N - 1]

@@ -111,7 +111,7 @@ class StatefulStream(Stream):
         self.at, self.begun = state["at"], state["begun"]
 
 
-class Walk:
+class SampleOrder:
     def __init__(self, numbers):
         self.numbers, self.at = numbers, 0
 
@@ -135,7 +135,7 @@ class StreamOfWalks(Stream):
     """The state is the iterator's."""
 
     def __iter__(self):
-        return Walk(self.numbers())
+        return SampleOrder(self.numbers())
 
 
 class SelfWalk(Stream):
@@ -169,7 +169,7 @@ class Order(IterableDataset):
 
     def __iter__(self):
         self.calls.append("iter")
-        walk = Walk(range(6))
+        walk = SampleOrder(range(6))
         load = walk.load_state_dict
         walk.load_state_dict = lambda state: (self.calls.append("load iterator"), load(state))
         return walk

@@ -7,12 +7,12 @@ import pytest
 from fastload.errors import CursorError
 from fastload.order.cursor import Cursor, differing
 from fastload.order.mixture import SHARES, shares_of
-from fastload.order.walk import Place
+from fastload.order.sample_order import OrderState
 
 ORDER = {"seed": 2**64 - 1, "plan": "global/1", "window": None, "source": "0123456789abcdef"}
-CURSOR = Cursor(3, Place(10**12), ORDER, {"dtype": "float32"}, inventory={"": [7, 2, "AAAA"]})
+CURSOR = Cursor(3, OrderState(10**12), ORDER, {"dtype": "float32"}, inventory={"": [7, 2, "AAAA"]})
 GOOD = CURSOR.to_dict()
-MIXED_PLACE = Place.start(shares_of([0.7, 0.3])).at(25, 10).reweighted(shares_of([1, 1]), 10)
+MIXED_PLACE = OrderState.start(shares_of([0.7, 0.3])).at(25, 10).reweighted(shares_of([1, 1]), 10)
 MIXED = Cursor(2, MIXED_PLACE, ORDER, {}, shares_of([0.7, 0.3]))
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from fastload.errors import ConfigError
 from fastload.order.plan import make_plan
+from fastload.order.sample_order import MixtureSampleOrder
 from fastload.order.steps import Steps
-from fastload.order.walk import MixtureWalk
 from tests.contracts.chains import WORLDS, chains, given, same_examples, st
 from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.elastic import assert_chain, assert_elastic
@@ -36,7 +36,7 @@ def maker(n, plan="global", seed=3):
     if plan == "mixture":
         parts = [part for part in (n // 2, n // 3, n - n // 2 - n // 3) if part]
         how = {"seed": seed, "shuffle": True, "window": None}
-        walk = MixtureWalk(n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)])
+        walk = MixtureSampleOrder(n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)])
         return lambda **sizes: IntegerLoader(walk, weights=parts, **sizes)
     made = make_plan(np.diff([*range(0, n, 6), n]), seed=seed, **PLANS[plan])
     return lambda **sizes: IntegerLoader(made, **sizes)

@@ -3,7 +3,7 @@
 import pytest
 
 from fastload.order.plan import make_plan
-from fastload.order.walk import MixtureWalk
+from fastload.order.sample_order import MixtureSampleOrder
 from tests.contracts.chains import WORLDS, assume, given, same_examples, st
 from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.integers import IntegerLoader
@@ -19,7 +19,7 @@ WEIGHTS = st.lists(st.one_of(st.integers(1, 9), st.floats(1e-4, 1, allow_nan=Fal
 
 def maker(n, parts, weights):
     how = {"seed": 1, "shuffle": True, "window": None}
-    walk = MixtureWalk(n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)])
+    walk = MixtureSampleOrder(n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)])
     return lambda **sizes: IntegerLoader(walk, weights=weights, **sizes)
 
 
@@ -107,7 +107,7 @@ class CountsForEachRank(IntegerLoader):
 @pytest.mark.parametrize("loader", [ForgetsWhatIsOwed, ForgetsTheWeights, CountsForEachRank])
 def test_a_fault_of_a_mixture_is_noticed(loader):
     how = {"seed": 1, "shuffle": True, "window": None}
-    walk = MixtureWalk(60, [make_plan([9], stream=i, **how) for i in range(3)])
+    walk = MixtureSampleOrder(60, [make_plan([9], stream=i, **how) for i in range(3)])
 
     def make_loader(kind=loader, **sizes):
         return kind(walk, weights=[1, 2, 4], **sizes)

@@ -6,8 +6,8 @@ import pytest
 from fastload.order.mixture import shares_of
 from fastload.order.plan import Global, Sequential, Windowed
 from fastload.order.replacement import MOST_ATTEMPTS, stand_in_ids
+from fastload.order.sample_order import MixtureSampleOrder, OrderState, PlanSampleOrder
 from fastload.order.steps import Steps
-from fastload.order.walk import MixtureWalk, Place, PlanWalk
 
 ATTEMPTS = range(1, MOST_ATTEMPTS + 1)
 
@@ -77,8 +77,8 @@ def test_a_sample_alone_in_its_window_gets_others_from_the_fifth_attempt_on():
 @pytest.mark.parametrize("last", ["drop", "pad", "straddle"])
 def test_stand_ins_of_a_mixture_are_of_the_same_source(last):
     plans = [Global(20, 3, 0), Windowed(np.array([30]), 3, 4, stream=1), Sequential(7)]
-    walk = MixtureWalk(50, plans)
-    place = Place.start(shares_of([0.5, 0.3, 0.2]))
+    walk = MixtureSampleOrder(50, plans)
+    place = OrderState.start(shares_of([0.5, 0.3, 0.2]))
     for step in range(9):
         taken = walk.take(Steps(50, 4, 2, last).step_at(step * 8), 1, place)
         place = taken.after
@@ -95,11 +95,11 @@ def test_stand_ins_of_a_mixture_are_of_the_same_source(last):
 
 
 def test_a_rank_alone_draws_what_the_ranks_together_draw():
-    walk = PlanWalk(Windowed(np.array([40, 60]), 1, 8))
-    whole = walk.take(Steps(100, 8, 1, "drop").step_at(16), 0, Place(16))
+    walk = PlanSampleOrder(Windowed(np.array([40, 60]), 1, 8))
+    whole = walk.take(Steps(100, 8, 1, "drop").step_at(16), 0, OrderState(16))
     expected = walk.stand_ins(whole, np.arange(8), 2, 4).sample_ids
     for rank in range(4):
-        part = walk.take(Steps(100, 2, 4, "drop").step_at(16), rank, Place(16))
+        part = walk.take(Steps(100, 2, 4, "drop").step_at(16), rank, OrderState(16))
         assert walk.stand_ins(part, np.arange(2), 2, 4).sample_ids.tolist() == expected[rank::4].tolist()
         one = walk.stand_ins(part, np.array([1]), 2, 4)
         assert one.sample_ids.tolist() == expected[[rank + 4]].tolist()

@@ -7,8 +7,8 @@ import pytest
 
 from fastload.order.mixture import MixtureState, shares_of
 from fastload.order.plan import Global, Sequential, make_plan
+from fastload.order.sample_order import MixtureSampleOrder, OrderState, PlanSampleOrder
 from fastload.order.steps import LAST, Steps
-from fastload.order.walk import MixtureWalk, Place, PlanWalk
 
 SIZES = (7, 5, 12)
 SHARES = shares_of([0.5, 0.2, 0.3])
@@ -17,7 +17,7 @@ N = 11  # positions in an epoch: no multiple of anything here
 
 def mixture_walk(n=N, window=None):
     how = {"shuffle": True, "window": window, "seed": 3}
-    return MixtureWalk(n, [make_plan([size], stream=i, **how) for i, size in enumerate(SIZES)])
+    return MixtureSampleOrder(n, [make_plan([size], stream=i, **how) for i, size in enumerate(SIZES)])
 
 
 def by_the_definition(count, shares=SHARES):
@@ -51,13 +51,13 @@ def walked(walk, steps, place, stop):
 def test_a_mixture_takes_the_same_samples_at_the_same_positions_for_every_size(batch_size, world_size, last):
     expected = by_the_definition(6 * N)
     steps = Steps(N, batch_size, world_size, last)
-    got, _ = walked(mixture_walk(), steps, Place.start(SHARES), 5 * N)
+    got, _ = walked(mixture_walk(), steps, OrderState.start(SHARES), 5 * N)
     assert len(got) > 30
     assert all(got[position] == expected[position] for position in got)
 
 
 def test_every_place_is_the_same_however_it_is_reached():
-    walk, start = mixture_walk(), Place.start(SHARES)
+    walk, start = mixture_walk(), OrderState.start(SHARES)
     places = {position: start.at(position, N) for position in range(4 * N)}
     for batch_size, world_size, last in itertools.product((1, 2, 5), (1, 2, 3), LAST):
         if batch_size * world_size > N and last == "drop":
@@ -76,7 +76,7 @@ def test_every_place_is_the_same_however_it_is_reached():
 def test_pad_repeats_the_start_of_the_epoch(batch_size, stop):
     expected = by_the_definition(3 * N)
     walk, steps = mixture_walk(), Steps(N, batch_size, 1, "pad")
-    place = Place.start(SHARES).at(2 * N + stop, N)
+    place = OrderState.start(SHARES).at(2 * N + stop, N)
     while place.position < 3 * N:
         step = steps.step_at(place.position)
         taken = walk.take(step, 0, place)
@@ -89,7 +89,7 @@ def test_pad_repeats_the_start_of_the_epoch(batch_size, stop):
 
 def test_other_shares_hold_from_the_place_on_and_leave_what_was_before():
     walk, steps = mixture_walk(), Steps(N, 1, 1, "straddle")
-    before, place = walked(walk, steps, Place.start(SHARES), 15)
+    before, place = walked(walk, steps, OrderState.start(SHARES), 15)
     only_last = place.reweighted(shares_of([0, 0, 1]), N)
     assert only_last.epoch_mixture == place.epoch_mixture
     after, _ = walked(walk, steps, only_last, 30)
@@ -99,20 +99,20 @@ def test_other_shares_hold_from_the_place_on_and_leave_what_was_before():
 
 
 def test_back_in_its_epoch_a_place_keeps_the_shares_and_knows_the_counters():
-    place = Place.start(SHARES).at(2 * N + 5, N).reweighted(shares_of([1, 1, 1]), N)
+    place = OrderState.start(SHARES).at(2 * N + 5, N).reweighted(shares_of([1, 1, 1]), N)
     back = place.at(2 * N, N)
-    assert back.mixture.given == Place.start(SHARES).at(2 * N, N).mixture.given
+    assert back.mixture.given == OrderState.start(SHARES).at(2 * N, N).mixture.given
     assert back.mixture.shares == back.epoch_mixture.shares == shares_of([1, 1, 1])
     assert place.at(2 * N + 2, N).mixture.given == back.mixture.take(2).after.given
 
 
 def test_back_beyond_its_epoch_the_shares_count_from_the_first_position():
-    place = Place.start(SHARES).at(2 * N + 5, N).reweighted(shares_of([1, 1, 1]), N)
-    assert place.at(N + 1, N) == Place.start(shares_of([1, 1, 1])).at(N + 1, N)
+    place = OrderState.start(SHARES).at(2 * N + 5, N).reweighted(shares_of([1, 1, 1]), N)
+    assert place.at(N + 1, N) == OrderState.start(shares_of([1, 1, 1])).at(N + 1, N)
 
 
 def test_reweighting_at_the_start_of_an_epoch_changes_what_pad_repeats():
-    place = Place.start(SHARES).at(N, N).reweighted(shares_of([1, 0, 0]), N)
+    place = OrderState.start(SHARES).at(N, N).reweighted(shares_of([1, 0, 0]), N)
     assert place.mixture == place.epoch_mixture
     taken = mixture_walk().take(Steps(N, 2 * N, 1, "pad").step_at(N), 0, place)
     assert set(taken.sources.tolist()) == {0}
@@ -120,11 +120,11 @@ def test_reweighting_at_the_start_of_an_epoch_changes_what_pad_repeats():
 
 def test_a_mixture_of_one_source_takes_what_the_source_alone_would():
     plan = Global(13, 5)
-    alone, mixed = PlanWalk(plan), MixtureWalk(13, [plan])
+    alone, mixed = PlanSampleOrder(plan), MixtureSampleOrder(13, [plan])
     step = Steps(13, 5, 2, "straddle").step_at(20)
     for rank in range(2):
-        one = alone.take(step, rank, Place(20))
-        other = mixed.take(step, rank, Place.start(shares_of([2])).at(20, 13))
+        one = alone.take(step, rank, OrderState(20))
+        other = mixed.take(step, rank, OrderState.start(shares_of([2])).at(20, 13))
         assert one.sample_ids.tolist() == other.sample_ids.tolist()
         assert one.positions.tolist() == other.positions.tolist()
         assert one.sources is None and other.sources.tolist() == [0] * 5
@@ -140,20 +140,20 @@ def test_sources_of_equal_size_are_shuffled_differently():
 
 
 def test_a_plain_place_is_its_position():
-    place = Place.start(None)
-    assert place.at(10**12, 7) == Place(10**12)
+    place = OrderState.start(None)
+    assert place.at(10**12, 7) == OrderState(10**12)
     step = Steps(9, 2, 2, "drop").step_at(4)
-    taken = PlanWalk(Sequential(9)).take(step, 1, place)
+    taken = PlanSampleOrder(Sequential(9)).take(step, 1, place)
     assert taken.positions.tolist() == taken.sample_ids.tolist() == [5, 7]
-    assert taken.after == Place(8) and taken.sources is None
+    assert taken.after == OrderState(8) and taken.sources is None
 
 
 def test_a_step_that_begins_behind_the_place_takes_what_is_there():
     # As after a resume with a larger batch, for which too little of the epoch is left.
     expected = by_the_definition(3 * N)
     step = Steps(N, 8, 1, "drop").step_at(5)
-    taken = mixture_walk().take(step, 0, Place.start(SHARES).at(5, N))
+    taken = mixture_walk().take(step, 0, OrderState.start(SHARES).at(5, N))
     assert taken.positions.tolist() == list(range(N, N + 8))
     pairs = zip(taken.sources.tolist(), taken.sample_ids.tolist(), strict=True)
     assert list(pairs) == expected[N : N + 8]
-    assert taken.after == Place.start(SHARES).at(N + 8, N)
+    assert taken.after == OrderState.start(SHARES).at(N + 8, N)

@@ -14,14 +14,14 @@ from fastload.loader.describe import order_fingerprints
 from fastload.loader.samples import Samples
 from fastload.loader.skipped import EpochSteps, Moves
 from fastload.order.plan import make_plan
+from fastload.order.sample_order import MixtureSampleOrder, OrderState, PlanSampleOrder, SampleOrder
+from fastload.order.step_source import StepSource
 from fastload.order.steps import Steps
-from fastload.order.turns import Turns
-from fastload.order.walk import MixtureWalk, Place, PlanWalk, Walk
 from fastload.shards.mixture import Mixture, MixtureDataset
 from fastload.world import World
 
 
-class OwnOrder:
+class PlannedOrder:
     """samples: what is opened on first use."""
 
     def __init__(self, config: LoaderConfig, samples: Samples):
@@ -34,22 +34,22 @@ class OwnOrder:
         return source.epoch_samples if isinstance(source, Mixture) else self._samples().n
 
     @cached_property
-    def walk(self) -> Walk:
+    def walk(self) -> SampleOrder:
         config, dataset = self._config, self._samples()
         how = {"shuffle": config.shuffle, "window": config.window, "seed": config.seed}
         if isinstance(dataset, MixtureDataset):
             parts = enumerate(dataset.datasets.values())
             plans = [make_plan(one.shard_counts, stream=number, **how) for number, one in parts]
-            return MixtureWalk(config.source.epoch_samples, plans)
-        return PlanWalk(make_plan(dataset.shard_counts, **how))
+            return MixtureSampleOrder(config.source.epoch_samples, plans)
+        return PlanSampleOrder(make_plan(dataset.shard_counts, **how))
 
     def __len__(self) -> int:
         """The steps of an epoch."""
         return self._steps().steps_per_epoch
 
-    def turns(self, place: Place, world: World) -> Turns:
+    def turns(self, place: OrderState, world: World) -> StepSource:
         """What one rank takes, from any place on."""
-        return Turns(self._steps(), self.walk, world.rank)
+        return StepSource(self._steps(), self.walk, world.rank)
 
     def fingerprints(self) -> dict:
         """What a checkpoint must agree in."""
@@ -59,7 +59,7 @@ class OwnOrder:
         """In words; without opening anything."""
         return self.walk.describe() if is_open else "the source is not opened yet"
 
-    def sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None]) -> Any:
+    def sampler(self, place: Callable[[], OrderState], set_epoch: Callable[[int], None]) -> Any:
         """A torch Sampler that shows this order. place(): where the epoch begins that it is to show."""
         from fastload.loader.orders.order_sampler import InOrderSampler, OrderSampler
 
@@ -67,7 +67,7 @@ class OwnOrder:
         return kind(lambda: self._ids_from(place()), lambda: self._steps().samples_per_rank, set_epoch)
 
     def batch_sampler(
-        self, place: Callable[[], Place], set_epoch: Callable[[int], None], moves: Moves
+        self, place: Callable[[], OrderState], set_epoch: Callable[[int], None], moves: Moves
     ) -> Any:
         """The same in batches; what it draws leads to the batch itself. moves: the loader's."""
         from fastload.loader.orders.order_sampler import StepSampler
@@ -80,7 +80,7 @@ class OwnOrder:
         sampler, drop_last = self.sampler(place, set_epoch), self._config.last == "drop"
         return StepSampler(sampler, self._config.batch_size, drop_last, steps, self.__len__)
 
-    def placed(self, place: Place) -> Place:
+    def placed(self, place: OrderState) -> OrderState:
         """What has to be saved."""
         return place
 
@@ -90,14 +90,14 @@ class OwnOrder:
     def tell(self, epoch: int) -> None:
         """The epoch that comes; it is in every place already."""
 
-    def put_back(self, place: Place) -> None:
+    def put_back(self, place: OrderState) -> None:
         """To the place of a checkpoint; it says everything."""
 
-    def has_left(self, place: Place) -> bool:
+    def has_left(self, place: OrderState) -> bool:
         """Whether the user has gone to another epoch behind the loader's back."""
         return False
 
-    def _ids_from(self, place: Place) -> Iterator[int]:
+    def _ids_from(self, place: OrderState) -> Iterator[int]:
         """The sample_ids that this rank takes in the epoch that begins at `place`."""
         turns, stop = self.turns(place, self._config.world()), place.position + self.span
         while (turn := turns.take(place, stop)) is not None:

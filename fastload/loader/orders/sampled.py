@@ -1,11 +1,11 @@
 """The order that a sampler of yours gives, in the place of fastload's own.
 
-In: a sampler or a batch sampler that draws sample_ids. Out: steps and samples, as order/turns.py gives them.
-Promised: it is asked for batches in order, as far ahead as the loader works, and the place after a batch is
-that of its own draw; positions are (draws before in the epoch) * world_size + rank, so that no two ranks
-throw the same dice; stand-ins come from the same batch, because nothing else is known to be in the sampler's
-choice. A place that is saved holds torch's global generator as it was before the draws of the next epoch, so
-that after a resume later epochs are exact as far as global_generator.py promises it.
+In: a sampler or a batch sampler that draws sample_ids. Out: steps and samples, as order/step_source.py gives
+them. Promised: it is asked for batches in order, as far ahead as the loader works, and the place after a
+batch is that of its own draw; positions are (draws before in the epoch) * world_size + rank, so that no two
+ranks throw the same dice; stand-ins come from the same batch, because nothing else is known to be in the
+sampler's choice. A place that is saved holds torch's global generator as it was before the draws of the next
+epoch, so that after a resume later epochs are exact as far as global_generator.py promises it.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from fastload.loader.config import LoaderConfig
 from fastload.loader.describe import order_fingerprints
 from fastload.loader.samples import Samples
 from fastload.order.partition import rank_positions
+from fastload.order.sample_order import OrderState, RankBatch
 from fastload.order.steps import Step
-from fastload.order.walk import Place, Taken
 from fastload.rng import Purpose
 from fastload.world import World
 
@@ -30,26 +30,26 @@ SPAN = 1 << 31  # positions of an epoch: how many a sampler draws, nobody knows 
 
 
 class SampledOrder:
-    """What own_order.OwnOrder is, for a sampler, or batch sampler, of the user's."""
+    """What planned.PlannedOrder is, for a sampler, or batch sampler, of the user's."""
 
     span = SPAN
 
     def __init__(self, config: LoaderConfig, samples: Samples):
         self._config, self._samples = config, samples
         self.given = config.sampler if config.batch_sampler is None else config.batch_sampler
-        self.walk = SampledWalk(self.given)
+        self.walk = DrawnSampleOrder(self.given)
         self._ahead: dict[int, str] = {}  # epoch -> the global generator before its first draws, if begun
 
     def __len__(self) -> int:
         """Batches of an epoch. Raises TypeError where the sampler has no length."""
         return len(self._batches)
 
-    def turns(self, place: Place, world: World) -> "SampledTurns":
+    def turns(self, place: OrderState, world: World) -> "DrawnStepSource":
         """What the sampler draws, from a place on; the place must be the one that it is put to."""
         self.begin()
         self._ahead = {}
         names = self._batches, self._name
-        return SampledTurns(*names, place.draws, self._samples().n, world, self._generator, self._ahead)
+        return DrawnStepSource(*names, place.draws, self._samples().n, world, self._generator, self._ahead)
 
     def fingerprints(self) -> dict:
         """What a checkpoint must agree in: what a sampler draws belongs to a number of ranks."""
@@ -59,15 +59,17 @@ class SampledOrder:
         """In words; without opening anything."""
         return self.walk.describe()
 
-    def sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None]) -> Any:
+    def sampler(self, place: Callable[[], OrderState], set_epoch: Callable[[int], None]) -> Any:
         """The user's own, or what his batch sampler says that it draws from."""
         return getattr(self.given, "sampler", self.given) if self._config.sampler is None else self.given
 
-    def batch_sampler(self, place: Callable[[], Place], set_epoch: Callable[[int], None], moves: Any) -> Any:
+    def batch_sampler(
+        self, place: Callable[[], OrderState], set_epoch: Callable[[int], None], moves: Any
+    ) -> Any:
         """The user's own, or one of his sampler."""
         return self._batches
 
-    def placed(self, place: Place) -> Place:
+    def placed(self, place: OrderState) -> OrderState:
         """The place with what has to be saved of the sampler, also where nobody has begun to iterate over
         it.
         """
@@ -89,7 +91,7 @@ class SampledOrder:
 
         set_epoch(self._batches, epoch)
 
-    def put_back(self, place: Place) -> None:
+    def put_back(self, place: OrderState) -> None:
         """To the epoch of a checkpoint; the sampler finds the rest at its first draw."""
         saved = (None, 0) if place.draws is None else (place.draws["global_generator"], place.draws["rank"])
         self._generator.load(*saved)
@@ -97,7 +99,7 @@ class SampledOrder:
         if place.draws is not None and place.draws["epoch"] is not None:
             self.tell(place.draws["epoch"])
 
-    def has_left(self, place: Place) -> bool:
+    def has_left(self, place: OrderState) -> bool:
         """Whether the sampler was told another epoch since it was put back to `place`: Lightning does so
         where a checkpoint was saved after an epoch's last batch.
         """
@@ -130,7 +132,7 @@ class SampledOrder:
         return BatchSampler(self._config.sampler, self._config.batch_size, self._config.last == "drop")
 
 
-class SampledWalk:
+class DrawnSampleOrder:
     """What is known of a sampler's order: that an epoch is at most SPAN positions long."""
 
     n = SPAN
@@ -146,7 +148,7 @@ class SampledWalk:
         """The order in words."""
         return f"{type(self._drawn_from).__name__}, of yours"
 
-    def stand_ins(self, taken: Taken, places: np.ndarray, attempt: int, seed: int) -> Taken:
+    def stand_ins(self, taken: RankBatch, places: np.ndarray, attempt: int, seed: int) -> RankBatch:
         """Other samples of the same batch; the same again where there is no other."""
         drawn = rng.bits(seed, taken.positions[places], Purpose.STAND_IN, 0)[:, 0].tolist()
         sample_ids = taken.sample_ids[places].copy()
@@ -157,7 +159,7 @@ class SampledWalk:
         return taken.of(places)._replace(sample_ids=sample_ids)
 
 
-class SampledTurns:
+class DrawnStepSource:
     """The batches that a sampler draws, from a place on. name: the user's for it. n: samples of the
     dataset. generator: the loader's GlobalGenerator. ahead: where to note, for each epoch, what it was before
     the epoch's first draws.
@@ -180,7 +182,7 @@ class SampledTurns:
         self._begin, self._tell = sampler_state.Draws, sampler_state.set_epoch
         self._draws = self._begin(batches, restored, generator.drawing)
 
-    def take(self, place: Place, stop: float) -> tuple[Step, Taken] | None:
+    def take(self, place: OrderState, stop: float) -> tuple[Step, RankBatch] | None:
         """The next batch, which begins at `place` or in the epoch after; None: it is not before `stop`.
 
         Raises ConfigError for what is no batch of sample_ids, and what the sampler raises.
@@ -195,17 +197,17 @@ class SampledTurns:
                     f"{self._name} draws nothing in this epoch, or less than a batch: give a sampler that "
                     "can be iterated again, a smaller batch_size, or keep incomplete batches."
                 )
-            place = Place(place.position - place.position % SPAN + SPAN)
+            place = OrderState(place.position - place.position % SPAN + SPAN)
             if place.position < stop:  # within one iteration nobody else could tell it
                 self._tell(self._batches, place.position // SPAN)
                 self._draws = self._begin(self._batches, None, self._generator.drawing)
         return None
 
-    def end(self, place: Place, stop: float) -> Place:
+    def end(self, place: OrderState, stop: float) -> OrderState:
         """Where an iteration is that has taken all there is between `place` and `stop`."""
-        return Place(int(stop))
+        return OrderState(int(stop))
 
-    def _turn(self, place: Place, sample_ids: np.ndarray) -> tuple[Step, Taken]:
+    def _turn(self, place: OrderState, sample_ids: np.ndarray) -> tuple[Step, RankBatch]:
         rank, world_size = self._world.rank, self._world.world_size
         step = Step(
             start=place.position,
@@ -220,8 +222,8 @@ class SampledTurns:
                 "a new iteration, iter(loader), before."
             )
         positions = rank_positions(step.start, step.per_rank, rank, world_size)
-        after = Place(step.valid_stop, draws=self._draws.state())
-        return step, Taken(positions, sample_ids, None, positions, after)
+        after = OrderState(step.valid_stop, draws=self._draws.state())
+        return step, RankBatch(positions, sample_ids, None, positions, after)
 
     def _sample_ids(self, drawn: Any) -> np.ndarray:
         """A drawn batch as [N] int64."""

@@ -22,7 +22,7 @@ from fastload.order.steps import Step
 
 
 @dataclass(frozen=True)
-class Place:
+class OrderState:
     """The next step begins at `position`, or after.
 
     mixture: the counters there, epoch_mixture: those at the start of its epoch; None where there is one
@@ -39,45 +39,45 @@ class Place:
     draws: dict | None = None
 
     @classmethod
-    def start(cls, shares: Sequence[int] | None) -> "Place":
+    def start(cls, shares: Sequence[int] | None) -> "OrderState":
         """Before everything. shares: of a mixture; None where there is one source."""
         if shares is None:
             return cls(0)
         state = MixtureState.start(shares)
         return cls(0, state, state)
 
-    def at(self, position: int, n: int) -> "Place":
+    def at(self, position: int, n: int) -> "OrderState":
         """The place at another position, with the shares of this one.
 
         A mixture is counted on from here; back to its epoch's start it is known, and further back it is
         counted as if these shares had held from position 0 on.
         """
         if self.mixture is None:
-            return Place(position)
+            return OrderState(position)
         if position >= self.position:
             return self._on_to(position, n)
         shares = self.mixture.shares
         epoch_start = self.position - self.position % n
         if position < epoch_start:
-            return Place.start(shares)._on_to(position, n)
+            return OrderState.start(shares)._on_to(position, n)
         state = self.epoch_mixture.reweighted(shares)
-        return Place(epoch_start, state, state)._on_to(position, n)
+        return OrderState(epoch_start, state, state)._on_to(position, n)
 
-    def reweighted(self, shares: Sequence[int], n: int) -> "Place":
+    def reweighted(self, shares: Sequence[int], n: int) -> "OrderState":
         """The same place of a mixture that goes on with other shares."""
         state = self.mixture.reweighted(shares)
-        return Place(self.position, state, self.epoch_mixture if self.position % n else state)
+        return OrderState(self.position, state, self.epoch_mixture if self.position % n else state)
 
-    def _on_to(self, position: int, n: int) -> "Place":
+    def _on_to(self, position: int, n: int) -> "OrderState":
         epoch_start = position - position % n
         here, state, epoch_state = self.position, self.mixture, self.epoch_mixture
         if here < epoch_start:
             here, state = epoch_start, state.advanced(epoch_start - here)
             epoch_state = state
-        return Place(position, state.advanced(position - here), epoch_state)
+        return OrderState(position, state.advanced(position - here), epoch_state)
 
 
-class Taken(NamedTuple):
+class RankBatch(NamedTuple):
     """What one rank takes in a step. positions, sample_ids: [N] int64. sources: [N] int32, the number of the
     source in a mixture, or None. own_positions: [N] int64, the positions in the order of that source; those
     of one source are its own. after: the place behind the step."""
@@ -86,16 +86,16 @@ class Taken(NamedTuple):
     sample_ids: np.ndarray
     sources: np.ndarray | None
     own_positions: np.ndarray
-    after: Place
+    after: OrderState
 
-    def of(self, places: np.ndarray) -> "Taken":
+    def of(self, places: np.ndarray) -> "RankBatch":
         """Some of the samples."""
         sources = None if self.sources is None else self.sources[places]
         columns = (self.positions[places], self.sample_ids[places], sources, self.own_positions[places])
-        return Taken(*columns, self.after)
+        return RankBatch(*columns, self.after)
 
 
-class PlanWalk:
+class PlanSampleOrder:
     """The endless order of one source. n: positions in an epoch."""
 
     def __init__(self, plan: Plan):
@@ -110,20 +110,20 @@ class PlanWalk:
         """The order in words."""
         return self._plan.describe()
 
-    def take(self, step: Step, rank: int, place: Place) -> Taken:
+    def take(self, step: Step, rank: int, place: OrderState) -> RankBatch:
         """The samples of `rank` in a step that begins at `place` or after."""
         positions = step.positions(rank)
         sample_ids = self._plan.sample_ids(positions)
-        return Taken(positions, sample_ids, None, positions, Place(step.valid_stop))
+        return RankBatch(positions, sample_ids, None, positions, OrderState(step.valid_stop))
 
-    def stand_ins(self, taken: Taken, places: np.ndarray, attempt: int, seed: int) -> Taken:
+    def stand_ins(self, taken: RankBatch, places: np.ndarray, attempt: int, seed: int) -> RankBatch:
         """Other samples for some places of a batch; see replacement.py."""
         taken = taken.of(places)
         sample_ids = stand_in_ids(self._plan, taken.positions, taken.own_positions, attempt, seed)
         return taken._replace(sample_ids=sample_ids)
 
 
-class MixtureWalk:
+class MixtureSampleOrder:
     """The endless order of several sources, each in an order and with passes of its own.
 
     n: positions in an epoch. plans: one for each source; the sample_ids of all are numbered through.
@@ -142,7 +142,7 @@ class MixtureWalk:
         """The order in words."""
         return f"mixture n={self.n} of " + " and ".join(plan.describe() for plan in self._plans)
 
-    def take(self, step: Step, rank: int, place: Place) -> Taken:
+    def take(self, step: Step, rank: int, place: OrderState) -> RankBatch:
         """The samples of `rank` in a step that begins at `place` or after."""
         place = place.at(step.start, self.n)
         new = step.valid_stop - step.start
@@ -156,13 +156,13 @@ class MixtureWalk:
         own = rank_positions(0, step.per_rank, rank, step.world_size)
         sources, samples = sources[own], samples[own]
         if step.valid_stop < step.start - step.start % self.n + self.n:  # in the same epoch
-            after = Place(step.valid_stop, after, place.epoch_mixture)
+            after = OrderState(step.valid_stop, after, place.epoch_mixture)
         else:
             after = place.at(step.valid_stop, self.n)
         sample_ids = self._by_source(sources, lambda plan, at: plan.sample_ids(samples[at]))
-        return Taken(step.positions(rank), sample_ids, sources, samples, after)
+        return RankBatch(step.positions(rank), sample_ids, sources, samples, after)
 
-    def stand_ins(self, taken: Taken, places: np.ndarray, attempt: int, seed: int) -> Taken:
+    def stand_ins(self, taken: RankBatch, places: np.ndarray, attempt: int, seed: int) -> RankBatch:
         """Other samples of the same sources for some places of a batch; see replacement.py."""
         taken = taken.of(places)
 
@@ -180,4 +180,4 @@ class MixtureWalk:
         return sample_ids
 
 
-Walk = PlanWalk | MixtureWalk
+SampleOrder = PlanSampleOrder | MixtureSampleOrder

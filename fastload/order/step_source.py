@@ -6,25 +6,25 @@ nothing is remembered between two calls, so any place can be asked for.
 
 from dataclasses import dataclass
 
+from fastload.order.sample_order import OrderState, RankBatch, SampleOrder
 from fastload.order.steps import Step, Steps
-from fastload.order.walk import Place, Taken, Walk
 
 
 @dataclass(frozen=True)
-class Turns:
+class StepSource:
     """The steps of one rank."""
 
     steps: Steps
-    walk: Walk
+    walk: SampleOrder
     rank: int
 
-    def take(self, place: Place, stop: float) -> tuple[Step, Taken] | None:
+    def take(self, place: OrderState, stop: float) -> tuple[Step, RankBatch] | None:
         """The first step at or after `place` that starts before the position `stop`; None: there is none."""
         if place.position >= stop:
             return None
         step = self.steps.step_at(place.position)
         return None if step.start >= stop else (step, self.walk.take(step, self.rank, place))
 
-    def end(self, place: Place, stop: float) -> Place:
+    def end(self, place: OrderState, stop: float) -> OrderState:
         """Where an iteration is that has taken all there is between `place` and `stop`."""
         return place if place.position >= stop else place.at(stop, self.walk.n)
