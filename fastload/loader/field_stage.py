@@ -35,12 +35,10 @@ class StoredBytes(NamedTuple):
 
 
 class FieldBatch(Protocol):
-    """The fields `names` of one batch, on their way or done."""
+    """The fields `names` of one batch, on their way or done. busy_seconds: of native threads that decoded."""
 
     names: list[str]
-
-    def wait(self, timeout_seconds: float) -> bool:
-        """Whether no native thread works on it any more; waits so long at most."""
+    busy_seconds: float = 0.0
 
     def settle(self, deadline: float) -> dict[tuple[int, str], FastloadError]:
         """Waits until everything is made that can be; (sample, field) -> what is wrong with it.
@@ -55,45 +53,48 @@ class FieldBatch(Protocol):
     def column(self, name: str, where: Callable[[int], str]) -> dict[str, Any]:
         """The entries of the batch for one field. where(i): names sample i, for errors."""
 
-    def release(self, done: Any) -> None:
-        """What was handed out has been used once `done`, an event (None: now), has passed."""
-
     def cancel(self) -> None:
         """Stops what has not begun, and lets whoever waits for it know."""
 
     def give_up(self) -> None:
         """As cancel, for finalizers."""
 
-    @property
-    def busy_seconds(self) -> float:
-        """Seconds that native threads decoded, summed over them."""
+    def wait(self, timeout_seconds: float) -> bool:
+        """Whether no native thread works on it any more; waits so long at most."""
+        return True
+
+    def release(self, done: Any) -> None:
+        """What was handed out has been used once `done`, an event (None: now), has passed."""
 
 
 class FieldStage(Protocol):
-    """Makes some of a loader's fields, batch after batch.
+    """Makes the fields `names` of a loader, batch after batch.
 
-    names: of the fields. sample_bytes: how much memory one sample's fields take on their way. by_batch:
-    whether `finish` does work that should be done ahead of need.
+    sample_bytes: how much memory one sample takes on its way. by_batch: whether `finish` does work that
+    should be done ahead of need.
     """
 
     names: list[str]
-    sample_bytes: int
-    by_batch: bool
+    sample_bytes: int = 0
+    by_batch: bool = False
 
     def submit(self, stored: StoredBytes, urgent: bool) -> FieldBatch:
         """Begins with a batch as soon as its bytes are read. urgent: before all that waits."""
 
     def finish(self, batch: dict, positions: np.ndarray) -> dict:
         """What is done with a whole batch where it lies, on its device."""
+        return batch
 
     def counters(self) -> dict:
         """Numbers for `loader.stats()["device"]`."""
+        return {}
 
     def give_up(self) -> None:
         """Lets threads of its own end when they have done what they are at. A finalizer may call it."""
 
     def join(self, deadline: float) -> bool:
         """Whether no thread of its own works any more; waits until `deadline` of time.monotonic."""
+        return True
 
 
 def wait_seconds(deadline: float) -> float:

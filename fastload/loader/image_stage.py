@@ -13,12 +13,12 @@ import numpy as np
 
 from fastload import backends
 from fastload.errors import FastloadError, SampleError
-from fastload.loader.field_stage import StoredBytes, ThreadWork, wait_for
+from fastload.loader.field_stage import FieldBatch, FieldStage, StoredBytes, ThreadWork, wait_for
 from fastload.loader.pixels import Pixels
 from fastload.threads import WorkerThreads
 
 
-class ImageFields:
+class ImageFields(FieldStage):
     """Makes the fields of `decoder`, an ImageStage or a DaliImageStage.
 
     acquire(size_bytes): memory for its results. workers, threads, busy: as ValueStage has them.
@@ -72,7 +72,7 @@ class ImageFields:
         return self.decoder.join(deadline)
 
 
-class BatchImageFields:
+class BatchImageFields(FieldBatch):
     """The images of one batch."""
 
     def __init__(self, stage: ImageFields, stored: StoredBytes, images: Any, urgent: bool):

@@ -5,7 +5,7 @@ below the loader sees more of its arguments than it uses.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fastload.augment.pipe import Augment
@@ -78,39 +78,29 @@ class OrderSpec:
 
 def pixel_spec(config: LoaderConfig) -> PixelSpec:
     normalizations = {name: config.normalization_of(name) for name in config.image_fields}
-    return PixelSpec(config.fields, config.augment, normalizations, config.dtype, config.layout, config.seed)
+    return _spec(PixelSpec, config, normalizations=normalizations)
 
 
 def pipeline_spec(config: LoaderConfig) -> PipelineSpec:
     """Raises BackendError where no decoder can run here."""
-    return PipelineSpec(
-        fields=config.fields,
+    return _spec(
+        PipelineSpec,
+        config,
         pixels=pixel_spec(config),
         decode=config,
         backend_name=backend_of(config).name if config.image_fields else "",
-        device=config.device,
         source_names=config.source.names if isinstance(config.source, Mixture) else [],
-        seed=config.seed,
-        last=config.last,
-        on_bad=config.on_bad,
-        max_pixels=config.max_pixels,
-        prefetch=config.prefetch,
-        timeout_seconds=config.timeout_seconds,
-        map_batch=config.map_batch,
     )
 
 
 def order_spec(config: LoaderConfig) -> OrderSpec:
-    return OrderSpec(
-        mixture=config.source if isinstance(config.source, Mixture) else None,
-        has_labels=any(isinstance(field, Int) for field in config.fields.values()),
-        shuffle=config.shuffle,
-        window=config.window,
-        seed=config.seed,
-        epochs=config.epochs,
-        last=config.last,
-        batch_size=config.batch_size,
-        sampler=config.sampler,
-        batch_sampler=config.batch_sampler,
-        world=config.world,
+    mixture = config.source if isinstance(config.source, Mixture) else None
+    has_labels = any(isinstance(field, Int) for field in config.fields.values())
+    return _spec(OrderSpec, config, mixture=mixture, has_labels=has_labels)
+
+
+def _spec(kind: type, config: LoaderConfig, **made: Any) -> Any:
+    """A spec of that kind; what is not `made` are arguments of the loader."""
+    return kind(
+        **{one.name: getattr(config, one.name) for one in fields(kind) if one.name not in made}, **made
     )

@@ -15,16 +15,14 @@ import numpy as np
 from fastload.decode import values
 from fastload.errors import FastloadError, FunctionError, SampleError
 from fastload.fields import Bytes, Field, Int, Json, Text
-from fastload.loader.field_stage import StoredBytes, ThreadWork, wait_for
+from fastload.loader.field_stage import FieldBatch, FieldStage, StoredBytes, ThreadWork, wait_for
 from fastload.threads import WorkerThreads
 
 _IN_PLACE = (Int, Text, Bytes)  # microseconds a sample
 
 
-class ValueStage:
+class ValueStage(FieldStage):
     """Makes `fields` on `workers`. busy(stage, seconds): counts their time for the statistics."""
-
-    sample_bytes, by_batch = 0, False
 
     def __init__(
         self,
@@ -46,23 +44,9 @@ class ValueStage:
             batch.begin()
         return batch
 
-    def finish(self, batch: dict, positions: np.ndarray) -> dict:
-        return batch
 
-    def counters(self) -> dict:
-        return {}
-
-    def give_up(self) -> None:
-        """The worker threads are the pipeline's."""
-
-    def join(self, deadline: float) -> bool:
-        return True
-
-
-class BatchValues:
+class BatchValues(FieldBatch):
     """The values of one batch."""
-
-    busy_seconds = 0.0
 
     def __init__(self, stage: ValueStage, stored: StoredBytes):
         self._stage, self._stored = stage, stored
@@ -73,10 +57,6 @@ class BatchValues:
 
     def begin(self) -> None:
         self._work.begin(min(self._stage.threads, len(self._stored.positions)))
-
-    def wait(self, timeout_seconds: float) -> bool:
-        """Only Python works on it."""
-        return True
 
     def settle(self, deadline: float) -> dict[tuple[int, str], FastloadError]:
         samples = range(len(self._stored.positions))
@@ -95,9 +75,6 @@ class BatchValues:
 
     def column(self, name: str, where: Callable[[int], str]) -> dict[str, Any]:
         return {name: values.collate(name, self._stage.fields[name], self._columns[name], where)}
-
-    def release(self, done: Any) -> None:
-        """Nothing is borrowed."""
 
     def cancel(self) -> None:
         self._work.cancel()
