@@ -3,7 +3,7 @@
 In: a `ByteBatch`, the image fields and how their pixels are to be written. Out: tensors, and a report of
 sizes and crops. Promised: JPEGs are decoded, resized and written by native threads, and Python is entered
 once a batch; what that path does not take (other formats, CMYK, 12 bits) is decoded by Pillow on worker
-threads and written by the same kernels, into the same batch; geometry and dice are those of spec.py for every
+threads and written by the same kernels, into the same batch; geometry and random draws are those of spec.py for every
 image, whoever decodes it. The backend "pillow" does everything with Pillow and NumPy and is the reference of
 the tests.
 """

@@ -52,7 +52,7 @@ _MAY_NEST_BYTES = 1000  # a header that nests too deeply is a MemoryError to CPy
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
 _WANTED = re.compile(r"tried to allocate (\d+) bytes")  # torch; a damaged file asks for what no machine has
-_MOST_INFLATION = 1032  # deflate's; torch.save stores arrays as they are
+_MAX_INFLATION = 1032  # deflate's; torch.save stores arrays as they are
 # What the parsers of Python's library raise for damaged content; anything else may be a mistake.
 _OF_THE_CONTENT = (ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
 
@@ -273,7 +273,7 @@ def _pth(content: bytes) -> Any:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of any class: pickle, zip, and torch's own
         wanted = _WANTED.search(str(error))
-        is_plausible = wanted is None or int(wanted[1]) <= _MOST_INFLATION * len(content)
+        is_plausible = wanted is None or int(wanted[1]) <= _MAX_INFLATION * len(content)
         if is_of_memory(error) and is_plausible:
             raise
         reason = str(error).strip().split("\n")[0]

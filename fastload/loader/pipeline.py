@@ -36,7 +36,7 @@ from fastload.loader.replacements import Replacements
 from fastload.loader.stats import Stats
 from fastload.order.sample_order import RankBatch, SampleOrder
 from fastload.order.steps import Step
-from fastload.read.ledger import MOST_REASON, BadSample, Ledger
+from fastload.read.ledger import MAX_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
 from fastload.shards.mixture import Mixture
 from fastload.shortage import told
@@ -184,7 +184,7 @@ class Pipeline:
     def unreadable(self, trip: PendingBatch, error: ShardError) -> BadSample:
         """The fault of a batch of one sample, of which bytes cannot be read."""
         name = self._stored[trip.bytes.first_error]
-        return self._stand_ins.entry(trip, 0, 0, name, Fault(str(error)[:MOST_REASON], error))
+        return self._stand_ins.entry(trip, 0, 0, name, Fault(str(error)[:MAX_REASON], error))
 
     def _deliver(self, trip: PendingBatch) -> Delivered:
         """Waits for the parts of a batch and makes it, on its device."""
@@ -354,7 +354,7 @@ class Pipeline:
         full = kind(f"{self._where(trip, i)}: field {name!r}: {reason}")
         # The cause is the exception of the user's own function, or of the parser, with its traceback.
         full.__cause__ = error.__cause__ or error
-        trip.wrong.setdefault((i, name), Fault(reason[:MOST_REASON], full))
+        trip.wrong.setdefault((i, name), Fault(reason[:MAX_REASON], full))
 
     def _settle(self, trip: PendingBatch) -> None:
         """Waits until all is made of a batch's bytes that can be, and notes what is wrong with its samples.

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastload.errors import SampleError
 from fastload.loader.pending_batch import Fault, PendingBatch
-from fastload.order.replacement import MOST_ATTEMPTS
+from fastload.order.replacement import MAX_ATTEMPTS
 from fastload.order.sample_order import RankBatch, SampleOrder
 from fastload.read.ledger import BadSample
 
@@ -43,8 +43,8 @@ class Replacements:
         places = np.array(sorted(faults), np.int64)
         trip.bad += [self.entry(trip, i, 0, *faults[i]) for i in places.tolist()]
         trip.wrong.clear()  # tracebacks hold the batch, and would keep its memory until garbage is collected
-        for attempt in range(1, MOST_ATTEMPTS + 1):
-            drawn = self._walk.stand_ins(trip.taken, places, attempt, self._config.seed)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            drawn = self._walk.replacements(trip.taken, places, attempt, self._config.seed)
             made = make(trip, drawn)
             self._raise_what_is_raised(made)
             still_bad = self._first_faults(made)
@@ -100,7 +100,7 @@ class Replacements:
     def _gave_up(self, trip: PendingBatch, i: int) -> SampleError:
         of_place = [one for one in trip.bad if one.position == int(trip.positions[i])]
         return SampleError(
-            f"{of_place[0]}; all {MOST_ATTEMPTS} samples that were to stand in for it are bad as well, the "
+            f"{of_place[0]}; all {MAX_ATTEMPTS} samples that were to stand in for it are bad as well, the "
             f"last {of_place[-1]}. Look for what they have in common: fastload check lists the bad samples."
         )
 

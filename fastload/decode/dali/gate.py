@@ -40,7 +40,7 @@ _SUPPORT = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 MARGIN = 4
 _EDGE = 1e-6  # pixels: more than float64 sums are off by, less than two centres on different edges differ by
 # Unpacked they may be a thousand times as many, and libpng keeps them. Pillow is given none of them.
-_MOST_TEXT_BYTES = 1 << 16
+_MAX_TEXT_BYTES = 1 << 16
 _TAIL_BYTES = 64  # where the end of a JPEG nearly always is; looking through all of it takes longer
 
 
@@ -90,7 +90,7 @@ def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -
         return False
     if header.format == "jpeg" and _scans_at_most(content) > _native.MOST_JPEG_SCANS:
         return False
-    if header.format == "png" and packed_text_bytes(content) > _MOST_TEXT_BYTES:
+    if header.format == "png" and packed_text_bytes(content) > _MAX_TEXT_BYTES:
         return False
     try:
         stream = library.nvimgcodec.CodeStream(content)

@@ -2,7 +2,7 @@
 
 In come the encoded images of N samples, field by field, with positions; out come `DecodedField`s: pixels
 [N, height, width, 3], the samples that could not be decoded with their reasons, and the rows of the crop
-report. Promised: geometry and dice are those of spec.py; a sample's pixels do not depend on the batch it is
+report. Promised: geometry and random draws are those of spec.py; a sample's pixels do not depend on the batch it is
 in; a bad sample costs its batch a second run at most, never another batch and never the process
 (dali/gate.py); what DALI does not take is decoded by Pillow, on threads, into the same batch, and counted.
 
@@ -40,7 +40,7 @@ from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError
 from fastload.threads import WorkerThreads
 
-MOST_WORKERS = 4  # threads for Pillow and for finding bad samples; they sleep where there is nothing to do
+MAX_WORKERS = 4  # threads for Pillow and for finding bad samples; they sleep where there is nothing to do
 _THREADS = "fastload-dali"  # what the names of all threads of a stage begin with
 _CLOSE_SECONDS = 5.0  # that closing waits for the batches that are on their way
 
@@ -104,7 +104,7 @@ class DaliStage:
         self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each batch that counts no more
         self.held: deque = deque()  # (event, memory that a stream may read until the event has passed)
         self._free_since = 0.0  # when DALI had done all it was asked for
-        self.workers = WorkerThreads(min(MOST_WORKERS, threads), _THREADS)
+        self.workers = WorkerThreads(min(MAX_WORKERS, threads), _THREADS)
         # It outlives this object where that is forgotten, and takes DALI's pipelines apart: whoever drops the
         # last reference must not wait for DALI's threads.
         end = partial(_end, self._pipes, self.held)
