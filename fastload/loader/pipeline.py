@@ -97,7 +97,7 @@ class Pipeline:
     def _decoder(self, threads: int, device, kept: dict) -> Any:
         spec = self._spec
         if spec.backend_name != "dali":
-            return ImageStage(spec.decode, threads, levels=device.type == "cuda")
+            return ImageStage(spec.decode, threads, as_uint8=device.type == "cuda")
         from fastload.decode.dali.images import DaliImageStage, make_stage
 
         ahead = spec.prefetch + 3  # one of replacement samples, one of an iteration that was given up
