@@ -197,7 +197,7 @@ class Loader:
         some of its samples are left over, and at the start of the next where none is.
         """
         restored, at = self._restored, self._at
-        if restored is not None and restored.place is at.state and not at.is_start:
+        if restored is not None and restored.state is at.state and not at.is_start:
             return restored.to_dict()
         self._check_restored()
         prints = self._order.fingerprints(), self._pixel_fingerprints
@@ -217,10 +217,10 @@ class Loader:
         are made differently, or where the mixture was given other weights when it was saved.
         """
         restored = Cursor.from_dict(state)
-        self._go_to(restored.epoch, restored.place)
+        self._go_to(restored.epoch, restored.state)
         self._restored = restored
         if self._sampled is not None:
-            self._sampled.put_back(restored.place)
+            self._sampled.put_back(restored.state)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Other weights for the sources of a mixture, from the next batch on; call it on every rank alike.
@@ -270,13 +270,13 @@ class Loader:
         {"busy_seconds", "waiting_seconds", "threads"}}, "limited_by", "pool": {"idle_bytes", "used_bytes",
         "reused", "allocated"}, "device": {"batches", "copied_bytes", "copy_seconds", "augment_seconds"} (of
         the stream on a GPU; {} on a CPU), "bad_samples" (replaced in batches that were delivered),
-        "bad_stand_ins" (drawn for these, and bad as well), "ledger" (its path, or None), "read_retries"};
+        "bad_replacements" (drawn for these, and bad as well), "ledger" (its path, or None), "read_retries"};
         the stages are read, decode, values (Python's worker threads), batch (stacking and map_batch, in the
         training's thread) and training.
         """
         self._notice_fork()
         pool = {name: getattr(self._memory, name, 0) for name in _POOL_COUNTERS}
-        bad = {name: getattr(self._ledger, name, 0) for name in ("bad_samples", "bad_stand_ins")}
+        bad = {name: getattr(self._ledger, name, 0) for name in ("bad_samples", "bad_replacements")}
         path = getattr(self._ledger, "path", None)
         return self._stats.snapshot(pool, bad | {"ledger": None if path is None else str(path)})
 

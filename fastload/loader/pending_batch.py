@@ -20,7 +20,7 @@ from fastload.loader.device import Delivered
 from fastload.loader.field_stage import WAIT_SECONDS, FieldBatch, FieldStage, StoredBytes, result_of, wait_for
 from fastload.order.sample_order import RankBatch
 from fastload.order.steps import Step
-from fastload.read.ledger import MOST_REASON, BadSample
+from fastload.read.ledger import MAX_REASON, BadSample
 from fastload.read.shard_reader import ShardReader
 from fastload.shortage import told
 from fastload.threads import WorkerThreads
@@ -42,7 +42,7 @@ class Fault(NamedTuple):
         full = kind(f"{where}: field {name!r}: {reason}")
         # The cause is the exception of the user's own function, or of the parser, with its traceback.
         full.__cause__ = error.__cause__ or error
-        return cls(reason[:MOST_REASON], full)
+        return cls(reason[:MAX_REASON], full)
 
     @property
     def is_of_the_content(self) -> bool:

@@ -30,7 +30,7 @@ from fastload.loader.stats import Stats
 from fastload.loader.value_stage import ValueStage
 from fastload.order.sample_order import RankBatch, SampleOrder
 from fastload.order.steps import Step
-from fastload.read.ledger import MOST_REASON, BadSample, Ledger
+from fastload.read.ledger import MAX_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
 from fastload.shortage import told
 from fastload.threads import WorkerThreads
@@ -97,7 +97,7 @@ class Pipeline:
     def _decoder(self, threads: int, device, kept: dict) -> Any:
         spec = self._spec
         if spec.backend_name != "dali":
-            return ImageStage(spec.decode, threads, levels=device.type == "cuda")
+            return ImageStage(spec.decode, threads, as_uint8=device.type == "cuda")
         from fastload.decode.dali.images import DaliImageStage, make_stage
 
         ahead = spec.prefetch + 3  # one of replacement samples, one of an iteration that was given up
@@ -162,7 +162,7 @@ class Pipeline:
     def unreadable(self, pending: PendingBatch, error: ShardError) -> BadSample:
         """The fault of a batch of one sample, of which bytes cannot be read."""
         name = list(pending.first_blob)[pending.content.first_error]
-        return self._replacements.entry(pending, 0, 0, name, Fault(str(error)[:MOST_REASON], error))
+        return self._replacements.entry(pending, 0, 0, name, Fault(str(error)[:MAX_REASON], error))
 
     def give_up(self) -> None:
         """Lets the worker threads end when they have done what they are at. A finalizer may call it."""

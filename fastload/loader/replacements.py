@@ -13,7 +13,7 @@ import numpy as np
 from fastload.errors import SampleError
 from fastload.loader.pending_batch import Fault, PendingBatch
 from fastload.loader.specs import PipelineSpec
-from fastload.order.replacement import MOST_ATTEMPTS
+from fastload.order.replacement import MAX_ATTEMPTS
 from fastload.order.sample_order import RankBatch, SampleOrder
 from fastload.read.ledger import BadSample
 
@@ -40,8 +40,8 @@ class Replacements:
         bad = np.array(sorted(faults), np.int64)
         pending.bad += [self.entry(pending, i, 0, *faults[i]) for i in bad.tolist()]
         pending.wrong.clear()  # or tracebacks would keep the batch's memory until garbage is collected
-        for attempt in range(1, MOST_ATTEMPTS + 1):
-            drawn = self._sample_order.stand_ins(pending.rank_batch, bad, attempt, self._spec.seed)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            drawn = self._sample_order.replacements(pending.rank_batch, bad, attempt, self._spec.seed)
             made = make(pending, drawn)
             self._raise_what_is_raised(made)
             still_bad = self._first_faults(made)
@@ -99,6 +99,6 @@ class Replacements:
     def _gave_up(self, pending: PendingBatch, i: int) -> SampleError:
         tried = [entry for entry in pending.bad if entry.position == int(pending.positions[i])]
         return SampleError(
-            f"{tried[0]}; all {MOST_ATTEMPTS} replacement samples are bad as well, the last "
+            f"{tried[0]}; all {MAX_ATTEMPTS} replacement samples are bad as well, the last "
             f" {tried[-1]}. Look for what they have in common: fastload check lists the bad samples."
         )

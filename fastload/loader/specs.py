@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fastload.augment.pipe import Augment
+from fastload.decode.image_decoder import DecodeSpec
 from fastload.fields import Field, Image, Int
 from fastload.loader.config import LoaderConfig
 from fastload.loader.describe import backend_of
@@ -39,7 +40,7 @@ class PipelineSpec:
 
     fields: Mapping[str, Field]
     pixels: PixelSpec
-    decode: Any
+    decode: DecodeSpec
     backend_name: str
     device: Any
     source_names: list[str]
@@ -77,8 +78,12 @@ class OrderSpec:
 
 
 def pixel_spec(config: LoaderConfig) -> PixelSpec:
-    normalizations = {name: config.normalization_of(name) for name in config.image_fields}
-    return _spec(PixelSpec, config, normalizations=normalizations)
+    return _spec(PixelSpec, config, normalizations=_normalizations(config))
+
+
+def decode_spec(config: LoaderConfig) -> DecodeSpec:
+    made = {"normalizations": _normalizations(config), "xflip": config.augment.xflip}
+    return _spec(DecodeSpec, config, max_batch=config.most_samples, **made)
 
 
 def pipeline_spec(config: LoaderConfig) -> PipelineSpec:
@@ -87,7 +92,7 @@ def pipeline_spec(config: LoaderConfig) -> PipelineSpec:
         PipelineSpec,
         config,
         pixels=pixel_spec(config),
-        decode=config,
+        decode=decode_spec(config),
         backend_name=backend_of(config).name if config.image_fields else "",
         source_names=config.source.names if isinstance(config.source, Mixture) else [],
     )
@@ -97,6 +102,10 @@ def order_spec(config: LoaderConfig) -> OrderSpec:
     mixture = config.source if isinstance(config.source, Mixture) else None
     has_labels = any(isinstance(field, Int) for field in config.fields.values())
     return _spec(OrderSpec, config, mixture=mixture, has_labels=has_labels)
+
+
+def _normalizations(config: LoaderConfig) -> dict[str, Normalization]:
+    return {name: config.normalization_of(name) for name in config.image_fields}
 
 
 def _spec(kind: type, config: LoaderConfig, **made: Any) -> Any:

@@ -146,9 +146,9 @@ class DrawnSampleOrder:
         """The order in words."""
         return f"{type(self._drawn_from).__name__}, of yours"
 
-    def stand_ins(self, rank_batch: RankBatch, at: np.ndarray, attempt: int, seed: int) -> RankBatch:
+    def replacements(self, rank_batch: RankBatch, at: np.ndarray, attempt: int, seed: int) -> RankBatch:
         """Other samples of the same batch; the same again where there is no other."""
-        drawn = rng.bits(seed, rank_batch.positions[at], Purpose.STAND_IN, 0)[:, 0].tolist()
+        drawn = rng.bits(seed, rank_batch.positions[at], Purpose.REPLACEMENT, 0)[:, 0].tolist()
         sample_ids = rank_batch.sample_ids[at].copy()
         for i, (sample_id, word) in enumerate(zip(sample_ids.tolist(), drawn, strict=True)):
             others = rank_batch.sample_ids[rank_batch.sample_ids != sample_id]
