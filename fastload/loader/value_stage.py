@@ -66,7 +66,8 @@ class BatchValues(FieldBatch):
         begun = time.perf_counter()
         self._make(self._stage.in_place, samples)
         self._stage.busy("batch", time.perf_counter() - begun)
-        return self._faults
+        faults, self._faults = self._faults, {}  # whose tracebacks hold this batch
+        return faults
 
     def adopt(self, to: np.ndarray, other: "BatchValues", samples: np.ndarray) -> None:
         for name, column in self._columns.items():
