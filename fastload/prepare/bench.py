@@ -74,7 +74,7 @@ class BenchReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_pairs, render_table
+        from fastload.prepare.common.report import render_pairs, render_table
 
         rows = []
         for side in SIDES:
@@ -112,9 +112,9 @@ def bench(
             f"rounds is {rounds} and seconds is {seconds}: give at least 1 round and a time above 0."
         )
     from fastload.backends import usable_cpus
-    from fastload.prepare import pipeline
-    from fastload.prepare.pillow_peer import open_peer
-    from fastload.prepare.stored import open_source
+    from fastload.prepare.common import pipeline
+    from fastload.prepare.common.pillow_peer import open_peer
+    from fastload.prepare.common.stored import open_source
 
     threads = usable_cpus() if threads is None else threads
     dataset = open_source(source, threads)
@@ -142,8 +142,8 @@ def compare(source, dataset, *, size: int, batch_size: int, threads: int) -> tup
     """
     import numpy as np
 
-    from fastload.prepare import pipeline
-    from fastload.prepare.pillow_peer import PillowImages
+    from fastload.prepare.common import pipeline
+    from fastload.prepare.common.pillow_peer import PillowImages
 
     plain = {"xflip": 0.0, "shuffle": False, "only_images": True, "scaled": None, "on_bad": "raise"}
     peer = PillowImages(dataset, size, xflip=0.0)
@@ -252,7 +252,7 @@ def add_options(parser) -> None:
 
 def from_command_line(options) -> BenchReport:
     """Measures the source named on the command line, with a progress bar on stderr."""
-    from fastload.prepare.progress import Progress
+    from fastload.prepare.common.progress import Progress
 
     with Progress("bench") as progress:
         return bench(

@@ -68,7 +68,7 @@ class CheckReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_pairs, render_table
+        from fastload.prepare.common.report import render_pairs, render_table
 
         pairs = []
         if self.source is not None:
@@ -122,7 +122,7 @@ def check(
     import time
 
     from fastload.backends import usable_cpus
-    from fastload.prepare.stored import open_source
+    from fastload.prepare.common.stored import open_source
     from fastload.shards.ledger_lines import Lines, read_ledger
 
     begun = time.perf_counter()
@@ -217,7 +217,7 @@ def _first_is_integer(dataset, extension: str) -> bool:
     from fastload import fields as fl
     from fastload.decode import values
     from fastload.errors import SampleError
-    from fastload.prepare.stored import read_bytes
+    from fastload.prepare.common.stored import read_bytes
 
     for start in range(0, dataset.n, 1 << 16):
         ids = _range(start, min(start + (1 << 16), dataset.n))
@@ -293,7 +293,7 @@ def add_options(parser) -> None:
 
 def from_command_line(options) -> CheckReport:
     """Checks what the command line names, with a progress bar on stderr."""
-    from fastload.prepare.progress import Progress
+    from fastload.prepare.common.progress import Progress
 
     with Progress("check") as progress:
         return check(

@@ -47,7 +47,7 @@ class DemoReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_pairs, render_stats
+        from fastload.prepare.common.report import render_pairs, render_stats
 
         found = f"{self.samples:,} samples in {self.shards:,} containers"
         extensions = ", ".join(self.extensions)
@@ -77,8 +77,8 @@ def demo(
         raise ConfigError(f"seconds is {seconds}: give a time above 0.")
     _check_target(Path(out))
     Image(size=size)  # raises for a size that cannot be, before anything is drawn
-    from fastload.prepare import pipeline
-    from fastload.prepare.stored import open_source
+    from fastload.prepare.common import pipeline
+    from fastload.prepare.common.stored import open_source
 
     source = _own_pictures(progress) if source is None else source
     dataset = open_source(source)
@@ -133,7 +133,7 @@ def _train(loader, seconds: float, progress) -> list[dict]:
 
 
 def _draw_sheet(dataset, kept: list[dict], size: int, stats: dict, source: str, out: Path) -> None:
-    from fastload.prepare.contact_sheet import contact_sheet
+    from fastload.prepare.common.contact_sheet import contact_sheet
 
     pairs = [pair for batch in kept for pair in _pairs(dataset, batch)][:SHEET_SAMPLES]
     rate = f"{stats['images_per_second']:,.0f} images/s"
@@ -147,9 +147,9 @@ def _pairs(dataset, batch: dict):
     """The samples of one batch as pairs for the sheet, one by one."""
     from PIL import Image
 
-    from fastload.prepare import pipeline
-    from fastload.prepare.contact_sheet import PICTURE_HEIGHT, Pair
-    from fastload.prepare.stored import read_stored
+    from fastload.prepare.common import pipeline
+    from fastload.prepare.common.contact_sheet import PICTURE_HEIGHT, Pair
+    from fastload.prepare.common.stored import read_stored
 
     sample_ids = pipeline.samples_at(dataset, batch["__position__"])
     extensions = pipeline.image_extensions(dataset)
@@ -166,7 +166,7 @@ def _pairs(dataset, batch: dict):
 
 def _note(dataset, batch: dict, place: int) -> str:
     """The class, by name where class folders name it, and the caption."""
-    from fastload.prepare.pipeline import NO_LABEL
+    from fastload.prepare.common.pipeline import NO_LABEL
 
     label = int(batch["label"][place]) if "label" in batch else NO_LABEL
     named = dataset.classes is not None and 0 <= label < len(dataset.classes)
@@ -195,7 +195,7 @@ def add_options(parser) -> None:
 
 def from_command_line(options) -> DemoReport:
     """Runs the demo with parsed options and a progress bar on stderr."""
-    from fastload.prepare.progress import Progress
+    from fastload.prepare.common.progress import Progress
 
     with Progress("demo") as progress:
         return demo(

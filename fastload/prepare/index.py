@@ -35,7 +35,7 @@ class IndexReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_bytes, render_pairs
+        from fastload.prepare.common.report import render_bytes, render_pairs
 
         extensions = ", ".join(f"{name} {count:,}" for name, count in self.extensions.items())
         pairs = [
@@ -53,7 +53,7 @@ class IndexReport:
         return render_pairs(pairs)
 
 
-@room_for("fastload index cannot go on", "fastload.prepare.stored")
+@room_for("fastload index cannot go on", "fastload.prepare.common.stored")
 def index(
     source,
     *,
@@ -68,7 +68,7 @@ def index(
     None: the usable CPUs.
     progress: called with the share that is done (0..1) and a note. Raises FastloadError.
     """
-    from fastload.prepare.stored import index_folder
+    from fastload.prepare.common.stored import index_folder
     from fastload.shards.dataset import open_dataset
     from fastload.shards.index import find_valid
     from fastload.shards.source import find_containers
@@ -127,7 +127,7 @@ def add_options(parser) -> None:
 
 def from_command_line(options) -> IndexReport:
     """Indexes the source named on the command line, with a progress bar on stderr."""
-    from fastload.prepare.progress import Progress
+    from fastload.prepare.common.progress import Progress
 
     if options.beside and options.cache_dir is not None:
         raise ConfigError("--beside and --cache-dir name two places for the indexes; give one of them.")

@@ -54,7 +54,7 @@ class InfoReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_bytes, render_pairs
+        from fastload.prepare.common.report import render_bytes, render_pairs
 
         pairs = [
             ("source", self.source),
@@ -74,7 +74,7 @@ class InfoReport:
         return "dataset.json" if self.has_labels else "only those in the samples"
 
     def _extension_table(self) -> str:
-        from fastload.prepare.report import render_bytes, render_table
+        from fastload.prepare.common.report import render_bytes, render_table
 
         rows = []
         for name, sizes in self.extensions.items():
@@ -84,14 +84,14 @@ class InfoReport:
         return render_table(("extension", "samples", "total", "mean", "smallest", "largest"), rows)
 
     def _container_table(self) -> str:
-        from fastload.prepare.report import render_table
+        from fastload.prepare.common.report import render_table
 
         rows = [(name, f"{count:,}") for name, count in list(self.containers.items())[:CONTAINERS_SHOWN]]
         more = len(self.containers) - len(rows)
         return render_table(("container", "samples"), rows) + (f"\n... and {more:,} more" if more else "")
 
     def _sample_list(self) -> str:
-        from fastload.prepare.report import render_bytes
+        from fastload.prepare.common.report import render_bytes
 
         lines = ["samples"]
         for one in self.shown:
@@ -100,12 +100,12 @@ class InfoReport:
         return "\n".join(lines) if self.shown else ""
 
 
-@room_for("fastload info cannot go on", "fastload.prepare.stored")
+@room_for("fastload info cannot go on", "fastload.prepare.common.stored")
 def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoReport:
     """Looks into a source; `samples` are shown, spread evenly over it. Raises FastloadError."""
     if samples < 0:
         raise ConfigError(f"samples is {samples}: give 0 or more.")
-    from fastload.prepare.stored import open_source
+    from fastload.prepare.common.stored import open_source
 
     dataset = open_source(source, threads)
     count = min(samples, dataset.n)
@@ -155,7 +155,7 @@ def _describe_image(dataset, sample_id: int, extensions: tuple[str, ...]) -> str
 
     from PIL import Image
 
-    from fastload.prepare.stored import read_bytes
+    from fastload.prepare.common.stored import read_bytes
 
     content = read_bytes(dataset, sample_id, extensions)
     try:

@@ -38,7 +38,7 @@ def class_folders(tmp_path):
 @pytest.fixture
 def loader_calls(monkeypatch):
     """The keyword arguments of every Loader that the verbs make."""
-    from fastload.prepare import pipeline
+    from fastload.prepare.common import pipeline
 
     calls, real = [], pipeline.Loader
 

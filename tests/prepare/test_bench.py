@@ -9,9 +9,9 @@ import pytest
 from fastload import cli
 from fastload.errors import ConfigError, SampleError
 from fastload.prepare import bench as module
-from fastload.prepare import pipeline
 from fastload.prepare.bench import SIDES, bench, compare
-from fastload.prepare.pillow_peer import EndlessOrder, PillowImages, open_peer
+from fastload.prepare.common import pipeline
+from fastload.prepare.common.pillow_peer import EndlessOrder, PillowImages, open_peer
 from fastload.shards.dataset import open_dataset
 
 SMALL = {"size": 32, "batch_size": 4, "threads": 1}

@@ -11,10 +11,11 @@ from PIL import Image
 from fastload import cli
 from fastload.errors import ConfigError, FieldError, SourceError
 from fastload.prepare import demo as module
-from fastload.prepare import demo_images, pipeline
+from fastload.prepare import demo_images
+from fastload.prepare.common import pipeline
+from fastload.prepare.common.pillow_peer import short_side_center_crop
+from fastload.prepare.common.stored import read_bytes, read_stored
 from fastload.prepare.demo import demo
-from fastload.prepare.pillow_peer import short_side_center_crop
-from fastload.prepare.stored import read_bytes, read_stored
 from fastload.shards.dataset import open_dataset
 from fastload.shards.writer import ShardWriter
 from tests.prepare.pictures import jpeg
@@ -25,7 +26,7 @@ def sheet_pairs(monkeypatch):
     """The pairs that a demo puts on its sheet."""
     pairs = []
     monkeypatch.setattr(
-        "fastload.prepare.contact_sheet.contact_sheet",
+        "fastload.prepare.common.contact_sheet.contact_sheet",
         lambda drawn, *_: pairs.extend(drawn) or Image.new("RGB", (1, 1)),
     )
     return pairs

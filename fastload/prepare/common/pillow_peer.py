@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, default_collate
 
-from fastload.prepare.pipeline import image_extensions, samples_at
-from fastload.prepare.stored import read_bytes
+from fastload.prepare.common.pipeline import image_extensions, samples_at
+from fastload.prepare.common.stored import read_bytes
 
 
 class PillowImages:
