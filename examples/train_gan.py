@@ -3,8 +3,8 @@
     python examples/train_gan.py --out runs/demo --ada-kimg 20
     python examples/train_gan.py faces/ --out runs/faces --loss bce --augment diffaugment --epochs 300
 
-Without a source it trains on the pictures that `fastload demo` draws, for some five minutes on two cores
-(in so short a time p must be let rise fast). It leaves in --out: samples-EPOCH.png (always of the same
+Without a source it trains on the sample set of `fastload demo`, for some five minutes on two cores (in so
+short a time p must be let rise fast). It leaves in --out: samples-EPOCH.png (always of the same
 z), log.jsonl, plot.png (losses, r_t and p) and checkpoint.pt, from which the same command goes on, to the
 same numbers as if it had never stopped. This file is the data, the loop and the checkpoint; gan_steps.py
 is what happens in a step. One process, one device: DDP is left out.
@@ -19,6 +19,7 @@ from gan_report import Log, save_grid, save_plot
 from gan_steps import Gan
 
 import fastload as fl
+from fastload.prepare.common.demo_set import CLASSES, demo_set
 
 # What a resumed training may be given anew; anything else would be another training.
 FREE = {"source", "out", "resume", "epochs", "steps", "log_every", "save_every", "device", "decode"}
@@ -55,7 +56,7 @@ def open_loader(options: argparse.Namespace) -> fl.Loader:
     if options.conditional:
         fields["label"] = fl.Int("cls")
     return fl.Loader(
-        options.source or demo_pictures(),
+        options.source or demo_set(),
         options.batch_size,
         fields,
         augment=fl.Augment(xflip=0.5) if options.mirror else None,
@@ -67,16 +68,6 @@ def open_loader(options: argparse.Namespace) -> fl.Loader:
     )
 
 
-def demo_pictures() -> str:
-    """The sample set of `fastload demo`: drawn once, which takes some 20 s, and kept in the cache."""
-    from fastload.prepare.demo_images import sample_set
-
-    def show(share: float, kind: str) -> None:
-        print(f"drawing samples: {share:4.0%}", end="\r", flush=True)
-
-    return sample_set(progress=show)
-
-
 def class_count(options: argparse.Namespace, loader: fl.Loader) -> int:
     """0 without classes; else as --classes says, or class folders, or the demo set."""
     if not options.conditional:
@@ -84,9 +75,7 @@ def class_count(options: argparse.Namespace, loader: fl.Loader) -> int:
     if options.classes:
         return options.classes
     if options.source is None:
-        from fastload.prepare.demo_images import KINDS
-
-        return len(KINDS)
+        return len(CLASSES)
     if loader.dataset.classes is None:
         raise fl.ConfigError(f"{options.source} does not name its classes: say how many with --classes N.")
     return len(loader.dataset.classes)
@@ -134,7 +123,11 @@ def command_line() -> argparse.ArgumentParser:
         description=__doc__.partition("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("source", nargs="?", help="shards, a pattern, a zip or a folder; none: what `fastload demo` draws")
+    add(
+        "source",
+        nargs="?",
+        help="shards, a pattern, a zip or a folder (default: `fastload demo`'s samples)",
+    )
     add("--out", required=True, metavar="DIR", help="for samples, log, plot and checkpoint")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=positive, default=100, help="passes over the data")

@@ -231,7 +231,7 @@ def test_the_command_says_what_is_bad_and_its_exit_code_too(source, tmp_path, ca
     assert cli.main(["check", pattern, "--json"]) == cli.DATA_PROBLEM
     told = json.loads(capsys.readouterr().out)
     assert told["problems"] == 5 and len(told["bad"]) == 5 and told["worst_shards"]["002.tar"] == 1
-    assert cli.main(["check", str(write(tmp_path / "good", (sample(i) for i in range(4)))[0])]) == cli.FINE
+    assert cli.main(["check", str(write(tmp_path / "good", (sample(i) for i in range(4)))[0])]) == cli.SUCCESS
     assert cli.main(["check"]) == cli.USAGE
     assert cli.main(["check", pattern, "--threads", "0"]) == cli.USAGE
     assert cli.main(["check", "--ledger", str(tmp_path / "none.jsonl")]) == cli.USAGE
