@@ -202,7 +202,7 @@ def _note(dataset, batch: dict, row: int) -> str:
 
 def _sheet_error(out, error: FastloadError | OSError) -> str:
     reason = str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.filename in (None, str(out)):  # and not a file of the source
         reason = f"{error.strerror or error}. Name another file with --out."
     return f"{out}: the contact sheet was not written: {reason}"
 

@@ -1,7 +1,9 @@
 """`fastload check`: every bad sample of a source is found and named, no good one is; a ledger is read."""
 
+import io
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -56,8 +58,6 @@ def test_names_of_classes_are_no_damage(tmp_path):
 
 
 def test_arrays_json_and_images_of_other_names_are_looked_into(tmp_path):
-    import io
-
     stream = io.BytesIO()
     np.save(stream, np.arange(3))
     good = {"seg.jpg": jpeg(0), "latent.npy": stream.getvalue(), "json": "{}", "bin": b"any"}
@@ -182,21 +182,19 @@ def test_lines_that_were_cut_are_counted(source, tmp_path):
     assert report.damaged_lines == 1 and "1 lines cut" in report.render()
 
 
-def test_names_that_are_not_utf_8_are_printed_all_the_same(tmp_path):
-    import subprocess
-    import sys
-
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_names_that_are_not_utf_8_are_printed_all_the_same(tmp_path, monkeypatch, options):
     (tmp_path / "photos").mkdir()
     for i in range(3):
         with open(os.fsencode(tmp_path / "photos") + b"/\xff%d.jpg" % i, "wb") as file:
             file.write(b"broken" if i == 1 else jpeg(i))
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
-    for more in ([], ["--json"]):
-        command = [sys.executable, "-m", "fastload.cli", "check", str(tmp_path / "photos"), *more]
-        done = subprocess.run(command, env=environment, capture_output=True)
-        assert done.returncode == cli.DATA_PROBLEM, done.stderr
-        if more:
-            assert [one["key"] for one in json.loads(done.stdout)["bad"]] == ["\udcff1"]
+    stdout = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert cli.main(["check", str(tmp_path / "photos"), *options]) == cli.DATA_PROBLEM
+    printed = stdout.buffer.getvalue().decode("utf-8", "strict")
+    assert r"\udcff1" in printed
+    if options:
+        assert [one["key"] for one in json.loads(printed)["bad"]] == ["\udcff1"]
 
 
 def test_labels_of_class_folders_alone_are_never_bad(tmp_path):

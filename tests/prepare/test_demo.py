@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.prepare.pictures import jpeg
 
 @pytest.fixture
 def sheet_pairs(monkeypatch):
-    """The pairs that a demo puts on its sheet."""
+    """The pairs that a demo puts on its sheet, which is not drawn: that takes most of a short demo's time."""
     pairs = []
     monkeypatch.setattr(
         "fastload.prepare.common.contact_sheet.contact_sheet",
@@ -44,7 +45,7 @@ def test_shards_are_trained_on_and_reported(shards, tmp_path):
         assert sheet.format == "PNG" and min(sheet.size) > 500
 
 
-def test_the_report_is_json_and_text(shards, tmp_path):
+def test_the_report_is_json_and_text(shards, tmp_path, sheet_pairs):
     report = run(shards, tmp_path, batch_size=5)
     assert json.loads(json.dumps(report.to_dict()))["cpu_seconds_per_1000_images"] > 0
     text = report.render()
@@ -52,14 +53,14 @@ def test_the_report_is_json_and_text(shards, tmp_path):
         assert word in text
 
 
-def test_fields_are_those_that_the_data_has(shards, class_folders, tmp_path, loader_calls):
+def test_fields_are_those_that_the_data_has(shards, class_folders, tmp_path, loader_calls, sheet_pairs):
     run(shards, tmp_path)
     assert set(loader_calls[-1]["fields"]) == {"image", "label", "caption"}
     run(class_folders, tmp_path)
     assert set(loader_calls[-1]["fields"]) == {"image", "label"}
 
 
-def test_the_pipeline_is_the_default_one(shards, tmp_path, loader_calls):
+def test_the_pipeline_is_the_default_one(shards, tmp_path, loader_calls, sheet_pairs):
     demo(shards, seconds=0.05, out=tmp_path / "sheet.png")
     (settings,) = loader_calls
     assert settings["fields"]["image"].size == (256, 256)
@@ -131,7 +132,7 @@ def test_a_missing_source_is_one_line_and_exit_code_one(tmp_path, capsys):
     assert err.startswith("fastload: error: ") and err.count("\n") == 1
 
 
-def test_without_a_source_it_makes_its_own_samples(tmp_path, capsys):
+def test_without_a_source_it_makes_its_own_samples(tmp_path, capsys, sheet_pairs):
     words = ["demo", "--json", "--seconds", "0.05", "--size", "16", "--out", str(tmp_path / "s.png")]
     assert cli.main(words) == 0
     captured = capsys.readouterr()
@@ -140,7 +141,7 @@ def test_without_a_source_it_makes_its_own_samples(tmp_path, capsys):
     assert "making samples: butterfly" in captured.err and "training" in captured.err
 
 
-def test_the_first_batch_is_timed_from_the_start_of_the_command(shards, tmp_path):
+def test_the_first_batch_is_timed_from_the_start_of_the_command(shards, tmp_path, sheet_pairs):
     began = time.monotonic()
     report = run(shards, tmp_path, started=began - 100)
     assert 100 < report.first_batch_seconds < 100 + time.monotonic() - began
@@ -158,7 +159,7 @@ def test_the_command_tells_the_demo_when_it_started(shards, tmp_path, monkeypatc
     assert started == [0.0]
 
 
-def test_a_sheet_that_cannot_be_written_is_told_after_the_report(shards, tmp_path, capfd):
+def test_a_sheet_that_cannot_be_written_is_told_after_the_report(shards, tmp_path, capfd, sheet_pairs):
     out = tmp_path / "sheet.png"
     out.mkdir()
     assert cli.main(["demo", str(shards), "--seconds", "0.05", "--size", "16", "--out", str(out)]) == 1
@@ -170,7 +171,7 @@ def test_a_sheet_that_cannot_be_written_is_told_after_the_report(shards, tmp_pat
     )
 
 
-def test_a_full_disk_loses_no_numbers(shards, tmp_path, monkeypatch):
+def test_a_full_disk_loses_no_numbers(shards, tmp_path, monkeypatch, sheet_pairs):
     def full(image, path):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -181,15 +182,23 @@ def test_a_full_disk_loses_no_numbers(shards, tmp_path, monkeypatch):
     assert json.loads(json.dumps(report.to_dict()))["error"] == report.error
 
 
-def test_a_sample_that_is_gone_when_the_sheet_is_drawn_loses_no_numbers(class_folders, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "harm, says",
+    [(Path.unlink, r"No such file.*dogs/1\.jpg"), (Path.touch, r"dogs/1.*Pillow cannot decode this image")],
+)
+def test_a_sample_that_is_damaged_before_the_sheet_is_drawn_loses_no_numbers(
+    class_folders, tmp_path, monkeypatch, harm, says
+):
     train = module._train
 
-    def gone(*arguments):
+    def train_and_harm(*arguments):
         trained = train(*arguments)
-        (class_folders / "dogs" / "1.jpg").unlink()
+        (class_folders / "dogs" / "1.jpg").write_bytes(b"no jpeg")
+        harm(class_folders / "dogs" / "1.jpg")
         return trained
 
-    monkeypatch.setattr(module, "_train", gone)
+    monkeypatch.setattr(module, "_train", train_and_harm)
     report = run(class_folders, tmp_path)
     assert report.stats["images"] >= 6 and report.sheet is None
-    assert "sheet.png: the contact sheet was not written" in report.error
+    assert re.search(f"sheet.png: the contact sheet was not written: .*{says}", report.error)
+    assert "--out" not in report.error
