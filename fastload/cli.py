@@ -1,5 +1,4 @@
-"""The command line: `fastload VERB ...`. A verb is a module of fastload/prepare, imported only when it is
-called.
+"""The command line: `fastload VERB ...`. A verb is a module of fastload/prepare, imported only when called.
 
 In: the words after `fastload`. Out: a report on stdout (text, or one JSON object with --json), progress and
 errors on stderr. Promised: exit code 0 for success, 1 when the data has a problem or a file cannot be read or
@@ -41,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone (`fastload info x | head`). Python flushes stdout once more at
-        # exit and would complain there, so stdout goes nowhere from here on.
+        # Nobody reads our output any more (`fastload info x | head`). Python flushes stdout again at exit,
+        # which would print an error, so stdout is redirected to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SUCCESS
     except (FastloadError, OSError) as error:
@@ -61,7 +60,7 @@ def _run(arguments: list[str], started: float) -> int:
         subparser.set_defaults(started=started)
     try:
         options = parser.parse_args(arguments)
-    except SystemExit as stop:  # argparse has printed its help or its complaint
+    except SystemExit as stop:  # argparse has printed its help or its error
         return int(stop.code or 0)
     if options.verb is None:
         parser.print_help(sys.stderr)

@@ -169,7 +169,7 @@ def _draw_sheet(dataset, kept: list[dict], report: DemoReport) -> None:
 
 
 def _pairs(dataset, batch: dict):
-    """The samples of one batch as pairs for the sheet, one by one."""
+    """The samples of a batch as pairs for the sheet."""
     from PIL import Image
 
     from fastload.prepare.common import pipeline

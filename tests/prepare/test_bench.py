@@ -29,9 +29,9 @@ def test_bench_measures_both_sides_in_every_round(shards):
 
 
 def test_the_two_sides_give_the_same_pictures(shards):
-    least, largest = compare(shards, open_dataset(shards), **SMALL)
-    assert (least is None) == (largest == 0)
-    assert largest <= 1  # another libjpeg may round a level differently
+    lowest, largest = compare(shards, open_dataset(shards), **SMALL)
+    assert (lowest is None) == (largest == 0)
+    assert largest <= 1  # another libjpeg may round differently
 
 
 def test_a_visible_difference_stops_the_bench(shards, monkeypatch):
@@ -41,7 +41,7 @@ def test_a_visible_difference_stops_the_bench(shards, monkeypatch):
         bench(shards, rounds=1, seconds=0.1, **SMALL)
 
 
-def test_who_begins_alternates(monkeypatch):
+def test_the_sides_alternate_in_starting_a_round(monkeypatch):
     ticks = itertools.count()
     monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
     taken = []
@@ -63,7 +63,7 @@ def test_who_begins_alternates(monkeypatch):
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
 def test_a_bench_of_nothing_is_refused(shards, wrong):
-    with pytest.raises(ConfigError, match="at least 1 round"):
+    with pytest.raises(ConfigError, match="rounds must be at least 1 and seconds above 0, got rounds="):
         bench(shards, **wrong)
 
 

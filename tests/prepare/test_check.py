@@ -159,7 +159,7 @@ def test_what_only_the_training_can_judge_is_said_to_be_unjudged(tmp_path):
     with pytest.warns(UserWarning, match="a bad sample"):
         list(fl.Loader(source, 2, {"text": fl.Custom("txt", odd)}, ledger=ledger))
     report = check(source, ledger=ledger)
-    assert (report.bad, report.unjudged, report.checked) == ((), 1, 0)
+    assert (report.bad, report.unchecked, report.checked) == ((), 1, 0)
     assert "fl.Custom" in report.render()
 
 
@@ -179,7 +179,7 @@ def test_lines_that_were_cut_are_counted(source, tmp_path):
     ledger = trained(source, tmp_path)
     ledger.write_bytes(ledger.read_bytes() + b'{"posi')
     report = check(ledger=ledger)
-    assert report.damaged_lines == 1 and "1 lines cut" in report.render()
+    assert report.damaged_lines == 1 and "1 lines truncated" in report.render()
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -217,7 +217,7 @@ def test_a_ledger_of_a_mixture_is_checked_source_by_source(source, tmp_path):
 
 
 def test_nothing_to_check_is_said():
-    with pytest.raises(ConfigError, match="name a source, or a ledger"):
+    with pytest.raises(ConfigError, match="needs a source, a ledger"):
         check()
 
 

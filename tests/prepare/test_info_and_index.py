@@ -109,12 +109,12 @@ def test_progress_of_an_index_ends_at_the_whole(shards, tmp_path):
 
 
 def test_wrong_use_of_index_is_refused(shards, tmp_path, capsys):
-    with pytest.raises(ConfigError, match="at least one thread"):
+    with pytest.raises(ConfigError, match="threads must be at least 1, got 0"):
         index(shards, threads=0)
     with pytest.raises(SourceError):
         index(tmp_path / "none")
     assert cli.main(["index", str(shards), "--beside", "--cache-dir", str(tmp_path)]) == 2
-    assert "two places" in capsys.readouterr().err
+    assert "--beside and --cache-dir exclude each other" in capsys.readouterr().err
 
 
 def test_index_from_the_command_line(shards, tmp_path, capsys):
