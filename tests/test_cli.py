@@ -99,7 +99,7 @@ def test_the_help_of_a_verb_needs_no_torch(verb):
     assert "--json" in done.stdout
 
 
-def test_no_verb_is_wrong_usage(run):
+def test_a_missing_verb_is_wrong_usage(run):
     code, out, err = run()
     assert (code, out) == (2, "")
     assert "usage: fastload" in err
@@ -144,7 +144,7 @@ def test_problems_in_the_data_are_exit_code_one(run):
         (ConfigError("size is 0: give 1 or more."), 2),
     ],
 )
-def test_our_errors_are_one_line_on_stderr(run, error, code):
+def test_our_errors_are_a_single_line_on_stderr(run, error, code):
     returned, out, err = run("demo", outcome=error)
     assert (returned, out) == (code, "")
     assert err.startswith("fastload: error: ") and err.count("\n") == 1
@@ -159,7 +159,7 @@ def test_ctrl_c_is_quiet_and_130(run):
     assert run("demo", outcome=KeyboardInterrupt()) == (130, "", "")
 
 
-def test_a_closed_pipe_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     read_end, write_end = os.pipe()
     os.close(read_end)
     code = (

@@ -8,7 +8,7 @@ from tests.prepare.pictures import jpeg
 
 @pytest.fixture(autouse=True)
 def private_cache(monkeypatch, tmp_path):
-    """Indexes and drawn pictures of a test go into its own folder."""
+    """Indexes and sample sets of a test go into its own folder."""
     monkeypatch.setenv("FASTLOAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
 

@@ -62,7 +62,7 @@ def test_the_sides_alternate_in_starting_a_round(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
-def test_a_bench_of_nothing_is_refused(shards, wrong):
+def test_rounds_and_seconds_must_be_positive(shards, wrong):
     with pytest.raises(ConfigError, match="rounds must be at least 1 and seconds above 0, got rounds="):
         bench(shards, **wrong)
 

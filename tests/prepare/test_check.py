@@ -1,4 +1,4 @@
-"""`fastload check`: every bad sample of a source is found and named, no good one is; a ledger is read."""
+"""`fastload check`: exactly the bad samples of a source are found and named; a ledger is read."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def all_samples(bad=BAD, n=90):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100])
-def test_what_a_training_could_not_use_is_found_and_nothing_else(source, chunk, monkeypatch):
+def test_exactly_the_samples_that_a_training_run_could_not_use_are_found(source, chunk, monkeypatch):
     monkeypatch.setattr(check_module, "CHUNK", chunk)
     shares = []
     report = check(source, progress=lambda share, note: shares.append((share, note)))
@@ -52,7 +52,7 @@ def test_what_a_training_could_not_use_is_found_and_nothing_else(source, chunk, 
     assert len(shares) == -(-90 // chunk)
 
 
-def test_names_of_classes_are_no_damage(tmp_path):
+def test_names_of_classes_in_cls_are_not_bad(tmp_path):
     source = write(tmp_path, ({"__key__": f"{i}", "jpg": jpeg(i), "cls": "cat"} for i in range(5)))
     assert check(source).bad == ()
 
@@ -148,7 +148,7 @@ def test_a_field_that_was_missing_is_still_missing(tmp_path):
     ]
 
 
-def test_what_only_the_training_can_judge_is_said_to_be_unjudged(tmp_path):
+def test_samples_of_custom_fields_are_reported_as_unchecked(tmp_path):
     def odd(content):
         if content == b"caption 3":
             raise ValueError("no")

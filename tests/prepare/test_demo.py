@@ -85,7 +85,7 @@ def test_both_halves_of_every_pair_show_the_same_sample(shards, tmp_path, sheet_
         expected = np.asarray(short_side_center_crop(pair.stored, 32), np.int16)
         trained = np.asarray(pair.trained, np.int16)
         flips = (np.abs(trained - expected).mean(), np.abs(trained[:, ::-1] - expected).mean())
-        assert min(flips) < 2.0  # levels; decoding at half size moves some by a few
+        assert min(flips) < 2.0  # of 255; decoding at half size changes some by a few
 
 
 @pytest.mark.filterwarnings("ignore:a bad sample was replaced")
@@ -108,7 +108,7 @@ def test_class_folders_are_named_on_the_sheet(class_folders, tmp_path, sheet_pai
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_a_time_of_nothing_is_refused(shards, tmp_path, seconds):
+def test_seconds_must_be_positive(shards, tmp_path, seconds):
     with pytest.raises(ConfigError, match=f"seconds must be above 0, got {seconds}"):
         run(shards, tmp_path, seconds=seconds)
 
@@ -159,7 +159,9 @@ def test_the_command_tells_the_demo_when_it_started(shards, tmp_path, monkeypatc
     assert started == [0.0]
 
 
-def test_a_sheet_that_cannot_be_written_is_told_after_the_report(shards, tmp_path, capfd, sheet_pairs):
+def test_the_report_is_printed_before_the_error_of_a_sheet_that_cannot_be_written(
+    shards, tmp_path, capfd, sheet_pairs
+):
     out = tmp_path / "sheet.png"
     out.mkdir()
     assert cli.main(["demo", str(shards), "--seconds", "0.05", "--size", "16", "--out", str(out)]) == 1

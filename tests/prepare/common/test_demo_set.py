@@ -83,7 +83,7 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(few):
     assert [a.jpg == b.jpg for a, b in zip(first, other, strict=True)] == [True, False] * 2
 
 
-def test_progress_names_each_photo_and_ends_at_the_whole(few):
+def test_progress_names_each_photo_and_ends_at_100_percent(few):
     calls = []
     make_samples(0, progress=lambda *call: calls.append(call))
     assert calls == [(0.5, PHOTOS[0].name), (1.0, PHOTOS[1].name)]

@@ -19,13 +19,13 @@ def test_both_sides_read_the_same_samples(shards):
             assert batch["__key__"] == [f"{number:04d}" for number in theirs[20 * step : 20 * step + 20]]
 
 
-def test_the_peers_order_goes_on_without_a_seam(shards):
+def test_the_peers_order_continues_across_its_chunks(shards):
     dataset = open_dataset(shards)
     theirs = list(itertools.islice(EndlessOrder(dataset, seed=5), 2500))
     assert theirs == pipeline.samples_at(dataset, np.arange(2500), seed=5).tolist()
 
 
-def test_the_peer_tells_the_cpu_time_of_its_workers(shards):
+def test_the_peer_sends_the_cpu_time_of_its_workers(shards):
     peer = iter(open_peer(open_dataset(shards), size=32, batch_size=4, workers=2, seed=0))
     batches = [next(peer) for _ in range(6)]
     assert len({worker for _, worker, _ in batches}) == 2

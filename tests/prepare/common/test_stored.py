@@ -29,7 +29,7 @@ def test_stored_bytes_are_read_back_exactly(shards, class_folders):
         assert read == (jpeg(number, 60 + 7 * number, 90) if source is shards else jpeg(number))
 
 
-def test_an_image_that_is_missing_or_broken_is_an_error_with_its_place(tmp_path):
+def test_an_image_that_is_missing_or_broken_is_an_error_that_names_its_shard(tmp_path):
     with ShardWriter(tmp_path / "odd-%d.tar") as writer:
         writer.write({"__key__": "a", "jpg": b"no jpeg"})
         writer.write({"__key__": "b", "txt": "words"})
