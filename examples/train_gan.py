@@ -3,8 +3,8 @@
     python examples/train_gan.py --out runs/demo --ada-kimg 20
     python examples/train_gan.py faces/ --out runs/faces --loss bce --augment diffaugment --epochs 300
 
-Without a source it trains on the sample set of `fastload demo`, for some five minutes on two cores; so short
-a run needs a small --ada-kimg. It writes to --out: samples-EPOCH.png (always of the same z), log.jsonl,
+Without a source it trains on the sample set of `fastload demo`, for a few minutes on two cores; so short a
+run needs a small --ada-kimg. It writes to --out: samples-EPOCH.png (always of the same z), log.jsonl,
 plot.png (losses, r_t and p) and checkpoint.pt, from which the same command resumes with the same numbers as
 without the interruption. This file has the data, the loop and the checkpoint; gan_steps.py has the training
 step. It uses a single process and device, without DDP.

@@ -18,22 +18,22 @@ import numpy as np
 from PIL import Image
 
 from fastload.backends import cache_dir, usable_cpus
+from fastload.prepare.common.stored import EXIF_ORIENTATION
 from fastload.shards.writer import ShardWriter
 from fastload.threads import for_all
 
 CLASSES = ("animal", "boat", "building", "flower", "food", "aircraft")
 PHOTOS_FOLDER = Path(__file__).parents[1] / "demo_photos"  # with their licence
 CROPS_PER_PHOTO = 19
-CROPS_PER_GRAY_PHOTO = 9  # so that one sample in five is gray
+CROPS_PER_GRAY_PHOTO = 9  # so that a fifth of the samples is gray
 SHARDS = 2
 ORDER_SEED = 268  # with it, all photos are among the first 24 samples of the demo
 VERSION = 1  # part of the folder's name: raise it when the samples change
 
 PROPORTIONS = (16 / 9, 3 / 2, 4 / 3, 1.0, 3 / 4, 2 / 3)
 MAX_PROPORTION_CHANGE = 1.55  # a wide crop of a tall photo would be tiny
-SMALLEST_CROP = 0.75  # of the largest one of these proportions: smaller ones may miss what the caption says
+MIN_CROP = 0.75  # of the largest crop of these proportions: a smaller one may miss what the caption says
 TURNED_BACK = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,11 @@ def _crops(number: int, seed: int) -> list[Sample]:
 
 
 def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A part of the image in other proportions. One in three is scaled down: scaling takes the most time."""
+    """A crop of random proportions. A third of them is scaled down: scaling takes the most time."""
     width, height = image.size
     tall, wide = width / height / MAX_PROPORTION_CHANGE, width / height * MAX_PROPORTION_CHANGE
-    near = [one for one in PROPORTIONS if tall < one < wide]
-    proportion = float(rng.choice(near))
-    crop_height = min(height, width / proportion) * rng.uniform(SMALLEST_CROP, 1.0)
+    proportion = float(rng.choice([each for each in PROPORTIONS if tall < each < wide]))
+    crop_height = min(height, width / proportion) * rng.uniform(MIN_CROP, 1.0)
     size = round(crop_height * proportion), round(crop_height)
     # beta(2, 2) stays near the center, where the photos have their subject.
     left, top = round(rng.beta(2, 2) * (width - size[0])), round(rng.beta(2, 2) * (height - size[1]))
@@ -129,7 +128,7 @@ def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _encode(image: Image.Image, rng: np.random.Generator) -> bytes:
-    """The image as a JPEG file of one of the kinds that are found in collected data."""
+    """The image as a JPEG file: progressive, subsampled and turned as often as in collected data."""
     options = {"quality": int(rng.integers(80, 96)), "progressive": bool(rng.uniform() < 0.10)}
     if image.mode == "RGB":
         options["subsampling"] = "4:2:0" if rng.uniform() < 0.8 else "4:4:4"
@@ -149,8 +148,9 @@ def _write_shards(samples: list[Sample], folder: Path) -> None:
     with ShardWriter(pattern, max_samples=-(-len(samples) // SHARDS)) as writer:
         order = np.random.default_rng(ORDER_SEED).permutation(len(samples)).tolist()
         for key, number in enumerate(order):
-            one = samples[number]
-            writer.write({"__key__": f"{key:06d}", "jpg": one.jpg, "cls": one.label, "txt": one.caption})
+            sample = samples[number]
+            members = {"jpg": sample.jpg, "cls": sample.label, "txt": sample.caption}
+            writer.write({"__key__": f"{key:06d}", **members})
 
 
 def _publish(scratch: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from fastload.prepare.common import demo_set as module
 from fastload.prepare.common import pipeline
 from fastload.prepare.common.demo_set import CLASSES, PHOTOS, PHOTOS_FOLDER, demo_set, make_samples
+from fastload.prepare.common.stored import EXIF_ORIENTATION
 from fastload.shards.dataset import open_dataset
 
 
@@ -28,7 +29,7 @@ def few(monkeypatch):
 
 
 def opened(samples):
-    return [Image.open(io.BytesIO(one.jpg)) for one in samples]
+    return [Image.open(io.BytesIO(sample.jpg)) for sample in samples]
 
 
 def test_the_photos_are_small_have_their_licence_and_are_all_in_the_table():
@@ -39,12 +40,12 @@ def test_the_photos_are_small_have_their_licence_and_are_all_in_the_table():
 
 
 def test_every_class_has_samples_and_captions_belong_to_one_class(samples):
-    assert {one.label for one in samples} == set(range(len(CLASSES)))
-    assert len({(one.label, one.caption) for one in samples}) == len(PHOTOS)
+    assert {sample.label for sample in samples} == set(range(len(CLASSES)))
+    assert len({(sample.label, sample.caption) for sample in samples}) == len(PHOTOS)
 
 
 def test_the_first_sample_of_a_photo_is_its_file(samples):
-    stored = {one.jpg for one in samples}
+    stored = {sample.jpg for sample in samples}
     assert all((PHOTOS_FOLDER / f"{photo.name}.jpg").read_bytes() in stored for photo in PHOTOS)
 
 
@@ -55,15 +56,15 @@ def test_sizes_and_kinds_of_jpeg_vary_as_in_collected_data(samples):
     assert min(shapes[shape] for shape in ("wide", "tall", "square")) >= 0.15 * len(samples)
     assert len(set(sizes)) > 0.8 * len(samples) and any(width % 8 for width, _ in sizes)
     assert min(min(size) for size in sizes) > 100 and max(max(size) for size in sizes) < 800
-    orientations = Counter(image.getexif().get(module.EXIF_ORIENTATION, 1) for image in images)
+    orientations = Counter(image.getexif().get(EXIF_ORIENTATION, 1) for image in images)
     assert set(orientations) == {1, 3, 6, 8} and orientations[1] > 0.8 * len(samples)
     assert 0.1 < sum(image.mode == "L" for image in images) / len(samples) < 0.3
     assert 0.05 < sum("progressive" in image.info for image in images) / len(samples) < 0.2
 
 
 def test_captions_name_black_and_white_where_it_is(samples):
-    for one, image in zip(samples, opened(samples), strict=True):
-        assert (image.mode == "L") == one.caption.endswith("black and white")
+    for sample, image in zip(samples, opened(samples), strict=True):
+        assert (image.mode == "L") == sample.caption.endswith("black and white")
 
 
 def test_a_turned_file_is_upright_after_its_orientation():
@@ -73,7 +74,7 @@ def test_a_turned_file_is_upright_after_its_orientation():
         stored = Image.open(io.BytesIO(module._encode(image, rng)))
         upright = np.asarray(ImageOps.exif_transpose(stored), np.int16)
         assert np.abs(upright - np.asarray(image)).max() < 25
-        seen.add(stored.getexif().get(module.EXIF_ORIENTATION, 1))
+        seen.add(stored.getexif().get(EXIF_ORIENTATION, 1))
     assert seen == {1, 3, 6, 8}
 
 
