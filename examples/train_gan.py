@@ -125,11 +125,7 @@ def command_line() -> argparse.ArgumentParser:
         description=__doc__.partition("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "source",
-        nargs="?",
-        help="shards, a pattern, a zip or a folder (default: `fastload demo`'s samples)",
-    )
+    add("source", nargs="?", help="shards, a pattern, a zip or a folder (default: `fastload demo`'s samples)")
     add("--out", required=True, metavar="DIR", help="folder for samples, log, plot and checkpoint")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=positive, default=100, help="passes over the data")
@@ -162,12 +158,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--p", type=float, help="ada: a fixed strength")
     add("--policy", default="color,translation,cutout", help="diffaugment: its policy")
     add("--conditional", action="store_true", help='train with classes 0 to N - 1 from fl.Int("cls")')
-    add(
-        "--classes",
-        type=positive,
-        metavar="N",
-        help="number of classes, for sources without class folders",
-    )
+    add("--classes", type=positive, metavar="N", help="number of classes, for sources without class folders")
     add("--lr", type=float, default=2e-4, help="learning rate of Adam, for G and D")
     add("--betas", type=float, nargs=2, default=(0.5, 0.999), help="betas of Adam")
     add(
@@ -177,12 +168,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--decode", default="auto", help="see fl.Loader; on a GPU without DALI: native")
     add("--seed", type=int, default=0)
     add("--log-every", type=positive, default=20, help="steps between lines of the log")
-    add(
-        "--save-every",
-        type=positive,
-        default=1,
-        help="epochs between checkpoints, plots and sample grids",
-    )
+    add("--save-every", type=positive, default=1, help="epochs between checkpoints, plots and sample grids")
     add("--resume", metavar="CHECKPOINT", help="checkpoint to resume from (default: that of --out, if any)")
     return parser
 

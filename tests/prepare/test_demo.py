@@ -2,7 +2,10 @@
 
 import errno
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -204,3 +207,23 @@ def test_a_sample_that_is_damaged_before_the_sheet_is_drawn_loses_no_numbers(
     assert report.stats["images"] >= 6 and report.sheet is None
     assert re.search(f"sheet.png: the contact sheet was not written: .*{says}", report.error)
     assert "--out" not in report.error
+
+
+@pytest.mark.slow  # on a busy machine it says nothing: an import of torch alone may take longer
+def test_the_first_batch_comes_within_3_seconds_of_the_command_on_a_new_machine(tmp_path):
+    def seconds(number):
+        environment = {**os.environ, "FASTLOAD_CACHE": str(tmp_path / f"empty-{number}")}
+        words = ["demo", "--seconds", "0.05", "--out", str(tmp_path / "sheet.png")]
+        started = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "-m", "fastload.cli", *words],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as command:
+            first = next(time.perf_counter() for line in command.stderr if "training: " in line)
+            command.stderr.read()
+        return first - started
+
+    assert min(seconds(number) for number in range(3)) < 3
