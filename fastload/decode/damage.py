@@ -1,9 +1,9 @@
 """What is wrong with a file that Pillow decodes all the same, with gray or black where pixels are missing.
 
 In come the bytes of a JPEG or PNG that Pillow has opened; out comes a SampleError that says what is damaged,
-or nothing. Promised: the rule of csrc/jpeg.h for JPEGs; nothing of what a PNG inflates to is kept. The native
-threads stop reading below the crop (on all kernels at the same row), so that of codes that are wrong down
-there only this check knows: whether such a file is bad may depend on a random crop.
+or nothing. Promised: the rule of csrc/decode/jpeg.h for JPEGs; nothing of what a PNG inflates to is kept. The
+native threads stop reading below the crop (on all kernels at the same row), so that of codes that are wrong
+down there only this check knows: whether such a file is bad may depend on a random crop.
 
 The rule, whoever decodes. A JPEG is whole if it has an end marker and libjpeg had no need to fill in pixels:
 its warnings of a premature end, a bad code, a lost restart interval or scans that do not fit each other are

@@ -4,7 +4,7 @@ In come the bytes of an image file, or the first of them; out comes an `ImageHea
 magic bytes, never by an extension. Promised: whatever the bytes are, nothing outside them is read and no
 error is raised. Orientation is what EXIF says (in JPEG, PNG and WebP) or the tag of TIFF's first directory;
 XMP is not read. It is the one definition of orientation for all backends. The parser is native
-(csrc/image_header.h); in the tests Pillow's lazy `Image.open` is its oracle.
+(csrc/decode/image_header.h); in the tests Pillow's lazy `Image.open` is its oracle.
 """
 
 from typing import NamedTuple

@@ -3,8 +3,8 @@
 In come an `ImageSpec` (one per image field), the size of the upright image (after EXIF orientation) and, for
 the dice, seed and position; out comes a `Geometry`: resize the source box to `resized`, cut `crop` out of
 that, flip. The same numbers on every machine: all arithmetic is in double precision, dice are counters
-(`Purpose.CROP`, `Purpose.XFLIP`), and the C++ twin (csrc/geometry.h) makes the same libm calls in the same
-order, so that the two are equal bit for bit.
+(`Purpose.CROP`, `Purpose.XFLIP`), and the C++ twin (csrc/decode/geometry.h) makes the same libm calls in the
+same order, so that the two are equal bit for bit.
 
 The rules:
 - resize="short": scale = max(width / w, height / h) of target over source; the side that governs becomes

@@ -2,8 +2,8 @@
 
 In: weights, how many samples each source has given, and what each is owed. Out: for the next places of the
 order, the source and its how-manieth sample. Promised: exact integers, the same in Python and C++
-(csrc/mixture.h); with unchanged weights no source is ever a whole sample away from weight * places, at any
-prefix; the state is three integers a source, so that nothing is replayed to go on.
+(csrc/order/mixture.h); with unchanged weights no source is ever a whole sample away from weight * places, at
+any prefix; the state is three integers a source, so that nothing is replayed to go on.
 
 The rule is Tijdeman's (The chairman assignment problem, Discrete Mathematics 32, 1980). With k sources of
 positive weight, a source may be taken once it is owed 1/(2k-2) of a sample, and of these the one is taken

@@ -1,8 +1,8 @@
 """A keyed bijection of [0, n) in O(1) memory: a shuffle that is computed, never stored.
 
 In: indices in [0, n), 1 <= n <= 2^62, and a key of two 64-bit words. Out: indices in [0, n), int64.
-Promised: for a fixed (n, key) the map is a bijection, the same in NumPy and C++ (csrc/permutation.h) bit by
-bit, and no array grows with n.
+Promised: for a fixed (n, key) the map is a bijection, the same in NumPy and C++ (csrc/order/permutation.h)
+bit by bit, and no array grows with n.
 
 The rounds of a balanced Feistel network permute [0, 4^half_bits), the smallest such range that holds n and
 has two halves; an index that lands at n or above is sent through again (cycle walking) until it lands below.

@@ -7,8 +7,8 @@ that wait; neighbours in a shard (the image, label and caption of a sample) are 
 pass is tried again for some seconds, without waiting for a batch that is cancelled; any other stays with its
 own sample and is raised with shard, key and byte offset. A shard is compared with what was indexed whenever
 it is opened; one that is open is read on, though it has vanished. The shards of all loaders that were read
-last stay open, as many as the limit on open files leaves room for (csrc/open_files.h). `read_plain` is the
-twin: what each blob must hold.
+last stay open, as many as the limit on open files leaves room for (csrc/read/open_files.h). `read_plain` is
+the twin: what each blob must hold.
 """
 
 import errno

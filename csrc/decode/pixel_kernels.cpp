@@ -1,0 +1,40 @@
+#include "decode/pixel_kernels.h"
+
+#include "decode/pixels.h"
+
+namespace fastload {
+namespace {
+
+bool runs_here(const PixelKernels *kernels) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (kernels == &PIXEL_KERNELS_VNNI) return avx512 && __builtin_cpu_supports("avx512vnni");
+    if (kernels == &PIXEL_KERNELS_AVX512) return avx512;
+    if (kernels == &PIXEL_KERNELS_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    (void)kernels;
+    return true;
+}
+
+}  // namespace
+
+KernelChoice<PixelKernels> &pixel_kernel_choice() {
+    static KernelChoice<PixelKernels> choice(
+        {
+#if defined(__x86_64__)
+            &PIXEL_KERNELS_VNNI,
+            &PIXEL_KERNELS_AVX512,
+            &PIXEL_KERNELS_AVX2,
+            &PIXEL_KERNELS_SSE2,
+#endif
+            &PIXEL_KERNELS_PORTABLE,
+        },
+        runs_here);
+    return choice;
+}
+
+const PixelKernels &pixel_kernels_in_use() { return pixel_kernel_choice().in_use(); }
+
+}  // namespace fastload
