@@ -16,9 +16,9 @@ void bind_jpeg(pybind11::module_ &);
 void bind_pixels(pybind11::module_ &);
 void bind_buffer_pool(pybind11::module_ &);
 void bind_shard_reader(pybind11::module_ &);
+void bind_image_batch(pybind11::module_ &);
 void bind_augment(pybind11::module_ &);
 void bind_ada(pybind11::module_ &);
-void bind_image_batch(pybind11::module_ &);
 }  // namespace fastload
 
 PYBIND11_MODULE(_native, module) {
@@ -37,7 +37,7 @@ PYBIND11_MODULE(_native, module) {
     fastload::bind_pixels(module);        // decode/images.py
     fastload::bind_buffer_pool(module);   // loader/batch.py
     fastload::bind_shard_reader(module);  // read/shard_reader.py
+    fastload::bind_image_batch(module);   // decode/images.py
     fastload::bind_augment(module);       // ops/fused_augment.py
     fastload::bind_ada(module);           // ops/ada_augment.py
-    fastload::bind_image_batch(module);   // decode/images.py
 }

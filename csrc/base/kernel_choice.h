@@ -36,12 +36,4 @@ class KernelChoice {
     std::atomic<const Kernels *> in_use_;
 };
 
-// Binds NAME(), the instruction set in use, and use_NAME(name), which forces one. Module: pybind11::module_.
-template <class Module, class Kernels>
-void bind_kernel_choice(Module &module, const std::string &name, KernelChoice<Kernels> &choice) {
-    module.def(name.c_str(), [&choice] { return std::string(choice.in_use().name); }, "The instruction set in use.");
-    module.def(("use_" + name).c_str(), [&choice](const std::string &set) { choice.use(set); },
-               "Forces an instruction set, for tests and benchmarks; the empty string chooses the best again.");
-}
-
 }  // namespace fastload

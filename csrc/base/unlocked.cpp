@@ -1,7 +1,6 @@
 #include "base/unlocked.h"
 
 #include <pthread.h>
-#include <pybind11/pybind11.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -10,7 +9,6 @@
 #include <thread>
 
 #include "base/process.h"
-#include "base/thread_pool.h"
 
 namespace fastload {
 namespace {
@@ -98,26 +96,6 @@ void sleep_for_ever() {
     sleep_unlocked();
 }
 
-void bind_process(pybind11::module_ &module) {
-    namespace py = pybind11;
-    call_in_forked_child(begin_anew);
-    module.def("fork_count", &fork_count,
-               "How many forks lie between the process that loaded this module and this one.");
-    module.def(
-        "sleep_at_the_end", [] { Unlocked unlocked; },
-        "Returns at once; where Python is about to end, on another thread, it sleeps for ever.");
-    module.def("begin_end", &begin_end, py::arg("seconds"),
-               "Python is about to end, on the calling thread: waits so long for others to sleep in native code.");
-    module.def("sleep_for_ever", [] { sleep_for_ever(); }, "For a thread that must not go on, as Python ends.");
-    module.def("check_threads", &check_threads, py::arg("count"), py::call_guard<Unlocked>(),
-               "Raises RuntimeError where the system does not give so many threads at once.");
-    module.def("prepare_thread", &prepare_thread,
-               "What the calling thread needs once, taken now: later there may be no memory for it.");
-    module.def("check_room_for_thread", &check_room_for_thread,
-               "Raises RuntimeError where there is no memory for a thread and what it takes as it begins.");
-    // Handlers run in reverse order, so that whatever is registered after this module was loaded still works.
-    constexpr double SECONDS = 0.25;
-    py::module_::import("atexit").attr("register")(py::cpp_function([] { begin_end(SECONDS); }));
-}
+void reset_in_forked_children() { call_in_forked_child(begin_anew); }
 
 }  // namespace fastload

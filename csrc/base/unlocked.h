@@ -28,4 +28,7 @@ void begin_end(double seconds);
 // For a thread that must not go on, as Python ends. Call it with the GIL.
 [[noreturn]] void sleep_for_ever();
 
+// Once, as the module is loaded: a forked child starts with no thread counted and nothing ending.
+void reset_in_forked_children();
+
 }  // namespace fastload

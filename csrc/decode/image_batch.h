@@ -14,7 +14,6 @@
 #include "base/thread_pool.h"
 #include "decode/geometry.h"
 #include "decode/pixel_writer.h"
-#include "ops/augment.h"
 #include "read/shard_reader.h"
 
 namespace fastload {
@@ -31,15 +30,32 @@ enum ImageStatus {
     IMAGE_FAILED = 8          // a fault of ours, and nothing about the image either
 };
 
+// Augments the images of a batch on the thread that decoded them, before they are written; ops/augment.h is one.
+class ImageAugmenter {
+   public:
+    ImageAugmenter(int height, int width, size_t samples, size_t sample_bytes)
+        : pixel_writer(Dtype::uint8, false, height, width, 255.0f, {}, {1.0f, 1.0f, 1.0f}),
+          samples(samples),
+          sample_bytes(sample_bytes) {}
+    virtual ~ImageAugmenter() = default;
+    // Memory of the calling thread for one image, as `pixel_writer` writes it.
+    virtual uint8_t *scratch() const = 0;
+    // Augments the image in scratch() as sample number `sample`, and writes `sample_bytes` to `out`.
+    virtual void augment_scratch(size_t sample, uint8_t *out) const = 0;
+
+    const PixelWriter pixel_writer;  // planes of uint8
+    const size_t samples, sample_bytes;
+};
+
 struct ImageField {
     ImageSpec spec;              // of the field whose geometry it shares, but for filter and scaled
     size_t first_blob;           // its blobs in the ByteBatch: first_blob + sample
     size_t geometry_first_blob;  // those of the field whose geometry it shares; its own first_blob otherwise
     std::shared_ptr<const PixelWriter> writer;
-    std::shared_ptr<const Augmenter> augmenter;  // writes in place of the writer; nullptr: none
-    uint8_t *out;                                // [samples] of sample_bytes()
+    std::shared_ptr<const ImageAugmenter> augmenter;  // writes in place of the writer; nullptr: none
+    uint8_t *out;                                     // [samples] of sample_bytes()
 
-    size_t sample_bytes() const { return augmenter ? augmenter->sample_bytes() : writer->sample_bytes(); }
+    size_t sample_bytes() const { return augmenter ? augmenter->sample_bytes : writer->sample_bytes(); }
 };
 
 // What became of one image. Sizes are upright, in pixels; of the image that decides the geometry.

@@ -269,35 +269,34 @@ void augment_image(const AugmentSettings &settings, const float *row, const Augm
     memory.let_go_of_much();
 }
 
-Augmenter::Augmenter(AugmentSettings settings, std::vector<float> rows, int height, int width)
-    : settings_(settings),
-      rows_(std::move(rows)),
-      height_(height),
-      width_(width),
-      levels_writer_(Dtype::uint8, false, height, width, 255.0f, {}, {1.0f, 1.0f, 1.0f}) {}
+Augmenter::Augmenter(const AugmentSettings &settings, std::vector<float> rows, int height, int width)
+    : ImageAugmenter(height, width, rows.size() / AUGMENT_COLUMNS, result_bytes(settings, height, width, 3)),
+      settings_(settings),
+      rows_(std::move(rows)) {}
 
-uint8_t *Augmenter::scratch() const { return memory_of_thread().image(levels_writer_.sample_bytes()); }
+uint8_t *Augmenter::scratch() const { return memory_of_thread().image(pixel_writer.sample_bytes()); }
 
-AugmentSource Augmenter::source() const {
-    return {nullptr, 0, 0, 0, height_, width_, 3, false, pixel_kernels_in_use().split_channels};
+void Augmenter::augment_scratch(size_t sample, uint8_t *out) const {
+    const ptrdiff_t width = pixel_writer.width();
+    augment_strided(scratch(), width, 1, width * pixel_writer.height(), sample, out);
 }
 
-void Augmenter::run_scratch(size_t sample, uint8_t *out) const {
-    AugmentSource planes = source();
-    planes.pixels = memory_of_thread().image(levels_writer_.sample_bytes());
-    planes.row_stride_bytes = width_;
-    planes.column_stride_bytes = 1;
-    planes.channel_stride_bytes = static_cast<ptrdiff_t>(height_) * width_;
-    augment_image(settings_, rows_.data() + sample * AUGMENT_COLUMNS, planes, out);
+void Augmenter::augment(const uint8_t *pixels, size_t sample, uint8_t *out) const {
+    augment_strided(pixels, ptrdiff_t{3} * pixel_writer.width(), 3, 1, sample, out);
 }
 
-void Augmenter::run(const uint8_t *levels, size_t sample, uint8_t *out) const {
-    AugmentSource interleaved = source();
-    interleaved.pixels = levels;
-    interleaved.row_stride_bytes = static_cast<ptrdiff_t>(width_) * 3;
-    interleaved.column_stride_bytes = 3;
-    interleaved.channel_stride_bytes = 1;
-    augment_image(settings_, rows_.data() + sample * AUGMENT_COLUMNS, interleaved, out);
+void Augmenter::augment_strided(const uint8_t *pixels, ptrdiff_t row_stride, ptrdiff_t column_stride,
+                                ptrdiff_t channel_stride, size_t sample, uint8_t *out) const {
+    const AugmentSource source{pixels,
+                               row_stride,
+                               column_stride,
+                               channel_stride,
+                               pixel_writer.height(),
+                               pixel_writer.width(),
+                               3,
+                               false,
+                               pixel_kernels_in_use().split_channels};
+    augment_image(settings_, rows_.data() + sample * AUGMENT_COLUMNS, source, out);
 }
 
 }  // namespace fastload

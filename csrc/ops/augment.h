@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "base/kernel_choice.h"
-#include "decode/pixel_writer.h"
+#include "decode/image_batch.h"
 #include "ops/augment_kernels.h"
 
 namespace fastload {
@@ -62,29 +62,21 @@ size_t result_bytes(const AugmentSettings &settings, int height, int width, int 
 // One image. `row` has no row_error. Uses memory of the calling thread.
 void augment_image(const AugmentSettings &settings, const float *row, const AugmentSource &source, uint8_t *out);
 
-// The augmentation of the images of a batch of the loader, which are levels of one size in three channels.
-class Augmenter {
+// The augmentation of a batch of the loader: images of one size in three channels of uint8.
+class Augmenter : public ImageAugmenter {
    public:
-    Augmenter(AugmentSettings settings, std::vector<float> rows, int height, int width);
-
-    int height() const { return height_; }
-    int width() const { return width_; }
-    size_t samples() const { return rows_.size() / AUGMENT_COLUMNS; }
-    size_t sample_bytes() const { return result_bytes(settings_, height_, width_, 3); }
-
-    // How the image of a sample is to be written to scratch(): uint8, planes.
-    const PixelWriter &levels_writer() const { return levels_writer_; }
-    uint8_t *scratch() const;  // of the calling thread
-    void run_scratch(size_t sample, uint8_t *out) const;
+    Augmenter(const AugmentSettings &settings, std::vector<float> rows, int height, int width);
+    uint8_t *scratch() const override;
+    void augment_scratch(size_t sample, uint8_t *out) const override;
     // The same from an image of interleaved bytes.
-    void run(const uint8_t *levels, size_t sample, uint8_t *out) const;
+    void augment(const uint8_t *pixels, size_t sample, uint8_t *out) const;
 
    private:
-    AugmentSource source() const;
+    void augment_strided(const uint8_t *pixels, ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t channel_stride,
+                         size_t sample, uint8_t *out) const;
+
     const AugmentSettings settings_;
     const std::vector<float> rows_;
-    const int height_, width_;
-    const PixelWriter levels_writer_;
 };
 
 }  // namespace fastload

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "base/kernel_choice_binding.h"
 #include "base/unlocked.h"
 #include "decode/pixels.h"
 #include "ops/augment.h"
@@ -133,19 +134,19 @@ std::shared_ptr<Augmenter> make_augmenter(const Rows &rows, int stages, double d
 }
 
 void write(const Augmenter &augmenter, const Levels &levels, size_t sample, const py::buffer &out) {
-    check(levels.ndim() == 3 && levels.shape(0) == augmenter.height() && levels.shape(1) == augmenter.width() &&
-              levels.shape(2) == 3,
+    check(levels.ndim() == 3 && levels.shape(0) == augmenter.pixel_writer.height() &&
+              levels.shape(1) == augmenter.pixel_writer.width() && levels.shape(2) == 3,
           "levels must be [height, width, 3] of the augmenter's size");
-    check(sample < augmenter.samples(), "the augmenter has no row for this sample");
+    check(sample < augmenter.samples, "the augmenter has no row for this sample");
     py::buffer_info buffer = out.request(true);
     check(PyBuffer_IsContiguous(buffer.view(), 'C') != 0, "the buffer must be contiguous");
     check(reinterpret_cast<uintptr_t>(buffer.ptr) % sizeof(float) == 0, "the buffer must be aligned to 4 bytes");
     size_t bytes = static_cast<size_t>(buffer.size) * static_cast<size_t>(buffer.itemsize);
-    check(sample < bytes / augmenter.sample_bytes(), "the sample must lie inside the buffer");
-    uint8_t *to = static_cast<uint8_t *>(buffer.ptr) + sample * augmenter.sample_bytes();
+    check(sample < bytes / augmenter.sample_bytes, "the sample must lie inside the buffer");
+    uint8_t *to = static_cast<uint8_t *>(buffer.ptr) + sample * augmenter.sample_bytes;
     const uint8_t *from = levels.data();
     Unlocked unlocked;
-    augmenter.run(from, sample, to);
+    augmenter.augment(from, sample, to);
 }
 
 // Where a row's numbers lie, and the bits of the stages, for the test that compares them with Python's.
@@ -170,13 +171,13 @@ void bind_augment(py::module_ &module) {
         py::arg("channels_last"), py::arg("threads"),
         "Writes `images` [N, H, W, 1 or 3], uint8 or float32 in any strides, to `out` as their rows [N, 32] say: "
         "[N, C, H, W], or [N, H, W, C] where channels_last, contiguous.");
-    py::class_<Augmenter, std::shared_ptr<Augmenter>>(module, "Augmenter",
-                                                      "The augmentation of one batch: rows [N, 32], a row per sample.")
+    py::class_<Augmenter, ImageAugmenter, std::shared_ptr<Augmenter>>(
+        module, "Augmenter", "The augmentation of one batch: rows [N, 32], a row per sample.")
         .def(py::init(&make_augmenter), py::arg("rows").noconvert(), py::arg("stages"), py::arg("divisor"),
              py::arg("mean"), py::arg("std"), py::arg("nearest"), py::arg("dtype"), py::arg("channels_last"),
              py::arg("height"), py::arg("width"))
-        .def_property_readonly("sample_bytes", &Augmenter::sample_bytes)
-        .def_property_readonly("samples", &Augmenter::samples)
+        .def_readonly("sample_bytes", &Augmenter::sample_bytes)
+        .def_readonly("samples", &Augmenter::samples)
         .def("write", &write, py::arg("levels").noconvert(), py::arg("sample"), py::arg("out"),
              "Augments `levels` [height, width, 3] uint8 into sample number `sample` of the buffer `out`.");
     module.def("augment_layout", &layout, "Columns of a row and bits of the stages, by name.");

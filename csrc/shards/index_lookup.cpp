@@ -1,8 +1,6 @@
 #include "shards/index_lookup.h"
 
 #include <fcntl.h>
-#include <pybind11/numpy.h>
-#include <pybind11/stl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>

@@ -19,7 +19,7 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 CONTAINERS = ("shards/container_file", "shards/sample_rows")
-KERNELS = ("decode/pixel_kernels", "decode/pixel_kernels_portable")
+KERNELS = ("decode/pixels", "decode/pixel_kernels_portable")
 X86_KERNELS = tuple(f"decode/pixel_kernels_{name}" for name in ("sse2", "avx2", "avx512", "vnni"))
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 SOURCES = {

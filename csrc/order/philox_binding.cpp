@@ -1,10 +1,9 @@
 // Binds philox.h to Python for whole arrays of positions; the contract is fastload/rng.py.
-#include "order/philox.h"
-
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include "base/unlocked.h"
+#include "order/philox.h"
 
 namespace py = pybind11;
 

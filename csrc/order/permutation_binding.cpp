@@ -1,12 +1,11 @@
 // Binds permutation.h to Python for whole arrays; the contract is fastload/order/permutation.py.
-#include "order/permutation.h"
-
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <string>
 
 #include "base/unlocked.h"
+#include "order/permutation.h"
 
 namespace py = pybind11;
 
