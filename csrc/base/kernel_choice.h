@@ -8,6 +8,15 @@
 
 namespace fastload {
 
+#if defined(__x86_64__)
+// Whether this machine runs what setup.py's AVX512 flags make.
+inline bool has_avx512() {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
 // Kernels: a table with a `name`.
 template <class Kernels>
 class KernelChoice {

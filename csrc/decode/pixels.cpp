@@ -6,10 +6,8 @@ namespace {
 bool runs_here(const PixelKernels *kernels) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (kernels == &PIXEL_KERNELS_VNNI) return avx512 && __builtin_cpu_supports("avx512vnni");
-    if (kernels == &PIXEL_KERNELS_AVX512) return avx512;
+    if (kernels == &PIXEL_KERNELS_VNNI) return has_avx512() && __builtin_cpu_supports("avx512vnni");
+    if (kernels == &PIXEL_KERNELS_AVX512) return has_avx512();
     if (kernels == &PIXEL_KERNELS_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     (void)kernels;

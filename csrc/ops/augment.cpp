@@ -15,9 +15,7 @@ constexpr size_t LINE_BYTES = 64, MOST_KEPT_BYTES = size_t{32} << 20;
 bool runs_here(const AugmentKernels *kernels) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (kernels == &AUGMENT_KERNELS_AVX512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (kernels == &AUGMENT_KERNELS_AVX512) return has_avx512();
     if (kernels == &AUGMENT_KERNELS_AVX2)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #endif

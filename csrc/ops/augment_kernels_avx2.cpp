@@ -5,6 +5,7 @@
 #include "ops/augment_kernels.h"
 
 #define KERNEL_NAME "avx2"
+#define MM(name) _mm256_##name
 #define KERNEL_TABLE AUGMENT_KERNELS_AVX2
 
 namespace fastload {
@@ -13,31 +14,21 @@ namespace {
 struct Vector {
     static constexpr int LANES = 8, BLOCKS = 2;
     using Float = __m256;
+    using Bits = __m256i;
+    using Pairs = __m256d;
     using Int [[gnu::vector_size(32)]] = int32_t;
 
     static __m128i load_8(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
     static Float widened(__m128i bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)); }
 
-    static Float splat(float value) { return _mm256_set1_ps(value); }
-    static Float load(const float *p) { return _mm256_loadu_ps(p); }
     static Float load(const uint8_t *p) { return widened(load_8(p)); }
-    static void store(float *p, Float v) { _mm256_storeu_ps(p, v); }
     static void store_ints(int32_t *p, Int v) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), (__m256i)v); }
-    static void stream(float *p, Float v) { _mm256_stream_ps(p, v); }
-    static void finish_streams() { _mm_sfence(); }
 
-    static Float least(Float a, Float b) { return _mm256_min_ps(a, b); }
-    static Float most(Float a, Float b) { return _mm256_max_ps(a, b); }
     static Float magnitude(Float v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
     static Float where_equal(Float a, Float b, Float then, Float other) {
         return _mm256_blendv_ps(other, then, _mm256_cmp_ps(a, b, _CMP_EQ_OQ));
     }
-    static Float kept(Float v, const int32_t *keep) {
-        return _mm256_and_ps(v, _mm256_loadu_ps(reinterpret_cast<const float *>(keep)));
-    }
     static Float counting() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
-    static Float floats(Int v) { return _mm256_cvtepi32_ps((__m256i)v); }
-    static Int truncated(Float v) { return (Int)_mm256_cvttps_epi32(v); }
     static Float whole(Float v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
     // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
@@ -74,43 +65,18 @@ struct Vector {
     }
 
     // Two pixels with their neighbours to the right.
-    static void load_taps(const uint8_t *a, const uint8_t *b, Float *left, Float *right) {
-        __m128i taps = _mm_unpacklo_epi32(load_8(a), load_8(b));
+    static void load_taps(const uint8_t *const *p, size_t offset, Float *left, Float *right) {
+        __m128i taps = _mm_unpacklo_epi32(load_8(p[0] + offset), load_8(p[1] + offset));
         *left = widened(taps);
         *right = widened(_mm_srli_si128(taps, 8));
     }
-    static void load_taps(const float *a, const float *b, Float *left, Float *right) {
-        Float first = load(a), second = load(b);
+    static void load_taps(const float *const *p, size_t offset, Float *left, Float *right) {
+        Float first = _mm256_loadu_ps(p[0] + offset), second = _mm256_loadu_ps(p[1] + offset);
         *left = _mm256_permute2f128_ps(first, second, 0x20);
         *right = _mm256_permute2f128_ps(first, second, 0x31);
     }
-    // Of the pixels LANE and LANE + 4.
-    template <int LANE, class Value>
-    static Float blend_lanes(const Value *packed, size_t row_values, const int32_t *pixels, Float past_x,
-                             Float past_y) {
-        const Value *a = packed + 4 * static_cast<size_t>(pixels[LANE]),
-                    *b = packed + 4 * static_cast<size_t>(pixels[LANE + 4]);
-        Float left, right, left_below, right_below;
-        load_taps(a, b, &left, &right);
-        load_taps(a + row_values, b + row_values, &left_below, &right_below);
-        Float x = _mm256_permute_ps(past_x, LANE * 0x55), y = _mm256_permute_ps(past_y, LANE * 0x55);
-        left += (left_below - left) * y;
-        right += (right_below - right) * y;
-        return left + (right - left) * x;
-    }
-    // The pixels at `pixels`, their neighbours to the right and below, blended by how far the place is from the first.
-    template <class Value>
-    static void blend(const Value *packed, size_t row_pixels, const int32_t *pixels, Float past_x, Float past_y,
-                      Float *v) {
-        Float a = blend_lanes<0>(packed, 4 * row_pixels, pixels, past_x, past_y);
-        Float b = blend_lanes<1>(packed, 4 * row_pixels, pixels, past_x, past_y);
-        Float c = blend_lanes<2>(packed, 4 * row_pixels, pixels, past_x, past_y);
-        Float d = blend_lanes<3>(packed, 4 * row_pixels, pixels, past_x, past_y);
-        __m256d ab = (__m256d)_mm256_unpacklo_ps(a, b), cd = (__m256d)_mm256_unpacklo_ps(c, d);
-        v[0] = (Float)_mm256_unpacklo_pd(ab, cd);
-        v[1] = (Float)_mm256_unpackhi_pd(ab, cd);
-        v[2] = (Float)_mm256_unpacklo_pd((__m256d)_mm256_unpackhi_ps(a, b), (__m256d)_mm256_unpackhi_ps(c, d));
-    }
+
+#include "ops/augment_kernels_x86.inc"
 };
 
 #include "ops/augment_kernels.inc"

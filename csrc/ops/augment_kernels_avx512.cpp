@@ -5,6 +5,7 @@
 #include "ops/augment_kernels.h"
 
 #define KERNEL_NAME "avx512"
+#define MM(name) _mm512_##name
 #define KERNEL_TABLE AUGMENT_KERNELS_AVX512
 
 namespace fastload {
@@ -13,31 +14,21 @@ namespace {
 struct Vector {
     static constexpr int LANES = 16, BLOCKS = 2;
     using Float = __m512;
+    using Bits = __m512i;
+    using Pairs = __m512d;
     using Int [[gnu::vector_size(64)]] = int32_t;
 
     static __m128i load_8(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
     static Float widened(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)); }
 
-    static Float splat(float value) { return _mm512_set1_ps(value); }
-    static Float load(const float *p) { return _mm512_loadu_ps(p); }
     static Float load(const uint8_t *p) { return widened(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
-    static void store(float *p, Float v) { _mm512_storeu_ps(p, v); }
     static void store_ints(int32_t *p, Int v) { _mm512_storeu_si512(p, (__m512i)v); }
-    static void stream(float *p, Float v) { _mm512_stream_ps(p, v); }
-    static void finish_streams() { _mm_sfence(); }
 
-    static Float least(Float a, Float b) { return _mm512_min_ps(a, b); }
-    static Float most(Float a, Float b) { return _mm512_max_ps(a, b); }
     static Float magnitude(Float v) { return _mm512_abs_ps(v); }
     static Float where_equal(Float a, Float b, Float then, Float other) {
         return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), other, then);
     }
-    static Float kept(Float v, const int32_t *keep) {
-        return _mm512_and_ps(v, _mm512_loadu_ps(reinterpret_cast<const float *>(keep)));
-    }
     static Float counting() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
-    static Float floats(Int v) { return _mm512_cvtepi32_ps((__m512i)v); }
-    static Int truncated(Float v) { return (Int)_mm512_cvttps_epi32(v); }
     static Float whole(Float v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
     // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
@@ -82,34 +73,8 @@ struct Vector {
         *left = load_four(p, offset);
         *right = load_four(p, offset + 4);
     }
-    // Of the pixels LANE, LANE + 4, LANE + 8 and LANE + 12.
-    template <int LANE, class Value>
-    static Float blend_lanes(const Value *packed, size_t row_values, const int32_t *pixels, Float past_x,
-                             Float past_y) {
-        const Value *p[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) p[i] = packed + 4 * static_cast<size_t>(pixels[LANE + 4 * i]);
-        Float left, right, left_below, right_below;
-        load_taps(p, 0, &left, &right);
-        load_taps(p, row_values, &left_below, &right_below);
-        Float x = _mm512_permute_ps(past_x, LANE * 0x55), y = _mm512_permute_ps(past_y, LANE * 0x55);
-        left += (left_below - left) * y;
-        right += (right_below - right) * y;
-        return left + (right - left) * x;
-    }
-    // The pixels at `pixels`, their neighbours to the right and below, blended by how far the place is from the first.
-    template <class Value>
-    static void blend(const Value *packed, size_t row_pixels, const int32_t *pixels, Float past_x, Float past_y,
-                      Float *v) {
-        Float a = blend_lanes<0>(packed, 4 * row_pixels, pixels, past_x, past_y);
-        Float b = blend_lanes<1>(packed, 4 * row_pixels, pixels, past_x, past_y);
-        Float c = blend_lanes<2>(packed, 4 * row_pixels, pixels, past_x, past_y);
-        Float d = blend_lanes<3>(packed, 4 * row_pixels, pixels, past_x, past_y);
-        __m512d ab = (__m512d)_mm512_unpacklo_ps(a, b), cd = (__m512d)_mm512_unpacklo_ps(c, d);
-        v[0] = (Float)_mm512_unpacklo_pd(ab, cd);
-        v[1] = (Float)_mm512_unpackhi_pd(ab, cd);
-        v[2] = (Float)_mm512_unpacklo_pd((__m512d)_mm512_unpackhi_ps(a, b), (__m512d)_mm512_unpackhi_ps(c, d));
-    }
+
+#include "ops/augment_kernels_x86.inc"
 };
 
 #include "ops/augment_kernels.inc"

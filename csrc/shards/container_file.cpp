@@ -11,8 +11,6 @@
 
 namespace fastload {
 
-const char *const COPY_AGAIN = "Copy or download it again, or leave this shard out of the source.";
-
 ContainerFile::ContainerFile(const std::string &path, std::string name) : name_(std::move(name)) {
     descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (descriptor_ < 0) refused(errno);
@@ -34,14 +32,14 @@ ContainerFile::~ContainerFile() {
 }
 
 void ContainerFile::read(uint64_t start, uint64_t count, void *out) {
-    if (!holds(start, count)) fail(start, "the file ends inside what must be read", COPY_AGAIN);
+    if (!holds(start, count)) fail(start, "the file ends inside what must be read");
     char *to = static_cast<char *>(out);
     uint64_t done = 0;
     while (done < count) {
         const ssize_t got = ::pread(descriptor_, to + done, count - done, static_cast<off_t>(start + done));
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) refused(errno);
-        if (got == 0) fail(start + done, "the file became shorter while it was read", COPY_AGAIN);
+        if (got == 0) fail(start + done, "the file became shorter while it was read");
         done += static_cast<uint64_t>(got);
     }
     bytes_read_ += count;
@@ -49,7 +47,7 @@ void ContainerFile::read(uint64_t start, uint64_t count, void *out) {
 
 void ContainerFile::refused(int error) const { throw std::system_error(error, std::generic_category(), name_); }
 
-void ContainerFile::fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const {
+void ContainerFile::fail(uint64_t offset_bytes, const std::string &what, const char *way_out) const {
     std::string shown;
     for (const char letter : what) {
         char escaped[5];

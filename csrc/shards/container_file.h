@@ -12,9 +12,6 @@
 
 namespace fastload {
 
-// What to do about a shard whose bytes are not what its writer wrote.
-extern const char *const COPY_AGAIN;
-
 class ContainerProblem : public std::runtime_error {
    public:
     using std::runtime_error::runtime_error;
@@ -38,7 +35,9 @@ class ContainerFile {
     bool holds(uint64_t start, uint64_t count) const { return start <= size_ && count <= size_ - start; }
 
     // Control characters of member names are shown as \xNN, so that the message stays one line.
-    [[noreturn]] void fail(uint64_t offset_bytes, const std::string &what, const std::string &way_out) const;
+    [[noreturn]] void fail(
+        uint64_t offset_bytes, const std::string &what,
+        const char *way_out = "Copy or download it again, or leave this shard out of the source.") const;
 
    private:
     [[noreturn]] void refused(int error) const;

@@ -56,4 +56,14 @@ class RowBuilder {
     bool ascending_ = true;
 };
 
+// The rows of the container at `path`; Walk(file, rows).run() adds its members. Throws ContainerProblem, naming the
+// byte.
+template <class Walk>
+SampleRows index_container(const std::string &path, const std::string &name, bool has_label_file) {
+    ContainerFile file(path, name);
+    RowBuilder rows(file, has_label_file);
+    Walk(file, rows).run();
+    return rows.finish();
+}
+
 }  // namespace fastload

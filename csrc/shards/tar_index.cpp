@@ -89,11 +89,11 @@ class TarWalk {
             file_.read(at_, BLOCK, block.data());
             if (is_zero(block.data(), BLOCK)) break;
             if (!checksum_matches(block)) {
-                file_.fail(at_, "header checksum mismatch (member " + std::to_string(member_) + ")", COPY_AGAIN);
+                file_.fail(at_, "header checksum mismatch (member " + std::to_string(member_) + ")");
             }
             take(block);
         }
-        if (overrides_.pending) file_.fail(at_, "an extended header with no member behind it", COPY_AGAIN);
+        if (overrides_.pending) file_.fail(at_, "an extended header with no member behind it");
         check_padding();
     }
 
@@ -101,7 +101,7 @@ class TarWalk {
     void take(const Block &block) {
         const std::optional<uint64_t> size = size_field(block.data() + 124);
         if (!size || *size > MAX_SIZE_BYTES) {
-            file_.fail(at_, "damaged size field (member " + std::to_string(member_) + ")", COPY_AGAIN);
+            file_.fail(at_, "damaged size field (member " + std::to_string(member_) + ")");
         }
         switch (block[156]) {
             case 'x':
@@ -145,10 +145,8 @@ class TarWalk {
     void take_payload(const std::string &name, uint64_t size) {
         const uint64_t start = at_ + BLOCK;
         if (!file_.holds(start, size)) {
-            file_.fail(at_,
-                       "the file is cut: '" + name + "' needs bytes up to " + std::to_string(start + size) +
-                           ", the file has " + std::to_string(file_.size()) + ", in the member",
-                       COPY_AGAIN);
+            file_.fail(at_, "the file is cut: '" + name + "' needs bytes up to " + std::to_string(start + size) +
+                                ", the file has " + std::to_string(file_.size()) + ", in the member");
         }
         rows_.add(name, at_, start, size);
         at_ = start + (size + BLOCK - 1) / BLOCK * BLOCK;
@@ -174,9 +172,9 @@ class TarWalk {
     // The payload of an extended header; moves behind it.
     std::string extended(uint64_t size) {
         if (size > MAX_EXTENDED_BYTES) {
-            file_.fail(at_, "an extended header of " + std::to_string(size) + " bytes", COPY_AGAIN);
+            file_.fail(at_, "an extended header of " + std::to_string(size) + " bytes");
         }
-        if (!file_.holds(at_ + BLOCK, size)) file_.fail(at_, "the file is cut in an extended header", COPY_AGAIN);
+        if (!file_.holds(at_ + BLOCK, size)) file_.fail(at_, "the file is cut in an extended header");
         std::string payload(size, '\0');
         file_.read(at_ + BLOCK, size, payload.data());
         header_at_ = at_;
@@ -193,10 +191,10 @@ class TarWalk {
             const size_t digits = blank == std::string::npos ? 0 : blank - at;
             const auto length = digits < 10 ? decimal(payload.substr(at, digits)) : std::nullopt;
             if (!length || *length < digits + 3 || *length > payload.size() - at || payload[at + *length - 1] != '\n') {
-                file_.fail(header_at_, "damaged pax header", COPY_AGAIN);
+                file_.fail(header_at_, "damaged pax header");
             }
             const size_t equals = payload.find('=', blank);
-            if (equals >= at + *length) file_.fail(header_at_, "damaged pax header", COPY_AGAIN);
+            if (equals >= at + *length) file_.fail(header_at_, "damaged pax header");
             take_record(payload.substr(blank + 1, equals - blank - 1),
                         payload.substr(equals + 1, at + *length - 1 - (equals + 1)), global);
             at += *length;
@@ -215,7 +213,7 @@ class TarWalk {
         if (key == "size" && value.empty()) overrides_.size_bytes = std::nullopt;
         if (key == "size" && !value.empty()) {
             overrides_.size_bytes = decimal(value);
-            if (!overrides_.size_bytes) file_.fail(header_at_, "damaged size in a pax header", COPY_AGAIN);
+            if (!overrides_.size_bytes) file_.fail(header_at_, "damaged size in a pax header");
         }
     }
 
@@ -235,7 +233,7 @@ class TarWalk {
                        "Copy or download it again, or append a marker if it is whole: "
                        "head -c 1024 /dev/zero >> FILE.");
         }
-        file_.fail(std::min(at_, file_.size()), "the file is cut in a header or in padding", COPY_AGAIN);
+        file_.fail(std::min(at_, file_.size()), "the file is cut in a header or in padding");
     }
 
     // The padding behind the first zero block is at most a record (10 KiB) in what tar programs write.
@@ -268,10 +266,7 @@ class TarWalk {
 }  // namespace
 
 SampleRows index_tar(const std::string &path, const std::string &name) {
-    ContainerFile file(path, name);
-    RowBuilder rows(file, false);
-    TarWalk(file, rows).run();
-    return rows.finish();
+    return index_container<TarWalk>(path, name, false);
 }
 
 }  // namespace fastload

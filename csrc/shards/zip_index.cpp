@@ -44,17 +44,15 @@ class ZipWalk {
             const uint64_t length =
                 whole ? ENTRY_BYTES + little(entry + 28, 2) + little(entry + 30, 2) + little(entry + 32, 2) : 0;
             if (!whole || length > left) {
-                file_.fail(directory.start + at, "damaged entry in the directory", COPY_AGAIN);
+                file_.fail(directory.start + at, "damaged entry in the directory");
             }
             take(parse(entry, directory.start + at), directory);
             at += length;
             ++count;
         }
         if (count != directory.count) {
-            file_.fail(directory.start,
-                       "the directory has " + std::to_string(count) + " entries and claims " +
-                           std::to_string(directory.count) + ", starting",
-                       COPY_AGAIN);
+            file_.fail(directory.start, "the directory has " + std::to_string(count) + " entries and claims " +
+                                            std::to_string(directory.count) + ", starting");
         }
         check_overlap();
     }
@@ -70,7 +68,7 @@ class ZipWalk {
             if (std::memcmp(end, "PK\5\6", 4) != 0 || little(end + 20, 2) != tail_bytes - i - END_BYTES) continue;
             return checked(end, tail_start + i);
         }
-        file_.fail(file_.size(), "the zip is cut: it has no directory before its end", COPY_AGAIN);
+        file_.fail(file_.size(), "the zip is cut: it has no directory before its end");
     }
 
     Directory checked(const unsigned char *end, uint64_t end_offset) {
@@ -85,7 +83,7 @@ class ZipWalk {
                 found.stop = little(locator + 8, 8);
                 if (file_.holds(found.stop, END64_BYTES)) file_.read(found.stop, END64_BYTES, end64);
                 if (!file_.holds(found.stop, END64_BYTES) || std::memcmp(end64, "PK\6\6", 4) != 0) {
-                    file_.fail(end_offset - LOCATOR_BYTES, "damaged zip64 record", COPY_AGAIN);
+                    file_.fail(end_offset - LOCATOR_BYTES, "damaged zip64 record");
                 }
                 found.start = little(end64 + 48, 8);
                 found.count = little(end64 + 32, 8);
@@ -134,7 +132,7 @@ class ZipWalk {
             }
             at += 4 + length;
         }
-        file_.fail(entry_offset, "'" + entry.name + "' has no zip64 sizes: damaged entry", COPY_AGAIN);
+        file_.fail(entry_offset, "'" + entry.name + "' has no zip64 sizes: damaged entry");
     }
 
     void take(const Entry &entry, const Directory &directory) {
@@ -153,15 +151,14 @@ class ZipWalk {
         if (inside) file_.read(entry.local_offset, head_bytes, head.data());
         if (!inside || std::memcmp(head.data(), "PK\3\4", 4) != 0 || little(&head[26], 2) != entry.name.size() ||
             std::memcmp(head.data() + LOCAL_BYTES, entry.name.data(), entry.name.size()) != 0) {
-            file_.fail(entry.local_offset, "no local header of '" + entry.name + "'", COPY_AGAIN);
+            file_.fail(entry.local_offset, "no local header of '" + entry.name + "'");
         }
         if (contradicts(head.data(), entry)) {
-            file_.fail(entry.local_offset, "the local header of '" + entry.name + "' contradicts the directory",
-                       COPY_AGAIN);
+            file_.fail(entry.local_offset, "the local header of '" + entry.name + "' contradicts the directory");
         }
         const uint64_t start = entry.local_offset + head_bytes + little(&head[28], 2);
         if (start > directory.start || entry.size_bytes > directory.start - start) {
-            file_.fail(entry.local_offset, "'" + entry.name + "' runs into the directory", COPY_AGAIN);
+            file_.fail(entry.local_offset, "'" + entry.name + "' runs into the directory");
         }
         extents_.emplace_back(entry.local_offset, start + entry.size_bytes);
         rows_.add(entry.name, entry.local_offset, start, entry.size_bytes);
@@ -182,7 +179,7 @@ class ZipWalk {
         std::sort(extents_.begin(), extents_.end());
         for (size_t i = 1; i < extents_.size(); ++i) {
             if (extents_[i].first < extents_[i - 1].second) {
-                file_.fail(extents_[i].first, "two members overlap, the second", COPY_AGAIN);
+                file_.fail(extents_[i].first, "two members overlap, the second");
             }
         }
     }
@@ -195,10 +192,7 @@ class ZipWalk {
 }  // namespace
 
 SampleRows index_zip(const std::string &path, const std::string &name) {
-    ContainerFile file(path, name);
-    RowBuilder rows(file, true);
-    ZipWalk(file, rows).run();
-    return rows.finish();
+    return index_container<ZipWalk>(path, name, true);
 }
 
 }  // namespace fastload

@@ -1,20 +1,23 @@
-#include "shards/sample_rows_binding.h"
-
+// Binds tar_index.h and zip_index.h: a ContainerProblem becomes a ShardError, a refusal of the system an OSError.
 #include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
 
 #include <cerrno>
 #include <system_error>
 #include <vector>
 
 #include "base/unlocked.h"
+#include "shards/tar_index.h"
+#include "shards/zip_index.h"
+
+namespace py = pybind11;
 
 namespace fastload {
 
 namespace {
 
 // The rows as the keyword arguments of fastload.shards.rows.Rows.
-pybind11::dict rows_to_python(SampleRows &&rows) {
-    namespace py = pybind11;
+py::dict rows_to_python(const SampleRows &rows) {
     auto array = [](const std::vector<int64_t> &values) {
         return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
     };
@@ -42,7 +45,6 @@ pybind11::dict rows_to_python(SampleRows &&rows) {
 
 // Raises fastload.errors.ShardError with this message (the GIL must be held).
 [[noreturn]] void raise_shard_error(const std::string &message) {
-    namespace py = pybind11;
     // Member names are bytes of any encoding; the message must be text all the same.
     py::object text = py::reinterpret_steal<py::object>(
         PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "backslashreplace"));
@@ -52,31 +54,32 @@ pybind11::dict rows_to_python(SampleRows &&rows) {
     throw py::error_already_set();
 }
 
+// Rows, with the GIL released while `index` runs.
+template <SampleRows (*index)(const std::string &path, const std::string &name)>
+py::dict indexed(const std::string &path, const std::string &name) {
+    try {
+        SampleRows rows;
+        {
+            Unlocked unlocked;
+            rows = index(path, name);
+        }
+        return rows_to_python(rows);
+    } catch (const ContainerProblem &problem) {
+        raise_shard_error(problem.what());
+    } catch (const std::system_error &refused) {
+        errno = refused.code().value();
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+        throw py::error_already_set();
+    }
+}
+
 }  // namespace
 
-void bind_container_index(pybind11::module_ &module, const char *name,
-                          SampleRows (*index)(const std::string &path, const std::string &name),
-                          const char *description) {
-    namespace py = pybind11;
-    module.def(
-        name,
-        [index](const std::string &path, const std::string &name) {
-            try {
-                SampleRows rows;
-                {
-                    Unlocked unlocked;
-                    rows = index(path, name);
-                }
-                return rows_to_python(std::move(rows));
-            } catch (const ContainerProblem &problem) {
-                raise_shard_error(problem.what());
-            } catch (const std::system_error &refused) {
-                errno = refused.code().value();
-                PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
-                throw py::error_already_set();
-            }
-        },
-        py::arg("path"), py::arg("name"), description);
+void bind_container_index(py::module_ &module) {
+    module.def("index_tar", &indexed<index_tar>, py::arg("path"), py::arg("name"),
+               "The rows of one tar as keyword arguments of Rows; see shards/tar.py.");
+    module.def("index_zip", &indexed<index_zip>, py::arg("path"), py::arg("name"),
+               "The rows of one zip as keyword arguments of Rows; see shards/zip.py.");
 }
 
 }  // namespace fastload
