@@ -69,6 +69,12 @@ class Steps:
         self.done.append(Step(name, outcome, seconds, machine.without_paths(detail)[:200]))
         return not done.returncode
 
+    def check(self, name: str, problems: list[str], detail: str) -> None:
+        """A step that is no command: it passes where there are no problems."""
+        print(f"+ {name}", *problems, sep="\n", flush=True)
+        outcome = "failed" if problems else "passed"
+        self.done.append(Step(name, outcome, 0.0, ", ".join(problems)[:200] or detail))
+
     def skip(self, name: str, why: str) -> None:
         print(f"!!! {name} SKIPPED: {why}", flush=True)
         self.done.append(Step(name, "skipped", 0.0, why))
