@@ -7,7 +7,9 @@ status is 1 if a step failed. Promised: a skipped step is reported loudly, and i
 
 import argparse
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -45,11 +47,13 @@ class Steps:
         self.folder.mkdir(parents=True)
         self.done: list[Step] = []
         self._checkout = machine.commit()
+        # A shell's background job ignores Ctrl-C, and so would the tests that it is for.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(self, name: str, command: list, folder: Path = ROOT, **environment: str) -> bool:
         """Whether the command succeeded."""
         print(f"+ {name}", flush=True)
-        log, begun = self.folder / f"{name.replace(' ', '-').replace('/', '-')}.log", time.monotonic()
+        log, begun = self.folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.log", time.monotonic()
         settings = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"} | environment
         with log.open("w") as out:
             done = subprocess.run(

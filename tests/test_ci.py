@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,15 @@ def test_a_skipped_step_is_said_and_fails_nothing(steps_of, capsys):
     assert steps.finish() == 0
     shown = capsys.readouterr().out
     assert "!!! Python 3.99 SKIPPED: no python3.99" in shown and "1 passed, 0 failed, 1 skipped" in shown
+
+
+def test_a_command_hears_ctrl_c_even_if_the_script_is_a_background_job(steps_of):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        code = "import signal; assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN"
+        assert steps_of().run("signal", [sys.executable, "-c", code])
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("script", ["docs", "versions", "wheels"])
