@@ -39,7 +39,9 @@ class DecodeSpec:
     def image_specs(self) -> dict[str, ImageSpec]:
         """The geometry of each image field."""
         fields = self.image_fields
-        return {name: ImageSpec.of(field, self.xflip, fields.get(field.like)) for name, field in fields.items()}
+        return {
+            name: ImageSpec.of(field, self.xflip, fields.get(field.like)) for name, field in fields.items()
+        }
 
 
 class BatchImages(Protocol):

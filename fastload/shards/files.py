@@ -25,7 +25,7 @@ import numpy as np
 
 from fastload.errors import ConfigError, SourceError
 from fastload.shards.folder import Stamp, time_of
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 from fastload.shards.rows import IMAGE_EXTENSIONS, Rows
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from fastload.errors import ShardError, SourceError, raise_if_foreign
 from fastload.shards.labels import labels_of_json
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 from fastload.shards.rows import IMAGE_EXTENSIONS, Rows, shown
 
 Stamp = list[tuple[str, int]]

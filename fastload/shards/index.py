@@ -34,7 +34,7 @@ from fastload.shards.files import index_files
 from fastload.shards.folder import folder_changed, index_folder
 from fastload.shards.index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
 from fastload.shards.labels import labels_of_json
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 from fastload.shards.rows import COPY_AGAIN, Rows, split_name
 from fastload.shards.source import INDEX_SUFFIX, Container
 from fastload.shards.tar import BLOCK, index_tar

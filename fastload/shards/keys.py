@@ -17,7 +17,7 @@ import numpy as np
 
 from fastload.errors import ConfigError
 from fastload.shards.ledger_lines import ledger_files, read_ledger
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 
 if TYPE_CHECKING:
     from fastload.shards.dataset import Dataset

@@ -25,7 +25,7 @@ from pathlib import Path
 from fastload.errors import ConfigError, SourceError
 from fastload.shards.files import Files, current_folder
 from fastload.shards.pattern import matches
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 from fastload.shards.rows import IMAGE_EXTENSIONS
 
 INDEX_SUFFIX = ".flidx"

@@ -69,7 +69,9 @@ def hardware_share(hw_decoder_load: float | None, deterministic: bool) -> float:
         return 1.0 if deterministic else DALI_LOAD
     is_number = isinstance(hw_decoder_load, (int, float)) and not isinstance(hw_decoder_load, bool)
     if not is_number or not 0.0 <= hw_decoder_load <= 1.0:
-        raise ConfigError(f"hw_decoder_load must be a share of the images in [0, 1], got {hw_decoder_load!r}.")
+        raise ConfigError(
+            f"hw_decoder_load must be a share of the images in [0, 1], got {hw_decoder_load!r}."
+        )
     if deterministic and hw_decoder_load not in (0.0, 1.0):
         raise ConfigError(
             f"with hw_decoder_load={hw_decoder_load!r} the load decides which decoder an image gets, and their "
