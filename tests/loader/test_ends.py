@@ -344,7 +344,7 @@ def test_the_state_beside_threads_that_share_an_iterator_is_that_of_what_was_del
 def test_a_map_batch_that_asks_for_the_next_batch_is_told_so(source):
     loader = labels(source, 2, map_batch=lambda batch: next(run))
     run = iter(loader)
-    with pytest.raises(fl.ConfigError, match="map_batch asked for the next batch"):
+    with pytest.raises(fl.ConfigError, match="map_batch called next"):
         next(run)
 
 

@@ -254,7 +254,7 @@ def test_map_batch_changes_the_batch_and_its_errors_are_its_own(shards):
     ]
     with pytest.raises(LookupError, match="mine"):
         next(iter(labels(shards, map_batch=broken)))
-    with pytest.raises(ConfigError, match="map_batch returned None: return the batch"):
+    with pytest.raises(ConfigError, match="map_batch returned None: it must return the batch"):
         next(iter(labels(shards, map_batch=lambda batch: batch.update(more=1))))
 
 
