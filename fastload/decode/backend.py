@@ -1,8 +1,8 @@
 """Which backend decodes images on this machine, and why.
 
-In: the loader's `decode` ("auto", "native", "pillow" or "dali"), and the type of device of its batches. Out: a
-`Backend` that describes itself. Promised: the choice is made once, by what is installed and never by load; a
-slower backend is never chosen without saying so.
+In: the loader's `decode` ("auto", "native", "pillow" or "dali"), and the type of device of its batches. Out:
+a `Backend` that describes itself. Promised: the choice is made once, by what is installed and never by load;
+a slower backend is never chosen without saying so.
 """
 
 import os

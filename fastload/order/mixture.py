@@ -99,7 +99,9 @@ class MixtureState:
     def from_dict(cls, state: dict) -> "MixtureState":
         """What `to_dict` wrote. Raises CursorError for anything else, and for inconsistent numbers."""
         if not isinstance(state, dict) or set(state) != {"shares", "given", "owed"}:
-            raise CursorError(f"the cursor's mixture must have shares, given and owed, got {state!r}: {WAY_OUT}")
+            raise CursorError(
+                f"the cursor's mixture must have shares, given and owed, got {state!r}: {WAY_OUT}"
+            )
         mixture = cls(**{name: integers(name, values) for name, values in state.items()})
         if not mixture._is_consistent():
             raise CursorError(f"the cursor's mixture has inconsistent numbers: {WAY_OUT}")
@@ -178,7 +180,7 @@ def _reference(shares, given, owed, count):
     for i in range(count):
         for source in active:
             owed[source] += shares[source]
-        # No source is owed enough only after a change of weights, when sources of weight 0 are owed something.
+        # No source is owed enough only after a change of weights, if sources of weight 0 are owed something.
         ready = [source for source in active if owed[source] >= few] or active
         source = min(ready, key=lambda source: (-((owed[source] - due) // shares[source]), source))
         sources[i], samples[i] = source, given[source]
