@@ -16,6 +16,7 @@ import numpy as np
 
 from fastload import _native
 from fastload.errors import BatchTimeoutError, FastloadError
+from fastload.threads import WorkerThreads
 
 # Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
 WAIT_SECONDS = 0.2
@@ -130,17 +131,17 @@ def result_of(future: futures.Future, deadline: float) -> Any:
 
 
 class ThreadWork:
-    """What Python's worker threads do for one batch: `work(part, parts)` for every part, once it is begun."""
+    """What Python's worker threads do for one batch. It holds no batch, which would hold it in turn."""
 
-    def __init__(self, workers: Any, work: Callable[[int, int], None]):
-        self._workers, self._work = workers, work
+    def __init__(self, workers: WorkerThreads):
+        self._workers = workers
         self._futures: list[futures.Future] = []
         self.cancelled = False
 
-    def begin(self, parts: int) -> None:
-        """Hands it to the worker threads in so many parts. Again: nothing."""
+    def begin(self, work: Callable[[int, int], None], parts: int) -> None:
+        """Has the worker threads do work(part, parts) for each part; if that was begun already, nothing."""
         if not self._futures and not self.cancelled:
-            self._futures = [self._workers.submit(self._work, part, parts) for part in range(parts)]
+            self._futures = [self._workers.submit(work, part, parts) for part in range(parts)]
 
     @property
     def begun(self) -> bool:

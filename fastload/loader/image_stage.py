@@ -77,12 +77,12 @@ class BatchImageFields(FieldBatch):
 
     def __init__(self, stage: ImageFields, stored: StoredBytes, images: Any, urgent: bool):
         self._stage, self._stored, self._images, self._urgent = stage, stored, images, urgent
-        self._work = ThreadWork(stage.workers, self._render_part)
+        self._work = ThreadWork(stage.workers)
         self.names = stage.names
 
     def begin(self) -> None:
         """Worker threads render the images that native threads do not take."""
-        self._work.begin(min(self._stage.threads, len(self._stored.positions)))
+        self._work.begin(self._render_part, min(self._stage.threads, len(self._stored.positions)))
 
     @property
     def busy_seconds(self) -> float:

@@ -67,7 +67,7 @@ class BatchIterator:
     ):
         self._begin, self._arrive, self._limits, self._stats = begin, arrive, limits, stats
         self._current_world, self._images = world, images
-        self._in_flight = InFlight()
+        self.in_flight = InFlight()
         self._next: OrderState | None = None  # where the step after the planned ones is to be looked for
         self._world: World | None = None  # in which it began
         self._stop = 0.0  # of the run with which it began
@@ -80,14 +80,14 @@ class BatchIterator:
         self._turn = Turn()  # of the threads that call `next`
         # No __del__: Python may collect garbage, and with it a forgotten iteration, amid any line of any
         # thread, whatever locks that thread holds.
-        weakref.finalize(self, InFlight.give_up, self._in_flight).atexit = False
-        end_with_the_program(self._in_flight)
+        weakref.finalize(self, InFlight.give_up, self.in_flight).atexit = False
+        end_with_the_program(self.in_flight)
 
     def __iter__(self) -> "BatchIterator":
         return self
 
     def __next__(self) -> dict:
-        in_flight = self._in_flight
+        in_flight = self.in_flight
         if in_flight.process != process():
             raise ConfigError(OF_ANOTHER_PROCESS)
         with self._turn:
@@ -118,7 +118,7 @@ class BatchIterator:
 
     def plan_anew(self) -> None:
         """Gives up what is on its way; the next batch begins where the training is by then."""
-        self._in_flight.end(CLOSE_SECONDS)
+        self.in_flight.end(CLOSE_SECONDS)
         self._run = self._planned = None
 
     def close(self, why: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
@@ -129,7 +129,7 @@ class BatchIterator:
         if not self._ended:
             self._ended, self._why = True, why
             self._stats.paused()
-        self._in_flight.end(seconds)  # again, where Ctrl-C came while it waited
+        self.in_flight.end(seconds)  # again, where Ctrl-C came while it waited
         self._run = self._planned = None
 
     def _end_with(self, error: BaseException) -> None:
@@ -146,7 +146,7 @@ class BatchIterator:
             raise ConfigError(CLOSED) from error
 
     def _next_batch(self) -> tuple[dict, PendingBatch]:
-        in_flight = self._in_flight
+        in_flight = self.in_flight
         if in_flight.pipeline is None:
             with told("to begin an iteration"):
                 self._run = self._begin()
@@ -173,7 +173,7 @@ class BatchIterator:
         return batch, pending
 
     def _launch_ahead(self) -> None:
-        in_flight = self._in_flight
+        in_flight = self.in_flight
         while len(in_flight.batches) <= self._limits.prefetch:
             if self._planned is None and self._failed is None:
                 self._planned = self._plan_next()
@@ -216,7 +216,7 @@ class BatchIterator:
 
     def _fits(self, pending: PendingBatch) -> bool:
         """Whether memory allows one more; the training still has a batch, which is taken to be as large."""
-        batches = self._in_flight.batches
+        batches = self.in_flight.batches
         if len(batches) < 2:
             return True
         held_bytes = sum(batch.held_bytes for batch in batches)

@@ -52,11 +52,11 @@ class BatchValues(FieldBatch):
         self._stage, self._stored = stage, stored
         self._columns: dict[str, Any] = {}
         self._faults: dict[tuple[int, str], FastloadError] = {}
-        self._work = ThreadWork(stage.workers, self._make_part)
+        self._work = ThreadWork(stage.workers)
         self.names = stage.names
 
     def begin(self) -> None:
-        self._work.begin(min(self._stage.threads, len(self._stored.positions)))
+        self._work.begin(self._make_part, min(self._stage.threads, len(self._stored.positions)))
 
     def settle(self, deadline: float) -> dict[tuple[int, str], FastloadError]:
         samples = range(len(self._stored.positions))
