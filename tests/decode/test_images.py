@@ -19,6 +19,7 @@ from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError, SampleError
 from fastload.fields import Image
 from fastload.loader.config import LoaderConfig
+from fastload.loader.specs import decode_spec
 from fastload.normalize import PRESETS, normalize
 from tests import corpus
 from tests.pillow_version import needs_pillow_13
@@ -45,12 +46,12 @@ def read(tmp_path, blobs):
 def decoded(tmp_path, blobs, fields, **settings):
     """(batch of images, tensors by field) of blobs[field * N + sample]."""
     config = LoaderConfig(source="unused", batch_size=1, fields=fields, **{"seed": SEED, **settings})
-    stage = ImageStage(config, threads=2)
+    stage = ImageStage(decode_spec(config), threads=2)
     n = len(blobs) // len(fields)
     memory = _native.BufferPool(1 << 26)
     buffers = {name: memory.acquire(n * size) for name, size in stage.bytes_of.items()}
     first_blob = {name: f * n for f, name in enumerate(fields)}
-    images = stage.submit(read(tmp_path, blobs), first_blob, buffers, np.arange(n))
+    images = stage.submit(read(tmp_path, blobs), first_blob, buffers, np.arange(n), {})
     assert images.wait(60)
     for name, i in images.others():
         images.render_other(name, i)
@@ -257,7 +258,7 @@ def test_the_backend_says_who_decodes_and_why(monkeypatch):
     monkeypatch.setattr(
         backends._native, "load_jpeg_library", lambda paths: (None, 0, "libjpeg.so.62: not found")
     )
-    assert "simplejpeg on Python threads, because no libjpeg would do: libjpeg.so.62: not found" in repr(
+    assert "simplejpeg on Python threads, because no libjpeg is usable: libjpeg.so.62: not found" in repr(
         backends.choose_backend("auto")
     )
     monkeypatch.setattr(backends.backends, "has", lambda name: False)
@@ -292,7 +293,7 @@ def test_simplejpeg_gives_the_same_pixels(tmp_path, monkeypatch):
 def test_letting_go_of_a_batch_stops_it_and_gives_back_its_memory_when_nobody_writes_to_it(tmp_path):
     blobs = list(corpus.photos().values()) * 8
     config = LoaderConfig(source="unused", batch_size=1, fields={"image": Image(size=256, scaled=None)})
-    stage = ImageStage(config, threads=1)
+    stage = ImageStage(decode_spec(config), threads=1)
     memory = _native.BufferPool(1 << 28)
     content = read(tmp_path, blobs)
     for _ in range(5):
@@ -301,6 +302,7 @@ def test_letting_go_of_a_batch_stops_it_and_gives_back_its_memory_when_nobody_wr
             {"image": 0},
             {"image": memory.acquire(len(blobs) * stage.sample_bytes)},
             np.arange(len(blobs)),
+            {},
         )
         assert not images.wait(0.0)
         del images
@@ -314,7 +316,8 @@ def test_letting_go_of_a_batch_stops_it_and_gives_back_its_memory_when_nobody_wr
 def test_urgent_images_are_decoded_before_all_that_wait(tmp_path):
     large, small = corpus.encode(corpus.picture(1600, 1200), "JPEG"), corpus.pictures()["jpeg 420"]
     fields = {"image": Image(size=16, scaled=None)}
-    stage = ImageStage(LoaderConfig(source="unused", batch_size=1, fields=fields, dtype="uint8"), threads=1)
+    config = LoaderConfig(source="unused", batch_size=1, fields=fields, dtype="uint8")
+    stage = ImageStage(decode_spec(config), threads=1)
     decoder, memory = _native.ImageDecoder(1), _native.BufferPool(1 << 26)
 
     def submit(name, blobs, **how):

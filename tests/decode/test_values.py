@@ -79,7 +79,7 @@ def test_an_integer_is_its_decimal_digits(content, value):
     [b"", b"cat", b"1.0", b"1_000", b"0x10", b"1 2", b"9223372036854775808", "\u0661".encode(), b"9" * 5000],
 )
 def test_what_is_no_int64_is_refused(content):
-    with pytest.raises(SampleError, match="not an integer of 64 bits: b'") as caught:
+    with pytest.raises(SampleError, match="not a 64-bit integer: b'") as caught:
         decode(INT, content)
     assert len(str(caught.value)) < 100
 
@@ -134,7 +134,7 @@ def test_a_cut_npy_is_refused(size):
 
 
 def test_bytes_behind_the_array_are_not_passed_over():
-    with pytest.raises(SampleError, match=r"a npy file of 153 bytes, where int64 \[3\] needs 152"):
+    with pytest.raises(SampleError, match=r"an npy file of 153 bytes; int64 \[3\] needs 152"):
         decode(NPY, npy(np.arange(3)) + b"x")
 
 
@@ -165,7 +165,7 @@ def test_arrays_that_no_tensor_can_hold_are_refused(array):
 )
 def test_a_wrong_npy_header_is_refused(header):
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(4)
-    with pytest.raises(SampleError, match="a npy file"):
+    with pytest.raises(SampleError, match=r"an npy (file|header)"):
         decode(NPY, content)
 
 
@@ -219,7 +219,7 @@ def test_a_bare_pickle_is_refused():
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMP", b"text", bytes(64)])
 def test_what_is_no_array_is_refused_with_its_first_bytes(content):
-    with pytest.raises(SampleError, match="neither npy nor npz nor pth: it begins with b'"):
+    with pytest.raises(SampleError, match="not npy, npz or pth: it begins with b'"):
         decode(NPY, content)
 
 
@@ -429,18 +429,16 @@ def test_a_tensor_of_another_form_than_is_asked_for_is_damaged():
     array = np.zeros((4, 8), np.float32)
     for right in ({"shape": (4, 8)}, {"dtype": "float32"}, {"dtype": torch.float32, "shape": [4, 8]}):
         assert decode(Tensor("npy", **right), npy(array)).shape == (4, 8)
-    with pytest.raises(
-        SampleError, match=r"it holds array float32 \[4, 8\], where an array \[4, 9\] is asked for"
-    ):
+    with pytest.raises(SampleError, match=r"expected an array \[4, 9\], got array float32 \[4, 8\]"):
         decode(Tensor("npy", shape=(4, 9)), npy(array))
-    with pytest.raises(SampleError, match=r"where float16 is asked for"):
+    with pytest.raises(SampleError, match=r"expected float16"):
         decode(Tensor("npy", dtype="float16"), npy(array))
-    with pytest.raises(SampleError, match=r"it holds a dict of \['a'\], where float32 \[4, 8\] is asked for"):
+    with pytest.raises(SampleError, match=r"expected float32 \[4, 8\], got a dict of \['a'\]"):
         decode(Tensor("npz", shape=(4, 8), dtype="float32"), npz(a=array))
     stream = io.BytesIO()
     torch.save(torch.zeros(4, 8, dtype=torch.bfloat16), stream)
     assert decode(Tensor("pth", shape=(4, 8), dtype="bfloat16"), stream.getvalue()).dtype == torch.bfloat16
-    with pytest.raises(SampleError, match="where float16 is asked for"):
+    with pytest.raises(SampleError, match="expected float16"):
         decode(Tensor("pth", dtype="float16"), stream.getvalue())
 
 

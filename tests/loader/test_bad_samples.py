@@ -6,7 +6,7 @@ import pytest
 
 import fastload as fl
 from fastload import _native
-from fastload.decode.images import BatchImages
+from fastload.decode.images import NativeImages
 from fastload.errors import BadSamplesError, FieldError, FunctionError, SampleError, ShardError
 from fastload.read import ledger as ledger_module
 from fastload.shards.ledger_lines import read_ledger
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:a bad sample was replaced")
 
 @pytest.mark.parametrize("fraction", [k / 1000 for k in (1, 7, 57, 501, 819, 999)])
 def test_exactly_as_many_as_are_allowed_are_allowed(fraction):
-    allowed = ledger_module.Ledger(None, fraction, 0)._most
+    allowed = ledger_module.Ledger(None, fraction, 0)._max_bad
     assert allowed == int(f"{fraction:.3f}".split(".")[1]) * 10
 
 
@@ -53,9 +53,7 @@ def test_too_many_bad_samples_end_the_run_and_name_the_worst_shards(tmp_path, mo
         for batch in made:
             got += batch["__position__"].tolist()
     assert got == list(range(12))
-    assert "max_bad_fraction=0.15 allows 3 in 20; most of them in 001.tar (3), 000.tar (1)." in str(
-        caught.value
-    )
+    assert "max_bad_fraction=0.15 allows 3 in 20; most are in 001.tar (3), 000.tar (1)." in str(caught.value)
     assert len(flat(pictures(source, 2, shuffle=False, max_bad_fraction=0.25))) == N
 
 
@@ -190,7 +188,7 @@ def test_a_shard_that_is_overwritten_when_it_is_open_is_noticed_at_its_first_bad
 
 @pytest.mark.parametrize(("status", "kind"), [("OUT_OF_MEMORY", MemoryError), ("FAILED", RuntimeError)])
 def test_what_says_nothing_about_an_image_is_no_bad_sample(tmp_path, monkeypatch, status, kind):
-    real = BatchImages._statuses
+    real = NativeImages._statuses
 
     def with_trouble(self):
         statuses = real(self).copy()
@@ -198,7 +196,7 @@ def test_what_says_nothing_about_an_image_is_no_bad_sample(tmp_path, monkeypatch
         self._status = statuses
         return statuses
 
-    monkeypatch.setattr(BatchImages, "_statuses", with_trouble)
+    monkeypatch.setattr(NativeImages, "_statuses", with_trouble)
     made = pictures(write(tmp_path, samples({})), 4, decode="native")
     with pytest.raises(kind, match="an image of field 'image'"):
         next(iter(made))

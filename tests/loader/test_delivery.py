@@ -182,7 +182,7 @@ def test_a_stage_that_cannot_take_a_batch_ends_the_iteration_and_nothing_else(sh
         stage.stats.batches = 0
         with pytest.raises(MemoryError, match="no room"):
             list(made)
-        assert stage.on_their_way() == 0
+        assert stage.pending() == 0
     monkeypatch.undo()
     made.set_epoch(0)
     assert flat(made) == good

@@ -12,7 +12,7 @@ import fastload as fl
 from fastload import backends
 from fastload.errors import SampleError
 from fastload.loader.pending_batch import PendingBatch
-from fastload.order.replacement import MOST_ATTEMPTS
+from fastload.order.replacement import MAX_ATTEMPTS
 from fastload.shards.ledger_lines import read_ledger
 from tests.loader.bad_samples import BAD, N, samples
 from tests.loader.samples import jpeg, pictures, sample, write
@@ -43,7 +43,9 @@ def expected_ids(loader, positions, bad) -> list[int]:
         sample_id, attempt = int(taken.sample_ids[0]), 0
         while sample_id in bad:
             attempt += 1
-            sample_id = int(walk.stand_ins(taken, np.arange(1), attempt, loader._config.seed).sample_ids[0])
+            sample_id = int(
+                walk.replacements(taken, np.arange(1), attempt, loader._config.seed).sample_ids[0]
+            )
         ids.append(sample_id)
     return ids
 
@@ -65,7 +67,7 @@ def test_a_bad_sample_gives_its_place_to_the_one_that_the_order_names(tmp_path, 
     assert not set(labels) & set(BAD)
     lines = read_ledger(made._ledger.path).entries
     stats = made.stats()
-    assert stats["bad_samples"] + stats["bad_stand_ins"] == len(lines)
+    assert stats["bad_samples"] + stats["bad_replacements"] == len(lines)
     assert sum(line["attempt"] == 0 for line in lines) == 2 * len(BAD) == stats["bad_samples"]
     assert stats["ledger"] == str(made._ledger.path)
     made.close()
@@ -246,7 +248,7 @@ def test_a_sample_whose_stand_ins_are_all_bad_is_raised_and_listed(tmp_path, dec
     lines = read_ledger(tmp_path / "bad.jsonl").entries
     position = lines[-1]["position"]
     assert [line["attempt"] for line in lines if line["position"] == position] == list(
-        range(MOST_ATTEMPTS + 1)
+        range(MAX_ATTEMPTS + 1)
     )
 
 

@@ -233,7 +233,7 @@ def test_worker_processes_raise(shards):
 def test_skipping_in_a_sampler_of_yours_raises_with_the_way_out(shards):
     sampler = SequentialSampler(range(N))
     loader = of_dataset_with(shards, sampler)
-    with pytest.raises(ConfigError, match=r"a sampler of yours.*load_state_dict"):
+    with pytest.raises(ConfigError, match=r"your own sampler.*load_state_dict"):
         next(iter(skip_first_batches(loader, 2)))
 
 

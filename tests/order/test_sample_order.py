@@ -24,7 +24,7 @@ def by_the_definition(count, shares=SHARES):
     """(source, sample_id) of the first positions: each source's own order, taken as the schedule says."""
     walk_ids = np.cumsum([0, *SIZES])
     plans = [Global(size, 3, i) for i, size in enumerate(SIZES)]
-    picks = MixtureState.start(shares).take(count, impl="plain")
+    picks = MixtureState.start(shares).take(count, impl="reference")
     pairs = zip(picks.sources.tolist(), picks.samples.tolist(), strict=True)
     return [(i, int(plans[i].sample_ids(np.array([k]))[0] + walk_ids[i])) for i, k in pairs]
 

@@ -85,7 +85,7 @@ def test_an_index_that_cannot_be_read_back_is_an_error_with_a_way_out(tmp_path, 
 
     monkeypatch.setattr(index, "read_index", refuse)
     with pytest.raises(
-        ConfigError, match=r"right after it was written. Check the disk of .*or name another folder"
+        ConfigError, match=r"right after it was written. Check the disk of .*or use another folder"
     ):
         index.build(container, tmp_path / "cache")
 
@@ -180,8 +180,10 @@ def test_a_tar_that_the_system_refuses_is_no_damaged_tar(tmp_path):
     """The native indexer's OSError is that of its plain twin."""
     from fastload.shards.tar import index_tar
 
-    for impl in ("native", "plain"):
-        with pytest.raises(IsADirectoryError) if impl == "plain" else pytest.raises((OSError, ShardError)):
+    for impl in ("native", "reference"):
+        with (
+            pytest.raises(IsADirectoryError) if impl == "reference" else pytest.raises((OSError, ShardError))
+        ):
             index_tar(str(tmp_path), "a.tar", impl)
         with pytest.raises(FileNotFoundError, match=r"gone.tar"):
             index_tar(str(tmp_path / "gone.tar"), "gone.tar", impl)

@@ -88,7 +88,7 @@ def test_relative_paths_become_absolute(shards, monkeypatch):
         ),
         (lambda d: f"{d}/*.zip", SourceError, "nothing matches this pattern"),
         (lambda d: [], SourceError, "empty list"),
-        (lambda d: 7, ConfigError, "a source is a path or a list of paths, not int"),
+        (lambda d: 7, ConfigError, "a source must be a path or a list of paths, got int"),
         (lambda d: [d / "00000.tar", f"{d}/*.tar"], ConfigError, "names this container twice"),
         (lambda d: "s3://bucket/a.tar", SourceError, "only local files"),
         (lambda d: "pipe:cat a.tar", SourceError, "only local files"),

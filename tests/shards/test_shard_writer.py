@@ -79,16 +79,16 @@ def test_nothing_written_makes_no_file(tmp_path):
 @pytest.mark.parametrize(
     "sample, message",
     [
-        ({"jpg": b""}, "needs a '__key__' that is text"),
-        ({"__key__": "", "jpg": b""}, "needs a '__key__'"),
+        ({"jpg": b""}, "'__key__' of a sample must be a non-empty str"),
+        ({"__key__": "", "jpg": b""}, "'__key__' of a sample must be a non-empty str"),
         ({"__key__": "a.b", "jpg": b""}, "'a.b.jpg' would not read back"),
         ({"__key__": "/a", "jpg": b""}, "would not read back"),
         ({"__key__": "__a__/b", "jpg": b""}, "would not read back"),
         ({"__key__": "a", "JPG": b""}, "would not read back"),
         ({"__key__": "a", "x/y": b""}, "would not read back"),
         ({"__key__": "a"}, "'a' has no content"),
-        ({"__key__": "a", "cls": 1.5}, "type float cannot be written as 'cls'"),
-        ({"__key__": "taken", "jpg": b""}, "'taken' is in this shard already"),
+        ({"__key__": "a", "cls": 1.5}, "a float cannot be written as 'cls'"),
+        ({"__key__": "taken", "jpg": b""}, "'taken' is already in this shard"),
     ],
 )
 def test_what_would_not_read_back_is_refused(tmp_path, sample, message):

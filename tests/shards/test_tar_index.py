@@ -26,7 +26,7 @@ from fastload.shards.rows import split_name
 from fastload.shards.tar import index_tar
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-IMPLS = ("plain", "native")
+IMPLS = ("reference", "native")
 
 
 def members_by_tarfile(path):
