@@ -58,6 +58,6 @@ def batch_of(ids: Any) -> Any:
         "a torch DataLoader would read these samples one at a time, not in batches on native threads: use "
         "fastload.DataLoader or fastload.Loader. To skip batches, as accelerate's skip_first_batches does, "
         "give torch the loader's own batch_sampler, dataset and collate_fn, with num_workers=0; with your "
-        "own sampler, or in worker processes, that is not possible: loader.load_state_dict(state) goes to any "
-        "batch (docs/resume.md shows it for each trainer)."
+        "own sampler, or in worker processes, that is not possible: loader.load_state_dict(state) goes to "
+        "any batch (docs/resume.md shows it for each trainer)."
     )

@@ -70,5 +70,5 @@ def test_what_json_made_of_a_tuple_is_read():
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000])
 def test_text_that_is_not_json_is_a_damaged_checkpoint(text):
-    with pytest.raises(CursorError, match=r"the checkpoint is damaged: it holds .*state_dict"):
+    with pytest.raises(CursorError, match=r"the checkpoint is damaged: .* is not JSON .*state_dict"):
         value_of(text)

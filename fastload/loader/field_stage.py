@@ -72,12 +72,14 @@ class FieldStage(Protocol):
     """Makes the fields `names` of a loader, batch after batch.
 
     sample_bytes: how much memory one sample takes on its way. by_batch: whether `finish` does work that
-    should be done ahead of need.
+    should be done ahead of need. counters(): numbers for `loader.stats()["device"]`; it must not hold the
+    stage, which holds the statistics.
     """
 
     names: list[str]
     sample_bytes: int = 0
     by_batch: bool = False
+    counters: Callable[[], dict] = dict
 
     def submit(self, stored: StoredBytes, urgent: bool) -> FieldBatch:
         """Begins with a batch as soon as its bytes are read. urgent: before all that waits."""
@@ -85,10 +87,6 @@ class FieldStage(Protocol):
     def finish(self, batch: dict, positions: np.ndarray) -> dict:
         """What is done with a whole batch where it lies, on its device."""
         return batch
-
-    def counters(self) -> dict:
-        """Numbers for `loader.stats()["device"]`."""
-        return {}
 
     def give_up(self) -> None:
         """Lets threads of its own end when they have done what they are at. A finalizer may call it."""

@@ -37,7 +37,7 @@ class ImageFields(FieldStage):
         self.workers, self.threads, self.busy = workers, threads, busy
         self._acquire = acquire
         self.fields, self.names = decoder.fields, list(decoder.fields)
-        self.by_batch = decoder.by_batch or pixels.mixes
+        self.by_batch, self.counters = decoder.by_batch or pixels.mixes, decoder.counters
         # Pixels too, where whole batches are finished.
         self.sample_bytes = decoder.sample_bytes + (pixels.sample_bytes if decoder.by_batch else 0)
         self.expects_others = False  # images for Python were among the last ones
@@ -61,9 +61,6 @@ class ImageFields(FieldStage):
             for name in self.names:
                 batch[name] = self.pixels.finished(name, batch[name], positions)
         return self.pixels.mixed(batch, positions) if self.pixels.mixes else batch
-
-    def counters(self) -> dict:
-        return self.decoder.counters()
 
     def give_up(self) -> None:
         self.decoder.give_up()

@@ -75,11 +75,11 @@ class Pipeline:
         self._assembly = Assembly(
             spec.fields, labelled, dataset, spec.source_names, rank, masks=spec.last == "pad"
         )
-        counting = [self._delivery, *self._stages]
+        counters = [self._delivery.counters, *(stage.counters for stage in self._stages)]
         # Not a method: the statistics outlive this object, and would keep its files open.
         stats.begin(
             {"read": self._reader.threads, "decode": threads, "values": threads, "batch": 1, "training": 1},
-            lambda: {name: count for part in counting for name, count in part.counters().items()},
+            lambda: {name: number for counted in counters for name, number in counted().items()},
         )
 
     def _stages_of(self, stored: dict, threads: int, device, kept: dict) -> list[FieldStage]:

@@ -138,7 +138,7 @@ def test_raise_names_the_first_bad_sample_of_the_batch_whatever_is_wrong_with_it
     written[4]["jpg"] = b""
     fields = {"image": fl.Image(size=8), "label": fl.Int(), "text": fl.Text()}
     source = write(tmp_path, written)
-    with pytest.raises(SampleError, match=r"key '00003'.*field 'label': not an integer"):
+    with pytest.raises(SampleError, match=r"key '00003'.*field 'label': not a 64-bit integer"):
         next(iter(fl.Loader(source, 8, fields, shuffle=False, on_bad="raise")))
     written[3]["cls"] = 3
     with pytest.raises(SampleError, match=r"key '00004'.*field 'image': the file is empty"):
@@ -149,9 +149,9 @@ def test_raise_names_the_first_bad_sample_of_the_batch_whatever_is_wrong_with_it
 
 
 def test_a_file_too_large_to_be_an_image_is_not_even_read(tmp_path, monkeypatch):
-    from fastload.loader import pipeline
+    from fastload.loader import planner
 
-    monkeypatch.setattr(pipeline, "MOST_METADATA_BYTES", 20_000)
+    monkeypatch.setattr(planner, "MAX_METADATA_BYTES", 20_000)
     written = list(samples({2: b"\xff" * 60_000}, 8))
     made = pictures(write(tmp_path, written), 4, shuffle=False, max_pixels=1000)
     assert set(flat(made)) == set(range(8)) - {2}
