@@ -231,7 +231,7 @@ def test_bytes_are_the_bytes():
 
 def test_custom_returns_what_its_function_returns_or_says_what_it_raised():
     assert decode(Custom("x", len), memoryview(b"abc")) == 3
-    with pytest.raises(FunctionError, match=r"fails raised ZeroDivisionError: division by zero\. Where"):
+    with pytest.raises(FunctionError, match=r"fails raised ZeroDivisionError: division by zero\. To report"):
         decode(Custom("x", fails), b"")
     for content, reason in ((b"seven", "ValueError: invalid literal"), (b"\xff", "UnicodeDecodeError: ")):
         with pytest.raises(SampleError, match=f"parses raised {reason}"):
@@ -421,7 +421,7 @@ def test_shapes_mean_what_they_mean_in_python(shape):
     if right:
         assert values._npy_header(header.encode())[2] == expected
     else:
-        with pytest.raises(SampleError, match="whose header cannot be read"):
+        with pytest.raises(SampleError, match="an npy file with an invalid header"):
             values._npy_header(header.encode())
 
 

@@ -285,7 +285,7 @@ def test_settings_that_make_no_sense_are_refused():
         a_stage(ImageSpec(40, 40), hw_decoder_load=0.5)
     with pytest.raises(ConfigError, match=r"hw_decoder_load must be .* got 2"):
         a_stage(ImageSpec(40, 40), hw_decoder_load=2, deterministic=False)
-    with pytest.raises(ConfigError, match="device='mps'"):
+    with pytest.raises(ConfigError, match="device must be the CPU or a CUDA GPU for DALI, got 'mps'"):
         a_stage(ImageSpec(40, 40), device="mps")
 
 
