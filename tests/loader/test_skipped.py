@@ -217,7 +217,7 @@ def test_indices_that_no_loader_drew_raise(shards):
         labels(shards).dataset,
         labels(two_sources(shards)).dataset,
     ):
-        with pytest.raises(ConfigError, match=r"one by one.*docs/resume\.md"):
+        with pytest.raises(ConfigError, match=r"one at a time.*docs/resume\.md"):
             next(iter(torch.utils.data.DataLoader(dataset, 2)))
 
 
