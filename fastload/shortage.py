@@ -121,7 +121,7 @@ def is_of_threads(error: BaseException) -> bool:
 
 
 def in_native_code() -> OutOfMemoryError:
-    """The error for std::bad_alloc (csrc/base/shortage.cpp), to which callers add what failed."""
+    """The error for std::bad_alloc (csrc/base/shortage_binding.cpp), to which callers add what failed."""
     error = no_memory("in native code", "")
     error.is_native = True
     return error
