@@ -149,8 +149,8 @@ def test_a_refusal_says_that_a_folder_grew_in_its_middle(data, tmp_path):
     shutil.copy(tmp_path / "d" / "00001.jpg", tmp_path / "d" / "00001b.jpg")
     assert resumed(tmp_path / "d", data / "folder then") == (
         "It was saved with 10 samples in 1 shards, and this loader has 11 in 1. Changed since: d. If "
-        "select= or exclude= was different, restore it; if samples were added to a shard, let select= keep only "
-        "the previous ones; a shard that was rewritten is different data."
+        "select= or exclude= was different, restore it; if samples were added to a shard, let select= keep "
+        "only the previous ones; a shard that was rewritten is different data."
     )
 
 
