@@ -88,7 +88,7 @@ def test_half_a_pair_in_the_environment_is_an_error(monkeypatch, found, missing)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_variable_that_is_no_integer_is_an_error(monkeypatch, name):
+def test_a_variable_that_is_not_an_integer_is_an_error(monkeypatch, name):
     launch(monkeypatch, RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, LOCAL_WORLD_SIZE=1)
     launch(monkeypatch, **{name: "one"})
     with pytest.raises(ConfigError, match=f"{name} must be an integer, got 'one'"):

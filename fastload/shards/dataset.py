@@ -74,11 +74,6 @@ class Located:
         file_id = int(self.file_id[i])
         return self.files[file_id] if file_id >= 0 else self.paths[i]
 
-    @property
-    def one_file_each(self) -> bool:
-        """Whether each sample that has the field has a file of its own for it."""
-        return not np.any(self.file_id >= 0)
-
 
 def open_dataset(
     source: Source | str | Path | Files | Sequence[str | Path | Files],

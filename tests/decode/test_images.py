@@ -122,7 +122,7 @@ def test_exif_orientation_holds_at_every_scale(tmp_path, orientation):
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8"])
 @pytest.mark.parametrize("preset", [*PRESETS, (0.3, (0.1, 0.2, 0.7))], ids=str)
-def test_what_is_written_is_the_formula_to_the_last_bit(tmp_path, preset, dtype, layout):
+def test_written_values_equal_the_formula_bit_for_bit(tmp_path, preset, dtype, layout):
     rng = np.random.default_rng(0)
     levels = np.concatenate([np.arange(256), rng.integers(0, 256, 17 * 17 * 3 - 256)])
     blob = corpus.encode(rng.permuted(levels).astype(np.uint8).reshape(17, 17, 3), "PNG")
@@ -176,7 +176,7 @@ def test_fields_that_share_a_geometry_show_the_same_part(tmp_path):
 
 
 @pytest.mark.parametrize("decode", ["native", "pillow"])
-def test_the_report_tells_what_the_output_shows(tmp_path, decode):
+def test_the_report_describes_the_visible_part(tmp_path, decode):
     blobs = [corpus.encode(corpus.picture(300, 200), "JPEG"), corpus.encode(corpus.picture(120, 480), "PNG")]
     images, _ = decoded(tmp_path, blobs, {"image": Image(size=(64, 32), report=True)}, decode=decode)
     report = images.report("image")
@@ -250,7 +250,7 @@ def test_a_given_crop_that_does_not_fit_is_refused(tmp_path):
         )
 
 
-def test_the_backend_says_who_decodes_and_why(monkeypatch):
+def test_the_backend_describes_its_decoders_and_the_reason(monkeypatch):
     assert "libjpeg" in backends.choose_backend("auto").describe()
     assert backends.choose_backend("pillow").name == "pillow"
     with pytest.raises(ConfigError, match=r"decode must be .* got 'gpu'"):
@@ -290,7 +290,7 @@ def test_simplejpeg_gives_the_same_pixels(tmp_path, monkeypatch):
         decoded(tmp_path, [corpus.photos()["0155.jpg"][:9000]], {"image": Image(size=31)})
 
 
-def test_letting_go_of_a_batch_stops_it_and_gives_back_its_memory_when_nobody_writes_to_it(tmp_path):
+def test_dropping_a_batch_stops_it_and_frees_its_memory_once_no_thread_writes_to_it(tmp_path):
     blobs = list(corpus.photos().values()) * 8
     config = LoaderConfig(source="unused", batch_size=1, fields={"image": Image(size=256, scaled=None)})
     stage = ImageStage(decode_spec(config), threads=1)

@@ -239,7 +239,7 @@ def test_images_are_flipped_as_often_as_asked(xflip, share):
     assert abs(flips.mean() - share) <= 5 * np.sqrt(share * (1 - share) / n)
 
 
-def test_dice_depend_on_seed_and_position_and_nothing_else():
+def test_random_draws_depend_only_on_seed_and_position():
     spec, n = ImageSpec(8, 8, crop="random", xflip=0.5), 500
     sides = np.full(n, 4000), np.full(n, 900)
     one = geometries(spec, *sides, 0, np.arange(n))
@@ -323,7 +323,7 @@ def test_a_spec_comes_from_a_field():
     assert spec.xflip == 0.5
 
 
-def test_a_mask_shares_geometry_and_dice_but_not_the_filter():
+def test_a_mask_shares_geometry_and_random_draws_but_not_the_filter():
     mask = Image("png", like="image", filter="nearest")
     views = {"resize": "random", "scale": (0.2, 1.0)}, {"resize": 99, "crop": "random"}
     for image in (Image(size=64, **view) for view in views):
@@ -354,7 +354,7 @@ def test_specs_are_values_that_pickle_with_and_without_their_native_half():
     assert hash(spec) == hash(ImageSpec(8, 8))
 
 
-def test_the_binding_refuses_what_has_no_geometry():
+def test_the_binding_refuses_arguments_without_a_geometry():
     with pytest.raises(ValueError, match="of one N"):
         _native.geometries(ImageSpec(8, 8).native, [1, 2], [1], 0, [0])
     for side in (7, 65536):

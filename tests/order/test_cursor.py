@@ -116,7 +116,7 @@ def test_counters_that_do_not_belong_together_are_refused(change):
         Cursor.from_dict(MIXED.to_dict() | change)
 
 
-def test_what_differs_is_told_with_its_values_unless_they_are_hashes():
+def test_differences_are_shown_with_their_values_unless_they_are_hashes():
     then = {"seed": 0, "plan": "global/1", "window": None, "source": "0123456789abcdef", "selection": None}
     assert differing(then, dict(then)) == []
     now = {"seed": 1, "plan": "global/1", "window": 4, "source": "fedcba9876543210", "selection": "0" * 16}

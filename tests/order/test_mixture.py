@@ -207,7 +207,7 @@ GOOD = start([0.7, 0.3]).take(5).after.to_dict()
     ],
     ids=str,
 )
-def test_numbers_that_are_no_state_are_refused(change):
+def test_inconsistent_numbers_are_refused(change):
     assert MixtureState.from_dict(GOOD).to_dict() == GOOD
     with pytest.raises(CursorError, match="the cursor's mixture"):
         MixtureState.from_dict(GOOD | change)
@@ -227,7 +227,7 @@ def test_numbers_that_are_no_state_are_refused(change):
     ],
     ids=lambda columns: str(len(columns[0])),
 )
-def test_the_native_half_checks_what_it_is_given(columns):
+def test_the_native_twin_checks_its_arguments(columns):
     with pytest.raises(ValueError, match="mixture"):
         _native.mixture_take(*columns, 1)
     with pytest.raises(ValueError, match="count must not be negative"):

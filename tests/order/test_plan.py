@@ -88,7 +88,7 @@ def test_position_and_sample_are_uncorrelated_over_many_epochs_of_global():
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 500, 1009])
 @pytest.mark.parametrize("window, lanes", [(1, 64), (3, 64), (8, 8), (1000, 4), (7, 3)])
-def test_windowed_does_what_its_text_says(n, window, lanes):
+def test_windowed_shuffles_as_documented(n, window, lanes):
     plan = Windowed(shards_of(n, 12, seed=n), 9, window, lanes)
     for epoch in (0, 1, 5):
         ids = plan.sample_ids(np.arange(n) + epoch * n)

@@ -37,7 +37,7 @@ def test_windows_are_the_positions_whose_samples_are_mixed(n):
             assert set(count.tolist()) == {n}
 
 
-def test_a_stand_in_is_a_function_of_seed_position_and_attempt_alone():
+def test_a_replacement_depends_only_on_seed_position_and_attempt():
     plan, positions = Global(1000, 3), np.arange(0, 5000, 7)
     for attempt in ATTEMPTS:
         together = replacement_ids(plan, positions, positions, attempt, 9)
@@ -75,7 +75,7 @@ def test_a_sample_alone_in_its_window_gets_others_from_the_fifth_attempt_on():
 
 
 @pytest.mark.parametrize("last", ["drop", "pad", "straddle"])
-def test_stand_ins_of_a_mixture_are_of_the_same_source(last):
+def test_replacements_in_a_mixture_come_from_the_same_source(last):
     plans = [Global(20, 3, 0), Windowed(np.array([30]), 3, 4, stream=1), Sequential(7)]
     walk = MixtureSampleOrder(50, plans)
     place = OrderState.start(shares_of([0.5, 0.3, 0.2]))

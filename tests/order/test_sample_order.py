@@ -87,7 +87,7 @@ def test_pad_repeats_the_start_of_the_epoch(batch_size, stop):
     assert (~step.valid(0)).sum() == -(N - stop) % batch_size
 
 
-def test_other_shares_hold_from_the_place_on_and_leave_what_was_before():
+def test_other_shares_hold_from_a_state_on_and_do_not_change_the_past():
     walk, steps = mixture_walk(), Steps(N, 1, 1, "straddle")
     before, place = walked(walk, steps, OrderState.start(SHARES), 15)
     only_last = place.reweighted(shares_of([0, 0, 1]), N)
@@ -139,7 +139,7 @@ def test_sources_of_equal_size_are_shuffled_differently():
     assert make_plan([20], window=None, **how) == make_plan([20], window=None, stream=0, **how)
 
 
-def test_a_plain_place_is_its_position():
+def test_the_state_of_one_source_is_its_position():
     place = OrderState.start(None)
     assert place.at(10**12, 7) == OrderState(10**12)
     step = Steps(9, 2, 2, "drop").step_at(4)
@@ -148,7 +148,7 @@ def test_a_plain_place_is_its_position():
     assert taken.after == OrderState(8) and taken.sources is None
 
 
-def test_a_step_that_begins_behind_the_place_takes_what_is_there():
+def test_a_step_that_begins_after_the_state_takes_the_samples_there():
     # As after a resume with a larger batch, for which too little of the epoch is left.
     expected = by_the_definition(3 * N)
     step = Steps(N, 8, 1, "drop").step_at(5)

@@ -65,7 +65,7 @@ def files_open_in(folder) -> int:
 
 
 @pytest.mark.parametrize("per_shard", [1, 3, 100])
-def test_native_reads_what_plain_reads_in_any_order_and_again(tmp_path, memory, per_shard):
+def test_native_reads_equal_the_reference_in_any_order_and_again(tmp_path, memory, per_shard):
     sizes = [0, 1, 511, 512, 513, 8191, 8192, 8193, 100_000, 3, 2**16 - 1, 2**16, 2**16 + 1]
     dataset = write(tmp_path / "set", some_bytes(sizes), per_shard)
     orders = [

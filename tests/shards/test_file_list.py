@@ -179,7 +179,7 @@ def test_a_missing_file_is_named(listed, opened, gone, tmp_path):
 @pytest.mark.parametrize(
     "wrong", ["nowhere/1.jpg", "dog/2.jpg/1.jpg", "link.jpg", "dir.jpg", "Dog/2.jpg", "dog/2.JPG"]
 )
-def test_what_is_no_file_is_named(listed, opened, wrong, tmp_path):
+def test_a_listed_path_that_is_not_a_file_is_named(listed, opened, wrong, tmp_path):
     os.symlink("nowhere", tmp_path / "d/link.jpg")
     (tmp_path / "d/dir.jpg").mkdir()
     what = "is a folder" if wrong == "dir.jpg" else "does not exist"
@@ -187,7 +187,7 @@ def test_what_is_no_file_is_named(listed, opened, wrong, tmp_path):
         opened(Files([*listed, str(tmp_path / "d" / wrong)]))
 
 
-def test_a_linked_file_counts_with_the_size_of_what_it_leads_to(listed, opened, tmp_path):
+def test_a_linked_file_has_the_size_of_its_target(listed, opened, tmp_path):
     os.symlink("dog/2.jpg", tmp_path / "d/link.jpg")
     assert contents(opened(Files([str(tmp_path / "d/link.jpg")]))) == ["dog/2.jpg"]
 
@@ -216,7 +216,7 @@ def test_after_a_file_was_overwritten_and_found_so_the_next_opening_looks_again(
     assert contents(opened(source)) == ["longer than before"]
 
 
-def test_what_two_dots_behind_a_link_mean_the_file_system_knows(tmp_path, opened):
+def test_two_dots_after_a_link_are_resolved_by_the_file_system(tmp_path, opened):
     for name in ("far/away/there/1.jpg", "far/away/1.jpg", "near/1.jpg"):
         write(tmp_path / name, name.encode())
     os.symlink(tmp_path / "far/away/there", tmp_path / "near/link")
@@ -255,7 +255,7 @@ def test_labels_may_be_anything_that_can_be_gone_through(labels):
         (["a.jpg", ""], "'' does not have"),
     ],
 )
-def test_what_is_no_list_of_images_is_refused(paths, message):
+def test_anything_but_a_list_of_images_is_refused(paths, message):
     with pytest.raises(ConfigError, match=message):
         Files(paths)
 

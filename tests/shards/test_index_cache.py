@@ -235,7 +235,7 @@ def test_a_cache_folder_that_cannot_be_written_says_so(shard, tmp_path):
         "fastload._native.MappedFile",
     ],
 )
-def test_a_timeout_of_the_users_own_is_no_error_of_a_file(shard, cache, monkeypatch, where):
+def test_a_timeout_of_the_user_is_not_an_error_of_a_file(shard, cache, monkeypatch, where):
     """It is raised by a signal's handler, wherever Python is; and TimeoutError is an OSError."""
 
     def too_late(*_, **__):
@@ -247,7 +247,7 @@ def test_a_timeout_of_the_users_own_is_no_error_of_a_file(shard, cache, monkeypa
 
 
 @pytest.mark.parametrize("where", ["os.scandir", "os.fsync"])
-def test_a_timeout_of_the_users_own_is_no_error_of_a_folder(tmp_path, cache, monkeypatch, where):
+def test_a_timeout_of_the_user_is_not_an_error_of_a_folder(tmp_path, cache, monkeypatch, where):
     def too_late(*_, **__):
         raise TimeoutError("the user's")
 
@@ -258,7 +258,7 @@ def test_a_timeout_of_the_users_own_is_no_error_of_a_folder(tmp_path, cache, mon
         open_dataset(tmp_path / "pictures", cache_dir=cache)
 
 
-def test_a_label_file_that_cannot_be_read_is_no_fault_of_the_cache(tmp_path, cache, monkeypatch):
+def test_an_unreadable_label_file_is_not_an_error_of_the_cache(tmp_path, cache, monkeypatch):
     def refused(path, *_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
@@ -279,7 +279,7 @@ def test_a_label_file_that_cannot_be_read_is_no_fault_of_the_cache(tmp_path, cac
         (b"\xff\xd8" * 74 + b"0000644\0" + b"\xff" * 900, "header checksum mismatch .member 0. at byte 0"),
     ],
 )
-def test_a_file_that_is_no_container_says_so(tmp_path, cache, blob, message):
+def test_a_file_that_is_not_a_container_is_refused(tmp_path, cache, blob, message):
     path = write(tmp_path / "bad.tar", blob)
     with pytest.raises(ShardError, match=message) as caught:
         open_dataset(path, cache_dir=cache)

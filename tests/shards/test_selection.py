@@ -63,7 +63,7 @@ def without(*rows: int) -> list[int]:
         (lambda row: row.container == "b/000.tar" and row.id != 5, [4, 6, 7]),
     ],
 )
-def test_what_select_keeps_exclude_leaves_out(kept, selection, rows):
+def test_exclude_leaves_out_exactly_the_samples_that_select_keeps(kept, selection, rows):
     if not callable(selection):
         selection = fixed("select", selection)  # a generator can be asked once
     assert kept(select=selection) == rows
@@ -169,14 +169,14 @@ def test_a_file_of_keys_that_is_not_there_or_cannot_be_read_is_an_error(kept, tm
 
 
 @pytest.mark.parametrize("content", [b'["00001", "00002"]', b"\x93NUMPY\0\0\0", b"[" * 100_000])
-def test_a_file_that_is_no_list_of_keys_is_refused_at_once(kept, tmp_path, content):
+def test_a_file_that_is_not_a_list_of_keys_is_refused_at_once(kept, tmp_path, content):
     (tmp_path / "bad").write_bytes(content)
     with pytest.raises(ConfigError, match="not a list of keys: ") as caught:
         kept(exclude=tmp_path / "bad")
     assert len(str(caught.value)) < 400
 
 
-def test_a_long_text_with_many_colons_is_no_key_and_is_shown_cut(kept):
+def test_a_long_text_with_many_colons_is_not_a_key_and_is_shortened_in_the_error(kept):
     for length in (100, 4_000, 500_000):
         with pytest.raises(ConfigError, match="select has 1 keys that no sample has") as caught:
             kept(select=["a:" * length])
@@ -203,7 +203,7 @@ def test_a_key_that_no_encoding_has_is_a_key_that_no_sample_has(kept):
     ],
 )
 @pytest.mark.parametrize("argument", ["select", "exclude"])
-def test_what_is_no_selection_is_refused_in_one_line(kept, argument, selection, message):
+def test_anything_but_a_selection_is_refused_in_one_line(kept, argument, selection, message):
     with pytest.raises(ConfigError, match=message) as caught:
         kept(**{argument: selection()})
     assert "\n" not in str(caught.value)
@@ -219,7 +219,7 @@ def test_what_is_no_selection_is_refused_in_one_line(kept, argument, selection, 
     ],
     ids=["StopIteration", "KeyError", "ValueError"],
 )
-def test_what_a_function_of_a_row_raises_names_the_row(kept, argument, function, raised):
+def test_an_exception_of_a_function_of_a_row_names_the_row(kept, argument, function, raised):
     with pytest.raises(FunctionError, match=rf"^{argument}: the function raised {raised} .*'00000' of a/000"):
         kept(**{argument: function})
 

@@ -62,7 +62,7 @@ def test_patterns_and_lists_name_containers_in_their_order(shards):
     assert names([shards / "00000.tar", shards.parent / "other"]) == ["s/00000.tar", "other/00000.tar"]
 
 
-def test_an_index_beside_a_shard_is_no_shard(shards):
+def test_an_index_beside_a_shard_is_not_a_shard(shards):
     write(shards / "00001.tar.flidx", b"index")
     assert names(f"{shards}/*") == ["00000.tar", "00001.tar", "00002.tar"]
 

@@ -255,7 +255,7 @@ def test_a_forked_child_is_told_and_makes_its_own():
     assert ran.stdout.strip() == "both done", ran.stderr
 
 
-def test_a_failing_machine_is_no_bad_sample(make_stage, monkeypatch):
+def test_a_failing_machine_is_not_a_bad_sample(make_stage, monkeypatch):
     stage = make_stage(ImageSpec(40, 40))
     pipe = stage.pipe("image", aligned=False)
 
