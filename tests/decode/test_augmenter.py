@@ -22,16 +22,16 @@ choose_backend("native")  # finds libjpeg
 
 def drawn(n):
     """All stages, the first image flipped only, without a warp."""
-    dice = torch.Generator().manual_seed(1)
-    G_inv = torch.eye(3) + torch.rand((n, 3, 3), generator=dice) - 0.5
+    generator = torch.Generator().manual_seed(1)
+    G_inv = torch.eye(3) + torch.rand((n, 3, 3), generator=generator) - 0.5
     G_inv[0] = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
     return AugmentParams(
         G_inv=G_inv,
-        jitter=torch.rand((n, 4), generator=dice) * 1.5,
-        C=torch.eye(4) + torch.rand((n, 4, 4), generator=dice) / 4,
-        hsv=torch.rand((n, 2), generator=dice) * 2,
+        jitter=torch.rand((n, 4), generator=generator) * 1.5,
+        C=torch.eye(4) + torch.rand((n, 4, 4), generator=generator) / 4,
+        hsv=torch.rand((n, 2), generator=generator) * 2,
         cut_size=torch.full((n,), 0.5),
-        cut_center=torch.rand((n, 2), generator=dice),
+        cut_center=torch.rand((n, 2), generator=generator),
     )
 
 

@@ -17,8 +17,8 @@ EVERYDAY = [[1], [1, 1], [0.7, 0.3], [0.5, 0.3, 0.2], [1, 2, 4], [1, 0, 3], [1 /
 
 
 def random_weights(seed, most_sources=20):
-    dice = random.Random(seed)
-    return [dice.random() ** 3 for _ in range(dice.randint(1, most_sources))]
+    rng = random.Random(seed)
+    return [rng.random() ** 3 for _ in range(rng.randint(1, most_sources))]
 
 
 WEIGHTS = [*EVERYDAY, *(random_weights(seed) for seed in range(40))]
@@ -44,9 +44,9 @@ def test_no_source_is_a_whole_sample_off_at_any_prefix(weights):
 
 def test_taking_whoever_is_owed_most_would_break_the_bound():
     # The same measure can fail: by the simpler rule, the worst of 300 weights of five sources is 1.1 off.
-    dice, worst = random.Random(4), 0.0
+    rng, worst = random.Random(4), 0.0
     for _ in range(300):
-        weights = np.array([dice.random() ** 3 for _ in range(5)])
+        weights = np.array([rng.random() ** 3 for _ in range(5)])
         weights /= weights.sum()
         owed = np.zeros(5)
         for _ in range(300):
@@ -69,15 +69,15 @@ def test_the_twins_are_equal_from_any_state(weights):
 
 
 def test_the_twins_are_equal_while_weights_change_and_sources_go_off_and_on():
-    dice = random.Random(7)
+    rng = random.Random(7)
     for _ in range(60):
-        k = dice.randint(1, 9)
-        state = start([dice.random() for _ in range(k)])
+        k = rng.randint(1, 9)
+        state = start([rng.random() for _ in range(k)])
         for _ in range(20):
-            weights = [dice.random() if dice.random() < 0.6 else 0 for _ in range(k)]
-            weights[dice.randrange(k)] = 1
+            weights = [rng.random() if rng.random() < 0.6 else 0 for _ in range(k)]
+            weights[rng.randrange(k)] = 1
             state = state.reweighted(shares_of(weights))
-            native, plain = state.take(dice.randint(1, 40)), state.take(0, impl="reference")
+            native, plain = state.take(rng.randint(1, 40)), state.take(0, impl="reference")
             plain = state.take(len(native.sources), impl="reference")
             np.testing.assert_array_equal(native.sources, plain.sources)
             assert native.after == plain.after
@@ -106,35 +106,35 @@ def test_each_source_gives_its_samples_one_after_the_other(weights):
 
 
 def test_what_is_owed_is_the_shares_so_far_minus_what_was_given():
-    dice = random.Random(3)
+    rng = random.Random(3)
     state, wanted = start([1, 1, 1]), [0, 0, 0]
     for _ in range(50):
-        shares = shares_of([dice.random() for _ in range(3)])
-        count = dice.randint(0, 30)
+        shares = shares_of([rng.random() for _ in range(3)])
+        count = rng.randint(0, 30)
         state = state.reweighted(shares).take(count).after
         wanted = [total + count * share for total, share in zip(wanted, shares, strict=True)]
         assert list(state.owed) == [a - SHARES * b for a, b in zip(wanted, state.given, strict=True)]
 
 
 def test_two_sources_stay_within_a_half_however_often_weights_change():
-    dice = random.Random(5)
+    rng = random.Random(5)
     state = start([1, 1])
     for _ in range(3000):
-        share = dice.random()
-        state = state.reweighted(shares_of([share, 1 - share])).take(dice.randint(1, 5)).after
+        share = rng.random()
+        state = state.reweighted(shares_of([share, 1 - share])).take(rng.randint(1, 5)).after
         assert max(map(abs, state.owed)) <= SHARES // 2
 
 
 def test_many_sources_stay_within_1_7_samples_while_weights_change():
-    dice, worst = random.Random(6), 0
+    rng, worst = random.Random(6), 0
     for _ in range(300):
-        k = dice.choice([2, 3, 4, 5, 8, 12])
-        state, on_and_off = start([dice.random() for _ in range(k)]), dice.random() < 0.5
+        k = rng.choice([2, 3, 4, 5, 8, 12])
+        state, on_and_off = start([rng.random() for _ in range(k)]), rng.random() < 0.5
         for _ in range(40):
-            weights = [float(dice.random() < 0.5) if on_and_off else dice.random() for _ in range(k)]
-            weights[dice.randrange(k)] = 1
+            weights = [float(rng.random() < 0.5) if on_and_off else rng.random() for _ in range(k)]
+            weights[rng.randrange(k)] = 1
             state = state.reweighted(shares_of(weights))
-            for _ in range(dice.randint(1, 30)):
+            for _ in range(rng.randint(1, 30)):
                 state = state.take(1).after
                 worst = max(worst, *map(abs, state.owed))
     assert 1.0 < worst / SHARES < 1.7

@@ -1,4 +1,4 @@
-"""Stand-ins: the same for everybody, from the bad sample's own window and source, spread over all of it."""
+"""Replacement samples: the same on every rank, from the bad sample's window and source, spread over all of it."""
 
 import numpy as np
 import pytest
@@ -77,30 +77,35 @@ def test_a_sample_alone_in_its_window_gets_others_from_the_fifth_attempt_on():
 @pytest.mark.parametrize("last", ["drop", "pad", "straddle"])
 def test_replacements_in_a_mixture_come_from_the_same_source(last):
     plans = [Global(20, 3, 0), Windowed(np.array([30]), 3, 4, stream=1), Sequential(7)]
-    walk = MixtureSampleOrder(50, plans)
-    place = OrderState.start(shares_of([0.5, 0.3, 0.2]))
+    sample_order = MixtureSampleOrder(50, plans)
+    state = OrderState.start(shares_of([0.5, 0.3, 0.2]))
     for step in range(9):
-        taken = walk.take(Steps(50, 4, 2, last).step_at(step * 8), 1, place)
-        place = taken.after
+        rank_batch = sample_order.take(Steps(50, 4, 2, last).step_at(step * 8), 1, state)
+        state = rank_batch.after
         for attempt in ATTEMPTS:
-            ids = walk.replacements(taken, np.arange(len(taken.positions)), attempt, 3).sample_ids
+            ids = sample_order.replacements(
+                rank_batch, np.arange(len(rank_batch.positions)), attempt, 3
+            ).sample_ids
             sources = np.searchsorted([0, 20, 50, 57], ids, side="right") - 1
-            assert sources.tolist() == taken.sources.tolist()
+            assert sources.tolist() == rank_batch.sources.tolist()
             for i, (source, own) in enumerate(
-                zip(sources.tolist(), taken.own_positions[:, None], strict=True)
+                zip(sources.tolist(), rank_batch.own_positions[:, None], strict=True)
             ):
-                plan, key = plans[source], taken.positions[i : i + 1]
+                plan, key = plans[source], rank_batch.positions[i : i + 1]
                 expected = replacement_ids(plan, key, own, attempt, 3) + [0, 20, 50][source]
                 assert ids[i : i + 1].tolist() == expected.tolist()
 
 
 def test_a_rank_alone_draws_what_the_ranks_together_draw():
-    walk = PlanSampleOrder(Windowed(np.array([40, 60]), 1, 8))
-    whole = walk.take(Steps(100, 8, 1, "drop").step_at(16), 0, OrderState(16))
-    expected = walk.replacements(whole, np.arange(8), 2, 4).sample_ids
+    sample_order = PlanSampleOrder(Windowed(np.array([40, 60]), 1, 8))
+    whole = sample_order.take(Steps(100, 8, 1, "drop").step_at(16), 0, OrderState(16))
+    expected = sample_order.replacements(whole, np.arange(8), 2, 4).sample_ids
     for rank in range(4):
-        part = walk.take(Steps(100, 2, 4, "drop").step_at(16), rank, OrderState(16))
-        assert walk.replacements(part, np.arange(2), 2, 4).sample_ids.tolist() == expected[rank::4].tolist()
-        one = walk.replacements(part, np.array([1]), 2, 4)
+        part = sample_order.take(Steps(100, 2, 4, "drop").step_at(16), rank, OrderState(16))
+        assert (
+            sample_order.replacements(part, np.arange(2), 2, 4).sample_ids.tolist()
+            == expected[rank::4].tolist()
+        )
+        one = sample_order.replacements(part, np.array([1]), 2, 4)
         assert one.sample_ids.tolist() == expected[[rank + 4]].tolist()
         assert one.positions.tolist() == [16 + rank + 4]
