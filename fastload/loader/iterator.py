@@ -39,13 +39,8 @@ class RunSpec(NamedTuple):
     start: OrderState
     stop: float  # infinity where it never ends
     world: World
-
-
-class Limits(NamedTuple):
-    """How far an iteration works ahead: batches, and bytes of memory."""
-
-    prefetch: int
-    max_bytes: int
+    prefetch: int  # batches ahead of need
+    max_bytes: int  # for them
 
 
 class BatchIterator:
@@ -60,12 +55,11 @@ class BatchIterator:
         self,
         begin: Callable[[], RunSpec],
         arrive: Callable[[int, OrderState], None],
-        limits: Limits,
         world: Callable[[], World],
         images: int,
         stats: Stats,
     ):
-        self._begin, self._arrive, self._limits, self._stats = begin, arrive, limits, stats
+        self._begin, self._arrive, self._stats = begin, arrive, stats
         self._current_world, self._images = world, images
         self.in_flight = InFlight()
         self._next: OrderState | None = None  # where the step after the planned ones is to be looked for
@@ -174,7 +168,7 @@ class BatchIterator:
 
     def _launch_ahead(self) -> None:
         in_flight = self.in_flight
-        while len(in_flight.batches) <= self._limits.prefetch:
+        while len(in_flight.batches) <= self._run.prefetch:
             if self._planned is None and self._failed is None:
                 self._planned = self._plan_next()
             if self._planned is None or not self._fits(self._planned):
@@ -220,4 +214,4 @@ class BatchIterator:
         if len(batches) < 2:
             return True
         held_bytes = sum(batch.held_bytes for batch in batches)
-        return held_bytes + 2 * pending.held_bytes <= self._limits.max_bytes
+        return held_bytes + 2 * pending.held_bytes <= self._run.max_bytes

@@ -29,7 +29,7 @@ from fastload.loader.describe import (
     order_as_now,
     pixel_fingerprints,
 )
-from fastload.loader.iterator import BatchIterator, Limits, RunSpec
+from fastload.loader.iterator import BatchIterator, RunSpec
 from fastload.loader.orders.planned import PlannedOrder
 from fastload.loader.orders.sampled import SampledOrder
 from fastload.loader.pipeline import Pipeline
@@ -175,11 +175,8 @@ class Loader:
             self._go_to(self._at.epoch + 1)
         if self._sampled is not None:
             self._sampled.begin()
-        config = self._config
-        limits = Limits(config.prefetch, config.max_bytes)
-        iterator = BatchIterator(
-            self._begin, self._arrive, limits, config.world, len(config.image_fields), self._stats
-        )
+        config, images = self._config, len(self._config.image_fields)
+        iterator = BatchIterator(self._begin, self._arrive, config.world, images, self._stats)
         self._iterator = weakref.ref(iterator)
         return iterator
 
@@ -356,7 +353,8 @@ class Loader:
             self._at = self._at._replace(epoch=self._at.epoch + 1, is_start=True)
         state, span = self._here(), self._order.span
         stop = span * (self._at.epoch // epochs + 1) * epochs if epochs else math.inf
-        return RunSpec(pipeline, self._order.step_source(state, world), state, stop, world)
+        limits = self._config.prefetch, self._config.max_bytes
+        return RunSpec(pipeline, self._order.step_source(state, world), state, stop, world, *limits)
 
     def _prepare_ledger(self, world: World) -> None:
         """Its counts go on; rank and file are those of the world as it is now."""

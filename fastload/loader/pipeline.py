@@ -71,7 +71,7 @@ class Pipeline:
         self._stages = self._stages_of(stored, threads, device, kept)
         self._delivers_ahead = self._delivery.pins or any(stage.by_batch for stage in self._stages)
         sample_bytes = sum(stage.sample_bytes for stage in self._stages)
-        self._planner = Planner(stored, dataset, spec.max_pixels, sample_bytes)
+        self._planner = Planner(stored, dataset, spec.decode.max_pixels, sample_bytes)
         self._assembly = Assembly(
             spec.fields, labelled, dataset, spec.source_names, rank, masks=spec.last == "pad"
         )
@@ -88,7 +88,7 @@ class Pipeline:
         valued = {name: field for name, field in stored.items() if not isinstance(field, Image)}
         stages: list[FieldStage] = [ValueStage(valued, *how)] if valued else []
         if len(valued) < len(stored):
-            pixels = Pixels(self._spec.pixels, threads, self._memory)
+            pixels = Pixels(self._spec, threads, self._memory)
             acquire = self._delivery.pinned if self._delivery.pins else self._memory.acquire
             decoder = self._decoder(threads, device, kept)
             stages.append(ImageFields(decoder, pixels, acquire, *how))

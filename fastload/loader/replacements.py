@@ -41,7 +41,7 @@ class Replacements:
         pending.bad += [self.entry(pending, i, 0, *faults[i]) for i in bad.tolist()]
         pending.wrong.clear()  # or tracebacks would keep the batch's memory until garbage is collected
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            drawn = self._sample_order.replacements(pending.rank_batch, bad, attempt, self._spec.seed)
+            drawn = self._sample_order.replacements(pending.rank_batch, bad, attempt, self._spec.decode.seed)
             made = make(pending, drawn)
             self._raise_what_is_raised(made)
             still_bad = self._first_faults(made)
