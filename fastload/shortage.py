@@ -54,7 +54,7 @@ def lacks_descriptors(code: int | None) -> bool:
     return code in _DESCRIPTORS
 
 
-def shortage_told_by(text: str) -> int | None:
+def shortage_in(text: str) -> int | None:
     """The errno of the shortage in this message of the dynamic linker, or None."""
     if "failed to map segment" in text:  # it has no memory for a library, but does not say so
         return errno.ENOMEM
@@ -72,7 +72,7 @@ def naming_shortage(what: str, kind: type[FastloadError] = BackendError) -> Iter
     except FastloadError:
         raise
     except (OSError, ImportError) as error:
-        code = shortage_told_by(str(error)) if isinstance(error, ImportError) else error.errno
+        code = shortage_in(str(error)) if isinstance(error, ImportError) else error.errno
         if not is_shortage(code):
             raise
         raise kind(f"{what} ({os.strerror(code)}). {way_out(code, '')}") from error
@@ -155,7 +155,7 @@ def shortage(what: str, error: BaseException) -> ResourceError | None:
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def raising_shortage(what: str) -> Iterator[None]:
     """Raises a ResourceError if memory or threads run out within the block. what: as in `no_memory`."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Replacement samples: the same on every rank, from the bad sample's window and source, spread over all of it."""
+"""Replacement samples: the same on every rank, of the bad sample's window and source, spread over it."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ from fastload.shards import index
 from fastload.shards.index_file import IndexUnusableError
 from fastload.shards.pattern import matches
 from fastload.shards.source import find_containers
-from fastload.shortage import shortage_told_by, way_out
+from fastload.shortage import shortage_in, way_out
 from tests import faults
 from tests.faults import Rule
 from tests.scarce import opening
@@ -170,9 +170,9 @@ def test_a_pattern_whose_folder_cannot_be_listed_now_is_not_taken_for_one_withou
 
 
 def test_what_the_linker_says_is_known_for_a_want():
-    assert shortage_told_by("libx.so: cannot open shared object file: Too many open files") == errno.EMFILE
-    assert shortage_told_by("libx.so: failed to map segment from shared object") == errno.ENOMEM
-    assert shortage_told_by("libx.so: cannot open shared object file: No such file or directory") is None
+    assert shortage_in("libx.so: cannot open shared object file: Too many open files") == errno.EMFILE
+    assert shortage_in("libx.so: failed to map segment from shared object") == errno.ENOMEM
+    assert shortage_in("libx.so: cannot open shared object file: No such file or directory") is None
     assert way_out(errno.EIO, "Check the disk.") == "Check the disk."
 
 
