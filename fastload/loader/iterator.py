@@ -22,7 +22,7 @@ from fastload.loader.pipeline import Pipeline
 from fastload.loader.stats import Stats
 from fastload.order.sample_order import OrderState
 from fastload.order.step_source import StepSource
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
 
@@ -142,7 +142,7 @@ class BatchIterator:
     def _next_batch(self) -> tuple[dict, PendingBatch]:
         in_flight = self.in_flight
         if in_flight.pipeline is None:
-            with told("to begin an iteration"):
+            with raising_shortage("to begin an iteration"):
                 self._run = self._begin()
             in_flight.pipeline = self._run.pipeline
             self._next = self._run.start

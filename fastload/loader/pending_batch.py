@@ -22,7 +22,7 @@ from fastload.order.sample_order import RankBatch
 from fastload.order.steps import Step
 from fastload.read.ledger import MAX_REASON, BadSample
 from fastload.read.shard_reader import ShardReader
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 from fastload.threads import WorkerThreads
 
 
@@ -107,7 +107,7 @@ class PendingBatch:
         retry: bool = True,
     ) -> None:
         """Hands it to the native threads. urgent: before all that waits there. Raises ResourceError."""
-        with told(f"for a batch of {self.held_bytes:,} bytes ({len(self.positions)} samples)"):
+        with raising_shortage(f"for a batch of {self.held_bytes:,} bytes ({len(self.positions)} samples)"):
             self.content = reader.submit(self.located, memory, urgent, retry)
             stored = StoredBytes(self.content, self.first_blob, self.missing, self.positions)
             for stage in stages:

@@ -32,7 +32,7 @@ from fastload.order.sample_order import RankBatch, SampleOrder
 from fastload.order.steps import Step
 from fastload.read.ledger import MAX_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 from fastload.threads import WorkerThreads
 
 MIN_READERS, MAX_READERS = 4, 16  # reads at once: a disk wants several, a page cache does not mind
@@ -128,7 +128,7 @@ class Pipeline:
             raise pending.error
         pending.wanted_within(self._spec.timeout_seconds)
         try:
-            with told("for a batch"):
+            with raising_shortage("for a batch"):
                 delivered = pending.result() if pending.delivered else self._deliver(pending)
         except FastloadError:
             self._ledger.write(pending.bad)  # the run ends, and these may say why

@@ -15,7 +15,7 @@ from fastload.loader.field_check import missing_error
 from fastload.loader.pending_batch import Fault, PendingBatch
 from fastload.order.sample_order import RankBatch
 from fastload.order.steps import Step
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 
 # What no image file exceeds: RGBA of 32-bit floats, uncompressed, with previews and profiles.
 MAX_BYTES_PER_PIXEL, MAX_METADATA_BYTES = 16, 16 << 20
@@ -33,7 +33,7 @@ class Planner:
         held_bytes = len(rank_batch.positions) * self._sample_bytes
         batch = PendingBatch(step, rank_batch, self._dataset.where, held_bytes)
         try:
-            with told("to plan a batch"):
+            with raising_shortage("to plan a batch"):
                 for name, field in self._fields.items():
                     self._locate(batch, name, field)
         except FastloadError as error:

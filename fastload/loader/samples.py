@@ -12,7 +12,7 @@ from fastload import backends
 from fastload.errors import ConfigError
 from fastload.shards import dataset as shards
 from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 from fastload.world import World
 
 
@@ -62,7 +62,7 @@ def open_samples(
     Raises SourceError, ShardError, ConfigError, ResourceError.
     """
     open_source = open_mixture if isinstance(source, Mixture) else shards.open_dataset
-    with told("to open the source"):
+    with raising_shortage("to open the source"):
         return open_source(
             source,
             cache_dir=backends.cache_dir() / "index",

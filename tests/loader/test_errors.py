@@ -44,7 +44,7 @@ def test_a_missing_path_is_named_whatever_asks_first(ask):
     ("make", "error", "message"),
     [
         (lambda folder: None, SourceError, "the folder is empty"),
-        (lambda folder: (folder / "a.txt").write_text("x"), SourceError, "holds no image"),
+        (lambda folder: (folder / "a.txt").write_text("x"), SourceError, "has no images"),
         (lambda folder: (folder / "a.tar").write_bytes(b"no tar" * 500), ShardError, "a.tar"),
         (lambda folder: (folder / "a.zip").write_bytes(b"no zip" * 500), ShardError, "a.zip"),
         (lambda folder: (folder / "a.tar").write_bytes(b""), ShardError, "a.tar"),
@@ -228,7 +228,7 @@ def test_an_error_of_your_own_function_is_the_cause_with_its_traceback(shards):
         (fl.Int("x"), b"seven", "not an integer"),
         (fl.Text("x"), b"\xff", "not UTF-8"),
         (fl.Json("x"), b"{", "not JSON"),
-        (fl.Tensor("x"), b"pickle", "neither npy nor npz nor pth"),
+        (fl.Tensor("x"), b"pickle", "not npy, npz or pth"),
     ],
     ids=["int", "text", "json", "tensor"],
 )

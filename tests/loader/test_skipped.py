@@ -217,7 +217,7 @@ def test_indices_that_no_loader_drew_raise(shards):
         labels(shards).dataset,
         labels(two_sources(shards)).dataset,
     ):
-        with pytest.raises(ConfigError, match=r"one by one.*docs/resume\.md"):
+        with pytest.raises(ConfigError, match=r"one at a time.*docs/resume\.md"):
             next(iter(torch.utils.data.DataLoader(dataset, 2)))
 
 
@@ -233,7 +233,7 @@ def test_worker_processes_raise(shards):
 def test_skipping_in_a_sampler_of_yours_raises_with_the_way_out(shards):
     sampler = SequentialSampler(range(N))
     loader = of_dataset_with(shards, sampler)
-    with pytest.raises(ConfigError, match=r"a sampler of yours.*load_state_dict"):
+    with pytest.raises(ConfigError, match=r"your own sampler.*load_state_dict"):
         next(iter(skip_first_batches(loader, 2)))
 
 

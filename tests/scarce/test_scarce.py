@@ -14,7 +14,7 @@ from fastload.shards import index
 from fastload.shards.index_file import IndexUnusableError
 from fastload.shards.pattern import matches
 from fastload.shards.source import find_containers
-from fastload.shortage import shortage_told_by, way_out
+from fastload.shortage import shortage_in, way_out
 from tests import faults
 from tests.faults import Rule
 from tests.scarce import opening
@@ -85,7 +85,7 @@ def test_an_index_that_cannot_be_read_back_is_an_error_with_a_way_out(tmp_path, 
 
     monkeypatch.setattr(index, "read_index", refuse)
     with pytest.raises(
-        ConfigError, match=r"right after it was written. Check the disk of .*or name another folder"
+        ConfigError, match=r"right after it was written. Check the disk of .*or use another folder"
     ):
         index.build(container, tmp_path / "cache")
 
@@ -170,9 +170,9 @@ def test_a_pattern_whose_folder_cannot_be_listed_now_is_not_taken_for_one_withou
 
 
 def test_what_the_linker_says_is_known_for_a_want():
-    assert shortage_told_by("libx.so: cannot open shared object file: Too many open files") == errno.EMFILE
-    assert shortage_told_by("libx.so: failed to map segment from shared object") == errno.ENOMEM
-    assert shortage_told_by("libx.so: cannot open shared object file: No such file or directory") is None
+    assert shortage_in("libx.so: cannot open shared object file: Too many open files") == errno.EMFILE
+    assert shortage_in("libx.so: failed to map segment from shared object") == errno.ENOMEM
+    assert shortage_in("libx.so: cannot open shared object file: No such file or directory") is None
     assert way_out(errno.EIO, "Check the disk.") == "Check the disk."
 
 
@@ -180,8 +180,10 @@ def test_a_tar_that_the_system_refuses_is_no_damaged_tar(tmp_path):
     """The native indexer's OSError is that of its plain twin."""
     from fastload.shards.tar import index_tar
 
-    for impl in ("native", "plain"):
-        with pytest.raises(IsADirectoryError) if impl == "plain" else pytest.raises((OSError, ShardError)):
+    for impl in ("native", "reference"):
+        with (
+            pytest.raises(IsADirectoryError) if impl == "reference" else pytest.raises((OSError, ShardError))
+        ):
             index_tar(str(tmp_path), "a.tar", impl)
         with pytest.raises(FileNotFoundError, match=r"gone.tar"):
             index_tar(str(tmp_path / "gone.tar"), "gone.tar", impl)

@@ -1,4 +1,4 @@
-"""Which images DALI may decode, and its arguments for each: the region to decode, the box to resize, the flip.
+"""Which images DALI may decode, and its arguments for each: region to decode, box to resize, flip.
 
 In: the bytes of a batch's images with their geometry (spec.py). Out: the samples that DALI takes, and their
 arguments as columns. Promised: DALI gets nothing that its parser refuses, because a bad header in a batch of
@@ -74,7 +74,7 @@ def hardware_share(hw_decoder_load: float | None, deterministic: bool) -> float:
         )
     if deterministic and hw_decoder_load not in (0.0, 1.0):
         raise ConfigError(
-            f"with hw_decoder_load={hw_decoder_load!r} the load decides which decoder an image gets, and their "
+            f"with hw_decoder_load={hw_decoder_load!r} the load decides which decoder an image gets, and "
             "pixels differ: use 0 or 1, or deterministic=False."
         )
     return float(hw_decoder_load)
