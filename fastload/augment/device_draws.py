@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fastload.errors import ConfigError
+from fastload.ops.twins import WITH_NATIVE, check_images, check_impl, choose
 from fastload.rng import check_seed
 from fastload.world import World
 
@@ -94,7 +95,7 @@ class DeviceDice(FixedDtypes):
     graph is captured after a first call, which compiles the kernels.
     """
 
-    impls: tuple[str, ...] = ("auto", "reference", "native", "triton")
+    impls: tuple[str, ...] = WITH_NATIVE
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {"calls": torch.int64, "ticket": torch.int32}
     _fixed: frozenset[str] = frozenset()
     _settings: dict[str, float]
@@ -106,8 +107,7 @@ class DeviceDice(FixedDtypes):
         check_seed(seed)
         if rank is not None and (type(rank) is not int or rank < 0):
             raise ConfigError(f"rank={rank!r}: give an integer from 0, or None.")
-        if impl not in self.impls:
-            raise ConfigError(f"impl={impl!r}: give one of {', '.join(map(repr, self.impls))}.")
+        check_impl(impl, self.impls)
         self.fix(seed=int(seed), rank=rank, impl=impl)
         self._found_rank: int | None = None
         self.register_buffer("calls", torch.zeros(1, dtype=torch.int64))
@@ -164,17 +164,12 @@ class DeviceDice(FixedDtypes):
 
     def check(self, images: Any) -> None:
         """Raises ConfigError unless images are floats [N, C, H, W] where the pipe is, or the first."""
-        from fastload.ops.twins import check_images
-
         check_images(images)
         self.follow(images.device, "images")
 
     def drawing(self) -> str:
         """The twin that draws: Triton for buffers on a GPU or where it is asked for, else the reference."""
-        from fastload.ops.twins import choose
-
-        wanted = "reference" if self.impl == "native" else self.impl
-        return choose(wanted, self.calls, on_cpu="reference")
+        return choose("reference" if self.impl == "native" else self.impl, self.calls.device)
 
 
 def _is_captured(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from fastload.augment.device_draws import DeviceDice
 from fastload.ops.diff.diff_augment import diff_augment
 from fastload.ops.diff.diff_params import DEFAULT_POLICY, DiffAugmentParams, stages_of
 from fastload.ops.diff.draw_diff_augment import draw_diff_augment
+from fastload.ops.twins import WITHOUT_NATIVE
 
 
 class DiffAugment(DeviceDice):
@@ -23,7 +24,7 @@ class DiffAugment(DeviceDice):
     Raises ConfigError for a policy, seed or rank that is none.
     """
 
-    impls = ("auto", "reference", "triton")
+    impls = WITHOUT_NATIVE
 
     def __init__(
         self, policy: str = DEFAULT_POLICY, *, seed: int = 0, rank: int | None = None, impl: str = "auto"

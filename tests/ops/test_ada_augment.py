@@ -238,7 +238,7 @@ IMAGE = torch.zeros(1, 3, 8, 8)
         (IMAGE, {"eps": IMAGE}, "sigma goes with"),
         (IMAGE, {"sigma": ONE, "eps": IMAGE, "noise_key": torch.zeros(1, 2).int()}, "not both"),
         (IMAGE, {"cut_size": ONE}, "together"),
-        (IMAGE, {"sigma": ONE, "noise_key": torch.zeros(1, 2)}, "int32 words"),
+        (IMAGE, {"sigma": ONE, "noise_key": torch.zeros(1, 2)}, "noise_key is of torch.float32: give int32"),
         (IMAGE, {"C": torch.eye(4)}, "C is"),
         (IMAGE, {"C": 3.0}, "C is 3.0"),
     ],

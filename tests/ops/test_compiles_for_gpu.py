@@ -66,24 +66,25 @@ def _upfirdn2d(up, down, taps, planes=1, tile=(4, 128), flip=False, index="int32
     return constexprs
 
 
+FUSED, UPFIRDN2D = "fused.fused_augment_triton", "resample.upfirdn2d_triton"
 LEVELS = "*u8 3 x i32:16 1 *fp32 *fp32 3 x i32 "
 TO_HALF = "*bf16 3 x i32:16 1 9 x fp32"
 ROWS, REST = "3 x i32:16 1 *fp32 ", "10 x i32 fp32"
 KERNELS = [
-    Kernel("fused_augment_triton", "_kernel", "all stages", LEVELS + TO_HALF, _fused()),
-    Kernel("fused_augment_triton", "_kernel", "nothing", LEVELS + TO_HALF, _fused(
+    Kernel(FUSED, "_kernel", "all stages", LEVELS + TO_HALF, _fused()),
+    Kernel(FUSED, "_kernel", "nothing", LEVELS + TO_HALF, _fused(
         WARP=False, JITTER=False, MEAN=False, COLOR=False, HSV=False, CUTOUT=False)),
-    Kernel("upfirdn2d_triton", "_kernel", "up along x", "*bf16 " + ROWS + "*fp32 " + REST,
+    Kernel(UPFIRDN2D, "_kernel", "up along x", "*bf16 " + ROWS + "*fp32 " + REST,
            _upfirdn2d((1, 2), (1, 1), (1, 12))),
-    Kernel("upfirdn2d_triton", "_kernel", "down along y", "*fp32 " + ROWS + "*bf16 " + REST,
+    Kernel(UPFIRDN2D, "_kernel", "down along y", "*fp32 " + ROWS + "*bf16 " + REST,
            _upfirdn2d((1, 1), (2, 1), (12, 1), flip=True)),
-    Kernel("upfirdn2d_triton", "_kernel", "[4, 4] on small planes", "*fp16 " + ROWS + "*fp16 " + REST,
+    Kernel(UPFIRDN2D, "_kernel", "[4, 4] on small planes", "*fp16 " + ROWS + "*fp16 " + REST,
            _upfirdn2d((1, 1), (1, 1), (4, 4), planes=8, tile=(8, 8))),
-    Kernel("upfirdn2d_triton", "_kernel", "all at once", "*fp32 2 x i64 2 x i32 *fp32 *fp32 " + REST,
+    Kernel(UPFIRDN2D, "_kernel", "all at once", "*fp32 2 x i64 2 x i32 *fp32 *fp32 " + REST,
            _upfirdn2d((2, 3), (3, 2), (5, 7), planes=2, tile=(16, 16), index="int64")),
-    Kernel("upfirdn2d_triton", "_kernel", "all numbers are 1", "*fp32 4 x 1 *fp32 *fp32 10 x 1 fp32",
+    Kernel(UPFIRDN2D, "_kernel", "all numbers are 1", "*fp32 4 x 1 *fp32 *fp32 10 x 1 fp32",
            _upfirdn2d((2, 2), (1, 1), (3, 3), planes=512, tile=(1, 1))),
-    Kernel("upfirdn2d_triton", "_kernel", "many planes, else 1", "*fp32 4 x 1 *fp32 *fp32 i32 9 x 1 fp32",
+    Kernel(UPFIRDN2D, "_kernel", "many planes, else 1", "*fp32 4 x 1 *fp32 *fp32 i32 9 x 1 fp32",
            _upfirdn2d((1, 1), (2, 2), (1, 1), tile=(4, 128))),
 ]  # fmt: skip
 

@@ -317,7 +317,10 @@ FAULTS = {
     "a number": ({"brightness": 0.5}, r"brightness is 0.5"),
     "float shift": ({"shift": torch.zeros(2, 2)}, r"shift is of torch.float32: give int32"),
     "whole factor": ({"saturation": torch.ones(2, dtype=torch.int32)}, "give floats"),
-    "elsewhere": ({"cut_offset": torch.zeros(2, 2, dtype=torch.int32, device="meta")}, "lies on meta"),
+    "elsewhere": (
+        {"cut_offset": torch.zeros(2, 2, dtype=torch.int32, device="meta")},
+        "is on meta, not on cpu",
+    ),
 }
 
 

@@ -19,8 +19,9 @@ never fewer. What is cut out is 0, whatever it was.
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada.ada_params import AdaParams, stages_of
-from fastload.ops.twins import AFFINE, check_images, choose, refuse_forward_mode
+from fastload.ops.ada.ada_params import STAGE_OF, AdaParams
+from fastload.ops.params import stages_of
+from fastload.ops.twins import AFFINE, WITH_NATIVE, check_images, choose, refuse_forward_mode
 
 
 def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
@@ -30,13 +31,12 @@ def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
         on the CPU, triton on CUDA, which never turns into something slower.
     Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
     """
-
     check_images(images)
     if not isinstance(params, AdaParams):
         raise ConfigError(f"params={params!r}: give fl.ops.AdaParams(...).")
     params.check(images)
-    impl = choose(impl, images)
-    stages = stages_of(params)
+    impl = choose(impl, images.device, WITH_NATIVE, images.dtype)
+    stages = stages_of(params, STAGE_OF)
     if not stages or not images.numel():
         return images.clone()
     if impl == "reference":

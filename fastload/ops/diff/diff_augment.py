@@ -61,7 +61,7 @@ def diff_augment(
     stages = stages_of(policy)
     params.check(images, policy)
     check_ratio("cutout_ratio", cutout_ratio)
-    impl = choose(impl, images, on_cpu="reference")
+    impl = choose(impl, images.device, dtype=images.dtype)
     if not stages or not images.numel():
         return images.clone()
     if impl == "reference":

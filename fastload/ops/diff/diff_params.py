@@ -1,36 +1,27 @@
 """The parameters of `diff_augment`: what a user fills, or views of the rows [N, 8] that were drawn."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from fastload.errors import ConfigError
-from fastload.ops.params import described, moved
+from fastload.ops.params import TensorParams
 
 COLUMNS = 8  # floats in a row
-
-
 # First column of each; SHIFT and CUT are (rows, columns), and hold the bits of int32. The last column is 0.
 BRIGHTNESS, SATURATION, CONTRAST, SHIFT, CUT = 0, 1, 2, 3, 5
-
-
-TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5  # the most of a side by which is moved; the box's share of it
-
-
+# The largest translation and the side of the box, as shares of the image's sides.
+TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5
 DEFAULT_POLICY = "color,translation,cutout"
-
-
 FIELDS_OF = {
     "color": ("brightness", "saturation", "contrast"),
     "translation": ("shift",),
     "cutout": ("cut_offset",),
 }
-
-
-INTEGERS = ("shift", "cut_offset")
+SHAPES = {"brightness": (), "saturation": (), "contrast": (), "shift": (2,), "cut_offset": (2,)}
 
 
 @dataclass(frozen=True)
-class DiffAugmentParams:
+class DiffAugmentParams(TensorParams):
     """Parameters of N images, tensors on one device; None: absent, and of the three colours neutral.
 
     brightness: [N] floats, added. saturation, contrast: [N] floats, factors.
@@ -38,12 +29,12 @@ class DiffAugmentParams:
     cut_offset: [N, 2] int32, the middle (row, column) of what becomes 0.
     """
 
+    INTEGERS: ClassVar[tuple[str, ...]] = ("shift", "cut_offset")
     brightness: Any = None
     saturation: Any = None
     contrast: Any = None
     shift: Any = None
     cut_offset: Any = None
-    _drawn: Any = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def from_rows(cls, rows: Any, policy: str = DEFAULT_POLICY) -> "DiffAugmentParams":
@@ -58,9 +49,7 @@ class DiffAugmentParams:
                 given["shift"] = integers[:, SHIFT : SHIFT + 2]
             else:
                 given["cut_offset"] = integers[:, CUT : CUT + 2]
-        params = cls(**given)
-        object.__setattr__(params, "_drawn", rows)
-        return params
+        return cls(**given).keep_rows(rows)
 
     def rows(self, images: Any) -> Any:
         """[N, 8] float32 as the kernels read them, on the device of the images."""
@@ -75,17 +64,13 @@ class DiffAugmentParams:
             if given is None:
                 given = torch.full((n,), neutral, dtype=torch.float32, device=images.device)
             columns.append(given.detach().to(torch.float32)[:, None])
-        for name in INTEGERS:
+        for name in self.INTEGERS:
             given = getattr(self, name)
             if given is None:
                 given = torch.zeros(n, 2, dtype=torch.int32, device=images.device)
             columns.append(given.to(torch.int32).contiguous().view(torch.float32))
         columns.append(torch.zeros(n, 1, dtype=torch.float32, device=images.device))
         return torch.cat(columns, 1)
-
-    def to(self, *args: Any, **kwargs: Any) -> "DiffAugmentParams":
-        """Every tensor moved or cast, as `Tensor.to` does; shift and cut_offset keep their integers."""
-        return type(self)(**moved(self, INTEGERS, *args, **kwargs))
 
     def check(self, images: Any, policy: str) -> None:
         """Raises ConfigError unless what the policy needs is there, and every tensor fits the images."""
@@ -95,25 +80,7 @@ class DiffAugmentParams:
                     f"policy={policy!r} has {stage} and DiffAugmentParams no "
                     f"{' or '.join(FIELDS_OF[stage])}: give it, or leave the word out."
                 )
-        for name in (one for names in FIELDS_OF.values() for one in names):
-            if getattr(self, name) is not None:
-                self._check_one(name, images)
-
-    def _check_one(self, name: str, images: Any) -> None:
-        import torch
-
-        tensor, whole = getattr(self, name), name in INTEGERS
-        shape = [images.shape[0], 2] if whole else [images.shape[0]]
-        if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != shape:
-            raise ConfigError(f"DiffAugmentParams.{name} is {described(tensor)}: give a tensor {shape}.")
-        if tensor.device != images.device:
-            raise ConfigError(
-                f"DiffAugmentParams.{name} lies on {tensor.device} and the images on {images.device}: use "
-                "DiffAugmentParams.to()."
-            )
-        if (tensor.dtype != torch.int32) if whole else (not tensor.is_floating_point()):
-            kind = "int32" if whole else "floats"
-            raise ConfigError(f"DiffAugmentParams.{name} is of {tensor.dtype}: give {kind}.")
+        self.check_tensors(SHAPES, images.shape[0], images.device)
 
 
 def stages_of(policy: str) -> tuple[str, ...]:

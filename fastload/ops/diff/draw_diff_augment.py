@@ -19,6 +19,7 @@ from typing import Any
 
 from fastload.errors import ConfigError
 from fastload.ops.diff.diff_params import CUTOUT_RATIO, TRANSLATION_RATIO, check_ratio
+from fastload.ops.twins import choose
 from fastload.rng import check_seed
 
 
@@ -47,7 +48,6 @@ def draw_diff_augment(
     import torch
 
     from fastload.ops.diff import registered
-    from fastload.ops.twins import require_triton
 
     check_seed(seed)
     check_ratio("translation_ratio", translation_ratio)
@@ -59,14 +59,7 @@ def draw_diff_augment(
         raise ConfigError(f"calls lies on {calls.device} and ticket on {ticket.device}: use one device.")
     if not 0 <= first_row <= first_row + n <= 2**32:
         raise ConfigError(f"first_row={first_row} and n={n}: rows are numbers from 0 to 2**32 - 1.")
-    if impl not in ("auto", "reference", "triton"):
-        raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "triton".')
-    if impl == "auto":
-        impl = "triton" if calls.device.type == "cuda" else "reference"
-    if impl == "triton":
-        require_triton(calls.device)
-    signed = seed - (seed >> 63 << 64)  # the operator's integers are int64
+    impl = choose(impl, calls.device)
+    signed = int(seed - (seed >> 63 << 64))  # the operator's integers are int64
     ratios = float(translation_ratio), float(cutout_ratio)
-    return registered.draw_diff_augment(
-        calls, ticket, n, height, width, int(signed), first_row, *ratios, impl
-    )
+    return registered.draw_diff_augment(calls, ticket, n, height, width, signed, first_row, *ratios, impl)

@@ -47,6 +47,7 @@ from fastload.ops.fused.draw_plan import (
     DrawPlan,
 )
 from fastload.ops.transfer import as_positions, to_device
+from fastload.ops.twins import choose
 from fastload.rng import Purpose, as_uniforms, bits, check_seed
 
 
@@ -58,15 +59,10 @@ def draw_params(plan: DrawPlan, positions: Any, seed: int, *, device: Any = "cpu
     """
     import torch
 
-    from fastload.ops.twins import require_triton
-
     check_seed(seed)
-    if impl not in ("auto", "reference", "triton"):
-        raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "triton".')
     device = torch.device(device)
-    if impl == "reference" or (impl == "auto" and device.type != "cuda"):
+    if choose(impl, device) == "reference":
         return to_device(_reference(plan, as_positions(positions), seed), device)
-    require_triton(device)
     from fastload.ops.fused import draw_params_triton
 
     if not isinstance(positions, torch.Tensor) or positions.device != device:

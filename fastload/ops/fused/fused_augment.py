@@ -38,11 +38,11 @@ a pixel's centre may take that pixel or leave it.
 
 from typing import Any
 
-from fastload.errors import BackendError, ConfigError
+from fastload.errors import ConfigError
 from fastload.normalize import Normalization, normalization
 from fastload.ops.fused.augment_params import GRAY, IDENTITY, AugmentParams, Stage
 from fastload.ops.fused.augment_params import C as C_COLUMN
-from fastload.ops.twins import require_triton
+from fastload.ops.twins import WITH_NATIVE, choose
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8", "float64")
 LAYOUTS = ("nchw", "channels_last")
@@ -84,7 +84,7 @@ def fused_augment(
     if images.shape[3] == 1 and (len(set(rule.mean)) > 1 or len(set(rule.std)) > 1):
         raise ConfigError(f"normalize={normalize!r} has three colours, and the images have one channel.")
     out = _result(images, dtype, layout, out)
-    impl = _choose(impl, images, dtype)
+    impl = choose(impl, images.device, WITH_NATIVE, dtype, in_float32=("native", "triton"))
     if not images.numel():
         return out
     if impl == "reference":
@@ -186,25 +186,6 @@ def _result(images: Any, dtype: Any, layout: str, out: Any) -> Any:
     if not fits or not out.is_contiguous(memory_format=form):
         raise ConfigError(f"out must be {dtype} {list(shape)} on {images.device}, {layout}.")
     return out
-
-
-def _choose(impl: str, images: Any, dtype: Any) -> str:
-    import torch
-
-    on_cuda = images.device.type == "cuda"
-    if impl not in ("auto", "reference", "native", "triton"):
-        raise ConfigError(f'impl={impl!r}: give "auto", "reference", "native" or "triton".')
-    if impl == "auto":
-        impl = "triton" if on_cuda else "native"
-    if impl == "reference":
-        return impl
-    if dtype == torch.float64:
-        raise ConfigError(f'dtype="float64" is for impl="reference"; {impl} computes in float32.')
-    if impl == "native" and on_cuda:
-        raise BackendError('impl="native" is for images on the CPU: use "triton", or images.cpu().')
-    if impl == "triton":
-        require_triton(images.device)
-    return impl
 
 
 def _gray_rows(rows: Any) -> Any:

@@ -50,7 +50,7 @@ def upfirdn2d(
     """
     check_images(images)
     taps = _checked(taps, images)
-    impl = choose(impl, images, on_cpu="reference")
+    impl = choose(impl, images.device, dtype=images.dtype)
     up, down, padding = _pair("up", up), _pair("down", down), _padding(padding)
     if isinstance(gain, bool) or not isinstance(gain, int | float):
         raise ConfigError(f"gain={gain!r}: give a number; what is a tensor is multiplied with the result.")
