@@ -1,4 +1,4 @@
-"""From dice to matrices: what is random in a picture, and how it is drawn.
+"""From random draws to matrices: what is random in a picture, and how it is drawn.
 
 `pipe.Augment` is what a loader takes; `linear` holds one small class for each augmentation that is a matrix,
 `mixing` what needs a second image of the batch. The others are modules, for images that are on the device

@@ -116,8 +116,8 @@ class AdaController(FixedDtypes):
         self.r_t.copy_(torch.where(count > 0, total / count.clamp(min=1), self.r_t))
         self.sums.zero_()
         if self.ada_target is not None:
-            most = self.batch_size * self.ada_interval / (self.ada_kimg * 1000)
-            self.p.copy_((self.p + (self.r_t - self.ada_target).sign() * most).clamp(min=0))
+            largest_step = self.batch_size * self.ada_interval / (self.ada_kimg * 1000)
+            self.p.copy_((self.p + (self.r_t - self.ada_target).sign() * largest_step).clamp(min=0))
 
     def stats(self) -> dict[str, float]:
         """{"p", "r_t"} as numbers, for a log; waits for the GPU."""

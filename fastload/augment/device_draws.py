@@ -1,8 +1,8 @@
-"""The part that all pipes for generated images share: dice that are drawn on the device, call after call.
+"""What all pipes for generated images share: random draws on the device, call after call.
 
-Generated images have no position in a data set. Their dice are keyed by (seed, calls, row): `calls` counts
-the draws, on the device and in state_dict, so that a resumed training, a replayed CUDA graph, gradient
-accumulation and a regularizer's extra call all go on in one stream; row is rank * N + i, the image's place in
+Generated images have no position in a data set. Their draws are keyed by (seed, calls, row): `calls` counts
+the draws, on the device and in state_dict, so that a resumed training run, a replayed CUDA graph, gradient
+accumulation and a regularizer's extra call all go on in one stream; row is rank * N + i, the image's index in
 the global batch, so that the ranks of a step draw as one process with the whole batch would. N must be the
 same on all ranks.
 """
@@ -51,12 +51,12 @@ class FixedDtypes(nn.Module):
         captured would not notice that it moved.
         """
         if device != self._device:
-            place = f"the {what} are on {device} and {type(self).__name__} is on {self._device}"
+            found = f"the {what} are on {device} and {type(self).__name__} is on {self._device}"
             if not self.may_follow(device):
-                raise ConfigError(f"{place}: move it with .to({what}.device).")
+                raise ConfigError(f"{found}: move it with .to({what}.device).")
             if torch.compiler.is_compiling() or _is_captured(device):
                 raise ConfigError(
-                    f"{place}, and cannot follow them in a compiled or captured graph: move it before, with "
+                    f"{found}, and cannot follow them in a compiled or captured graph: move it before, with "
                     f".to({what}.device)."
                 )
             with torch.inference_mode(False), torch.no_grad():  # its buffers change outside of it as well
@@ -78,14 +78,14 @@ class FixedDtypes(nn.Module):
             self._buffers[name] = self._buffers[name].to(dtype)
 
 
-class DeviceDice(FixedDtypes):
+class DeviceDraws(FixedDtypes):
     """A module with a seed and a counter of its draws. It augments in `eval()` as in `train()`.
 
     On the CPU it moves to the device of the first images that it is called with; then it stays, and images
     elsewhere are refused until `.to()` moves it. Its settings are attributes that can be read; to write one
     raises ConfigError, for compiled and captured graphs would ignore it.
 
-    seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as loaders find it
+    seed: in [0, 2^64). rank: this process's number among those that share the batch; None: as loaders find it
     (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a
     GPU, the fastest that a CPU has there), or a twin by name.
 
@@ -184,13 +184,13 @@ def _current_rank() -> int:
 _current_rank._dynamo_marked_constant = True
 
 
-def strengths(owner: str, given: dict[str, Any], most: dict[str, float] | None = None) -> dict[str, float]:
-    """The given numbers as floats. Raises ConfigError for one that is negative, infinite or no number.
+def strengths(owner: str, given: dict[str, Any], limits: dict[str, float] | None = None) -> dict[str, float]:
+    """The given numbers as floats. Raises ConfigError for a negative number, infinity, NaN and other types.
 
-    most: name -> the largest that makes sense, where there is one."""
+    limits: name -> the largest allowed value; others have no limit."""
     found = {}
     for name, value in given.items():
-        highest = (most or {}).get(name, math.inf)
+        highest = (limits or {}).get(name, math.inf)
         number = strength(value, highest)
         if number is None:
             limit = "0 or more" if highest == math.inf else f"0 to {highest:g}"

@@ -25,7 +25,7 @@ def stand_in_ids(
     plan, which differ in a mixture. attempt: 1 to MOST_ATTEMPTS.
     """
     assert 1 <= attempt <= MOST_ATTEMPTS
-    words = rng.bits(seed, positions, Purpose.STAND_IN, attempt).astype(np.uint64)
+    words = rng.bits(seed, positions, Purpose.REPLACEMENT, attempt).astype(np.uint64)
     drawn = words[:, 0] | words[:, 1] << np.uint64(32)
     if attempt <= _IN_WINDOW:
         first, step, count = plan.windows(own_positions)

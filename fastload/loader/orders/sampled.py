@@ -150,7 +150,7 @@ class DrawnSampleOrder:
 
     def stand_ins(self, taken: RankBatch, places: np.ndarray, attempt: int, seed: int) -> RankBatch:
         """Other samples of the same batch; the same again where there is no other."""
-        drawn = rng.bits(seed, taken.positions[places], Purpose.STAND_IN, 0)[:, 0].tolist()
+        drawn = rng.bits(seed, taken.positions[places], Purpose.REPLACEMENT, 0)[:, 0].tolist()
         sample_ids = taken.sample_ids[places].copy()
         for i, (sample_id, word) in enumerate(zip(sample_ids.tolist(), drawn, strict=True)):
             others = taken.sample_ids[taken.sample_ids != sample_id]

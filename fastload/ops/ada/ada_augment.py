@@ -8,7 +8,7 @@ For fixed parameters this is affine, out = L x + b, with b from brightness and n
 respect to images are of any order (reverse mode: torch.autograd), without anything saved but the parameters:
 the backward pass is the adjoint of L, its own backward pass L without b, and so on. The parameters get none.
 
-Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
+Twins. `reference` is torch, differentiated by torch, in float32, or float64 for images of float64.
 `native` (CPU, float32 and float64) and `triton` (float32 inside, whatever the images are) are one operator of
 torch.library, `fastload::ada`, with three modes, so that torch.compile sees one node. They agree with the
 reference to what the stages' files say, added up, and are NaN or infinite where it is. Sums of taps (warp and
@@ -48,7 +48,7 @@ def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
 
 
 def _reference(images: Any, params: AdaParams) -> Any:
-    """The stages in plain torch; of operations that autocast would leave as they are."""
+    """The stages in torch; of operations that autocast would leave as they are."""
     import torch
 
     from fastload.ops.ada.stages.affine_warp import warp_reference

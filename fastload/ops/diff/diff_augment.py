@@ -19,7 +19,7 @@ source. All of it is affine in the image, and the adjoint of its linear part is 
 stages reversed, the shift negated and no brightness, for colour's linear part is symmetric. Gradients with
 respect to images are of any order; the parameters get none.
 
-Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
+Twins. `reference` is torch, differentiated by torch, in float32, or float64 for images of float64.
 `triton` (float32 inside) is one operator of torch.library, `fastload::diff_augment`, with three modes. They
 agree to 2e-6 of the largest value; without colour they are equal.
 """
@@ -73,7 +73,7 @@ def diff_augment(
 
 
 def _reference(images: Any, params: DiffAugmentParams, stages: tuple[str, ...], cutout_ratio: float) -> Any:
-    """The contract in plain torch; of operations that autocast would leave as they are."""
+    """The contract in torch; of operations that autocast would leave as they are."""
     import torch
 
     work = torch.float64 if images.dtype == torch.float64 else torch.float32

@@ -86,11 +86,11 @@ class DiffAugmentParams(TensorParams):
 def stages_of(policy: str) -> tuple[str, ...]:
     """The stages that a policy names, in its order.
 
-    Raises ConfigError for what is no stage, and for one that comes twice.
+    Raises ConfigError for an unknown stage, and for a stage that is named twice.
     """
     words = tuple(policy.split(",")) if isinstance(policy, str) and policy else ()
     stages = tuple(word.strip() for word in words)
-    if not isinstance(policy, str) or any(one not in FIELDS_OF for one in stages):
+    if not isinstance(policy, str) or any(stage not in FIELDS_OF for stage in stages):
         raise ConfigError(f"policy={policy!r}: give {DEFAULT_POLICY!r}, or some of these words in any order.")
     if len(set(stages)) < len(stages):
         raise ConfigError(f"policy={policy!r}: name each stage once.")

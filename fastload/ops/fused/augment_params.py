@@ -53,7 +53,7 @@ SHAPES = {
 class AugmentParams(TensorParams):
     """Parameters of N images, float tensors on one device; None: the stage is absent.
 
-    G_inv: [N, 3, 3], maps a pixel of the output to the place in the input that it shows; both are (x, y, 1)
+    G_inv: [N, 3, 3], maps a pixel of the output to the point of the input that it shows; both are (x, y, 1)
         in centred pixel coordinates: x = column - (W - 1) / 2, y = row - (H - 1) / 2. Affine: the last row is
         (0, 0, 1) and is not read.
     jitter: [N, 4], ColorJitter's factors of brightness, contrast, saturation (1 changes nothing) and its hue

@@ -21,8 +21,8 @@ _GRAY_RED, _GRAY_GREEN, _GRAY_BLUE = (tl.constexpr(weight) for weight in GRAY)
 @triton.jit
 def jittered(red, green, blue, row_ptr, mean, stop, CHANNELS: tl.constexpr):
     """The first `stop` steps of ColorJitter, clamped after each; mean: of gray when the contrast comes."""
-    for place in range(stop):
-        step = tl.load(row_ptr + _ORDER + place).to(tl.int32) & 3  # whatever the row holds, a column of it
+    for i in range(stop):
+        step = tl.load(row_ptr + _ORDER + i).to(tl.int32) & 3  # a column of the row, whatever it holds
         factor = tl.load(row_ptr + _JITTER + step)
         if step == _BRIGHTNESS:
             red, green, blue = red * factor, green * factor, blue * factor
@@ -69,7 +69,7 @@ def hue_shifted(red, green, blue, turns, CHANNELS: tl.constexpr):
 
 @triton.jit
 def recoloured(red, green, blue, row_ptr, unit, CHANNELS: tl.constexpr):
-    """C applied to channels of which a one is worth `unit`, clamped to [0, 1]."""
+    """C applied to channels stored in units of `unit`, clamped to [0, 1]."""
     at = row_ptr + _C
     c00, c03 = tl.load(at) * unit, tl.load(at + 3)
     if CHANNELS == 1:
@@ -124,8 +124,8 @@ def at_least_0(value):
 
 
 @triton.jit
-def at_most(value, most):
-    return tl.minimum(value, most, propagate_nan=tl.PropagateNan.ALL)
+def at_most(value, highest):
+    return tl.minimum(value, highest, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -134,6 +134,6 @@ def clamped(value):
 
 
 @triton.jit
-def level(value):
-    """255 v + 1/2 as a level, still a float; of NaN 0."""
+def as_uint8(value):
+    """255 v + 1/2 rounded down to a uint8 pixel, still a float; NaN becomes 0."""
     return tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0))

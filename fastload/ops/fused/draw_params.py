@@ -1,10 +1,10 @@
-"""The dice of the augmentations: (seed, position) in, the rows of `fused_augment` out, on any device.
+"""The random draws of the augmentations: (seed, position) in, the rows of `fused_augment` out, on any device.
 
 A `DrawPlan` says what is random. Its linear part is a list of `LinearDraw`, each a random matrix: with
 probability p the sum over `terms` of a number times a constant matrix, else the identity; the numbers are
 made of two uniforms v0 and v1, so that a rotation is cos v0 * M1 + sin v0 * M2 + M3. They are multiplied up
-in the order of the list, so that a new linear augmentation is a new list entry and no new kernel. What is no
-matrix (ColorJitter, HSV, cutout) has its own columns.
+in the order of the list, so that a new linear augmentation is a new list entry, not a new kernel. What is not
+a matrix (ColorJitter, HSV, cutout) has its own columns.
 
 Where each number comes from, word by word of Philox (see rng.py; u is a word's uniform in [0, 1)):
 - linear: purpose of the draw, block 0: word 0 is the gate (drawn where u < p, exactly), words 1 and 2 are v0

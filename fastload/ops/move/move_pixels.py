@@ -52,7 +52,7 @@ def move_pixels(
     if rotate is not None and height != width:
         raise ConfigError(f"images of {height}x{width} pixels cannot be rotated: square ones can.")
     absent = torch.zeros(n, 1, dtype=torch.int32, device=images.device)
-    columns = [absent if one is None else one[:, None] for one in (xflip, yflip, rotate)]
+    columns = [absent if column is None else column[:, None] for column in (xflip, yflip, rotate)]
     return move_rows(images, torch.cat([*columns, absent.expand(n, 2) if shift is None else shift], 1), impl)
 
 
@@ -89,8 +89,8 @@ def _reference(images: Any, rows: Any) -> Any:
     return images.flatten(2).gather(2, index).reshape(images.shape)
 
 
-def _folded(places: Any, side: int) -> Any:
-    """Places on the endless axis of mirror images as pixels of one of `side` pixels."""
+def _folded(coordinates: Any, side: int) -> Any:
+    """Coordinates on the endless axis of mirror images as pixels of an axis of `side` pixels."""
     period = max(2 * side - 2, 1)
-    places = places % period
-    return places.minimum(period - places) if side > 1 else places
+    coordinates = coordinates % period
+    return coordinates.minimum(period - coordinates) if side > 1 else coordinates
