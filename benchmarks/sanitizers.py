@@ -45,7 +45,7 @@ KINDS = {
         },
         (
             *("tests/decode", "tests/read", "tests/shards", "tests/order", "tests/test_rng.py"),
-            *("tests/ops/test_fused_augment_native.py", "tests/ops/test_ada_native.py"),
+            *("tests/ops/fused/test_fused_augment_native.py", "tests/ops/ada/test_ada_native.py"),
             "tests/loader/test_delivery.py",
             *("tests/loader/test_buffers.py", "tests/loader/test_pixels.py", "tests/loader/test_augment.py"),
         ),
@@ -68,7 +68,7 @@ KINDS = {
 # DALI's threads hand over what they wrote by means that are not instrumented either.
 KNOWN_RACES = "race:_dl_deallocate_tls\nrace:libdali\nrace:libnvimgcodec\n"
 # DALI brings threads, forks and allocators of its own; nothing native of ours runs under it.
-NOT_THESE = ("--ignore=tests/decode/test_dali.py", "-p", "no:cacheprovider")
+NOT_THESE = ("--ignore=tests/decode/dali", "-p", "no:cacheprovider")
 REPORT = re.compile(r"(?:ERROR|WARNING): (?:Address|Thread)Sanitizer|runtime error:|SUMMARY: \w+Sanitizer")
 
 

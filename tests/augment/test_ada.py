@@ -13,7 +13,7 @@ from fastload.augment import AdaPipe, AugmentPipe
 from fastload.augment.ada import PIPES
 from fastload.errors import ConfigError
 from fastload.ops import AdaParams, EdmParams, ada_augment, move_pixels
-from tests.ops.ada_cases import images
+from tests.ops.ada.ada_cases import images
 
 EDM = dict.fromkeys(("xflip", "yflip", "rotate_int", "translate_int", "scale", "rotate_frac", "aniso"), 1.0)
 EDM |= dict.fromkeys(("translate_frac", "brightness", "contrast", "lumaflip", "hue", "saturation"), 1.0)

@@ -9,7 +9,7 @@ from benchmarks import bench_ada
 from benchmarks.ada import contestants, memory, op_sequence
 from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import AdaParams
-from tests.ops.ada_cases import warps
+from tests.ops.ada.ada_cases import warps
 
 SMALL = 2, 24
 

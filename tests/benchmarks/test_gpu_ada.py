@@ -14,7 +14,7 @@ from benchmarks.gpu import ada_kernels, ada_tiles, ada_twins
 from benchmarks.gpu.cases import Context, Outcome
 from fastload.augment import AdaPipe
 from fastload.ops.ada.single_stages import affine_warp
-from tests.ops.ada_cases import warps
+from tests.ops.ada.ada_cases import warps
 
 
 def test_a_warp_that_is_off_by_a_thousandth_of_a_pixel_is_told_from_one_that_is_right(tmp_path):

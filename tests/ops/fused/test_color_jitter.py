@@ -9,7 +9,7 @@ import torch
 import fastload as fl
 from fastload.errors import ConfigError
 
-GOLDEN = np.load(Path(__file__).parents[1] / "data" / "color_jitter" / "golden.npz")
+GOLDEN = np.load(Path(__file__).parents[2] / "data" / "color_jitter" / "golden.npz")
 LEVELS = torch.from_numpy(GOLDEN["levels"])
 JITTERED = torch.from_numpy(GOLDEN["jittered"])
 FACTORS = dict(

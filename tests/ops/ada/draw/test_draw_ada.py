@@ -13,7 +13,7 @@ from fastload.ops.ada.ada_params import GAINS, MOVES, NOISE_KEY
 from fastload.ops.ada.draw.draw_ada import BLIT, COLOR, GEOM
 from fastload.ops.ada.stages.wavelets import BAND_ENERGY
 from fastload.rng import Purpose, uniforms
-from tests.ops import oracles
+from tests.ops.ada import oracles
 
 MANY = 20_000
 SIZE = (48, 80)  # height and width, to tell them apart

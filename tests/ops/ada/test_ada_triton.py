@@ -10,7 +10,7 @@ import torch
 from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import AdaParams
 from fastload.ops.twins import ADJOINT
-from tests.ops.ada_cases import STAGES, images, params, warps
+from tests.ops.ada.ada_cases import STAGES, images, params, warps
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 

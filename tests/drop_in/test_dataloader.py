@@ -9,7 +9,6 @@ import sys
 import threading
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import BatchSampler, ConcatDataset, RandomSampler, Subset, default_collate
@@ -17,16 +16,9 @@ from torch.utils.data import BatchSampler, ConcatDataset, RandomSampler, Subset,
 import fastload as fl
 from fastload.errors import BatchTimeoutError, ConfigError
 from tests.contracts.stream import assert_every_cursor_gives_the_rest
+from tests.drop_in.datasets import FIELDS, N
 from tests.loader import samples
 from tests.loader.samples import flat, labels
-
-N = 23
-FIELDS = {"image": fl.Image(size=8), "label": fl.Int("cls")}
-
-
-@pytest.fixture
-def dataset(shards):
-    return fl.Dataset(shards, FIELDS)
 
 
 def test_it_is_a_loader_and_no_torch_dataloader(dataset):
@@ -354,56 +346,6 @@ def test_what_would_be_read_sample_by_sample_is_refused(dataset):
         next(iter(torch.utils.data.DataLoader(dataset, 2)))
 
 
-def test_a_dataset_shows_single_samples(shards, dataset):
-    assert len(dataset) == N
-    batch = next(iter(fl.DataLoader(dataset, N)))
-    for i in (0, 7, N - 1, -1):
-        sample = dataset[i]
-        assert sample["label"] == i % N and sample["__key__"] == f"{i % N:05d}"
-        assert torch.equal(sample["image"], batch["image"][i])
-    assert dataset[np.int64(3)]["label"] == dataset[torch.tensor(3)]["label"] == 3
-    for i in (N, -N - 1):
-        with pytest.raises(IndexError, match="outside"):
-            dataset[i]
-    for i in (1.0, "1", slice(2)):
-        with pytest.raises(ConfigError, match="give the index of one sample"):
-            dataset[i]
-    assert [sample["label"].item() for sample in dataset] == list(range(N))
-    image, label = fl.Dataset(shards, FIELDS, as_tuple=True)[3]
-    assert image.shape == (3, 8, 8) and label == 3
-
-
-def test_a_dataset_shows_samples_with_the_dice_of_their_position(shards):
-    dataset = fl.Dataset(shards, FIELDS, augment=fl.Augment(xflip=0.5, brightness=0.3))
-    batch = next(iter(fl.DataLoader(dataset, N)))
-    for i in range(N):
-        assert torch.equal(dataset[i]["image"], batch["image"][i])
-
-
-def test_a_dataset_shows_no_stand_in_for_a_bad_sample(tmp_path):
-    samples.write(tmp_path, [samples.sample(0), samples.sample(1, jpg=b"no picture")])
-    dataset = fl.Dataset(str(tmp_path), FIELDS)
-    assert dataset[0]["label"] == 0
-    with pytest.raises(fl.SampleError, match="not an image of a known format"):
-        dataset[1]
-
-
-def test_who_trains_on_single_samples_is_warned_once(dataset, monkeypatch):
-    monkeypatch.setattr("fastload.drop_in.dataset.MANY", 3)
-    with pytest.warns(UserWarning, match="asked for 3 times") as caught:
-        for i in range(5):
-            dataset[i]
-    assert len(caught) == 1 and caught[0].filename == __file__
-
-
-@pytest.mark.parametrize(
-    "more", [{"augment": fl.Augment(mixup=0.5)}, {"fields": {"image": fl.Image(size=8, report=True)}}]
-)
-def test_tuples_have_no_room_for_more_than_the_fields(more):
-    with pytest.raises(ConfigError, match="has room for the fields alone"):
-        fl.Dataset("nowhere", **{"fields": FIELDS, "as_tuple": True, **more})
-
-
 @pytest.mark.parametrize(
     ("made", "arguments", "match"),
     [
@@ -417,122 +359,3 @@ def test_what_map_batch_makes_must_have_samples_for_collate_fn(shards, made, arg
     with pytest.raises(ConfigError, match=match):
         next(iter(fl.DataLoader(dataset, 4, **arguments)))
     assert next(iter(fl.DataLoader(dataset, 4))) is not None
-
-
-def test_a_dataset_goes_through_pickle_and_opens_its_source_again(dataset):
-    len(dataset)
-    again = pickle.loads(pickle.dumps(dataset))
-    assert again._opened is None and flat(fl.DataLoader(again, 4)) == list(range(N))
-
-
-def test_a_dataset_opens_its_source_once_for_all_that_use_it(dataset):
-    opened = dataset.opened()
-    one, other = fl.DataLoader(dataset, 4), fl.DataLoader(dataset, 5)
-    list(one), list(other)
-    assert one._samples.opened is other._samples.opened is opened and one.dataset is dataset
-
-
-def test_nothing_is_read_when_a_dataset_is_made_and_asked_whether_it_is_there():
-    dataset = fl.Dataset("nowhere", FIELDS)
-    assert dataset and "nowhere" in repr(dataset)
-    loader = fl.DataLoader(dataset)
-    assert loader and "nowhere" in repr(loader)
-    with pytest.raises(fl.SourceError):
-        len(dataset)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [({"as_tuple": 1}, "as_tuple=1"), ({"normalize": "x"}, "normalize"), ({"window": 0}, "window=0")],
-)
-def test_a_dataset_judges_its_arguments_at_once(arguments, match):
-    with pytest.raises(ConfigError, match=match):
-        fl.Dataset("nowhere", FIELDS, **arguments)
-
-
-def test_a_selection_and_classes(tmp_path):
-    for name in ("b", "a"):
-        for i in range(3):
-            (tmp_path / name).mkdir(exist_ok=True)
-            (tmp_path / name / f"{i}.jpg").write_bytes(samples.jpeg(i))
-    dataset = fl.Dataset(str(tmp_path), FIELDS, select=[0, 4, 5], as_tuple=True)
-    assert dataset.classes == ["a", "b"] and len(dataset) == 3
-    assert [label.tolist() for _, label in fl.DataLoader(dataset, 2)] == [[0, 1], [1]]
-
-
-def test_a_mixture_is_a_dataset_too(shards):
-    mixture = fl.Mixture({"a": (shards, 1.0), "b": (shards + "/000.tar", 1.0)}, epoch_samples=10)
-    dataset = fl.Dataset(mixture, FIELDS)
-    loader = fl.DataLoader(dataset, 5, shuffle=True)
-    assert len(dataset) == 10 and len(list(loader)) == 2 and dataset.classes is None
-
-
-# ---- closing a loader of a torch dataset, as trainers do with any loader ----
-
-
-class Numbers:
-    def __len__(self):
-        return 24
-
-    def __getitem__(self, i):
-        return i
-
-
-def torch_loader(workers: int, **more):
-    return fl.DataLoader(Numbers(), 4, num_workers=workers, **more)
-
-
-@pytest.mark.parametrize("how", [{}, {"persistent_workers": True}], ids=["", "persistent"])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_close_ends_an_iteration_of_a_torch_dataset_and_its_workers(workers, how):
-    loader = torch_loader(workers, **(how if workers else {}))
-    iterator = iter(loader)
-    first = next(iterator).tolist()
-    processes = list(getattr(iterator, "_workers", []))
-    assert len(processes) == workers and all(one.is_alive() for one in processes)
-    loader.close()
-    assert not any(one.is_alive() for one in processes)
-    with pytest.raises(StopIteration):
-        next(iterator)
-    loader.close()
-    assert next(iter(loader)).tolist() == first
-    loader.close()
-
-
-def test_a_loader_of_a_torch_dataset_that_was_never_used_can_be_closed():
-    with torch_loader(2) as loader:
-        pass
-    assert len(list(loader)) == 6
-
-
-def test_the_state_of_a_loader_of_a_torch_dataset_outlives_its_closing():
-    loader = torch_loader(0)
-    iterator = iter(loader)
-    next(iterator), next(iterator)
-    loader.close()
-    rest = torch_loader(0)
-    rest.load_state_dict(loader.state_dict())
-    assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in torch_loader(0)][2:]
-
-
-def test_closing_a_loader_of_a_torch_dataset_from_another_thread_is_told(monkeypatch):
-    begun, go = threading.Event(), threading.Event()
-
-    class Waits(Numbers):
-        def __getitem__(self, i):
-            begun.set()
-            go.wait(10)
-            raise ValueError("of the dataset, after it was closed")
-
-    loader = fl.DataLoader(Waits(), 4)
-
-    def close():
-        begun.wait(10)
-        loader.close()
-        go.set()
-
-    closing = threading.Thread(target=close)
-    closing.start()
-    with pytest.raises(ConfigError, match="closed while this batch was made"):
-        next(iter(loader))
-    closing.join()

@@ -9,8 +9,8 @@ import torch
 from fastload.errors import ConfigError
 from fastload.ops import affine_warp
 from fastload.ops.ada.stages.wavelets import SYM6
-from tests.ops import oracles
-from tests.ops.ada_cases import images, warps
+from tests.ops.ada import oracles
+from tests.ops.ada.ada_cases import images, warps
 
 SIZES = [(2, 2), (2, 5), (3, 4), (7, 6), (16, 24), (33, 31)]
 

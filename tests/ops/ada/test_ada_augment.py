@@ -10,8 +10,8 @@ from fastload.ops import AdaParams, ada_augment, add_noise, band_filter, color_m
 from fastload.ops.ada.stages.noise import normals_of
 from fastload.ops.ada.stages.wavelets import BAND_MARGIN, BANDS, SYM6
 from fastload.rng import Purpose, bits
-from tests.ops import oracles
-from tests.ops.ada_cases import STAGES, images, params
+from tests.ops.ada import oracles
+from tests.ops.ada.ada_cases import STAGES, images, params
 
 IMPLS = ["reference", "native"]
 
