@@ -78,7 +78,7 @@ def launched_alone(direction: str, images: Any, rows: Any) -> dict[str, Callable
 
 def _kernels() -> dict[tuple[Any, str], Any]:
     """(module, name) -> the kernel that stands there."""
-    modules = [importlib.import_module(f"fastload.ops.{name}") for name in MODULES]
+    modules = [importlib.import_module(f"fastload.ops.ada.kernels.{name}") for name in MODULES]
     return {
         (module, name): one
         for module in modules
@@ -146,7 +146,7 @@ def _box_of(one: Any, height: int, width: int) -> tuple[int, int]:
     """Columns and rows of the doubled plane that the sample looks at."""
     import torch
 
-    from fastload.ops.ada.stages.affine_warp import _box
+    from fastload.ops.ada.stages.affine_warp import box_of
 
     ex = torch.tensor([-5.0, 2 * width + 4], dtype=torch.float64)
     ey = torch.tensor([[-5.0], [2 * height + 4]], dtype=torch.float64)
@@ -155,7 +155,7 @@ def _box_of(one: Any, height: int, width: int) -> tuple[int, int]:
     tau = 2 * (one[:2, 2] + center - A @ center)
     places = [A[axis, 0] * ex + A[axis, 1] * ey + tau[axis] for axis in (0, 1)]
     (left, right), (top, bottom) = (
-        _box(some, side) for some, side in zip(places, (width, height), strict=True)
+        box_of(some, side) for some, side in zip(places, (width, height), strict=True)
     )
     return right - left, bottom - top
 

@@ -160,8 +160,8 @@ def test_the_second_backward_pass_has_no_offset(impl):
 @pytest.mark.parametrize("impl", IMPLS)
 def test_r1_of_a_small_network_is_right_to_the_second_order(impl):
     given = params(2, 3, 8, 8, ("warp", "color", "cutout"))
-    dice = torch.Generator().manual_seed(0)
-    kernel = torch.randn(2, 3, 3, 3, dtype=torch.float64, generator=dice).requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn(2, 3, 3, 3, dtype=torch.float64, generator=generator).requires_grad_()
     x = images(2, 3, 8, 8)
 
     def penalty(kernel):

@@ -278,9 +278,9 @@ def test_the_mean_over_more_tiles_than_partial_sums_has_equal_bits_each_time(dev
 
 
 def test_a_batch_beyond_the_limit_of_a_grid_is_done_in_parts(device, monkeypatch):
-    from fastload.ops.diff import diff_augment_triton
+    from fastload.ops import tiles_triton
 
-    monkeypatch.setattr(diff_augment_triton, "MAX_IMAGES", 2)
+    monkeypatch.setattr(tiles_triton, "MAX_IMAGES", 2)
     images, params = random_images(5, 3, 4, 6), random_params(5, 4, 6)
     close(diff_augment(images.to(device), params.to(device), impl="triton"),
           step_by_step(images, params, "color,translation,cutout"), "color")  # fmt: skip

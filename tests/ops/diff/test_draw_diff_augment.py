@@ -1,4 +1,4 @@
-"""The dice of DiffAugment: word by word, in their ranges, equal on both twins, and counted."""
+"""The random draws of DiffAugment: word by word, in their ranges, equal on both twins, and counted."""
 
 import numpy as np
 import pytest

@@ -234,9 +234,9 @@ def test_the_operator_is_what_torch_compile_takes_it_for(device):
 
 
 def test_a_batch_beyond_the_limit_of_a_grid_is_done_in_parts(device, monkeypatch):
-    from fastload.ops.move import move_pixels_triton
+    from fastload.ops import tiles_triton
 
-    monkeypatch.setattr(move_pixels_triton, "MAX_IMAGES", 2)
+    monkeypatch.setattr(tiles_triton, "MAX_IMAGES", 2)
     images, moves = random_images(5, 3, 4, 6), random_moves(5, 4, 6)
     assert torch.equal(moved(images, moves, device, "triton").cpu(), with_numpy(images, moves))
 

@@ -91,7 +91,7 @@ def _geometry(settings: Settings, p: np.float32, draws: RandomDraws, height: int
         flipped = draws.floored(Purpose.ADA_XFLIP, settings["xflip"] * p, 2)
         geometry.scale(1 - 2 * flipped, np.ones_like(flipped))
     if settings["rotate90"] > 0:
-        geometry.turn(*_quarter(draws.floored(Purpose.ADA_ROTATE90, settings["rotate90"] * p, 4)))
+        geometry.turn(*quarter(draws.floored(Purpose.ADA_ROTATE90, settings["rotate90"] * p, 4)))
     if settings["xint"] > 0:
         on = draws.gate(Purpose.ADA_XINT, settings["xint"] * p)
         tx, ty = ((2 * u - 1) * settings["xint_max"] for u in draws.uniforms(Purpose.ADA_XINT))
@@ -158,7 +158,7 @@ def _sigma(settings: Settings, p: np.float32, draws: RandomDraws) -> np.ndarray:
     return np.abs(draws.normal(Purpose.ADA_NOISE, settings["noise"] * p)) * settings["noise_std"]
 
 
-def _quarter(turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quarter(turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and sine of so many quarter turns, exactly."""
     turns = turns - 4 * np.floor(turns / 4)  # a percentile of 1 makes it 4
     odd = turns - 2 * np.floor(turns / 2)

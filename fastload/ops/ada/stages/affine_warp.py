@@ -50,7 +50,7 @@ def _warped(image: Any, G_inv: Any) -> Any:
     ey = torch.arange(-5, 2 * height + 5, dtype=torch.float64, device=image.device)[:, None]
     sx = A[0, 0] * ex + A[0, 1] * ey + tau[0]
     sy = A[1, 0] * ex + A[1, 1] * ey + tau[1]
-    box_x, box_y = _box(sx, width), _box(sy, height)
+    box_x, box_y = box_of(sx, width), box_of(sy, height)
     up = _upsampled(_upsampled(image, box_x, -1), box_y, -2)
     return _downsampled(_downsampled(_sampled(up, sx - box_x[0], sy - box_y[0]), -1), -2)
 
@@ -71,7 +71,7 @@ def _only_moved(image: Any, G_inv: Any) -> Any:
     return image
 
 
-def _box(coordinates: Any, side: int) -> tuple[int, int]:
+def box_of(coordinates: Any, side: int) -> tuple[int, int]:
     """[start, stop) of the points of `up` that lie next to the coordinates; at least one point."""
     first, last = -2 * (side - 1), 4 * side - 3
     start = min(max(int(coordinates.min().floor()), first), last)
