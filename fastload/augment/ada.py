@@ -117,9 +117,9 @@ class AdaPipe(DeviceDraws):
     def forward(self, images: torch.Tensor, debug_percentile: float | None = None) -> torch.Tensor:
         """The images [N, C, H, W] changed by a new draw; shape and dtype as they came.
 
-        debug_percentile: a number in (0, 1) that takes the place of every draw, for tests and pictures: all
-        transforms are active, whatever p is, uniform draws are it, normal ones erfinv(2 it - 1), and the
-        second rotation is none.
+        debug_percentile: a number q in (0, 1) that replaces every draw, for tests and pictures: all
+        transforms are active for any p, uniform draws are q, normal ones erfinv(2 q - 1), and there is no
+        second rotation.
         """
         self.check(images)
         return self.apply_params(images, self.draw(*images.shape, debug_percentile))

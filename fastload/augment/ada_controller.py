@@ -1,6 +1,6 @@
 """`AdaController`: how strong the augmentation must be, told by how sure the discriminator is of real images.
 
-In: the discriminator's logits of real images, as it saw them (augmented). Out: `pipe.p`, changed in place on
+In: the discriminator's logits of real images (augmented, as it sees them). Out: `pipe.p`, changed in place on
 its device. Promised: no step waits for the GPU; p and r_t are the same on all ranks; everything that a
 resumed run needs is in state_dict. The rule is that of StyleGAN2-ADA: with r_t the mean of sign(D(real)) over
 everything reported since the last update, on all ranks (nothing reported: the mean before), every
@@ -8,7 +8,7 @@ everything reported since the last update, on all ranks (nothing reported: the m
 
     p = max(0, p + sign(r_t - ada_target) batch_size ada_interval / (1000 ada_kimg))
 
-There is no upper limit. Above p = 0.8 augmentations leak into what is generated: `stats()` and
+There is no upper limit. Above p = 0.8 augmentations leak into generated images: `stats()` and
 `state_dict()`, which wait for the GPU anyway, warn of it.
 """
 

@@ -22,11 +22,11 @@ from fastload.world import World
 
 
 class FixedDtypes(nn.Module):
-    """A module some of whose buffers keep their dtype whatever it is cast to, or loaded from: `.half()` of a
-    network that holds it would otherwise leave a p that small steps no longer change. On the CPU it follows
-    what it is called with first to another device (`follow`).
+    """A module some of whose buffers keep their dtype when it is cast or loaded: `.half()` of a network that
+    holds it would otherwise leave a p that small steps no longer change. On the CPU it follows the first
+    tensor that it is called with to another device (`follow`).
 
-    FSDP1's `buffer_dtype` casts behind a module's back: leave it out, or the pipe out of what is wrapped."""
+    FSDP1's `buffer_dtype` casts without the module's methods: leave it out, or do not wrap the pipe."""
 
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {}
     _called = False  # whether it has seen its first images, or logits, since it was made or copied
@@ -39,8 +39,8 @@ class FixedDtypes(nn.Module):
         return self._buffers[next(iter(self.fixed_dtypes))].device
 
     def may_follow(self, device: torch.device) -> bool:
-        """Whether a call with what is on another device would still move the buffers there. A device without
-        memory ("meta") would lose what they hold."""
+        """Whether a call with a tensor on `device` would still move the buffers there; not to "meta", where
+        their contents would be lost."""
         return self._device.type == "cpu" and not self._called and device.type != "meta"
 
     def follow(self, device: torch.device, what: str) -> None:

@@ -1,8 +1,8 @@
 """`Augment`: every random change of an image, in one fixed order, drawn from (seed, position) alone.
 
 In: strengths, a plain dataclass. Out: the `DrawPlan` that a loader draws from, or changed images for a user's
-own tensors. Promised: a sample at a position gets the same draws on any device, rank, batch or backend; what
-is a matrix is multiplied into one, and the pixels are touched once (see `fastload.ops.fused_augment`, which
+own tensors. Promised: a sample at a position gets the same draws on any device, rank, batch or backend; all
+matrices are multiplied into one, and the pixels are touched once (see `fastload.ops.fused_augment`, which
 says exactly what each stage does). The order:
 
 xflip, yflip, rotate, scale, translate (one warp, reflected at the borders); color_jitter; brightness; hsv;
@@ -238,7 +238,7 @@ def _around(centre: float, strength: Any, lowest: float, highest: float) -> tupl
 
 
 def _as_given(strength: Any) -> float | tuple[float, ...] | None:
-    """A number, or the pair that was given in its place."""
+    """The number, or the pair, that was given."""
     number = _number(strength)
     return _numbers(strength, 2) if number is None else number
 

@@ -93,7 +93,7 @@ def filled_rows(params: Any, columns: Mapping[str, slice], rows: Any) -> Any:
 
 
 def _described(value: Any) -> str:
-    """What was given in place of another tensor, for a message."""
+    """The shape of what was given, or the value itself, for a message."""
     import torch
 
     if not hasattr(value, "shape"):

@@ -16,7 +16,7 @@ atexit.register(end_everything)
 
 
 def refuse_in_backward(what: str, way_out: str) -> None:
-    """Raises ConfigError within a backward pass, where only what is computed again would draw or count.
+    """Raises ConfigError within a backward pass, where only recomputation would draw or count.
 
     Called in the operators' implementations, because torch.compile cannot trace it."""
     if torch._C._current_graph_task_id() >= 0:

@@ -12,8 +12,8 @@ Twins. `reference` is torch, differentiated by torch, in float32, or float64 for
 `native` (CPU, float32 and float64) and `triton` (float32 inside, whatever the images are) are one operator of
 torch.library, `fastload::ada`, with three modes, so that torch.compile sees one node. They agree with the
 reference to what the stages' files say, added up, and are NaN or infinite where it is. Sums of taps (warp and
-filter) make of infinities what is not finite, be it one or the other; there `triton` may make more pixels so,
-never fewer. What is cut out is 0, whatever it was.
+filter) turn infinities into infinity or NaN; there `triton` may make more pixels so than the reference, never
+fewer. What is cut out is 0, even if it was NaN.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
 
     impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
         on the CPU, triton on CUDA, which never turns into something slower.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     check_images(images)
     if not isinstance(params, AdaParams):

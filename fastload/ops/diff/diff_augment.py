@@ -11,7 +11,7 @@ their order; nothing is clamped:
 - cutout: 0 in the rows [o - s // 2, o - s // 2 + s), o = cut_offset[0], s = int(H * cutout_ratio + 0.5), and
   the columns likewise: where both hold. The box may hang over the edge.
 
-Out: [N, C, H, W] of the images' dtype. What is cut or comes from outside is 0, whatever the image holds.
+Out: [N, C, H, W] of the images' dtype. What is cut or comes from outside is 0, even where the image is NaN.
 
 Translation moves pixels and cutout is a mask, so that in any order out = keep_after * color(keep_before *
 x[source]): walking the stages backwards from a pixel of the output finds where colour saw it, then its
@@ -53,7 +53,7 @@ def diff_augment(
     impl: "reference", "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": reference on the CPU,
         triton on CUDA.
     cutout_ratio: the sides of the box as a share of the image's, 0 to 1.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     check_images(images)
     if not isinstance(params, DiffAugmentParams):

@@ -100,7 +100,7 @@ def stages_of(policy: str) -> tuple[str, ...]:
 def check_ratio(name: str, ratio: float) -> None:
     """Raises ConfigError unless `ratio` is a share."""
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0.0 <= ratio <= 1.0:
-        raise ConfigError(f"{name}={ratio!r}: give a share of the image's sides, 0 to 1.")
+        raise ConfigError(f"{name} must be a share of the image's sides in [0, 1], got {ratio!r}.")
 
 
 def pixels_of(side: int, ratio: float) -> int:

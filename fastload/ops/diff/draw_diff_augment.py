@@ -11,7 +11,7 @@ it stops. Word by word (block 0; u is a word's uniform in [0, 1), and "below k" 
 - DIFF_CUTOUT: row and column of the middle of the box, below (side + 1 - size % 2), size = int(side *
   cutout_ratio + 1/2).
 
-Always all of them, whatever the policy uses. Promised: twins are equal bit for bit. `reference` is NumPy;
+All of them are drawn for every policy. Promised: twins are equal bit for bit. `reference` is NumPy;
 `triton` is one launch for the whole batch, and does not wait for the device.
 """
 
@@ -43,7 +43,7 @@ def draw_diff_augment(
     height, width: of the images. first_row: of all images of this call on all ranks, which one is the first
         here.
     impl: "reference" (waits for the device), "triton", or "auto": triton on CUDA, reference on the CPU.
-    Raises ConfigError for what does not fit, BackendError where `impl` cannot run here.
+    Raises ConfigError for invalid arguments, BackendError where `impl` cannot run here.
     """
     import torch
 

@@ -22,7 +22,7 @@ _GRAY_RED, _GRAY_GREEN, _GRAY_BLUE = (tl.constexpr(weight) for weight in GRAY)
 def jittered(red, green, blue, row_ptr, mean, stop, CHANNELS: tl.constexpr):
     """The first `stop` steps of ColorJitter, clamped after each; mean: of gray when the contrast comes."""
     for i in range(stop):
-        step = tl.load(row_ptr + _ORDER + i).to(tl.int32) & 3  # a column of the row, whatever it holds
+        step = tl.load(row_ptr + _ORDER + i).to(tl.int32) & 3  # & 3: an index within the row for any content
         factor = tl.load(row_ptr + _JITTER + step)
         if step == _BRIGHTNESS:
             red, green, blue = red * factor, green * factor, blue * factor
@@ -30,7 +30,7 @@ def jittered(red, green, blue, row_ptr, mean, stop, CHANNELS: tl.constexpr):
             offset = mean * (1 - factor)
             red, green, blue = red * factor + offset, green * factor + offset, blue * factor + offset
         elif step == _SATURATION:
-            if CHANNELS == 3 and factor != 1:  # a share of 0 of what is not finite would be NaN
+            if CHANNELS == 3 and factor != 1:  # 0 times infinity would be NaN
                 offset = gray(red, green, blue, CHANNELS) * (1 - factor)
                 red, green, blue = red * factor + offset, green * factor + offset, blue * factor + offset
         elif factor != 0:
@@ -58,7 +58,7 @@ def hue_shifted(red, green, blue, turns, CHANNELS: tl.constexpr):
         span = largest - smallest
         safe = tl.where(span > 0, span, 1.0)
         of_green = tl.where(largest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
-        # Whole turns are taken off first, so that what is rounded stays small.
+        # Whole turns are subtracted first, so that rounding errors stay small.
         hue = tl.where(largest == red, (green - blue) / safe, of_green) + 6 * (turns - tl.floor(turns))
         hue -= 6 * tl.floor(hue * (1 / 6))
         red = smallest + span * clamped(tl.abs(hue - 3) - 1)

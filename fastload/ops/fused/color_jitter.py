@@ -30,7 +30,7 @@ def color_jitter(
     in turns, -0.5 to 0.5. order: a permutation of "bcsh", or one for each image. impl: as `fused_augment` has
     it.
 
-    Raises ConfigError for what does not fit.
+    Raises ConfigError for invalid arguments.
     """
     import torch
 

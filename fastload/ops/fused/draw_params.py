@@ -2,8 +2,8 @@
 
 A `DrawPlan` says what is random. Its linear part is a list of `LinearDraw`, each a random matrix: with
 probability p the sum over `terms` of a number times a constant matrix, else the identity; the numbers are
-made of two uniforms v0 and v1, so that a rotation is cos v0 * M1 + sin v0 * M2 + M3. They are multiplied up
-in the order of the list, so that a new linear augmentation is a new list entry, not a new kernel. What is not
+made of two uniforms v0 and v1, so that a rotation is cos v0 * M1 + sin v0 * M2 + M3. They are multiplied in
+the order of the list, so that a new linear augmentation is a new list entry, not a new kernel. What is not
 a matrix (ColorJitter, HSV, cutout) has its own columns.
 
 Where each number comes from, word by word of Philox (see rng.py; u is a word's uniform in [0, 1)):
@@ -110,7 +110,7 @@ def _multiply(rows: np.ndarray, row: np.ndarray, words: np.ndarray) -> None:
     with np.errstate(divide="ignore"):
         numbers = (np.ones_like(v0), v0, v1, np.float32(1) / v0, np.cos(v0), np.sin(v0))
     terms = row[LINEAR_HEADER:].reshape(len(TERMS), TERM_ENTRIES)
-    used = [k for k in range(len(TERMS)) if terms[k].any()]  # 1/v0 is infinite where nobody asks for it
+    used = [k for k in range(len(TERMS)) if terms[k].any()]  # an unused 1/v0 may be infinite
     matrices = sum(
         (numbers[k][:, None] * terms[k] for k in used), np.zeros((len(words), TERM_ENTRIES), np.float32)
     )

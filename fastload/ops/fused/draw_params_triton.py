@@ -168,7 +168,7 @@ def _entry(terms_ptr, v0, v1, inverse, cosine, sine):
     of_inverse = tl.load(terms_ptr + 3 * _TERM_ENTRIES)
     entry = tl.load(terms_ptr) + v0 * tl.load(terms_ptr + _TERM_ENTRIES)
     entry += v1 * tl.load(terms_ptr + 2 * _TERM_ENTRIES)
-    # v0 may be 0 where nobody asks for 1 / v0, and infinity times 0 is NaN.
+    # An unused 1 / v0 may be infinite, and infinity times 0 is NaN.
     entry += tl.where(of_inverse != 0, inverse, 0.0) * of_inverse
     entry += cosine * tl.load(terms_ptr + 4 * _TERM_ENTRIES)
     return entry + sine * tl.load(terms_ptr + 5 * _TERM_ENTRIES)

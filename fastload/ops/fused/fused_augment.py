@@ -73,7 +73,7 @@ def fused_augment(
     impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
         on the CPU, triton on CUDA, which never turns into something slower.
 
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     params = AugmentParams() if params is None else params
     _check(images, params)

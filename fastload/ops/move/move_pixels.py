@@ -36,7 +36,7 @@ def move_pixels(
     xflip, yflip: [N] int32, 0: as it is. rotate: [N] int32, quarter turns modulo 4. shift: [N, 2] int32.
     impl: "reference", "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": reference on the CPU,
         triton on CUDA.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     import torch
 

@@ -46,7 +46,7 @@ def upfirdn2d(
     gain: what the result is multiplied by.
     impl: "reference", "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": reference on the CPU,
         triton on CUDA, which never turns into something slower.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     check_images(images)
     taps = _checked(taps, images)

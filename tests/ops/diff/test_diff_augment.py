@@ -344,7 +344,7 @@ def test_other_arguments_that_do_not_fit_are_refused():
         diff_augment(images, params, impl="native")
     with pytest.raises(ConfigError, match="float64"):
         diff_augment(images.double(), params, impl="triton")
-    with pytest.raises(ConfigError, match=r"cutout_ratio=1.5"):
+    with pytest.raises(ConfigError, match=r"cutout_ratio must be a share.*got 1.5"):
         diff_augment(images, params, cutout_ratio=1.5)
     with pytest.raises(ConfigError, match="DiffAugmentParams"):
         diff_augment(images, {"shift": params.shift})

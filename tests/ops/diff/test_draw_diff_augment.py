@@ -184,7 +184,7 @@ def test_arguments_that_do_not_fit_are_refused(device):
         draw_diff_augment(calls, ticket.expand(2), 1, 8, 8)
     with pytest.raises(ConfigError, match="impl="):
         draw_diff_augment(calls, ticket, 1, 8, 8, impl="native")
-    with pytest.raises(ConfigError, match="translation_ratio="):
+    with pytest.raises(ConfigError, match="translation_ratio must be a share"):
         draw_diff_augment(calls, ticket, 1, 8, 8, translation_ratio=-0.1)
     for first_row in (-1, 2**32):
         with pytest.raises(ConfigError, match="first_row="):

@@ -2,9 +2,9 @@
 sample.
 
 In: settings as numbers, p and the call counter on the device, a seed and the first row. Out: rows [N, 40]
-(and labels) float32. draw_ada.py and draw_edm.py say what is drawn; here stand the same steps in the same
-order, rounded one by one as NumPy does. The counter is read by every program and raised by the one that ends
-last, which the ticket tells: so one launch is one call also where a CUDA graph replays it.
+(and labels) float32. draw_ada.py and draw_edm.py say what is drawn; these are the same steps in the same
+order, rounded one by one as in NumPy. Every program reads the counter; the last one to end, as the ticket
+tells, raises it. So one launch is one call, also in a replayed CUDA graph.
 """
 
 from typing import Any

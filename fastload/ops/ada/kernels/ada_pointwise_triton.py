@@ -2,7 +2,7 @@
 cutout.
 
 In: pixels as [BLOCK, LANES] float32, a lane for each channel (LANES is 1, 2 or 4; lanes beyond the channels
-hold whatever they may), and the image's row of parameters. Out: the same after the stages that are compiled
+hold arbitrary values), and the image's row of parameters. Out: the same after the stages that are compiled
 in. The end of a warp calls `finished` on its results, so that they are written once; the kernel is for
 batches without a warp, and for what comes before or after a band filter.
 """

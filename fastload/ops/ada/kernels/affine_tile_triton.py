@@ -112,7 +112,7 @@ def _sampled(
                 & (y >= -2 * (height - 1))
                 & (y < 4 * height - 2)
             )
-            # Points beyond the lattice lie beside the box, whose memory nobody wrote.
+            # Points beyond the lattice lie outside the box, in memory that was not written.
             there &= (ex + ex0 < 2 * width + 5) & (ey + ey0 < 2 * height + 5)
             at = ((y + 2 * (height - 1)).to(INDEX) * pitch + (x + 2 * (width - 1))) * LANES
             mask = there[:, None] & (channel < LANES)
