@@ -65,5 +65,5 @@ def pixels_of_tile(tile, COUNT: tl.constexpr, ROW: tl.constexpr, TILES_X: tl.con
 def total_of(partial_sums_ptr, image, splits):
     """The sum of an image's partial sums, of [N, splits]; always in the same order."""
     split = tl.arange(0, _SPLITS)
-    sums = tl.load(partial_sums_ptr + image.to(tl.int64) * splits + split, mask=split < splits, other=0.0)
-    return tl.sum(sums)
+    sums_ptr = partial_sums_ptr + image.to(tl.int64) * splits
+    return tl.sum(tl.load(sums_ptr + split, mask=split < splits, other=0.0))
