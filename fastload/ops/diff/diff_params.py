@@ -17,6 +17,10 @@ FIELDS_OF = {
     "translation": ("shift",),
     "cutout": ("cut_offset",),
 }
+COLUMNS_OF = {
+    "brightness": BRIGHTNESS, "saturation": SATURATION, "contrast": CONTRAST,
+    "shift": slice(SHIFT, SHIFT + 2), "cut_offset": slice(CUT, CUT + 2),
+}  # fmt: skip
 SHAPES = {"brightness": (), "saturation": (), "contrast": (), "shift": (2,), "cut_offset": (2,)}
 
 
@@ -41,15 +45,10 @@ class DiffAugmentParams(TensorParams):
         """What `policy` needs of rows [N, 8] float32, as views."""
         import torch
 
-        integers, given = rows.view(torch.int32), {}
-        for stage in stages_of(policy):
-            if stage == "color":
-                given |= {name: rows[:, column] for column, name in enumerate(FIELDS_OF[stage])}
-            elif stage == "translation":
-                given["shift"] = integers[:, SHIFT : SHIFT + 2]
-            else:
-                given["cut_offset"] = integers[:, CUT : CUT + 2]
-        return cls(**given).keep_rows(rows)
+        integers = rows.view(torch.int32)
+        names = [name for stage in stages_of(policy) for name in FIELDS_OF[stage]]
+        views = {name: (integers if name in cls.INTEGERS else rows)[:, COLUMNS_OF[name]] for name in names}
+        return cls(**views).keep_rows(rows)
 
     def rows(self, images: Any) -> Any:
         """[N, 8] float32 as the kernels read them, on the device of the images."""
@@ -57,20 +56,13 @@ class DiffAugmentParams(TensorParams):
 
         if self._drawn is not None and self._drawn.device == images.device:
             return self._drawn
-        n = images.shape[0]
-        columns = []
-        for name, neutral in zip(FIELDS_OF["color"], (0.0, 1.0, 1.0), strict=True):
-            given = getattr(self, name)
-            if given is None:
-                given = torch.full((n,), neutral, dtype=torch.float32, device=images.device)
-            columns.append(given.detach().to(torch.float32)[:, None])
-        for name in self.INTEGERS:
-            given = getattr(self, name)
-            if given is None:
-                given = torch.zeros(n, 2, dtype=torch.int32, device=images.device)
-            columns.append(given.to(torch.int32).contiguous().view(torch.float32))
-        columns.append(torch.zeros(n, 1, dtype=torch.float32, device=images.device))
-        return torch.cat(columns, 1)
+        rows = torch.zeros(images.shape[0], COLUMNS, dtype=torch.float32, device=images.device)
+        rows[:, SATURATION] = rows[:, CONTRAST] = 1.0
+        for name, tensor in self.given().items():
+            if name in self.INTEGERS:
+                tensor = tensor.contiguous().view(torch.float32)
+            rows[:, COLUMNS_OF[name]] = tensor.detach()
+        return rows
 
     def check(self, images: Any, policy: str) -> None:
         """Raises ConfigError unless what the policy needs is there, and every tensor fits the images."""
