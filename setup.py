@@ -1,9 +1,9 @@
 """Builds fastload._native from csrc/; all other metadata is in pyproject.toml.
 
-Every file of csrc/ is compiled once with the baseline instruction set. `pixel_kernels_x86.inc` and
-`augment_kernels.inc` are compiled once more for each wider instruction set by a small file of its own
-(`pixel_kernels_avx2.cpp` and so on) with the flags below; which one runs is decided on the machine that runs
-it, so one build serves every x86-64.
+Every .cpp file in the folders of csrc/ is compiled with the baseline instruction set. Files such as
+`pixel_kernels_avx2.cpp` compile `pixel_kernels_x86.inc` or `augment_kernels.inc` again for a wider
+instruction set, with the flags below. Which kernels run is decided at run time, so one build serves every
+x86-64.
 
 FASTLOAD_SANITIZE=address,undefined (or thread) builds with these sanitizers instead of optimization, for
 `python -m benchmarks.sanitizers`, which does so in a folder of its own.
@@ -64,8 +64,9 @@ if SANITIZERS:
 # -ffp-contract=off: a fused multiply-add would round differently on machines that have one.
 native = Pybind11Extension(
     "fastload._native",
-    sorted(str(path) for path in Path("csrc").glob("*.cpp")),
-    depends=[str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)],
+    sorted(str(path) for path in Path("csrc").rglob("*.cpp")),
+    depends=[str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)],
+    include_dirs=["csrc"],
     cxx_std=17,
     extra_compile_args=[*OPTIMIZED, "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
     extra_link_args=[f"-fsanitize={SANITIZERS}"] if SANITIZERS else [],

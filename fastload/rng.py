@@ -2,7 +2,7 @@
 
 In: a seed, positions in the endless global order (`epoch * n + i`), a purpose, and a block for draws of
 more than four words. Out: Philox 4x32-10 with key = (seed low, seed high) and counter = (position low,
-position high, purpose, block), all uint32. Promised: the same bits in NumPy and C++ (csrc/philox.h) on
+position high, purpose, block), all uint32. Promised: the same bits in NumPy and C++ (csrc/order/philox.h) on
 every machine, no state, and no dependence on worker, rank, batch or device. A position is unique, so a
 sample seen twice gets other bits.
 """

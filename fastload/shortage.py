@@ -121,7 +121,7 @@ def is_of_threads(error: BaseException) -> bool:
 
 
 def in_native_code() -> OutOfMemoryError:
-    """What std::bad_alloc becomes (csrc/shortage.cpp), for who calls native code to say more."""
+    """What std::bad_alloc becomes (csrc/base/shortage_binding.cpp), for who calls native code to say more."""
     error = no_memory("in native code", "")
     error.is_native = True
     return error

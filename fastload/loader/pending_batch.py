@@ -139,10 +139,13 @@ class PendingBatch:
         wait_for(self.content, lambda: self.cancelled, self.deadline)
         reader.raise_error(self.content, self.sample_ids)
         for part in self.parts:
-            for (i, name), error in part.settle(self.deadline).items():
-                self.note(i, name, Fault.of(self.where_of(i), name, error))
+            self._note_all(part.settle(self.deadline))
         if self.cancelled:
             raise futures.CancelledError
+
+    def _note_all(self, errors: dict[tuple[int, str], FastloadError]) -> None:
+        for (i, name), error in errors.items():
+            self.note(i, name, Fault.of(self.where_of(i), name, error))
 
     def replace_by(self, made: "PendingBatch") -> None:
         """`made` is for its bad samples: from here on, who cancels the one cancels the other."""

@@ -66,7 +66,11 @@ class BatchValues(FieldBatch):
         begun = time.perf_counter()
         self._make(self._stage.in_place, samples)
         self._stage.busy("batch", time.perf_counter() - begun)
-        faults, self._faults = self._faults, {}  # whose tracebacks hold this batch
+        return self._take_faults()
+
+    def _take_faults(self) -> dict[tuple[int, str], FastloadError]:
+        """Not where they were raised: that frame, which their tracebacks hold, must hold none of them."""
+        faults, self._faults = self._faults, {}
         return faults
 
     def adopt(self, to: np.ndarray, other: "BatchValues", samples: np.ndarray) -> None:

@@ -167,7 +167,7 @@ def changed(container: Container, stamp: Stamp) -> bool:
     Another time of its last change says little, for a copy that was put back has one: then the tail decides.
     False for one that is gone, or cannot be asked: that tells nothing about what was read before. Raises
     SourceError where there are no descriptors or memory to ask. The twin of FileStamp::check in
-    csrc/shard_reader.
+    csrc/read/shard_reader.
     """
 
     def look() -> bool:

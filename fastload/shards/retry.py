@@ -15,7 +15,7 @@ from fastload import _native
 from fastload.errors import SourceError, raise_if_foreign
 from fastload.shortage import lacks_descriptors, way_out
 
-# Not for as long as a training's own reads (csrc/shard_reader): here somebody waits for the first batch.
+# Not for as long as a training's own reads (csrc/read/shard_reader): here somebody waits for the first batch.
 PAUSES_SECONDS = (0.01, 0.05, 0.25, 1.25)
 _CLOSING_SECONDS = 1.0  # a server that is gone may hold what is closed
 

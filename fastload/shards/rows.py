@@ -79,7 +79,7 @@ class Rows:
 
 
 class RowBuilder:
-    """Groups members into rows, one `add` a member; the readable twin of csrc/sample_rows.
+    """Groups members into rows, one `add` a member; the readable twin of csrc/shards/sample_rows.
 
     has_label_file: a root `dataset.json` is no sample but where EDM's tools keep the labels.
     """

@@ -18,25 +18,17 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
-CONTAINERS = ("container_file", "sample_rows")
-KERNELS = ("pixel_kernels", "pixel_kernels_portable")
-X86_KERNELS = tuple(f"pixel_kernels_{name}" for name in ("sse2", "avx2", "avx512", "vnni"))
+CONTAINERS = ("shards/container_file", "shards/sample_rows")
+KERNELS = ("decode/pixels", "decode/pixel_kernels_portable")
+X86_KERNELS = tuple(f"decode/pixel_kernels_{name}" for name in ("sse2", "avx2", "avx512", "vnni"))
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 SOURCES = {
-    "tar": (*CONTAINERS, "tar_index"),
-    "zip": (*CONTAINERS, "zip_index"),
-    "image_header": ("image_header",),
+    "tar": (*CONTAINERS, "shards/tar_index"),
+    "zip": (*CONTAINERS, "shards/zip_index"),
+    "image_header": ("decode/image_header",),
     "jpeg": (
-        *(
-            "image_header",
-            "geometry",
-            "jpeg",
-            "jpeg_planes",
-            "render_jpeg",
-            "resize",
-            "axis_plan",
-            "pixel_writer",
-        ),
+        *("decode/image_header", "decode/geometry", "decode/jpeg", "decode/jpeg_planes"),
+        *("decode/render_jpeg", "decode/resize", "decode/axis_plan", "decode/pixel_writer"),
         *KERNELS,
         *(X86_KERNELS if X86_64 else ()),
     ),

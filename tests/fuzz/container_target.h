@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "property.h"
-#include "sample_rows.h"
+#include "shards/sample_rows.h"
 
 namespace fastload {
 

@@ -3,7 +3,7 @@
 // value behind the end counts as absent and a later one of the same name may then count).
 #include <vector>
 
-#include "image_header.h"
+#include "decode/image_header.h"
 #include "property.h"
 
 namespace {

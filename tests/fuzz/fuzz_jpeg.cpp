@@ -11,10 +11,10 @@
 #include <thread>
 #include <vector>
 
-#include "jpeg.h"
-#include "pixels.h"
+#include "decode/jpeg.h"
+#include "decode/pixels.h"
 #include "property.h"
-#include "render_jpeg.h"
+#include "decode/render_jpeg.h"
 
 namespace {
 

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "container_target.h"
-#include "tar_index.h"
+#include "shards/tar_index.h"
 
 namespace {
 

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "container_target.h"
-#include "zip_index.h"
+#include "shards/zip_index.h"
 
 namespace {
 

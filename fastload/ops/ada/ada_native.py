@@ -1,4 +1,4 @@
-"""The native twin of `ada_augment`: csrc/ada.h, image by image on as many threads as torch uses.
+"""The native twin of `ada_augment`: csrc/ops/ada.h, image by image on as many threads as torch uses.
 
 images: a CPU tensor [N, C, H, W] of floats, of any strides. Out: a fresh contiguous tensor of the same dtype.
 Computed in float32, for float64 images in float64; equal inputs give equal bits, however many threads there

@@ -3,7 +3,7 @@
 In: tensors that a user fills, or the rows that `draw_ada` drew. Out: rows, [N, 40] floats, one for each
 image, as the kernels read them. Promised: a stage that is None is absent, and costs nothing; parameters that
 were drawn are views of their rows, and go back to the kernels without a copy; the columns below are the only
-place that says where a number lies (csrc/ada.h repeats them, and a test compares).
+place that says where a number lies (csrc/ops/ada.h repeats them, and a test compares).
 """
 
 from dataclasses import dataclass

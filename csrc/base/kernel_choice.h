@@ -1,0 +1,48 @@
+// Which of several tables of kernels is in use: the widest instruction set that this machine runs, unless a test or a
+// benchmark forced another. Not for files that are compiled for wide instruction sets (see pixel_kernels.h).
+#pragma once
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace fastload {
+
+#if defined(__x86_64__)
+// Whether this machine runs what setup.py's AVX512 flags make.
+inline bool has_avx512() {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+// Kernels: a table with a `name`.
+template <class Kernels>
+class KernelChoice {
+   public:
+    // widest_first: all tables of this build, the last of which runs everywhere.
+    KernelChoice(const std::vector<const Kernels *> &widest_first, bool (*runs_here)(const Kernels *)) {
+        for (const Kernels *kernels : widest_first)
+            if (runs_here(kernels)) runnable_.push_back(kernels);
+        in_use_ = runnable_.front();
+    }
+
+    const Kernels &in_use() const { return *in_use_.load(); }
+
+    // The empty name is the widest; throws std::invalid_argument for one that is unknown or cannot run here.
+    void use(const std::string &name) {
+        for (const Kernels *kernels : runnable_)
+            if (name.empty() || name == kernels->name) {
+                in_use_ = kernels;
+                return;
+            }
+        throw std::invalid_argument("no such instruction set on this machine: " + name);
+    }
+
+   private:
+    std::vector<const Kernels *> runnable_;
+    std::atomic<const Kernels *> in_use_;
+};
+
+}  // namespace fastload
