@@ -1,4 +1,4 @@
-"""Random bits: Philox 4x32-10 against the published answers of Random123, and both twins against each other."""
+"""Random bits: Philox 4x32-10 against the published answers of Random123, and its twins against each other."""
 
 import numpy as np
 import pytest
