@@ -362,7 +362,7 @@ def test_the_binding_refuses_arguments_without_a_geometry():
             wrong = ImageSpec(8, 8)
             object.__setattr__(wrong, "resize", side)
             wrong.native  # noqa: B018
-    with pytest.raises(ConfigError, match="seed=-1"):
+    with pytest.raises(ConfigError, match=r"seed must be .* got -1"):
         geometries(ImageSpec(8, 8), [1], [1], -1, [0])
     with pytest.raises(ConfigError, match=r"impl must be .* got 'fast'"):
         geometries(ImageSpec(8, 8), [1], [1], 0, [0], impl="fast")

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TARGET = ("cuda", 90, 32)  # an H100 or H200
-MOST_OF_AN_AXIS = 65535
+MAX_OF_AN_AXIS = 65535
 
 
 def everything():
@@ -63,14 +63,14 @@ def more_images_than_an_axis_of_a_grid():
 
     from fastload.ops import AdaParams, ada_augment
 
-    n = MOST_OF_AN_AXIS + 5
+    n = MAX_OF_AN_AXIS + 5
     ada_augment(
         torch.zeros(n, 1, 2, 2), AdaParams(sigma=torch.zeros(n), eps=torch.zeros(n, 1, 2, 2)), "triton"
     )
     ada_augment(torch.zeros(n, 1, 2, 2), AdaParams(G_inv=torch.eye(3).expand(n, 3, 3)), "triton")
 
 
-def all_dice():
+def all_draws():
     from fastload.augment import AdaPipe, AugmentPipe, DiffAugment
 
     pipe = AdaPipe.named("bgcfnc", impl="triton", seed=2**64 - 1, rank=1)
@@ -97,7 +97,7 @@ def the_other_operators():
 
 CASES = (
     everything, tiles, half_precision_channels_last, noise_of_a_second_group_of_channels,
-    images_of_one_row_and_of_one_column, more_images_than_an_axis_of_a_grid, all_dice, the_other_operators,
+    images_of_one_row_and_of_one_column, more_images_than_an_axis_of_a_grid, all_draws, the_other_operators,
 )  # fmt: skip
 
 
@@ -148,14 +148,14 @@ def main():
         get_current_stream = staticmethod(lambda device=None: 0)
 
     def compiled(kernel, grid):
-        assert len(grid) < 2 or grid[1] <= MOST_OF_AN_AXIS, f"a grid of {grid}"
+        assert len(grid) < 2 or grid[1] <= MAX_OF_AN_AXIS, f"a grid of {grid}"
         return lambda *given, **options: kernel.run(*given, grid=grid, warmup=True, **options)
 
     driver.set_active(Driver())
     jit.JITFunction.__getitem__ = compiled
-    from fastload.ops import fused_augment
+    from fastload.ops import twins
 
-    sys.modules[fused_augment.__module__].require_triton = lambda device: None
+    twins.require_triton = lambda device: None
     try:
         triton.jit(_nothing)[(1,)](1)
     except Exception as error:  # whatever it is, the reason to skip

@@ -126,7 +126,7 @@ def test_every_nan_stays_one_in_every_dtype(impl, bits, dtype):
     assert torch.isnan(found).sum() == 3 and torch.isnan(found[0, :, 2, 5]).all()
 
 
-def test_levels_are_0_of_nan_and_the_ends_of_infinity(impl):
+def test_pixels_are_0_of_nan_and_the_ends_of_infinity(impl):
     for value, level in ((math.nan, 0), (math.inf, 255), (-math.inf, 0), (7.0, 255), (-7.0, 0)):
         images = torch.full((1, 3, 33, 3), value)
         for twin in (impl, "reference"):
@@ -144,7 +144,7 @@ def test_color_jitter_keeps_what_a_gradscaler_looks_for(impl, step, value):
             assert torch.isnan(found).any((1, 2, 3)).all()
 
 
-def test_levels_have_nothing_that_is_not_finite(impl):
+def test_pixels_have_nothing_that_is_not_finite(impl):
     augment = Augment(rotate=30, color_jitter=(0.4, 0.4, 0.4, 0.1), hsv=(0.1, 0.9))
     images = torch.randint(0, 256, (4, 3, 16, 33), dtype=torch.uint8)
     assert torch.isfinite(augment(images, range(4), 1, normalize="gan", impl=impl)).all()

@@ -1,4 +1,4 @@
-"""The dice of AdaPipe and AugmentPipe: the twins draw the same, and what they draw is what the papers say."""
+"""The random draws of AdaPipe and AugmentPipe: both twins draw the same, as the papers say."""
 
 import math
 
