@@ -3,11 +3,11 @@
     python examples/train_gan.py --out runs/demo --ada-kimg 20
     python examples/train_gan.py faces/ --out runs/faces --loss bce --augment diffaugment --epochs 300
 
-Without a source it trains on the pictures that `fastload demo` draws, for some five minutes on two cores
-(in so short a time p must be let rise fast). It leaves in --out: samples-EPOCH.png (always of the same
-z), log.jsonl, plot.png (losses, r_t and p) and checkpoint.pt, from which the same command goes on, to the
-same numbers as if it had never stopped. This file is the data, the loop and the checkpoint; gan_steps.py
-is what happens in a step. One process, one device: DDP is left out.
+Without a source it trains on the sample set of `fastload demo`, for a few minutes on two cores; so short a
+run needs a small --ada-kimg. It writes to --out: samples-EPOCH.png (always of the same z), log.jsonl,
+plot.png (losses, r_t and p) and checkpoint.pt, from which the same command resumes with the same numbers as
+without the interruption. This file has the data, the loop and the checkpoint; gan_steps.py has the training
+step. It uses a single process and device, without DDP.
 """
 
 import argparse
@@ -19,16 +19,17 @@ from gan_report import Log, save_grid, save_plot
 from gan_steps import Gan
 
 import fastload as fl
+from fastload.prepare.common.demo_set import CLASSES, demo_set
 
-# What a resumed training may be given anew; anything else would be another training.
-FREE = {"source", "out", "resume", "epochs", "steps", "log_every", "save_every", "device", "decode"}
-FREE |= {"ada_target", "ada_kimg", "p"}
+# Options that may change at a resume; with any other change it would be another training run.
+MAY_CHANGE = {"source", "out", "resume", "epochs", "steps", "log_every", "save_every", "device", "decode"}
+MAY_CHANGE |= {"ada_target", "ada_kimg", "p"}
 
 
 def train(options: argparse.Namespace) -> None:
-    """Trains to the last step, from the first or from a checkpoint's."""
+    """Trains to the last step, from the first step or from a checkpoint."""
     if fl.World.current().world_size > 1:
-        raise fl.ConfigError("this example trains in one process: start it without torchrun.")
+        raise fl.ConfigError("this example trains in a single process: start it without torchrun.")
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     with open_loader(options) as loader:
@@ -50,12 +51,12 @@ def train(options: argparse.Namespace) -> None:
 
 
 def open_loader(options: argparse.Namespace) -> fl.Loader:
-    """Endless batches of real images in [-1, 1], with their classes where these are asked for."""
+    """Endless batches of real images in [-1, 1], with their classes if --conditional."""
     fields = {"image": fl.Image(size=options.size, crop=options.crop)}
     if options.conditional:
         fields["label"] = fl.Int("cls")
     return fl.Loader(
-        options.source or demo_pictures(),
+        options.source or demo_set(),
         options.batch_size,
         fields,
         augment=fl.Augment(xflip=0.5) if options.mirror else None,
@@ -67,54 +68,44 @@ def open_loader(options: argparse.Namespace) -> fl.Loader:
     )
 
 
-def demo_pictures() -> str:
-    """The sample set of `fastload demo`: drawn once, which takes some 20 s, and kept in the cache."""
-    from fastload.prepare.demo_images import sample_set
-
-    def show(share: float, kind: str) -> None:
-        print(f"drawing samples: {share:4.0%}", end="\r", flush=True)
-
-    return sample_set(progress=show)
-
-
 def class_count(options: argparse.Namespace, loader: fl.Loader) -> int:
-    """0 without classes; else as --classes says, or class folders, or the demo set."""
+    """0 without classes; else from --classes, the class folders or the demo set."""
     if not options.conditional:
         return 0
     if options.classes:
         return options.classes
     if options.source is None:
-        from fastload.prepare.demo_images import KINDS
-
-        return len(KINDS)
+        return len(CLASSES)
     if loader.dataset.classes is None:
-        raise fl.ConfigError(f"{options.source} does not name its classes: say how many with --classes N.")
+        raise fl.ConfigError(
+            f"{options.source} has no class folders: give the number of classes with --classes N."
+        )
     return len(loader.dataset.classes)
 
 
 def save(path: Path, options: argparse.Namespace, step: int, gan: Gan, loader: fl.Loader) -> None:
-    """Whole or not at all: whoever kills us while we write leaves the checkpoint of before."""
+    """Replaces the checkpoint atomically: a process killed while writing leaves the previous one."""
     state = {"step": step, "options": vars(options), "gan": gan.state_dict(), "loader": loader.state_dict()}
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
 
 
 def restore(options: argparse.Namespace, gan: Gan, loader: fl.Loader) -> int:
-    """Goes to --resume's checkpoint, or --out's where there is one; returns its step."""
+    """Restores the checkpoint of --resume, or of --out if there is one; returns its step."""
     path = Path(options.resume or Path(options.out, "checkpoint.pt"))
     if not options.resume and not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, was in state["options"].items():
-        if name not in FREE and was != getattr(options, name):
+    for name, saved in state["options"].items():
+        if name not in MAY_CHANGE and saved != getattr(options, name):
             option = f"--{name.replace('_', '-')}"
             raise fl.ConfigError(
-                f"{path} was made with {option} {was}, not {getattr(options, name)}: give the same, "
+                f"{path} was saved with {option} {saved}, got {getattr(options, name)}: use the same value, "
                 "or another --out."
             )
     gan.load_state_dict(state["gan"])
     loader.load_state_dict(state["loader"])
-    print(f"going on from {path}, step {state['step']}")
+    print(f"resuming from {path}, step {state['step']}")
     return state["step"]
 
 
@@ -134,11 +125,11 @@ def command_line() -> argparse.ArgumentParser:
         description=__doc__.partition("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("source", nargs="?", help="shards, a pattern, a zip or a folder; none: what `fastload demo` draws")
-    add("--out", required=True, metavar="DIR", help="for samples, log, plot and checkpoint")
+    add("source", nargs="?", help="shards, a pattern, a zip or a folder (default: `fastload demo`'s samples)")
+    add("--out", required=True, metavar="DIR", help="folder for samples, log, plot and checkpoint")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=positive, default=100, help="passes over the data")
-    length.add_argument("--steps", type=positive, help="batches, in place of epochs")
+    length.add_argument("--steps", type=positive, help="batches, instead of epochs")
     add("--batch-size", type=positive, default=64)
     add("--size", type=int, default=64, choices=(16, 32, 64, 128, 256), help="side of the images in pixels")
     add(
@@ -147,46 +138,38 @@ def command_line() -> argparse.ArgumentParser:
         default=64,
         help="channels of the largest feature maps; the smallest have 8 times as many",
     )
-    add("--crop", choices=("center", "random"), default="center", help="of images that are no squares")
+    add("--crop", choices=("center", "random"), default="center", help="crop of images that are not square")
     add("--mirror", action="store_true", help="flip half of the real images")
     add("--loss", choices=("bce", "wgan-gp", "ns-r1"), default="ns-r1")
     add(
         "--gamma",
         type=float,
         default=1.0,
-        help="ns-r1: the penalty's weight; StyleGAN2-ADA takes 0.0002 * size^2 / batch size",
+        help="ns-r1: weight of the penalty; StyleGAN2-ADA uses 0.0002 * size^2 / batch size",
     )
-    add("--r1-interval", type=positive, default=16, help="ns-r1: steps from one penalty to the next")
-    add("--n-critic", type=positive, default=1, help="steps of D for one of G; wgan-gp was published with 5")
-    add("--augment", choices=("none", "ada", "diffaugment"), default="ada", help="what D sees images through")
-    add("--pipe", default="bgc", help="ada: one of AdaPipe's names")
-    add("--ada-target", type=float, default=0.6, help="ada: the r_t that p is steered to")
-    add("--ada-kimg", type=float, default=500, help="ada: thousands of images in which p can rise by 1")
-    add("--p", type=float, help="ada: a fixed strength, nothing is steered")
-    add("--policy", default="color,translation,cutout", help="diffaugment: its steps")
-    add("--conditional", action="store_true", help='train with classes, 0 to N - 1, from fl.Int("cls")')
+    add("--r1-interval", type=positive, default=16, help="ns-r1: steps between penalties")
+    add("--n-critic", type=positive, default=1, help="steps of D per step of G; wgan-gp was published with 5")
     add(
-        "--classes",
-        type=positive,
-        metavar="N",
-        help="how many; for sources that do not tell, as class folders do",
+        "--augment", choices=("none", "ada", "diffaugment"), default="ada", help="augmentation of what D sees"
     )
-    add("--lr", type=float, default=2e-4, help="Adam's, of G and D")
-    add("--betas", type=float, nargs=2, default=(0.5, 0.999), help="Adam's")
+    add("--pipe", default="bgc", help="ada: a name that AdaPipe.named accepts")
+    add("--ada-target", type=float, default=0.6, help="ada: the r_t that p is adjusted for")
+    add("--ada-kimg", type=float, default=500, help="ada: thousands of images for p to rise by 1")
+    add("--p", type=float, help="ada: a fixed strength")
+    add("--policy", default="color,translation,cutout", help="diffaugment: its policy")
+    add("--conditional", action="store_true", help='train with classes 0 to N - 1 from fl.Int("cls")')
+    add("--classes", type=positive, metavar="N", help="number of classes, for sources without class folders")
+    add("--lr", type=float, default=2e-4, help="learning rate of Adam, for G and D")
+    add("--betas", type=float, nargs=2, default=(0.5, 0.999), help="betas of Adam")
     add(
         "--amp", action="store_true", help="networks in bfloat16; augmentation, losses and weights in float32"
     )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--decode", default="auto", help="see fl.Loader; on a GPU without DALI: native")
     add("--seed", type=int, default=0)
-    add("--log-every", type=positive, default=20, help="steps from one line of the log to the next")
-    add(
-        "--save-every",
-        type=positive,
-        default=1,
-        help="epochs from one checkpoint, plot and sample grid to the next",
-    )
-    add("--resume", metavar="CHECKPOINT", help="where to go on from, if not from --out's")
+    add("--log-every", type=positive, default=20, help="steps between lines of the log")
+    add("--save-every", type=positive, default=1, help="epochs between checkpoints, plots and sample grids")
+    add("--resume", metavar="CHECKPOINT", help="checkpoint to resume from (default: that of --out, if any)")
     return parser
 
 
@@ -202,13 +185,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.betas = tuple(options.betas)
     if options.augment != "ada" and options.p is not None:
-        parser.error("--p is the strength of --augment ada")
+        parser.error("--p needs --augment ada: it is the strength of ADA")
     if options.classes and not options.conditional:
-        parser.error("--classes goes with --conditional")
+        parser.error("--classes needs --conditional")
     if options.loss == "wgan-gp" and options.augment == "ada" and options.p is None:
         parser.error(
-            "wgan-gp's critic is free to add any number to all its answers, so the sign of D(real), by which "
-            "ADA steers p, means nothing: fix the strength with --p, or use another loss"
+            "ADA adjusts p by the sign of D(real), but wgan-gp's critic may add any constant to its outputs, "
+            "so the sign has no meaning: fix the strength with --p, or use another loss"
         )
     try:
         train(options)

@@ -1,18 +1,19 @@
-"""The command line: `fastload VERB ...`. A verb is a module of fastload/prepare, imported only when it is
-called.
+"""The command line: `fastload VERB ...`. A verb is a module of fastload/prepare, imported only when called.
 
 In: the words after `fastload`. Out: a report on stdout (text, or one JSON object with --json), progress and
-errors on stderr. Promised: exit code 0 when all is well, 1 when the data has a problem, 2 when the command is
-wrong, 130 after Ctrl-C; our own errors are one line, never a traceback; `fastload --help` imports nothing
-heavy.
+errors on stderr. Promised: exit code 0 for success, 1 when the data has a problem or a file cannot be read or
+written, 2 when the command is wrong, 130 after Ctrl-C; our own errors are one line, never a traceback;
+`fastload --help` imports nothing heavy.
 
-A verb's module has `add_options(parser)` and `from_command_line(options) -> report`; a report has
-`to_dict()`, `render() -> str` and, where data can be at fault, `problems: int`.
+A verb's module has `add_options(parser)` and `from_command_line(options) -> report`; `options.started` is the
+time.monotonic() at which the command started. A report has `to_dict()`, `render() -> str` and, where data can
+be at fault, `problems: int`; one that has an `error: str` is printed before its error.
 """
 
 import argparse
 import os
 import sys
+import time
 from importlib import import_module
 
 from fastload import __version__
@@ -26,29 +27,29 @@ VERBS = {
     "check": "read and decode every sample of a source, or of a ledger, and list the bad ones",
     "bench": "measure this source through fastload and through torch DataLoader + Pillow, side by side",
 }
-FINE, DATA_PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
+SUCCESS, DATA_PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; `arguments` are sys.argv[1:] unless given."""
+    started = time.monotonic()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         with naming_shortage("fastload cannot go on"):
-            return _run(arguments)
+            return _run(arguments, started)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone (`fastload info x | head`). Python flushes stdout once more at
-        # exit and would complain there, so stdout goes nowhere from here on.
+        # Nobody reads our output any more (`fastload info x | head`). Python flushes stdout again at exit,
+        # which would print an error, so stdout is redirected to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FINE
+        return SUCCESS
     except (FastloadError, OSError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"fastload: error: {message}", file=sys.stderr)
+        _print_error(str(error) or type(error).__name__)
         return USAGE if isinstance(error, ConfigError) else DATA_PROBLEM
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], started: float) -> int:
     verb = next((word for word in arguments if not word.startswith("-")), None)
     parser, subparsers = _parser()
     if verb in VERBS:
@@ -56,23 +57,27 @@ def _run(arguments: list[str]) -> int:
         subparser = subparsers.choices[verb]
         module.add_options(subparser)
         subparser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+        subparser.set_defaults(started=started)
     try:
         options = parser.parse_args(arguments)
-    except SystemExit as stop:  # argparse has printed its help or its complaint
+    except SystemExit as stop:  # argparse has printed its help or its error
         return int(stop.code or 0)
     if options.verb is None:
         parser.print_help(sys.stderr)
         return USAGE
     report = module.from_command_line(options)
     print(_printable(_as_json(report) if options.json else report.render()), flush=True)
-    return DATA_PROBLEM if getattr(report, "problems", 0) else FINE
+    error = getattr(report, "error", None)
+    if error:
+        _print_error(error)
+    return DATA_PROBLEM if error or getattr(report, "problems", 0) else SUCCESS
 
 
 def _parser():
     parser = argparse.ArgumentParser(
         prog="fastload",
         description="A high-throughput, exactly resumable loader of images for training generative models.",
-        epilog="fastload VERB --help tells more. Exit codes: 0 fine, 1 a problem in the data, 2 wrong usage.",
+        epilog="fastload VERB --help tells more. Exit codes: 0 success, 1 bad data, 2 wrong usage.",
     )
     parser.add_argument("--version", action="version", version=f"fastload {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB")
@@ -82,9 +87,13 @@ def _parser():
 
 
 def _printable(text: str) -> str:
-    """Names of files may be no text: their bytes are shown as escapes, which JSON knows as well."""
+    """Bytes of file names that are not valid text are shown as escapes, which JSON knows as well."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _print_error(message: str) -> None:
+    print("fastload: error:", " ".join(message.split()), file=sys.stderr)
 
 
 def _as_json(report) -> str:

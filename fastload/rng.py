@@ -31,7 +31,7 @@ class Purpose(IntEnum):
     HSV = 12
     CUTOUT = 13
     MIX = 14
-    STAND_IN = 15
+    REPLACEMENT = 15
     NOISE = 16
     ADA_XFLIP = 17
     ADA_YFLIP = 18

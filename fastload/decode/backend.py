@@ -1,8 +1,8 @@
-"""Who decodes images on this machine, and why.
+"""Which backend decodes images on this machine, and why.
 
-In: what the loader was asked for, "auto", "native", "pillow" or "dali", and the kind of device that batches
-are made for. Out: a `Backend` that says what it is. Promised: the choice is made once, by what the machine
-has and never by load; nothing slower is taken without being named.
+In: the loader's `decode` ("auto", "native", "pillow" or "dali"), and the type of device of its batches. Out: a
+`Backend` that describes itself. Promised: the choice is made once, by what is installed and never by load; a
+slower backend is never chosen without saying so.
 """
 
 import os
@@ -16,7 +16,7 @@ from fastload.shortage import naming_shortage, shortage_told_by, way_out
 
 @dataclass(frozen=True)
 class Backend:
-    """name: "native", "simplejpeg", "pillow" or "dali". jpeg: who decodes JPEGs, and with what."""
+    """name: "native", "simplejpeg", "pillow" or "dali". jpeg: the decoder of JPEGs, in words."""
 
     name: str
     jpeg: str
@@ -26,16 +26,15 @@ class Backend:
 
     @property
     def others(self) -> str:
-        """Who decodes what is no JPEG."""
-        return "PNG, WebP and BMP of 8 bits DALI, else Pillow" if self.name == "dali" else "Pillow"
+        """The decoder of all other formats, in words."""
+        return "DALI for 8-bit PNG, WebP and BMP, else Pillow" if self.name == "dali" else "Pillow"
 
 
 def choose_backend(decode: str, device_type: str = "cpu") -> Backend:
     """The backend that `decode` means on this machine for batches on "cpu" or "cuda".
 
-    "auto" is DALI for a GPU and native for the CPU. Where no libjpeg can be loaded, native leaves JPEGs to
-    the simplejpeg package, on Python's threads. Raises BackendError where what is asked for is missing, with
-    the reason.
+    "auto" is DALI for a GPU and native for the CPU. If no libjpeg can be loaded, "native" leaves JPEGs to the
+    simplejpeg package, on Python's threads. Raises BackendError, with the reason, if the backend is missing.
     """
     backends.ignore_jpegmem()
     if decode == "pillow":
@@ -43,12 +42,12 @@ def choose_backend(decode: str, device_type: str = "cpu") -> Backend:
     if decode == "dali" or (decode == "auto" and device_type == "cuda"):
         return _dali(decode, device_type)
     if decode not in ("auto", "native"):
-        raise ConfigError(f'decode={decode!r}: give "auto", "native", "dali" or "pillow".')
+        raise ConfigError(f'decode must be "auto", "native", "dali" or "pillow", got {decode!r}.')
     path, abi, reasons = load_libjpeg()
     if path is not None:
         return Backend("native", f"{Path(path).name}, ABI {abi}, {_native.pixel_kernels()}")
     if backends.has("simplejpeg"):
-        return Backend("simplejpeg", f"simplejpeg on Python threads, because no libjpeg would do: {reasons}")
+        return Backend("simplejpeg", f"simplejpeg on Python threads, because no libjpeg is usable: {reasons}")
     raise BackendError(
         f'decode="{decode}": no libjpeg could be loaded ({reasons}), and simplejpeg is not installed. '
         'Install simplejpeg, or use decode="pillow".'
@@ -56,16 +55,16 @@ def choose_backend(decode: str, device_type: str = "cpu") -> Backend:
 
 
 def load_libjpeg() -> tuple[str | None, int, str]:
-    """(path, ABI, why others were refused) of the libjpeg in use; the path is None where none will do.
+    """(path, ABI, why others were refused) of the libjpeg in use; the path is None if none is usable.
 
-    Raises BackendError where there are no descriptors or memory to look: that says nothing about what is
-    there, and something slower is not taken for it.
+    Raises BackendError if descriptors or memory run out: then it is not known which libjpeg is installed, and
+    no slower backend is chosen because of that.
     """
-    with naming_shortage("no libjpeg can be looked for"):
+    with naming_shortage("cannot search for a libjpeg"):
         path, abi, reasons = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
-    short = None if path is not None else shortage_told_by(reasons)
-    if short is not None:
-        raise BackendError(f"no libjpeg can be loaded ({os.strerror(short)}). {way_out(short, '')}")
+    code = None if path is not None else shortage_told_by(reasons)
+    if code is not None:
+        raise BackendError(f"no libjpeg can be loaded ({os.strerror(code)}). {way_out(code, '')}")
     return path, abi, reasons
 
 

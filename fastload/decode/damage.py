@@ -1,20 +1,19 @@
-"""What is wrong with a file that Pillow decodes all the same, with gray or black where pixels are missing.
+"""Damage in a file that Pillow decodes anyway, with gray or black in place of missing pixels.
 
-In come the bytes of a JPEG or PNG that Pillow has opened; out comes a SampleError that says what is damaged,
-or nothing. Promised: the rule of csrc/jpeg.h for JPEGs; nothing of what a PNG inflates to is kept. The native
-threads stop reading below the crop (on all kernels at the same row), so that of codes that are wrong down
-there only this check knows: whether such a file is bad may depend on a random crop.
+In: the bytes of a JPEG or PNG that Pillow has opened. Out: a SampleError that says what is damaged, or
+nothing. Promised: for JPEGs the rule of csrc/decode/jpeg.h; the decompressed bytes of a PNG are not kept. The
+native threads stop reading below the crop (with all kernels at the same row), so only this check finds bad
+codes below it: whether such a file is bad may depend on a random crop.
 
-The rule, whoever decodes. A JPEG is whole if it has an end marker and libjpeg had no need to fill in pixels:
-its warnings of a premature end, a bad code, a lost restart interval or scans that do not fit each other are
-damage. Harmless are bytes that it skips before a marker, and whatever follows the end: padding, previews,
-films. A PNG is whole if all of its rows are there; what follows them, checksums and the end chunk too, may be
-cut. Of a GIF, WebP, BMP, TIFF or PNM Pillow itself refuses what ends early. No check finds levels that are
-wrong and can be read, as JPEG has no checksum; nor a JPEG of arithmetic codes that is cut and closed again by
-an end marker, as its codes never run out.
+The rule, for every decoder. A JPEG is whole if it has an end marker and libjpeg did not fill in pixels: its
+warnings of a premature end, a bad code, a lost restart interval or inconsistent scans mean damage. Bytes that
+it skips before a marker are harmless, and so is whatever follows the end: padding, previews, videos. A PNG is
+whole if all of its rows are present; what follows them may be truncated, including checksums and the end
+chunk. Pillow itself refuses a truncated GIF, WebP, BMP, TIFF or PNM. No check finds wrong but readable
+values, because JPEG has no checksum; nor a JPEG with arithmetic coding that was truncated and closed by an
+end marker, because its codes never run out.
 
-DALI looks at less (dali/gate.py). Without a libjpeg (backend.py) a JPEG is taken as Pillow or simplejpeg take
-it.
+DALI checks less (dali/gate.py). Without a libjpeg (backend.py), Pillow or simplejpeg decide about a JPEG.
 """
 
 import functools
@@ -29,14 +28,14 @@ from fastload import _native
 from fastload.decode.backend import load_libjpeg
 from fastload.errors import SampleError
 
-_PIECE_BYTES = 1 << 16  # inflated at a time, and dropped
+_PIECE_BYTES = 1 << 16  # decompressed at once, and dropped
 # Adam7: left, top, and the steps to the right and down, of the seven passes
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PALETTE = 3
 
 
 def check_jpeg(content: bytes) -> None:
-    """Raises SampleError for a JPEG that libjpeg would complete with gray, or read for minutes."""
+    """Raises SampleError for a JPEG that libjpeg would complete with gray, or decode for minutes."""
     if not _has_libjpeg():
         return
     reason = _native.jpeg_damage(content)
@@ -45,11 +44,11 @@ def check_jpeg(content: bytes) -> None:
 
 
 def pixel_chunks(content: bytes) -> bytes:
-    """The PNG without what no pixel depends on: texts, profiles, and the later frames of an animation.
+    """The PNG without the chunks that no pixel depends on: texts, profiles, later frames of an animation.
 
-    Pillow inflates texts and profiles when it opens a file, and refuses one whose texts are large, as the
-    workflows are that some programs keep there. Raises SampleError for a palette image without a palette,
-    which Pillow would show black.
+    Pillow decompresses texts and profiles when it opens a file, and refuses large texts, such as the
+    workflows that some programs store there. Raises SampleError for a palette image without a palette, which
+    Pillow would decode as black.
     """
     kept, start, has_palette = [], 0, False
     for at, kind, stop in _chunks(content):
@@ -63,10 +62,10 @@ def pixel_chunks(content: bytes) -> bytes:
 
 
 def check_rows(image: Image.Image, content: bytes) -> None:
-    """Raises SampleError for a PNG whose pixels end early, which Pillow leaves black.
+    """Raises SampleError for a PNG whose pixels end early; Pillow leaves the missing ones black.
 
-    image: as decoded from `content`. All is inflated a second time only where the last row is black, or the
-    rows are interlaced.
+    image: as decoded from `content`. The file is decompressed a second time only if the last row is black, or
+    the rows are interlaced.
     """
     is_interlaced = content[28] != 0
     if is_interlaced or not np.asarray(image)[-1].any():
@@ -79,7 +78,7 @@ def check_rows(image: Image.Image, content: bytes) -> None:
 
 
 def packed_text_bytes(content: bytes) -> int:
-    """Bytes of the texts and profiles that a PNG stores deflated."""
+    """Bytes of the texts and profiles that a PNG stores compressed."""
     texts = (b"zTXt", b"iTXt", b"iCCP")
     return sum(stop - at for at, kind, stop in _chunks(content) if kind in texts)
 
@@ -90,7 +89,7 @@ def _has_libjpeg() -> bool:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """(start, type, stop) of every whole chunk; stops at what is none."""
+    """(start, type, stop) of every whole chunk; ends at the first bytes that are not one."""
     at = 8
     while at + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -106,23 +105,22 @@ def _colour_type(content: bytes) -> int:
 
 
 def _pixel_bytes(content: bytes) -> int:
-    """What the pixels of a PNG inflate to: rows of whole bytes, each behind the byte of its filter."""
+    """The decompressed size of a PNG's pixels: rows of whole bytes, each preceded by its filter byte."""
     width, height, bits = struct.unpack_from(">IIB", content, 16)
-    bits_of_pixel = bits * {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}[_colour_type(content)]
+    pixel_bits = bits * {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}[_colour_type(content)]
     passes = _PASSES if content[28] else ((0, 0, 1, 1),)
     needed = 0
     for left, top, right, down in passes:
         columns, rows = -(-(width - left) // right), -(-(height - top) // down)
         if columns > 0 and rows > 0:
-            needed += rows * (1 + -(-columns * bits_of_pixel // 8))
+            needed += rows * (1 + -(-columns * pixel_bits // 8))
     return needed
 
 
 def _inflated(content: bytes) -> Iterator[bytes]:
-    """What the pixels inflate to, in pieces, as far as the bytes go."""
-    inflate = zlib.decompressobj(
-        -zlib.MAX_WBITS
-    )  # raw: zlib's checksum, behind the pixels, may be cut or wrong
+    """The decompressed pixels, in pieces, as far as the bytes go."""
+    # Raw deflate: zlib's checksum after the pixels may be truncated or wrong.
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     header_bytes = 2  # zlib's
     for rest in _pixel_data(content):
         rest, header_bytes = rest[header_bytes:], max(0, header_bytes - len(rest))
@@ -135,7 +133,7 @@ def _inflated(content: bytes) -> Iterator[bytes]:
 
 
 def _pixel_data(content: bytes) -> Iterator[bytes]:
-    """What the IDAT chunks hold; the last of them may be cut."""
+    """The contents of the IDAT chunks; the last of them may be truncated."""
     end = 8
     for at, kind, stop in _chunks(content):
         end = stop

@@ -1,10 +1,10 @@
-"""What an image says of itself in its first bytes: format, size, orientation, without decoding anything.
+"""The header of an image file: format, size, orientation, without decoding anything.
 
-In come the bytes of an image file, or the first of them; out comes an `ImageHeader`. The format is told by
-magic bytes, never by an extension. Promised: whatever the bytes are, nothing outside them is read and no
-error is raised. Orientation is what EXIF says (in JPEG, PNG and WebP) or the tag of TIFF's first directory;
-XMP is not read. It is the one definition of orientation for all backends. The parser is native
-(csrc/image_header.h); in the tests Pillow's lazy `Image.open` is its oracle.
+In: the bytes of an image file, or the first of them. Out: an `ImageHeader`. Promised: the format is found by
+magic bytes, never by an extension; whatever the bytes are, nothing outside them is read and no error is
+raised. Orientation is EXIF's (in JPEG, PNG and WebP) or the tag of TIFF's first directory; XMP is not read.
+This is the only definition of orientation, for all backends. The parser is native
+(csrc/decode/image_header.h); in the tests Pillow's lazy `Image.open` is its oracle.
 """
 
 from typing import NamedTuple
@@ -15,12 +15,12 @@ FORMATS = ("unknown", "jpeg", "png", "gif", "webp", "bmp", "tiff", "pnm")
 
 
 class ImageHeader(NamedTuple):
-    """`width` and `height` are as stored, before orientation, and 0 where none were found."""
+    """`width` and `height` are as stored, before orientation, and 0 if none were found."""
 
     format: str  # one of FORMATS
     width: int  # pixels
     height: int
-    orientation: int  # 1 to 8, as EXIF has it; 1 where it says nothing, or nonsense
+    orientation: int  # 1 to 8, as in EXIF; 1 if it is missing or invalid
     channels: int  # as stored: gray 1, palette 1, with alpha 2, RGB or YCbCr 3, RGBA or CMYK 4
     bits: int  # of one channel, or of an index into a palette
     progressive: bool  # a progressive JPEG
@@ -28,7 +28,7 @@ class ImageHeader(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """True where the size was found; else the format is unknown, or the bytes are damaged or cut."""
+        """Whether the size was found; if not, the format is unknown, or the bytes are damaged or truncated."""
         return self.width > 0
 
     @property
@@ -38,6 +38,6 @@ class ImageHeader(NamedTuple):
 
 
 def image_header(content: bytes) -> ImageHeader:
-    """The header of the image that `content` (bytes, or any contiguous buffer of them) is or begins."""
+    """The header of the image in `content`: bytes, or any contiguous buffer of them; a prefix is enough."""
     found, code, width, height, *rest = _native.parse_image_header(content)
     return ImageHeader(FORMATS[code], *((width, height) if found else (0, 0)), *rest)

@@ -1,26 +1,25 @@
-"""The reference decoder: the bytes of one image of any format become upright RGB, resized, cropped and
-flipped.
+"""The reference decoder: one image of any format to upright RGB, resized, cropped and flipped.
 
-In come the bytes of a file, an `ImageSpec`, seed and position; out come uint8 [height, width, 3] and the
-geometry. Promised: the format is told by the bytes; of several frames or pages the first is taken; EXIF
-orientation (see image_header.py) is applied; more than `max_pixels` are refused before a pixel is decoded;
-whatever is wrong with the file becomes one SampleError with the reason, also where Pillow would fill in what
-is missing (damage.py); errors of this program, of an installation or for want of memory pass through. ICC
-profiles are ignored.
+In: the bytes of a file, an `ImageSpec`, seed and position. Out: uint8 [height, width, 3] and the geometry.
+Promised: the bytes decide the format; of several frames or pages the first is taken; EXIF orientation (see
+image_header.py) is applied; more than `max_pixels` are refused before a pixel is decoded; whatever is wrong
+with the file becomes one SampleError with the reason, also where Pillow would fill in missing pixels
+(damage.py); errors of this program or of the installation, and lack of memory, pass through. ICC profiles are
+ignored.
 
-One conversion to RGB each, the same in all backends:
+Conversion to RGB, the same in all backends:
 - gray, with or without alpha, is replicated; 1 bit is 0 and 255; a palette is looked up, its transparency
   ignored;
 - alpha, straight or premultiplied, is dropped: no background is blended in;
-- CMYK and YCCK as Pillow's `convert("RGB")`, which knows no profile: (255 - c) * (255 - k) / 255;
+- CMYK and YCCK as Pillow's `convert("RGB")`, which uses no profile: (255 - c) * (255 - k) / 255;
 - gray of 9 to 16 bits is shifted right to 8 (Pillow's own conversion clips it); RGB of 16 bits keeps the high
   byte;
-- gray of 32 bits holds 16, and anything outside [0, 65535] is refused; gray floats are levels in [0, 1],
-  scaled by 255 and rounded half to even, and anything outside is refused. Where other ranges are meant,
-  nobody can guess which.
+- gray of 32 bits holds values of 16 bits, and anything outside [0, 65535] is refused; gray floats are in
+  [0, 1], scaled by 255 and rounded half to even, and anything outside is refused, because other ranges cannot
+  be guessed.
 
-Pillow guards TIFF and WebP a second time: above twice `PIL.Image.MAX_IMAGE_PIXELS` it refuses them whatever
-`max_pixels` says, and it warns of a TIFF above it.
+Pillow has a limit of its own for TIFF and WebP: above twice `PIL.Image.MAX_IMAGE_PIXELS` it refuses them,
+whatever `max_pixels` is, and it warns about a TIFF above it.
 """
 
 import functools
@@ -61,7 +60,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
-_OPENERS = {  # format -> how Pillow calls it
+_OPENERS = {  # format -> Pillow's name of it
     "jpeg": "Jpeg",
     "png": "Png",
     "gif": "Gif",
@@ -75,7 +74,7 @@ _OPENERS = {  # format -> how Pillow calls it
 
 
 class DecodedImage(NamedTuple):
-    """An image of the batch, and what `report=True` tells of it."""
+    """An image of the batch, and what `report=True` needs."""
 
     pixels: np.ndarray  # [height, width, 3] uint8
     geometry: Geometry
@@ -94,9 +93,8 @@ def decode_image(
     """Decodes, resizes, crops and flips one image.
 
     guide: for a field that is `like` another: the upright size (width, height) of that image, whose geometry
-        is stretched to this one where they differ in size. `geometry` and `size` of the result are the
-        guide's.
-    Raises SampleError with the reason, without saying which sample: the caller knows; MemoryError.
+        is stretched to this one if their sizes differ. `geometry` and `size` of the result are the guide's.
+    Raises SampleError with the reason but not the name of the sample, which the caller adds; MemoryError.
     """
     content = bytes(content)
     return twice(lambda: _decoded(content, spec, seed, position, max_pixels, guide))
@@ -115,7 +113,7 @@ def decode_rgb(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.nd
 
 
 def upright_size(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of the upright image, without decoding: the `guide` of fields that are like this."""
+    """Width and height of the upright image, without decoding: the `guide` of fields that are like it."""
     content = bytes(content)
     header = image_header(content)
     image, orientation = twice(lambda: _open(content, header, max_pixels))
@@ -139,12 +137,12 @@ def _decoded(
     divisor = denominator(spec.scaled, view) if header.format == "jpeg" else 1
     if divisor > 1:
         with reasons(header.format, own[0] * own[1]):
-            # draft takes the largest scale that leaves at least this size, which is 1/divisor, and rounds up
+            # draft takes the largest scale that leaves at least this size, here 1/divisor, and rounds up
             image.draft(None, (image.size[0] // divisor, image.size[1] // divisor))
     rgb = _upright(image, content, header, orientation)
     scaled_size, box = scaled_box(view, *own, divisor, header.orientation)
     if rgb.size != scaled_size:  # a damaged TIFF directory, which two parsers read differently
-        raise SampleError(f"decoded to {rgb.size} pixels, where its header promised {scaled_size}")
+        raise SampleError(f"decoded to {rgb.size} pixels instead of the {scaled_size} of its header")
     return DecodedImage(render(rgb, chosen, spec.filter, box), chosen, size)
 
 
@@ -154,9 +152,9 @@ def render(
     filter: str = "bicubic",
     box: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
-    """Resizes the box of an upright RGB image, cuts out the crop and flips it: [height, width, 3] uint8.
+    """Resizes the box of an upright RGB image, crops and flips it: [height, width, 3] uint8.
 
-    rgb: [H, W, 3] uint8, or Pillow's image. box: where it is not `geometry.box`, as after scaled decoding.
+    rgb: [H, W, 3] uint8, or Pillow's image. box: if it is not `geometry.box`, as after scaled decoding.
     """
     image = rgb if isinstance(rgb, Image.Image) else Image.fromarray(rgb)
     resized = image.resize(geometry.resized, _RESAMPLING[filter], box or geometry.box)
@@ -166,15 +164,15 @@ def render(
 
 
 def turned(stored: Image.Image, orientation: int) -> Image.Image:
-    """The upright image of one that is stored with EXIF's `orientation`."""
+    """The upright image of one that is stored with this EXIF orientation."""
     return stored.transpose(_TURNS[orientation]) if orientation in _TURNS else stored
 
 
 def _open(content: bytes, header: ImageHeader, max_pixels: int) -> tuple[Image.Image, int]:
-    """Pillow's image, not yet decoded, and the orientation that is still to be applied to it.
+    """Pillow's image, not yet decoded, and the orientation that remains to be applied.
 
-    Not `Image.open`: it tries every format that Pillow knows, some of which run other programs, and warns of
-    large images where we have a limit of our own.
+    Not `Image.open`: it tries every format that Pillow knows, some of which run other programs, and it warns
+    about large images, for which there is max_pixels.
     """
     if len(content) == 0:
         raise SampleError("the file is empty")
@@ -186,21 +184,20 @@ def _open(content: bytes, header: ImageHeader, max_pixels: int) -> tuple[Image.I
     with reasons(header.format, header.width * header.height):
         image = opener(io.BytesIO(given), "")
     _check_pixels(*image.size, max_pixels)
-    # Pillow takes the orientation from XMP where EXIF has none; no other decoder does.
+    # If EXIF has no orientation, Pillow takes it from XMP; no other decoder does.
     for name in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(name, None)
     if header.format == "unknown":
         with reasons(header.format, image.width * image.height):
             return image, image.getexif().get(_EXIF_ORIENTATION, 1)
-    return image, (
-        1 if header.format == "tiff" else header.orientation
-    )  # Pillow turns a TIFF when it is decoded
+    # Pillow applies the orientation of a TIFF itself.
+    return image, 1 if header.format == "tiff" else header.orientation
 
 
 def _opener(content: bytes, header: ImageHeader):
-    """The class of Pillow that reads this format; None where there is none. Imported when first needed.
+    """Pillow's class for this format, or None; imported when first needed.
 
-    Raises BackendError where there are no descriptors or memory for the import.
+    Raises BackendError if descriptors or memory run out during the import.
     """
     format, prefix = header.format, content[:16]
     if prefix.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")):
@@ -229,10 +226,10 @@ def _upright_size(image: Image.Image, header: ImageHeader, orientation: int) -> 
 
 
 def _upright(image: Image.Image, content: bytes, header: ImageHeader, orientation: int) -> Image.Image:
-    """Decodes, converts to RGB and turns."""
+    """Decodes, converts to RGB and applies the orientation."""
     if header.format == "jpeg":
         check_jpeg(content)
-        # In one piece: the decoder of arithmetic codes cannot wait for the next.
+        # In one piece: the decoder of arithmetic codes cannot wait for a second one.
         image.decodermaxblock = max(image.decodermaxblock, len(content))
     with reasons(header.format, image.width * image.height):
         image.load()
@@ -259,15 +256,15 @@ def _rgb(image: Image.Image, header: ImageHeader) -> Image.Image:
         return image.convert("RGB")
 
 
-def _gray(levels: np.ndarray) -> Image.Image:
-    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+def _gray(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
 
 
-def _checked(levels: np.ndarray, highest: float, what: str) -> np.ndarray:
-    low, high = levels.min(), levels.max()
-    if not (low >= 0 and high <= highest):  # false where there is a NaN
+def _checked(values: np.ndarray, highest: float, what: str) -> np.ndarray:
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= highest):  # a NaN is refused, too
         raise SampleError(
-            f"{what} must lie in [0, {highest:g}] to become 8 bits, and reach from {low:g} to {high:g}: "
-            "store them scaled, or read them with fl.Custom"
+            f"{what} must be in [0, {highest:g}] to be converted to 8 bits, got {low:g} to {high:g}: store "
+            "them scaled, or read them with fl.Custom"
         )
-    return levels
+    return values

@@ -1,9 +1,10 @@
-"""What Pillow raises, told apart: damage is a SampleError with a reason, want of memory a MemoryError.
+"""Pillow's exceptions, classified: damage is a SampleError with a reason, lack of memory a MemoryError.
 
-In: calls of Pillow, and how many pixels they are about. Out: their result, or one of the two. Promised: what
-the file is not to blame for is never a SampleError: want of memory, of descriptors, a plugin that is missing.
-Pillow has one error for damage and for memory that its libraries did not get, so memory for such an image is
-asked for where a call fails, and `twice` tries once more what fails, as another thread may have had it.
+In: calls of Pillow, and the number of pixels of the image. Out: their result, or one of the two errors.
+Promised: an error that the file did not cause is never a SampleError: lack of memory or descriptors, a
+missing plugin. Pillow raises the same error for damage and if its libraries get no memory. So after a failed
+call we try to allocate the memory for such an image, and `twice` repeats the call, because another thread may
+have held the memory.
 """
 
 import contextlib
@@ -17,11 +18,11 @@ from fastload.shortage import is_of_memory, no_memory
 
 Result = TypeVar("Result")
 
-# What decoders keep of a pixel at once, at most: coefficients of four components (8 bytes), levels of as many
-# twice (8), or floats; and what they need besides.
-_BYTES_OF_A_PIXEL = 16
+# What decoders keep per pixel, at most: coefficients of four components (8 bytes) and two copies of their
+# uint8 values (8), or floats. And what they need besides.
+_BYTES_PER_PIXEL = 16
 _BYTES_BESIDES = 4 << 20
-_PLAINLY = {  # how what Pillow says begins -> what it means
+_MEANINGS = {  # the beginning of a message of Pillow -> what it means
     "not identified by this driver": "its header is damaged or cut",
     "unpack": "its header is damaged or cut",
     "Truncated File Read": "its header is damaged or cut",
@@ -34,9 +35,9 @@ _PLAINLY = {  # how what Pillow says begins -> what it means
 
 @contextlib.contextmanager
 def reasons(format: str, pixels: int) -> Iterator[None]:
-    """Turns what calls of Pillow raise into a SampleError; its plugins raise nearly any class that there is.
+    """Turns exceptions of Pillow into a SampleError; its plugins raise nearly every class of exception.
 
-    pixels: of the image, as far as they are known. Nothing but Pillow belongs inside.
+    pixels: of the image, as far as known. The block must contain only calls of Pillow.
     """
     try:
         yield
@@ -44,15 +45,15 @@ def reasons(format: str, pixels: int) -> Iterator[None]:
         raise
     except Exception as error:
         kind = "image" if format == "unknown" else f"{format.upper()} image"
-        if is_of_memory(error) or not _has_memory(pixels * _BYTES_OF_A_PIXEL + _BYTES_BESIDES):
+        if is_of_memory(error) or not _has_memory(pixels * _BYTES_PER_PIXEL + _BYTES_BESIDES):
             raise no_memory(f"to decode the {kind} of {pixels} pixels", error) from error
         reason = " ".join(str(error).split()) or type(error).__name__
-        reason = next((plain for said, plain in _PLAINLY.items() if reason.startswith(said)), reason)
+        reason = next((means for start, means in _MEANINGS.items() if reason.startswith(start)), reason)
         raise SampleError(f"cannot decode the {kind}: {reason}") from error
 
 
 def twice(call: Callable[[], Result]) -> Result:
-    """What `call()` returns, or raises the second time where it was a call of Pillow that failed."""
+    """What `call()` returns. If it fails in a call of Pillow, it is called once more."""
     try:
         return call()
     except SampleError as error:
@@ -63,7 +64,7 @@ def twice(call: Callable[[], Result]) -> Result:
 
 def _has_memory(size_bytes: int) -> bool:
     try:
-        np.empty(size_bytes, np.uint8)  # asked for and not touched
+        np.empty(size_bytes, np.uint8)  # allocated but not touched
     except MemoryError:
         return False
     return True

@@ -1,10 +1,10 @@
-"""JPEGs through the simplejpeg package, for machines on which no libjpeg can be loaded by itself.
+"""JPEGs through the simplejpeg package, for machines on which no libjpeg can be loaded.
 
-In, out and promised: as `pillow.decode_image`, which it stands in for; the package brings a libjpeg-turbo of
-its own and decodes with the GIL released, but is entered once an image, on Python's threads.
+In, out and promised: as `pillow.decode_image`, which it replaces. The package contains a libjpeg-turbo and
+decodes with the GIL released, but it is called once an image, on Python's threads.
 
-Of damage.py's rule it knows what the package tells, the last of libjpeg's warnings: a file is whole if that
-is of bytes that were skipped. Lossless gray, which Pillow could decode, is refused.
+It applies damage.py's rule as far as the package reports libjpeg's warnings, which is the last one: a file is
+whole if that is about skipped bytes. Lossless gray, which Pillow could decode, is refused.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from fastload.errors import SampleError
 from fastload.shortage import no_memory
 
 _CMYK_CHANNELS = 4
-_SCAN = b"\xff\xda"  # the marker that begins one
+_SCAN = b"\xff\xda"  # the marker at its start
 
 
 def decode_image(
@@ -32,7 +32,7 @@ def decode_image(
 ) -> pillow.DecodedImage:
     """Decodes, resizes, crops and flips one JPEG; CMYK goes to Pillow, as in every backend.
 
-    Raises SampleError with the reason.
+    Raises SampleError.
     """
     header = image_header(content)
     if header.channels == _CMYK_CHANNELS or not header.complete:
@@ -50,7 +50,7 @@ def decode_image(
     rgb = pillow.turned(Image.fromarray(_decode(content, header.width, header.height, d)), header.orientation)
     if rgb.size != scaled_size:
         raise SampleError(
-            f"decoded to {rgb.size[0]} x {rgb.size[1]} pixels, not to {scaled_size[0]} x {scaled_size[1]}"
+            f"decoded to {rgb.size[0]} x {rgb.size[1]} pixels instead of {scaled_size[0]} x {scaled_size[1]}"
         )
     return pillow.DecodedImage(pillow.render(rgb, chosen, spec.filter, box), chosen, size)
 

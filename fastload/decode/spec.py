@@ -1,10 +1,10 @@
 """Where every pixel of an image field comes from: sizes, crop and flip, computed once for every backend.
 
-In come an `ImageSpec` (one per image field), the size of the upright image (after EXIF orientation) and, for
-the dice, seed and position; out comes a `Geometry`: resize the source box to `resized`, cut `crop` out of
-that, flip. The same numbers on every machine: all arithmetic is in double precision, dice are counters
-(`Purpose.CROP`, `Purpose.XFLIP`), and the C++ twin (csrc/geometry.h) makes the same libm calls in the same
-order, so that the two are equal bit for bit.
+In: an `ImageSpec` (one per image field), the size of the upright image (after EXIF orientation), and seed and
+position, which key the random draws. Out: a `Geometry`: resize the source box to `resized`, cut `crop` out of
+it, flip. Promised: the same numbers on every machine. All arithmetic is in double precision, random draws are
+counter-based (`Purpose.CROP`, `Purpose.XFLIP`), and the C++ twin (csrc/decode/geometry.h) makes the same libm
+calls in the same order, so the two are equal bit for bit.
 
 The rules:
 - resize="short": scale = max(width / w, height / h) of target over source; the side that governs becomes
@@ -12,15 +12,15 @@ The rules:
   image. Crop "center": left = (resized_w - width) // 2, top alike; "random": floor(u * (range + 1)) with the
   first two uniforms of block 0; (left, top): as given, and it must lie inside.
 - resize=an integer: torchvision's Resize(int) and CenterCrop or RandomCrop. The short side becomes exactly
-  that, the long one floor(resize * long / short); never less than the target, which `Image` sees to. The box
+  that, the long one floor(resize * long / short); `Image` ensures that neither is below the target. The box
   is the whole image. Crop "center": left = round_half_even((resized_w - width) / 2), top alike; the others as
   for "short".
 - resize="exact": the whole image becomes the target; nothing is cropped.
 - resize="random": torchvision's RandomResizedCrop: ten tries (area in `scale`, log aspect in `ratio`,
   corner), try t taking the four uniforms of block t, then the largest centred box whose aspect is in
   `ratio`. The box has integer corners and is resized to the target.
-- Pixels that lie outside the box but inside the image are read by the filter's taps at the box's edges, as
-  Pillow's `resize(box=)` does; cropping first and resizing then would differ there.
+- At the edges of the box the filter's taps read pixels outside the box but inside the image, as Pillow's
+  `resize(box=)` does; cropping before resizing would differ there.
 """
 
 import math
@@ -69,18 +69,18 @@ class ImageSpec:
         checked = ("resize", "crop", "filter", "scaled", "scale", "ratio")
         Image(size=(self.height, self.width), **{name: getattr(self, name) for name in checked})
         if not 0.0 <= self.xflip <= 1.0:
-            raise ConfigError(f"xflip={self.xflip!r}: give a probability, 0 to 1.")
+            raise ConfigError(f"xflip must be a probability in [0, 1], got {self.xflip!r}.")
 
     @classmethod
     def of(cls, field: Image, xflip: float = 0.0, like: Image | None = None) -> "ImageSpec":
-        """The spec of `field`; `like` is the field that `field.like` names, and gives the geometry.
+        """The spec of `field`. like: the field that `field.like` names, which gives the geometry.
 
-        A field with filter="nearest" is never decoded scaled: that would average what must not be mixed.
+        A field with filter="nearest" is never decoded scaled: scaling would average values that must not mix.
         """
-        assert (field.like is None) == (like is None), "whoever resolves like= passes the field it names"
+        assert (field.like is None) == (like is None), "like= must be resolved to the field that it names"
         source = like or field
         if source.size is None:
-            raise ConfigError('Image(size=None): an image needs a size, such as size=256, or like="image".')
+            raise ConfigError('Image(size=None): give a size, such as size=256, or like="image".')
         height, width = source.size
         return cls(
             height=height,
@@ -96,14 +96,14 @@ class ImageSpec:
 
     @cached_property
     def native(self) -> "_native.ImageSpec":
-        """The same spec as the C++ struct."""
+        """This spec as the C++ struct."""
         left, top = (0, 0) if isinstance(self.crop, str) else self.crop
-        sized = isinstance(self.resize, int)
+        is_short_side = isinstance(self.resize, int)
         return _native.ImageSpec(
             width=self.width,
             height=self.height,
-            resize=_SHORT_SIDE if sized else _CODES["resize"][self.resize],
-            short_side=self.resize if sized else 0,
+            resize=_SHORT_SIDE if is_short_side else _CODES["resize"][self.resize],
+            short_side=self.resize if is_short_side else 0,
             crop=_CODES["crop"][self.crop] if isinstance(self.crop, str) else _GIVEN_CROP,
             crop_left=left,
             crop_top=top,
@@ -130,24 +130,26 @@ class Geometry(NamedTuple):
 
 
 class Geometries(NamedTuple):
-    """The geometry of N images in columns; a row whose `status` is not 0 has no geometry, and holds zeros."""
+    """The geometry of N images in columns. A row whose `status` is not 0 has no geometry and holds zeros."""
 
     box: np.ndarray  # [N, 4] float64
     resized: np.ndarray  # [N, 2] int32
     crop: np.ndarray  # [N, 4] int32
     flip: np.ndarray  # [N] bool
     denominator: np.ndarray  # [N] int32, for a JPEG
-    status: np.ndarray  # [N] int32: 0 fine, 1 the given crop lies outside, 2 a side is out of range
+    status: np.ndarray  # [N] int32: 0 OK, 1 the given crop lies outside, 2 a side is out of range
 
 
 def geometry(spec: ImageSpec, width: int, height: int, seed: int, position: int) -> Geometry:
     """The geometry of one upright image of `width` x `height` pixels at `position` of the global order.
 
-    Raises SampleError where a given crop does not fit into the resized image, or a side is out of range.
+    Raises SampleError if a given crop does not fit into the resized image, or a side is out of range.
     """
     if not (1 <= width <= MAX_SOURCE_SIDE and 1 <= height <= MAX_SOURCE_SIDE):
-        raise SampleError(f"an image of {width} x {height} pixels: a side must be 1 to {MAX_SOURCE_SIDE}")
-    flip = float(_dice(seed, position, Purpose.XFLIP, 0)[0]) < spec.xflip
+        raise SampleError(
+            f"the sides of an image must be in [1, {MAX_SOURCE_SIDE}] pixels, got {width} x {height}"
+        )
+    flip = float(_uniforms(seed, position, Purpose.XFLIP, 0)[0]) < spec.xflip
     target = (spec.width, spec.height)
     if spec.resize == "random":
         box = _random_box(spec, width, height, seed, position)
@@ -155,8 +157,7 @@ def geometry(spec: ImageSpec, width: int, height: int, seed: int, position: int)
     box = (0.0, 0.0, float(width), float(height))
     if spec.resize == "exact":
         return Geometry(box, target, (0, 0, *target), flip)
-    sized = isinstance(spec.resize, int)
-    resized = (_short_side_size if sized else _covering_size)(spec, width, height)
+    resized = (_short_side_size if isinstance(spec.resize, int) else _covering_size)(spec, width, height)
     left, top = _corner(spec, *resized, seed, position)
     return Geometry(box, resized, (left, top, *target), flip)
 
@@ -164,22 +165,22 @@ def geometry(spec: ImageSpec, width: int, height: int, seed: int, position: int)
 def geometries(spec: ImageSpec, widths, heights, seed: int, positions, impl: str = "auto") -> Geometries:
     """`geometry` and `denominator` of N images at once; widths, heights and positions are [N] integers.
 
-    impl: "native", "plain" (a loop over `geometry`), or "auto", which is native; the two are equal.
+    impl: "native", "reference" (a loop over `geometry`), or "auto" (native); the two are equal.
     """
     check_seed(seed)
     columns = (np.asarray(widths, np.int64), np.asarray(heights, np.int64), np.asarray(positions, np.int64))
-    if impl == "plain":
-        return _geometries_plain(spec, *columns[:2], seed, columns[2])
+    if impl == "reference":
+        return _geometries_reference(spec, *columns[:2], seed, columns[2])
     if impl not in ("auto", "native"):
-        raise ConfigError(f'impl={impl!r}: give "auto", "plain" or "native".')
+        raise ConfigError(f'impl must be "auto", "reference" or "native", got {impl!r}.')
     return Geometries(*_native.geometries(spec.native, *columns[:2], seed, columns[2]))
 
 
 def denominator(scaled: str | None, geometry: Geometry) -> int:
-    """At which 1/d a JPEG may be decoded: the largest d of 8, 4, 2, 1 that still leaves enough pixels.
+    """The scale 1/d at which a JPEG may be decoded: the largest d of 8, 4, 2, 1 that leaves enough pixels.
 
-    "half": the decoded box is at least twice its resized size on both axes; "full": at least as large; None:
-    1.
+    "half": the decoded box is at least twice its resized size on both axes; "full": at least its resized
+    size; None: d = 1.
     """
     if scaled is None:
         return 1
@@ -195,15 +196,13 @@ def denominator(scaled: str | None, geometry: Geometry) -> int:
 def scaled_box(
     geometry: Geometry, width: int, height: int, denominator: int, orientation: int = 1
 ) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
-    """The size of an image of `width` x `height` when it is decoded at 1/denominator, and the box in its
-    pixels.
+    """The size of an image that is decoded at 1/denominator, and the box in its pixels.
 
-    width, height: of the upright image; orientation: how it is stored, as EXIF has it.
-    The size is (ceil(width / d), ceil(height / d)), as libjpeg has it. Where d does not divide a side, the
-    last stored pixel stands for fewer than d; so the box (x0, y0, x1, y1) is divided by d, not stretched by
-    the ratio of the sizes (14 dB further from the unscaled result on photos of odd sizes), and where
-    orientation turns the last pixel into the first, it is moved by what is missing there. float32, as Pillow
-    takes it.
+    width, height: of the upright image at full size. orientation: how it is stored, in EXIF's numbering.
+    The size is (ceil(width / d), ceil(height / d)), as in libjpeg. If d does not divide a side, the last
+    stored pixel covers fewer than d pixels. So the box (x0, y0, x1, y1) is divided by d, not stretched by the
+    ratio of the sizes (14 dB further from the unscaled result on photos of odd sizes), and it is shifted by
+    the missing pixels where orientation makes the last pixel the first. The box is float32, as in Pillow.
     """
     scaled_w, scaled_h = -(-width // denominator), -(-height // denominator)
     missing_x = scaled_w - width / denominator if orientation in (2, 3, 6, 7) else 0.0
@@ -214,7 +213,7 @@ def scaled_box(
 
 
 def stretched(geometry: Geometry, size: tuple[int, int], other_size: tuple[int, int]) -> Geometry:
-    """The same view of an image of `other_size` (width, height): a mask at half its picture's resolution."""
+    """The same view of an image of `other_size` (width, height), such as a mask at half the resolution."""
     sides = (size[0], other_size[0]), (size[1], other_size[1])
     box = tuple(
         edge if old == new else edge * new / old
@@ -224,15 +223,15 @@ def stretched(geometry: Geometry, size: tuple[int, int], other_size: tuple[int, 
 
 
 class _CropOutsideError(SampleError):
-    """The status 1 of `Geometries`; every other SampleError of this file is status 2."""
+    """Status 1 of `Geometries`; every other SampleError of this file is status 2."""
 
 
-def _dice(seed: int, position: int, purpose: Purpose, block: int) -> np.ndarray:
+def _uniforms(seed: int, position: int, purpose: Purpose, block: int) -> np.ndarray:
     return uniforms(seed, np.array([position], np.int64), purpose, block)[0]
 
 
 def _pick(uniform: float, highest: int) -> int:
-    """An integer of [0, highest] from a uniform of [0, 1)."""
+    """An integer in [0, highest] from a uniform draw in [0, 1)."""
     return min(int(float(uniform) * (highest + 1)), highest)
 
 
@@ -242,26 +241,27 @@ def _covering_size(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
         resized = spec.width, max(spec.height, round(height * (spec.width / width)))
     else:
         resized = max(spec.width, round(width * (spec.height / height))), spec.height
-    return _checked(resized, f"{width} x {height} pixels: to cover {spec.width} x {spec.height}")
+    return _checked(resized, f"{width} x {height} pixels, scaled to cover {spec.width} x {spec.height}")
 
 
 def _short_side_size(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
     """The size (width, height) at which the short side is `spec.resize`.
 
-    Whole numbers: torchvision's int(resize * long / short) is the same wherever a double can tell an integer
-    from the next fraction, which is up to 2^53 / short, far above MAX_RESIZED_SIDE.
+    Integer arithmetic: torchvision's int(resize * long / short) is the same as long as a double can tell an
+    integer from the next fraction, which is up to 2^53 / short, far above MAX_RESIZED_SIDE.
     """
     side = spec.resize
     resized = (side, side * height // width) if width <= height else (side * width // height, side)
-    return _checked(resized, f"{width} x {height} pixels: with a short side of {side}")
+    return _checked(resized, f"{width} x {height} pixels, scaled to a short side of {side}")
 
 
 def _checked(resized: tuple[int, int], what: str) -> tuple[int, int]:
-    """`resized`, if no side is longer than MAX_RESIZED_SIDE; else a SampleError about an image of `what`."""
+    """`resized`, unless a side is longer than MAX_RESIZED_SIDE: then a SampleError about an image of
+    `what`."""
     if max(resized) > MAX_RESIZED_SIDE:
         raise SampleError(
-            f"an image of {what} it would become {resized[0]} x {resized[1]}, and a side may be "
-            f"{MAX_RESIZED_SIDE}"
+            f"an image of {what}, would become {resized[0]} x {resized[1]} pixels; at most "
+            f"{MAX_RESIZED_SIDE} a side are supported"
         )
     return resized
 
@@ -274,8 +274,8 @@ def _corner(spec: ImageSpec, resized_w: int, resized_h: int, seed: int, position
             return round(room_w / 2), round(room_h / 2)
         return room_w // 2, room_h // 2
     if spec.crop == "random":
-        dice = _dice(seed, position, Purpose.CROP, 0)
-        return _pick(dice[0], room_w), _pick(dice[1], room_h)
+        u = _uniforms(seed, position, Purpose.CROP, 0)
+        return _pick(u[0], room_w), _pick(u[1], room_h)
     left, top = spec.crop
     if left > room_w or top > room_h:
         raise _CropOutsideError(
@@ -290,7 +290,7 @@ def _random_box(spec: ImageSpec, width: int, height: int, seed: int, position: i
     area = float(width) * float(height)
     log_low, log_high = math.log(spec.ratio[0]), math.log(spec.ratio[1])
     for attempt in range(TRIES):
-        u = [float(one) for one in _dice(seed, position, Purpose.CROP, attempt)]
+        u = _uniforms(seed, position, Purpose.CROP, attempt).tolist()
         box_area = area * (spec.scale[0] + u[0] * (spec.scale[1] - spec.scale[0]))
         aspect = math.exp(log_low + u[1] * (log_high - log_low))
         box_w = round(math.sqrt(box_area * aspect))
@@ -312,7 +312,7 @@ def _central_box(spec: ImageSpec, width: int, height: int) -> tuple:
     return float(left), float(top), float(left + box_w), float(top + box_h)
 
 
-def _geometries_plain(spec: ImageSpec, widths, heights, seed: int, positions) -> Geometries:
+def _geometries_reference(spec: ImageSpec, widths, heights, seed: int, positions) -> Geometries:
     n = len(positions)
     columns = Geometries(
         np.zeros((n, 4)),
@@ -324,10 +324,10 @@ def _geometries_plain(spec: ImageSpec, widths, heights, seed: int, positions) ->
     )
     for i in range(n):
         try:
-            one = geometry(spec, int(widths[i]), int(heights[i]), seed, int(positions[i]))
+            chosen = geometry(spec, int(widths[i]), int(heights[i]), seed, int(positions[i]))
         except SampleError as error:
             columns.status[i] = _CROP_OUTSIDE if isinstance(error, _CropOutsideError) else _SIZE_OUT_OF_RANGE
             continue
-        columns.box[i], columns.resized[i], columns.crop[i], columns.flip[i] = one
-        columns.denominator[i] = denominator(spec.scaled, one)
+        columns.box[i], columns.resized[i], columns.crop[i], columns.flip[i] = chosen
+        columns.denominator[i] = denominator(spec.scaled, chosen)
     return columns

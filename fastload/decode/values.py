@@ -1,18 +1,18 @@
-"""The fields that are no images: the bytes of one entry become a value, and the values of a batch become one.
+"""The fields that are not images: the bytes of an entry to a value, and the values of a batch to a column.
 
 | field  | bytes                                       | value                  | in the batch               |
 |--------|---------------------------------------------|------------------------|----------------------------|
 | Int    | decimal digits, a sign, white space around  | int                    | int64 tensor [N]           |
 | Text   | UTF-8; one newline at the end is dropped    | str                    | list                       |
-| Json   | a JSON document                             | what json.loads gives  | list                       |
-| Tensor | npy, npz or pth, told by the bytes          | array, tensor, or dict | tensor [N, ...], or a dict |
+| Json   | a JSON document                             | result of json.loads   | list                       |
+| Tensor | npy, npz or pth, detected by its bytes      | array, tensor, or dict | tensor [N, ...], or a dict |
 | Bytes  | any                                         | bytes                  | list                       |
-| Custom | any                                         | what fn(bytes) returns | tensor [N, ...], or a list |
+| Custom | any                                         | result of fn(bytes)    | tensor [N, ...], or a list |
 
-Promised: nothing is ever unpickled freely (npy and npz without object arrays, pth through `weights_only`);
-bad content is a SampleError with the reason and without the sample's name, which the caller knows, and so
-is what a Custom function raises as parsers do, while its other exceptions are a FunctionError; arrays that
-do not fit together are a FieldError that names two samples. Torch is imported where tensors are made.
+Promised: unsafe pickles are never loaded (npy and npz without object arrays, pth through `weights_only`); bad
+content is a SampleError with the reason, to which the caller adds the sample's name. Exceptions of a Custom
+function that parsers typically raise are a SampleError too, its other exceptions a FunctionError. Arrays that
+cannot be stacked are a FieldError that names two samples. Torch is imported where tensors are made.
 """
 
 import ast
@@ -39,40 +39,40 @@ from fastload.shortage import is_of_memory
 _INTEGER = re.compile(rb"\s*[+-]?[0-9]{1,30}\s*")
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADER = {"descr", "fortran_order", "shape"}
-# What NumPy writes for arrays of numbers; anything else is left to the parser of literals.
+# The headers that NumPy writes for arrays of numbers; all others are parsed as literals.
 _SIDE = rb"(?:0|[1-9][0-9]{0,17})"
 _NPY_USUAL = re.compile(
     rb"\{'descr': '([<>|=]?[a-zA-Z][0-9]{1,2})', 'fortran_order': (True|False), "
     rb"'shape': \((|" + _SIDE + rb",|" + _SIDE + rb"(?:, " + _SIDE + rb")+)\), \} *\n?"
 )
 _LITERAL_ATTEMPTS = 10
-_one_at_a_time = threading.Lock()
+_literal_lock = threading.Lock()
 _NPY_HEADER_BYTES = 10_000  # NumPy's own limit: a longer header is an attack on the parser
-_MAY_NEST_BYTES = 1000  # a header that nests too deeply is a MemoryError to CPython's parser, too
+_MAY_NEST_BYTES = 1000  # CPython's parser raises MemoryError also for a literal that is nested too deeply
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
-_WANTED = re.compile(r"tried to allocate (\d+) bytes")  # torch; a damaged file asks for what no machine has
-_MOST_INFLATION = 1032  # deflate's; torch.save stores arrays as they are
-# What the parsers of Python's library raise for damaged content; anything else may be a mistake.
+_WANTED = re.compile(r"tried to allocate (\d+) bytes")  # torch; for a damaged file this may be absurdly large
+_MAX_INFLATION = 1032  # of deflate; torch.save stores arrays uncompressed
+# What the parsers of Python's library raise for damaged content; other exceptions may be a bug of the caller.
 _OF_THE_CONTENT = (ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
 
 
 def _begin_in_child() -> None:
-    """A thread that a forked child has not may have held the lock."""
-    global _one_at_a_time
-    _one_at_a_time = threading.Lock()
+    """The lock may have been held by a thread that does not exist in the child."""
+    global _literal_lock
+    _literal_lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def decode(field: Field, content: "bytes | memoryview") -> Any:
-    """The value of one entry, see above. Raises SampleError with the reason."""
+    """The value of one entry; see above. Raises SampleError with the reason."""
     return _DECODERS[type(field)](field, content)
 
 
 def import_parsers(fields: Iterable[Field]) -> None:
-    """Imports what NumPy and torch would import with the first array that a worker thread parses."""
+    """Imports the modules that NumPy and torch would import when a worker thread parses the first array."""
     if not any(isinstance(field, Tensor) for field in fields):
         return
     import torch
@@ -85,10 +85,10 @@ def import_parsers(fields: Iterable[Field]) -> None:
 
 
 def collate(name: str, field: Field, values: Sequence, where: Callable[[int], str]) -> Any:
-    """The values of a batch as one: a tensor, a dict of tensors, or a list.
+    """The values of a batch as a column: a tensor, a dict of tensors, or a list.
 
-    name: of the field; where(i): names sample i. Both are for the message of the FieldError that is raised
-    where the arrays of a Tensor field differ in shape, dtype or keys. Values may be the field's default.
+    name: of the field; where(i): names sample i. Both are for the message of the FieldError that is raised if
+    the arrays of a Tensor field differ in shape, dtype or keys. Values may be the field's default.
     """
     if isinstance(field, Int):
         import torch
@@ -97,7 +97,7 @@ def collate(name: str, field: Field, values: Sequence, where: Callable[[int], st
     if isinstance(field, Tensor):
         return _stacked(name, list(values), where)
     if isinstance(field, Custom):
-        return _stacked_where_possible(list(values))
+        return _stacked_if_possible(list(values))
     return list(values)
 
 
@@ -105,7 +105,7 @@ def _decode_int(field: Int, content) -> int:
     content = bytes(content)
     value = int(content) if _INTEGER.fullmatch(content) else None
     if value is None or not -(2**63) <= value < 2**63:
-        raise SampleError(f"not an integer of 64 bits: {_excerpt(content)}")
+        raise SampleError(f"not a 64-bit integer: {_excerpt(content)}")
     return value
 
 
@@ -141,15 +141,15 @@ def _array(content: bytes) -> Any:
         return _zip(content)
     if content.startswith(_PICKLE_MAGIC):  # torch's format before 1.6
         return _pth(content)
-    raise SampleError(f"neither npy nor npz nor pth: it begins with {_excerpt(content)}")
+    raise SampleError(f"not npy, npz or pth: it begins with {_excerpt(content)}")
 
 
 def _check_form(field: Tensor, array: Any) -> None:
     dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
-    right = dtype and field.shape in (None, tuple(array.shape)) and field.dtype in (None, dtype)
-    if not right:
+    matches = dtype and field.shape in (None, tuple(array.shape)) and field.dtype in (None, dtype)
+    if not matches:
         wanted = f"{field.dtype or 'an array'}{'' if field.shape is None else f' {list(field.shape)}'}"
-        raise SampleError(f"it holds {_described(array)}, where {wanted} is asked for")
+        raise SampleError(f"expected {wanted}, got {_described(array)}")
 
 
 def _decode_bytes(field: Bytes, content) -> bytes:
@@ -169,12 +169,12 @@ def _decode_custom(field: Custom, content) -> Any:
         if _is_of_the_content(error):
             raise SampleError(message) from error
         raise FunctionError(
-            f"{message}. Where the content is at fault, raise fl.SampleError or ValueError."
+            f"{message}. To report bad content, raise fl.SampleError or ValueError."
         ) from error
 
 
 def _is_of_the_content(error: Exception) -> bool:
-    # Pillow raises OSError for damaged images, and one of the system's has a number.
+    # Pillow raises OSError for damaged images; those of the system have an errno.
     if isinstance(error, OSError):
         return error.errno is None
     return isinstance(error, _OF_THE_CONTENT) and not isinstance(error, FastloadError)
@@ -195,40 +195,39 @@ def _excerpt(content: bytes) -> str:
 
 
 def _npy(content: bytes) -> np.ndarray:
-    """A read-only view of the array in a npy file; in native byte order, C-contiguous or Fortran."""
+    """A read-only view of the array in an npy file; in native byte order, C- or Fortran-contiguous."""
     major = content[6] if len(content) > 7 else 0
     length_bytes = {1: 2, 2: 4, 3: 4}.get(major)
     if length_bytes is None or len(content) < 8 + length_bytes:
-        raise SampleError("a npy file of an unknown version, or cut in its header")
+        raise SampleError("an npy file of an unknown version, or truncated in its header")
     start = 8 + length_bytes + int.from_bytes(content[8 : 8 + length_bytes], "little")
     if start > min(len(content), _NPY_HEADER_BYTES):
-        raise SampleError(f"a npy header of {start} bytes in a file of {len(content)}")
+        raise SampleError(f"an npy header of {start} bytes in a file of {len(content)}")
     dtype, fortran, shape = _npy_header(content[8 + length_bytes : start])
     expected = start + math.prod(shape) * dtype.itemsize
     if len(content) != expected:
-        raise SampleError(f"a npy file of {len(content)} bytes, where {dtype} {list(shape)} needs {expected}")
-    array = np.frombuffer(content, dtype, math.prod(shape), start).reshape(
-        shape, order="F" if fortran else "C"
-    )
+        raise SampleError(f"an npy file of {len(content)} bytes; {dtype} {list(shape)} needs {expected}")
+    order = "F" if fortran else "C"
+    array = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape, order=order)
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
-@lru_cache(maxsize=64)  # the arrays of a dataset mostly have one header
+@lru_cache(maxsize=64)  # most arrays of a dataset have the same header
 def _npy_header(text: bytes) -> tuple[np.dtype, bool, tuple[int, ...]]:
     try:
         usual = _NPY_USUAL.fullmatch(text)
         header = _literal(text.decode("latin1")) if usual is None else _usual_header(*usual.groups())
         dtype, fortran, shape = np.dtype(header["descr"]), header["fortran_order"], header["shape"]
-        right = set(header) == _NPY_HEADER and isinstance(fortran, bool) and isinstance(shape, tuple)
-        right = right and all(type(side) is int and 0 <= side < 2**62 for side in shape)
+        valid = set(header) == _NPY_HEADER and isinstance(fortran, bool) and isinstance(shape, tuple)
+        valid = valid and all(type(side) is int and 0 <= side < 2**62 for side in shape)
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
         if isinstance(error, MemoryError) and len(text) < _MAY_NEST_BYTES:
             raise
-        raise SampleError("a npy file whose header cannot be read") from error
-    if not right:
-        raise SampleError("a npy file whose header cannot be read")
+        raise SampleError("an npy file with an invalid header") from error
+    if not valid:
+        raise SampleError("an npy file with an invalid header")
     if not _fits_a_tensor(dtype):
-        raise SampleError(f"a npy file of {dtype}: only numbers and booleans can be in a tensor")
+        raise SampleError(f"an npy file of {dtype}: a tensor holds only numbers and booleans")
     return dtype, fortran, shape
 
 
@@ -238,9 +237,9 @@ def _usual_header(descr: bytes, fortran: bytes, shape: bytes) -> dict:
 
 
 def _literal(text: str) -> Any:
-    # CPython before 3.11.8 and 3.12.2 counts the depth of this recursion for all threads together, and raises
-    # SystemError where two are in it (gh-106905): one at a time, and again where it was somebody else's.
-    with _one_at_a_time:
+    # CPython before 3.11.8 and 3.12.2 counts the depth of this recursion for all threads together and raises
+    # SystemError if two are in it (gh-106905). Hence the lock, and further attempts if other code interfered.
+    with _literal_lock:
         for attempt in range(_LITERAL_ATTEMPTS):
             try:
                 return ast.literal_eval(text)
@@ -251,7 +250,7 @@ def _literal(text: str) -> Any:
 
 
 def _zip(content: bytes) -> Any:
-    """npz: a dict of arrays. pth, which is a zip with a data.pkl: what torch.load gives."""
+    """npz: a dict of arrays. pth, a zip with a data.pkl: the result of torch.load."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
@@ -263,7 +262,7 @@ def _zip(content: bytes) -> Any:
     except Exception as error:  # of any class: zipfile's, zlib's, struct's
         if is_of_memory(error):
             raise
-        raise SampleError(f"a npz file that cannot be read: {error}") from error
+        raise SampleError(f"an npz file that cannot be read: {error}") from error
 
 
 def _pth(content: bytes) -> Any:
@@ -273,11 +272,11 @@ def _pth(content: bytes) -> Any:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of any class: pickle, zip, and torch's own
         wanted = _WANTED.search(str(error))
-        is_plausible = wanted is None or int(wanted[1]) <= _MOST_INFLATION * len(content)
+        is_plausible = wanted is None or int(wanted[1]) <= _MAX_INFLATION * len(content)
         if is_of_memory(error) and is_plausible:
             raise
         reason = str(error).strip().split("\n")[0]
-        raise SampleError(f"a pth file that torch.load(weights_only=True) refuses: {reason}") from error
+        raise SampleError(f"torch.load(weights_only=True) refuses the pth file: {reason}") from error
     return _detached(loaded)
 
 
@@ -291,11 +290,11 @@ def _detached(loaded: Any) -> Any:
     if isinstance(loaded, (bool, int, float)):
         return torch.tensor(loaded)
     kind = type(loaded).__name__
-    raise SampleError(f"a pth file that holds a {kind}: store a tensor, or a dict of tensors")
+    raise SampleError(f"the pth file holds a {kind}: store a tensor, or a dict of tensors")
 
 
 def _stacked(name: str, values: list, where: Callable[[int], str]) -> Any:
-    """Tensors [N, ...] of arrays, tensors or numbers; of dicts, a dict of them."""
+    """Arrays, tensors or numbers as a tensor [N, ...]; dicts of them as a dict of such tensors."""
     import torch
 
     first = values[0]
@@ -304,9 +303,7 @@ def _stacked(name: str, values: list, where: Callable[[int], str]) -> Any:
             if not isinstance(value, dict) or value.keys() != first.keys():
                 raise _mismatch(name, where, first, i, value)
         return {key: _stacked(f"{name}.{key}", [value[key] for value in values], where) for key in first}
-    if any(
-        isinstance(value, torch.Tensor) for value in values
-    ):  # beside a default that is an array or a number
+    if any(isinstance(value, torch.Tensor) for value in values):  # the default may be an array or a number
         values = [torch.as_tensor(value) if _kind(value) else value for value in values]
     for i, value in enumerate(values):
         if _kind(value) is None or _kind(value) != _kind(values[0]):
@@ -314,7 +311,7 @@ def _stacked(name: str, values: list, where: Callable[[int], str]) -> Any:
     return _stack(values)
 
 
-def _stacked_where_possible(values: list) -> Any:
+def _stacked_if_possible(values: list) -> Any:
     kind = _kind(values[0])
     return _stack(values) if kind is not None and all(_kind(value) == kind for value in values) else values
 
@@ -328,7 +325,7 @@ def _stack(values: list) -> Any:
 
 
 def _kind(value: Any) -> tuple | None:
-    """What values must share to be stacked: class, dtype, shape; None for what can be in no tensor."""
+    """What values must share to be stacked: class, dtype, shape; None if the value fits no tensor."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -341,14 +338,14 @@ def _kind(value: Any) -> tuple | None:
 
 
 def _fits_a_tensor(dtype: np.dtype) -> bool:
-    """Numbers and booleans, but for long double, which torch has not."""
+    """Numbers and booleans, except long double, which torch lacks."""
     return dtype.kind in "biufc" and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def _mismatch(name: str, where: Callable[[int], str], first: Any, i: int, other: Any) -> FieldError:
     return FieldError(
-        f"field {name!r}: {where(0)} holds {_described(first)}, and {where(i)} {_described(other)}; they fit "
-        "into no one tensor. Store them alike, or read them with fl.Bytes or fl.Custom."
+        f"field {name!r}: {where(0)} holds {_described(first)}, and {where(i)} {_described(other)}, which "
+        "cannot be stacked. Store them alike, or read them with fl.Bytes or fl.Custom."
     )
 
 

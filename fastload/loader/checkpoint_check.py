@@ -49,7 +49,7 @@ def check_restored(
 
 
 def _check_numbers(restored: Cursor, n: int, shares: Sequence[int] | None) -> None:
-    place, epoch = restored.place, restored.epoch
+    place, epoch = restored.state, restored.epoch
     if place.position // n != epoch or epoch > MAX_EPOCH:
         raise CursorError(
             f"the checkpoint is damaged: position {place.position} is not in epoch {epoch} of {n} samples. "

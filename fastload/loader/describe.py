@@ -13,7 +13,7 @@ from typing import Any
 
 from fastload.decode.backend import Backend, choose_backend
 from fastload.errors import CursorError, FastloadError
-from fastload.fields import REQUIRED, Field, Image, Int
+from fastload.fields import REQUIRED, Field, Image
 from fastload.loader.config import LoaderConfig
 from fastload.loader.device import resolve_device
 from fastload.order.cursor import VERSION_OF_0_1_0, Cursor
@@ -38,16 +38,15 @@ def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place
     return "\n".join([*lines, f"  order: {order}", f"  at: {place}"])
 
 
-def order_fingerprints(config: LoaderConfig, dataset, walk) -> dict[str, str | int | None]:
-    """Part -> what decides it; two loaders with equal ones take the same samples at the same positions."""
-    parts = {"seed": config.seed, "plan": walk.kind, "window": config.window}
-    if config.is_sampled:
-        parts["batch_size"] = config.batch_size
+def order_fingerprints(spec, dataset, sample_order) -> dict[str, str | int | None]:
+    """Part -> what decides it; two loaders with equal parts take the same samples at the same positions."""
+    parts = {"seed": spec.seed, "plan": sample_order.kind, "window": spec.window}
+    if spec.is_sampled:
+        parts["batch_size"] = spec.batch_size
     if isinstance(dataset, MixtureDataset):
-        parts["epoch_samples"] = walk.n
-    has_labels = any(isinstance(one, Int) for one in config.fields.values())
+        parts["epoch_samples"] = sample_order.n
     for name, source in _sources(dataset).items():
-        parts |= _source_fingerprints(_suffix(name), source, has_labels)
+        parts |= _source_fingerprints(_suffix(name), source, spec.has_labels)
     return parts
 
 

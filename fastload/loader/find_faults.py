@@ -17,6 +17,7 @@ from fastload.loader.config import LoaderConfig
 from fastload.loader.in_flight import CLOSE_SECONDS, InFlight
 from fastload.loader.pending_batch import PendingBatch
 from fastload.loader.pipeline import Pipeline
+from fastload.loader.specs import pipeline_spec
 from fastload.loader.stats import Stats
 from fastload.order.plan import Sequential
 from fastload.order.sample_order import OrderState, PlanSampleOrder, RankBatch
@@ -33,38 +34,40 @@ def examine(
     config: its batch_size is that of a chunk; `position` of what is found is the sample_id.
     """
     memory = _native.BufferPool(config.max_bytes)
-    walk = PlanSampleOrder(Sequential(dataset.n))
-    stages = Pipeline(config, dataset, walk, 0, threads, memory, Stats(), Ledger(None, 1.0, 0), {})
+    sample_order = PlanSampleOrder(Sequential(dataset.n))
+    pipeline = Pipeline(
+        pipeline_spec(config), dataset, sample_order, 0, threads, memory, Stats(), Ledger(None, 1.0, 0), {}
+    )
     chunks = deque(np.array_split(sample_ids, range(config.batch_size, len(sample_ids), config.batch_size)))
-    under_way = InFlight(stages)
+    in_flight = InFlight(pipeline)
     try:
-        while chunks or under_way.trips:
-            while chunks and len(under_way.trips) < _AHEAD:
-                under_way.trips.append(_launched(stages, chunks.popleft()))
-            found = _faults(stages, under_way.trips[0])
-            yield len(under_way.trips.popleft().positions), found
+        while chunks or in_flight.batches:
+            while chunks and len(in_flight.batches) < _AHEAD:
+                in_flight.batches.append(_launched(pipeline, chunks.popleft()))
+            found = _faults(pipeline, in_flight.batches[0])
+            yield len(in_flight.batches.popleft().positions), found
     except GeneratorExit:  # raised also where a forgotten generator is collected as garbage
-        under_way.give_up()
+        in_flight.give_up()
         raise
     except BaseException:
-        under_way.end(CLOSE_SECONDS)
+        in_flight.end(CLOSE_SECONDS)
         raise
-    under_way.end(CLOSE_SECONDS)
+    in_flight.end(CLOSE_SECONDS)
 
 
-def _launched(stages: Pipeline, sample_ids: np.ndarray, patient: bool = True) -> PendingBatch:
-    trip = stages.plan(None, RankBatch(sample_ids, sample_ids.copy(), None, sample_ids, OrderState(0)))
-    stages.launch(trip, patient)
-    return trip
+def _launched(pipeline: Pipeline, sample_ids: np.ndarray, retry: bool = True) -> PendingBatch:
+    batch = pipeline.plan(None, RankBatch(sample_ids, sample_ids.copy(), None, sample_ids, OrderState(0)))
+    pipeline.launch(batch, retry)
+    return batch
 
 
-def _faults(stages: Pipeline, trip: PendingBatch) -> list[BadSample]:
+def _faults(pipeline: Pipeline, batch: PendingBatch) -> list[BadSample]:
     try:
-        return stages.faults(trip)
+        return pipeline.faults(batch)
     except ShardError as error:
-        trip.wait()
-        if len(trip.positions) == 1:
-            return [stages.unreadable(trip, error)]
+        batch.wait()
+        if len(batch.positions) == 1:
+            return [pipeline.unreadable(batch, error)]
     # The disk had its time: each of many samples would take as long again.
-    alone = (_launched(stages, one[None], patient=False) for one in trip.positions)
-    return [found for one in alone for found in _faults(stages, one)]
+    alone = (_launched(pipeline, sample_id[None], retry=False) for sample_id in batch.positions)
+    return [found for single in alone for found in _faults(pipeline, single)]

@@ -1,6 +1,6 @@
-"""What an iteration has under way, and how it ends.
+"""What an iteration has in flight, and how it ends.
 
-In: stages, and the batches that they are at. Promised: ending waits until no thread works for them, but for
+In: a pipeline, and the batches that it is at. Promised: ending waits until no thread works for it, but for
 reads and functions that hang: these are left behind when the time is over; giving up takes no lock and waits
 for nothing, so that a finalizer may do it. Garbage, and with it a forgotten iteration, is collected amid any
 line of any thread, whatever locks that thread holds: what waits there may wait for ever.
@@ -17,35 +17,35 @@ CLOSE_SECONDS = 5.0  # that closing waits for what is at work
 
 
 class InFlight:
-    """The stages of an iteration, and its batches that are on their way; nothing that holds the iteration."""
+    """The pipeline of an iteration and its batches on their way; nothing that holds the iteration."""
 
-    def __init__(self, stages: Pipeline | None = None):
+    def __init__(self, pipeline: Pipeline | None = None):
         self.process = process()
-        self.stages = stages
-        self.trips: deque[PendingBatch] = deque()
+        self.pipeline = pipeline
+        self.batches: deque[PendingBatch] = deque()
 
     def give_up(self) -> None:
         """Cancels everything. For finalizers: it takes no lock and waits for nothing."""
-        stages = self.stages
-        if stages is None or self.process != process():
+        pipeline = self.pipeline
+        if pipeline is None or self.process != process():
             return
-        for trip in list(self.trips):
-            trip.give_up()
-        stages.give_up()
+        for batch in list(self.batches):
+            batch.give_up()
+        pipeline.give_up()
 
     def end(self, seconds: float) -> None:
         """Cancels everything and waits until no thread works for it; leaves behind what takes longer."""
-        stages, trips = self.stages, deque(self.trips)
-        if stages is None or self.process != process():
+        pipeline, batches = self.pipeline, deque(self.batches)
+        if pipeline is None or self.process != process():
             return
-        for trip in trips:
-            trip.cancel()
+        for batch in batches:
+            batch.cancel()
         deadline = time.monotonic() + seconds
-        stages.close(deadline)
-        for trip in trips:
-            if not trip.wait(deadline):
-                stages.leave_behind(trip)
-        stages.close_files(deadline)
+        pipeline.close(deadline)
+        for batch in batches:
+            if not batch.wait(deadline):
+                pipeline.leave_behind(batch)
+        pipeline.close_files(deadline)
         # Not before: after an interrupt, and on another thread, closing has to wait as well.
-        if self.stages is stages:
-            self.stages, self.trips = None, deque()
+        if self.pipeline is pipeline:
+            self.pipeline, self.batches = None, deque()

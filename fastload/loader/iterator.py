@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from fastload.backends import process
 from fastload.errors import BatchTimeoutError, ConfigError
-from fastload.loader.config import LoaderConfig
 from fastload.loader.in_flight import CLOSE_SECONDS, InFlight
 from fastload.loader.orders.sampled import DrawnStepSource
 from fastload.loader.pending_batch import PendingBatch
@@ -35,28 +34,44 @@ CLOSED = "the loader was closed while this batch was made: close it between two 
 class RunSpec(NamedTuple):
     """What an iteration goes through: the steps that start in [start, stop) of the endless order."""
 
-    stages: Pipeline
-    turns: StepSource | DrawnStepSource
+    pipeline: Pipeline
+    step_source: StepSource | DrawnStepSource
     start: OrderState
     stop: float  # infinity where it never ends
     world: World
 
 
+class Limits(NamedTuple):
+    """How far an iteration works ahead: batches, and bytes of memory."""
+
+    prefetch: int
+    max_bytes: int
+
+
 class BatchIterator:
     """An iterator over batches.
 
-    begin(): the RunSpec; called by the first `next`, and by the one after `plan_anew`. arrive(start, place):
-    the training got the step that starts at `start`, or there are no more before `place`.
+    begin(): the RunSpec; called by the first `next`, and by the one after `plan_anew`. arrive(start, state):
+    the training got the step that starts at `start`, or there are no more before `state`. world: asks who
+    this rank is. images: of each sample, for the statistics.
     """
 
-    def __init__(self, begin: Callable[[], RunSpec], arrive: Callable, config: LoaderConfig, stats: Stats):
-        self._begin, self._arrive, self._config, self._stats = begin, arrive, config, stats
-        self._current_world = config.world
-        self._under_way = InFlight()
+    def __init__(
+        self,
+        begin: Callable[[], RunSpec],
+        arrive: Callable[[int, OrderState], None],
+        limits: Limits,
+        world: Callable[[], World],
+        images: int,
+        stats: Stats,
+    ):
+        self._begin, self._arrive, self._limits, self._stats = begin, arrive, limits, stats
+        self._current_world, self._images = world, images
+        self.in_flight = InFlight()
         self._next: OrderState | None = None  # where the step after the planned ones is to be looked for
         self._world: World | None = None  # in which it began
-        self._stop = 0.0  # of the course with which it began
-        self._course: RunSpec | None = None  # of the stages that are under way
+        self._stop = 0.0  # of the run with which it began
+        self._run: RunSpec | None = None  # of the pipeline in flight
         self._planned: PendingBatch | None = None  # not launched: it has to wait for memory
         self._failed: Exception | None = None  # after the batches that are on their way
         self._ended = False
@@ -65,15 +80,15 @@ class BatchIterator:
         self._turn = Turn()  # of the threads that call `next`
         # No __del__: Python may collect garbage, and with it a forgotten iteration, amid any line of any
         # thread, whatever locks that thread holds.
-        weakref.finalize(self, InFlight.give_up, self._under_way).atexit = False
-        end_with_the_program(self._under_way)
+        weakref.finalize(self, InFlight.give_up, self.in_flight).atexit = False
+        end_with_the_program(self.in_flight)
 
     def __iter__(self) -> "BatchIterator":
         return self
 
     def __next__(self) -> dict:
-        under_way = self._under_way
-        if under_way.process != process():
+        in_flight = self.in_flight
+        if in_flight.process != process():
             raise ConfigError(OF_ANOTHER_PROCESS)
         with self._turn:
             if self.is_making:
@@ -85,15 +100,15 @@ class BatchIterator:
             self._stats.asked()
             self.is_making = True
             try:
-                batch, trip = self._next_batch()
+                batch, pending = self._next_batch()
             except BaseException as error:
                 self._end_with(error)
                 raise
             finally:
                 self.is_making = False
-            self._arrive(trip.step.start, trip.taken.after)
-            samples = len(trip.positions)
-            self._stats.handed_over(samples, samples * len(self._config.image_fields))
+            self._arrive(pending.step.start, pending.rank_batch.after)
+            samples = len(pending.positions)
+            self._stats.handed_over(samples, samples * self._images)
             return batch
 
     @property
@@ -103,8 +118,8 @@ class BatchIterator:
 
     def plan_anew(self) -> None:
         """Gives up what is on its way; the next batch begins where the training is by then."""
-        self._under_way.end(CLOSE_SECONDS)
-        self._course = self._planned = None
+        self.in_flight.end(CLOSE_SECONDS)
+        self._run = self._planned = None
 
     def close(self, why: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
         """Stops what is on its way and waits until no thread works for it, or leaves behind what hangs.
@@ -114,8 +129,8 @@ class BatchIterator:
         if not self._ended:
             self._ended, self._why = True, why
             self._stats.paused()
-        self._under_way.end(seconds)  # again, where Ctrl-C came while it waited
-        self._course = self._planned = None
+        self.in_flight.end(seconds)  # again, where Ctrl-C came while it waited
+        self._run = self._planned = None
 
     def _end_with(self, error: BaseException) -> None:
         """Ends the iteration after what `next` is about to raise, or raises what is to be told instead."""
@@ -131,58 +146,58 @@ class BatchIterator:
             raise ConfigError(CLOSED) from error
 
     def _next_batch(self) -> tuple[dict, PendingBatch]:
-        under_way = self._under_way
-        if under_way.stages is None:
+        in_flight = self.in_flight
+        if in_flight.pipeline is None:
             with told("to begin an iteration"):
-                self._course = self._begin()
-            under_way.stages = self._course.stages
-            self._next = self._course.start
+                self._run = self._begin()
+            in_flight.pipeline = self._run.pipeline
+            self._next = self._run.start
             if self._world is None:
-                self._world, self._stop = self._course.world, self._course.stop
+                self._world, self._stop = self._run.world, self._run.stop
         self._check_world()
         self._launch_ahead()
-        if not under_way.trips and self._failed is not None:
+        if not in_flight.batches and self._failed is not None:
             failed, self._failed = self._failed, None
             try:
                 raise failed
             finally:
                 del failed  # or its traceback, and with it this frame, would hold itself and the loader
-        if not under_way.trips:
+        if not in_flight.batches:
             self._arrive(self._stop - 1, self._next)
             raise StopIteration
-        trip = under_way.trips[0]
-        batch = self._course.stages.finish(trip)
+        pending = in_flight.batches[0]
+        batch = self._run.pipeline.finish(pending)
         if self._ended:
             raise ConfigError(CLOSED)
-        under_way.trips.popleft()
-        return batch, trip
+        in_flight.batches.popleft()
+        return batch, pending
 
     def _launch_ahead(self) -> None:
-        under_way = self._under_way
-        while len(under_way.trips) <= self._config.prefetch:
+        in_flight = self.in_flight
+        while len(in_flight.batches) <= self._limits.prefetch:
             if self._planned is None and self._failed is None:
                 self._planned = self._plan_next()
             if self._planned is None or not self._fits(self._planned):
                 return
             # Before it is launched: Ctrl-C may come at any line, and a closing thread at any time.
-            under_way.trips.append(self._planned)
-            self._course.stages.launch(self._planned)
+            in_flight.batches.append(self._planned)
+            self._run.pipeline.launch(self._planned)
             self._planned = None
 
     def _plan_next(self) -> PendingBatch | None:
-        course = self._course
+        run = self._run
         try:
-            turn = course.turns.take(self._next, self._stop)
+            taken = run.step_source.take(self._next, self._stop)
         except Exception as error:  # a sampler's: the batches that it drew before come first
-            if isinstance(course.turns, StepSource):
+            if isinstance(run.step_source, StepSource):
                 raise  # an order of ours raises nothing: a signal's handler did, which is heard at once
             self._failed = error
             return None
-        if turn is None:
-            self._next = course.turns.end(self._next, self._stop)
+        if taken is None:
+            self._next = run.step_source.end(self._next, self._stop)
             return None
-        self._next = turn[1].after
-        return course.stages.plan(*turn)
+        self._next = taken[1].after
+        return run.pipeline.plan(*taken)
 
     def _check_world(self) -> None:
         try:
@@ -199,10 +214,10 @@ class BatchIterator:
                 "begin a new iteration, iter(loader)."
             )
 
-    def _fits(self, trip: PendingBatch) -> bool:
+    def _fits(self, pending: PendingBatch) -> bool:
         """Whether memory allows one more; the training still has a batch, which is taken to be as large."""
-        trips = self._under_way.trips
-        if len(trips) < 2:
+        batches = self.in_flight.batches
+        if len(batches) < 2:
             return True
-        held_bytes = sum(one.held_bytes for one in trips)
-        return held_bytes + 2 * trip.held_bytes <= self._config.max_bytes
+        held_bytes = sum(batch.held_bytes for batch in batches)
+        return held_bytes + 2 * pending.held_bytes <= self._limits.max_bytes

@@ -29,12 +29,13 @@ from fastload.loader.describe import (
     order_as_now,
     pixel_fingerprints,
 )
-from fastload.loader.iterator import BatchIterator, RunSpec
+from fastload.loader.iterator import BatchIterator, Limits, RunSpec
 from fastload.loader.orders.planned import PlannedOrder
 from fastload.loader.orders.sampled import SampledOrder
 from fastload.loader.pipeline import Pipeline
-from fastload.loader.samples import OwnSamples, Samples, refuse_dataset
+from fastload.loader.samples import OwnSamples, Samples, open_samples, refuse_dataset
 from fastload.loader.skipped import Collate, Moves
+from fastload.loader.specs import order_spec, pipeline_spec
 from fastload.loader.stats import Stats
 from fastload.notices import notice
 from fastload.order.cursor import Cursor
@@ -153,10 +154,11 @@ class Loader:
         refuse_dataset(source)
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._config = LoaderConfig(**arguments)
-        self._samples = Samples(self._config)
-        order = SampledOrder if self._config.is_sampled else PlannedOrder
-        self._order = order(self._config, self._samples)
-        self._at = _At(0, OrderState.start(self._config.shares), is_start=True, got_of=None)
+        self._samples = Samples(partial(_open, self._config), self._config.threads_here)
+        spec = order_spec(self._config)
+        self._sampled = SampledOrder(spec, self._samples) if spec.is_sampled else None
+        self._order = PlannedOrder(spec, self._samples) if self._sampled is None else self._sampled
+        self._at = _Position(0, OrderState.start(self._config.shares), is_start=True, got_of=None)
         self._restored: Cursor | None = None  # not yet compared with the dataset
         self._begin_process()
 
@@ -165,16 +167,21 @@ class Loader:
 
         Another iteration under way is over: its `next` raises ConfigError.
         """
-        self._run_between_batches()
-        self._end_run(
+        self._iterator_between_batches()
+        self._end_iterator(
             "another iter(loader) has ended this iteration: a loader has one place, so use two loaders."
         )
         if self._at.got_of == self._at.epoch:
             self._go_to(self._at.epoch + 1)
-        self._order.begin()
-        run = BatchIterator(self._begin, self._arrive, self._config, self._stats)
-        self._run = weakref.ref(run)
-        return run
+        if self._sampled is not None:
+            self._sampled.begin()
+        config = self._config
+        limits = Limits(config.prefetch, config.max_bytes)
+        iterator = BatchIterator(
+            self._begin, self._arrive, limits, config.world, len(config.image_fields), self._stats
+        )
+        self._iterator = weakref.ref(iterator)
+        return iterator
 
     def __len__(self) -> int:
         """The steps of a whole epoch. Raises TypeError where a sampler of yours has no length."""
@@ -190,13 +197,15 @@ class Loader:
         some of its samples are left over, and at the start of the next where none is.
         """
         restored, at = self._restored, self._at
-        if restored is not None and restored.place is at.place and not at.is_start:
+        if restored is not None and restored.state is at.state and not at.is_start:
             return restored.to_dict()
         self._check_restored()
         prints = self._order.fingerprints(), self._pixel_fingerprints
         at = self._at  # once: another thread may get a batch at any time
-        place = self._order.placed(self._here(at))
-        return Cursor(at.epoch, place, *prints, self._config.shares, self._inventories).to_dict()
+        state = self._here(at)
+        if self._sampled is not None:
+            state = self._sampled.with_sampler(state)
+        return Cursor(at.epoch, state, *prints, self._config.shares, self._inventories).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
         """Goes to a saved place; the next iteration is the rest of its epoch, on any number of ranks.
@@ -208,9 +217,10 @@ class Loader:
         are made differently, or where the mixture was given other weights when it was saved.
         """
         restored = Cursor.from_dict(state)
-        self._go_to(restored.epoch, restored.place)
+        self._go_to(restored.epoch, restored.state)
         self._restored = restored
-        self._order.put_back(restored.place)
+        if self._sampled is not None:
+            self._sampled.put_back(restored.state)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Other weights for the sources of a mixture, from the next batch on; call it on every rank alike.
@@ -225,12 +235,12 @@ class Loader:
                 "set_weights: the loader's source is no fl.Mixture, so there is nothing to weigh."
             )
         shares = shares_of(mixture.weights_of(weights))
-        run = self._run_between_batches()
+        iterator = self._iterator_between_batches()
         self._check_restored()
         before = self._here()
-        self._at = self._at._replace(place=before.reweighted(shares, mixture.epoch_samples), is_start=False)
-        if run is not None and self._at.place != before:
-            run.plan_anew()
+        self._at = self._at._replace(state=before.reweighted(shares, mixture.epoch_samples), is_start=False)
+        if iterator is not None and self._at.state != before:
+            iterator.plan_anew()
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the start of `epoch`, and ends an iteration under way.
@@ -242,9 +252,10 @@ class Loader:
         set_epoch.
         """
         epoch = count("epoch", epoch, 0, MAX_EPOCH)
-        self._order.tell(epoch)
-        run = self._run_between_batches()
-        if run is not None and run.begun:
+        if self._sampled is not None:
+            self._sampled.tell(epoch)
+        iterator = self._iterator_between_batches()
+        if iterator is not None and iterator.begun:
             is_there = epoch in (self._at.epoch, self._at.got_of)
         else:
             is_there = epoch == self._at.epoch != self._at.got_of
@@ -259,19 +270,19 @@ class Loader:
         {"busy_seconds", "waiting_seconds", "threads"}}, "limited_by", "pool": {"idle_bytes", "used_bytes",
         "reused", "allocated"}, "device": {"batches", "copied_bytes", "copy_seconds", "augment_seconds"} (of
         the stream on a GPU; {} on a CPU), "bad_samples" (replaced in batches that were delivered),
-        "bad_stand_ins" (drawn for these, and bad as well), "ledger" (its path, or None), "read_retries"};
+        "bad_replacements" (drawn for these, and bad as well), "ledger" (its path, or None), "read_retries"};
         the stages are read, decode, values (Python's worker threads), batch (stacking and map_batch, in the
         training's thread) and training.
         """
         self._notice_fork()
         pool = {name: getattr(self._memory, name, 0) for name in _POOL_COUNTERS}
-        bad = {name: getattr(self._ledger, name, 0) for name in ("bad_samples", "bad_stand_ins")}
+        bad = {name: getattr(self._ledger, name, 0) for name in ("bad_samples", "bad_replacements")}
         path = getattr(self._ledger, "path", None)
         return self._stats.snapshot(pool, bad | {"ledger": None if path is None else str(path)})
 
     def close(self) -> None:
         """Ends the iteration under way and frees its memory; the loader may be iterated again."""
-        self._end_run()
+        self._end_iterator()
         if self._memory is not None:
             self._memory.trim()
         for one in self._kept.values():
@@ -294,8 +305,8 @@ class Loader:
     def __repr__(self) -> str:
         order = self._order.describe(is_open=self._samples.opened is not None)
         at = self._at
-        place = "start" if at.is_start else f"position {at.place.position}"
-        return describe(self._config, self._config.threads_here, order, f"epoch {at.epoch}, {place}")
+        where = "start" if at.is_start else f"position {at.state.position}"
+        return describe(self._config, self._config.threads_here, order, f"epoch {at.epoch}, {where}")
 
     @property
     def batch_size(self) -> int | None:
@@ -337,14 +348,15 @@ class Loader:
         world, threads, epochs = self._config.world(), self._config.threads_here(), self._config.epochs
         self._prepare_ledger(world)
         resources = self._memory, self._stats, self._ledger, self._kept
-        samples, walk = self._samples(), self._order.walk
+        samples, sample_order = self._samples(), self._order.sample_order
         with whole_imports():  # torch, DALI: what the threads to come need, too
-            stages = Pipeline(self._config, samples, walk, world.rank, threads, *resources)
-        if self._order.has_left(self._here()):
+            spec = pipeline_spec(self._config)
+            pipeline = Pipeline(spec, samples, sample_order, world.rank, threads, *resources)
+        if self._sampled is not None and self._sampled.has_left(self._here()):
             self._at = self._at._replace(epoch=self._at.epoch + 1, is_start=True)
-        place, span = self._here(), self._order.span
+        state, span = self._here(), self._order.span
         stop = span * (self._at.epoch // epochs + 1) * epochs if epochs else math.inf
-        return RunSpec(stages, self._order.turns(place, world), place, stop, world)
+        return RunSpec(pipeline, self._order.step_source(state, world), state, stop, world)
 
     def _prepare_ledger(self, world: World) -> None:
         """Its counts go on; rank and file are those of the world as it is now."""
@@ -357,36 +369,36 @@ class Loader:
             self._ledger = Ledger(path, self._config.max_bad_fraction, world.rank)
         self._ledger.path, self._ledger.rank = path, world.rank
 
-    def _arrive(self, start: int, place: OrderState) -> None:
-        """The training got everything before `place`, last the step that starts at `start`."""
+    def _arrive(self, start: int, state: OrderState) -> None:
+        """The training got everything before `state`, last the step that starts at `start`."""
         n = self._order.span
-        self._at = _At(place.position // n, place, is_start=False, got_of=start // n)
+        self._at = _Position(state.position // n, state, is_start=False, got_of=start // n)
 
-    def _go_to(self, epoch: int, place: OrderState | None = None) -> None:
-        run = self._run_between_batches()
-        if run is not None and run.begun:  # one that has not begun will begin there
-            run.close()
-        self._at = _At(epoch, place or self._at.place, is_start=place is None, got_of=None)
+    def _go_to(self, epoch: int, state: OrderState | None = None) -> None:
+        iterator = self._iterator_between_batches()
+        if iterator is not None and iterator.begun:  # one that has not begun will begin there
+            iterator.close()
+        self._at = _Position(epoch, state or self._at.state, is_start=state is None, got_of=None)
 
-    def _iterate_from(self, place: OrderState) -> BatchIterator:
-        self._go_to(place.position // self._order.span, place)
+    def _iterate_from(self, state: OrderState) -> BatchIterator:
+        self._go_to(state.position // self._order.span, state)
         return iter(self)
 
-    def _end_at(self, run: BatchIterator, place: OrderState) -> None:
-        """Ends an iteration that has delivered all that it has, which ends at `place`."""
-        if run is self._live_run():
-            run.close()
-            self._arrive(place.position - 1, place)
+    def _end_at(self, iterator: BatchIterator, state: OrderState) -> None:
+        """Ends an iteration that has delivered all that it has, which ends at `state`."""
+        if iterator is self._live_iterator():
+            iterator.close()
+            self._arrive(state.position - 1, state)
 
-    def _here(self, at: "_At | None" = None) -> OrderState:
-        """The place of the next batch. Looking changes nothing: who saves must go on as the others do."""
+    def _here(self, at: "_Position | None" = None) -> OrderState:
+        """The state before the next batch. Looking changes nothing: who saves must go on as the others do."""
         at = at or self._at
-        return self._epoch_start(at) if at.is_start else at.place
+        return self._epoch_start(at) if at.is_start else at.state
 
-    def _epoch_start(self, at: "_At | None" = None) -> OrderState:
+    def _epoch_start(self, at: "_Position | None" = None) -> OrderState:
         """Where the epoch begins that the loader is in."""
         at = at or self._at
-        return at.place.at(at.epoch * self._order.span, self._order.span)
+        return at.state.at(at.epoch * self._order.span, self._order.span)
 
     def _is_new(self) -> bool:
         return self._at.is_start and self._at.epoch == 0 and self._restored is None
@@ -414,7 +426,7 @@ class Loader:
 
     def _begin_process(self) -> None:
         self._process = backends.process()
-        self._run: weakref.ref[BatchIterator] | None = (
+        self._iterator: weakref.ref[BatchIterator] | None = (
             None  # weak: an iteration that nobody holds ends by itself
         )
         self._stats = Stats()
@@ -430,32 +442,32 @@ class Loader:
             if not self._is_new():
                 self.load_state_dict(self.state_dict())
 
-    def _live_run(self) -> BatchIterator | None:
+    def _live_iterator(self) -> BatchIterator | None:
         self._notice_fork()
-        return self._run() if self._run is not None else None
+        return self._iterator() if self._iterator is not None else None
 
-    def _run_between_batches(self) -> BatchIterator | None:
-        run = self._live_run()
-        if run is not None and run.is_making:
+    def _iterator_between_batches(self) -> BatchIterator | None:
+        iterator = self._live_iterator()
+        if iterator is not None and iterator.is_making:
             raise ConfigError(
                 "a batch is being made: call set_weights, load_state_dict, set_epoch and iter between two "
                 "batches, not in map_batch, and not beside the thread that iterates."
             )
-        return run
+        return iterator
 
-    def _end_run(self, why: str | None = None) -> None:
-        run = self._live_run()
-        if run is not None:
-            run.close(why)
-        self._run = None
+    def _end_iterator(self, why: str | None = None) -> None:
+        iterator = self._live_iterator()
+        if iterator is not None:
+            iterator.close(why)
+        self._iterator = None
 
 
-class _At(NamedTuple):
+class _Position(NamedTuple):
     """Where a loader is. One object, set at once, as threads may look while another one gets a batch."""
 
     epoch: int  # of the first batch that the training has not got
-    place: OrderState  # of that batch, unless it is
-    is_start: bool  # the start of `epoch`, to be counted on from `place`
+    state: OrderState  # of that batch, unless it is
+    is_start: bool  # the start of `epoch`, to be counted on from `state`
     got_of: int | None  # the epoch of the last batch that it got, since it went to a place
 
 
@@ -464,6 +476,10 @@ def loader_of(dataset: OwnSamples | None, *arguments: Any, **options: Any) -> Lo
     loader = Loader(*arguments, **options)
     loader._samples.given = dataset
     return loader
+
+
+def _open(config: LoaderConfig, threads: int) -> Any:
+    return open_samples(config.source, config.select, config.exclude, config.world(), threads)
 
 
 def _remade(config: dict, given: Any, shown: dict, state: dict | None) -> Loader:

@@ -1,12 +1,13 @@
-"""One batch on its way: its samples, what native and Python threads make of them, and what is wrong with it.
+"""One batch on its way: its samples, what the stages make of them, and what is wrong with it.
 
-In: a step and the samples that it takes. Out: a `PendingBatch`, which pipeline.py fills. Promised: cancelling
-it stops what has not begun, its stand-ins too; after `wait` no native thread works on it; a finalizer may
-give it up.
+In: a step and the samples that it takes; where their bytes lie. Out: settled fields, and the faults of its
+samples. Promised: cancelling it stops what has not begun, its replacement samples too; after `wait` no native
+thread works on it; a finalizer may give it up.
 """
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,14 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastload import _native
-from fastload.errors import BatchTimeoutError, FastloadError, FieldError, SampleError
+from fastload.errors import FastloadError, FieldError, FunctionError, SampleError
 from fastload.loader.device import Delivered
+from fastload.loader.field_stage import WAIT_SECONDS, FieldBatch, FieldStage, StoredBytes, result_of, wait_for
 from fastload.order.sample_order import RankBatch
 from fastload.order.steps import Step
-from fastload.read.ledger import BadSample
-
-# Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
-WAIT_SECONDS = 0.2
+from fastload.read.ledger import MAX_REASON, BadSample
+from fastload.read.shard_reader import ShardReader
+from fastload.shortage import told
+from fastload.threads import WorkerThreads
 
 
 class Fault(NamedTuple):
@@ -30,90 +32,165 @@ class Fault(NamedTuple):
     reason: str
     error: FastloadError
 
+    @classmethod
+    def of(cls, where: str, name: str, error: FastloadError) -> "Fault":
+        """The fault that an error of the field `name` makes. where: names the sample."""
+        reason = str(error)
+        kind = (
+            FunctionError if isinstance(error, FunctionError) else SampleError
+        )  # a user's may be a subclass
+        full = kind(f"{where}: field {name!r}: {reason}")
+        # The cause is the exception of the user's own function, or of the parser, with its traceback.
+        full.__cause__ = error.__cause__ or error
+        return cls(reason[:MAX_REASON], full)
+
     @property
     def is_of_the_content(self) -> bool:
-        """Another sample may stand in; else something is wrong with the program, and it must be raised."""
+        """Whether a replacement sample helps; else something is wrong with the program."""
         return isinstance(self.error, (SampleError, FieldError))
 
 
 @dataclass
 class PendingBatch:
-    """One batch on its way."""
+    """One batch on its way.
 
-    step: Step | None  # None for stand-ins, which belong to another trip
-    taken: RankBatch
-    located: list = field(default_factory=list)  # one Located for each stored field
-    missing: dict[str, np.ndarray] = field(default_factory=dict)  # field -> [N] bool
-    first_blob: dict[str, int] = field(default_factory=dict)  # field -> its first blob in `bytes`
-    held_bytes: int = 0  # what it holds from its launch on
-    bytes: "_native.ByteBatch | None" = None
-    images: Any = None  # BatchImages or DaliImages
-    delivered: "futures.Future[Delivered] | None" = None
-    work: list[futures.Future] = field(default_factory=list)
-    values: dict[str, Any] = field(default_factory=dict)  # field -> [N], for all but images and labels
-    wrong: dict[tuple[int, str], Fault] = field(default_factory=dict)  # (sample, field)
-    stand_ins: "PendingBatch | None" = None  # for its bad samples, being made
-    bad: list[BadSample] = field(default_factory=list)  # what the ledger will have of it
-    error: Exception | None = None  # of the whole batch
-    cancelled: bool = False
-    deadline: float = math.inf  # seconds of time.monotonic, from when the training asks for it
+    step: None for replacement samples, which belong to another batch. where(sample_id): names a sample.
+    held_bytes: what it holds from its launch on; the bytes of its fields come on top.
+    """
+
+    step: Step | None
+    rank_batch: RankBatch
+    where: Callable[[int], str]
+    held_bytes: int
+    located: list = field(default_factory=list, init=False)  # one Located for each stored field
+    missing: dict[str, np.ndarray] = field(default_factory=dict, init=False)  # as StoredBytes has them
+    first_blob: dict[str, int] = field(default_factory=dict, init=False)
+    wrong: dict[tuple[int, str], Fault] = field(default_factory=dict, init=False)  # (sample, field)
+    error: Exception | None = field(default=None, init=False)  # of the whole batch; it is never launched
+    content: "_native.ByteBatch | None" = field(default=None, init=False)
+    parts: list[FieldBatch] = field(default_factory=list, init=False)  # one for each stage
+    delivered: "futures.Future[Delivered] | None" = field(default=None, init=False)
+    replacement: "PendingBatch | None" = field(default=None, init=False)  # for its bad samples, being made
+    bad: list[BadSample] = field(default_factory=list, init=False)  # what the ledger will have of it
+    cancelled: bool = field(default=False, init=False)
+    deadline: float = field(default=math.inf, init=False)  # of time.monotonic, once it is asked for
 
     @property
     def positions(self) -> np.ndarray:
-        return self.taken.positions
+        return self.rank_batch.positions
 
     @property
     def sample_ids(self) -> np.ndarray:
-        return self.taken.sample_ids
+        return self.rank_batch.sample_ids
+
+    def where_of(self, i: int) -> str:
+        """Names sample i, for errors."""
+        return self.where(int(self.sample_ids[i]))
+
+    def add_field(self, name: str, located, missing: np.ndarray) -> None:
+        """Where the bytes of one more field lie. missing: [N] bool, samples without it."""
+        self.first_blob[name] = len(self.located) * len(self.positions)
+        self.located.append(located)
+        self.missing[name] = missing
+        self.held_bytes += int(located.size_bytes.clip(min=0).sum())
+
+    def note(self, i: int, name: str, fault: Fault) -> None:
+        """Something is wrong with sample i; of several faults of a field, the first counts."""
+        self.wrong.setdefault((i, name), fault)
+
+    def submit(
+        self,
+        reader: ShardReader,
+        memory: "_native.BufferPool",
+        stages: Sequence[FieldStage],
+        urgent: bool = False,
+        retry: bool = True,
+    ) -> None:
+        """Hands it to the native threads. urgent: before all that waits there. Raises ResourceError."""
+        with told(f"for a batch of {self.held_bytes:,} bytes ({len(self.positions)} samples)"):
+            self.content = reader.submit(self.located, memory, urgent, retry)
+            stored = StoredBytes(self.content, self.first_blob, self.missing, self.positions)
+            for stage in stages:
+                self.parts.append(stage.submit(stored, urgent))
+        if self.cancelled:  # while it was submitted
+            self.cancel()
+
+    def deliver_on(self, thread: WorkerThreads, deliver: Callable[["PendingBatch"], Delivered]) -> None:
+        """Has it made ahead of need."""
+        self.delivered = thread.submit(deliver, self)
+
+    def fail(self, error: Exception) -> None:
+        """It cannot be made; batches before it come first."""
+        self.error = error
+
+    def wanted_within(self, seconds: float | None) -> None:
+        """It was asked for; None: whoever asked waits for ever."""
+        self.deadline = math.inf if seconds is None else time.monotonic() + seconds
+
+    def result(self) -> Delivered:
+        """What was made ahead of need. Raises BatchTimeoutError."""
+        return result_of(self.delivered, self.deadline)
+
+    def settle(self, reader: ShardReader) -> None:
+        """Waits until all is made that can be, and notes what is wrong with its samples.
+
+        Raises what is no sample's fault.
+        """
+        wait_for(self.content, lambda: self.cancelled, self.deadline)
+        reader.raise_error(self.content, self.sample_ids)
+        for part in self.parts:
+            self._note_all(part.settle(self.deadline))
+        if self.cancelled:
+            raise futures.CancelledError
+
+    def _note_all(self, errors: dict[tuple[int, str], FastloadError]) -> None:
+        for (i, name), error in errors.items():
+            self.note(i, name, Fault.of(self.where_of(i), name, error))
+
+    def replace_by(self, made: "PendingBatch") -> None:
+        """`made` is for its bad samples: from here on, who cancels the one cancels the other."""
+        made.deadline, self.replacement = self.deadline, made
+        if self.cancelled:
+            raise futures.CancelledError
+
+    def adopt(self, to: np.ndarray, made: "PendingBatch", samples: np.ndarray) -> None:
+        """Samples of another batch take the places `to` in this one."""
+        if len(to):
+            self.sample_ids[to] = made.sample_ids[samples]
+            for part, other in zip(self.parts, made.parts, strict=True):
+                part.adopt(to, other, samples)
+        made.release(None)
+
+    def release(self, done: Any) -> None:
+        """What was handed out has been used once `done`, an event (None: now), has passed."""
+        for part in self.parts:
+            part.release(done)
 
     def cancel(self) -> None:
-        """Stops what has not begun, and lets who waits for it know."""
-        waiting = [*self.work, self.delivered]
-        if self.stand_ins is not None:
-            waiting += self.stand_ins.work
+        """Stops what has not begun, and lets whoever waits for it know."""
+        delivered, self.cancelled = self.delivered, True
+        for batch in (self, self.replacement):
+            for part in [] if batch is None else list(batch.parts):
+                part.cancel()
         self.give_up()
-        for future in waiting:
-            if future is not None:
-                future.cancel()
+        if delivered is not None:
+            delivered.cancel()
 
     def give_up(self) -> None:
         """Says that nobody wants it any more, for whoever works on it to see. A finalizer may call it."""
         self.cancelled = True
-        # What they raise holds frames, and these the stages with their open files.
-        self.delivered, self.work = None, []
-        for native in (self.bytes, self.images):
-            if native is not None:
-                native.cancel()
-        if self.stand_ins is not None:
-            self.stand_ins.give_up()
+        self.delivered = None  # what it raises holds frames, and these the stages with their open files
+        if self.content is not None:
+            self.content.cancel()
+        for part in list(self.parts):
+            part.give_up()
+        if self.replacement is not None:
+            self.replacement.give_up()
 
     def wait(self, deadline: float = math.inf) -> bool:
         """Until no native thread works on it any more, once it is cancelled; False at the deadline."""
-        for native in (self.bytes, self.images):
+        for native in (self.content, *self.parts):
             while native is not None and not native.wait(min(deadline - time.monotonic(), WAIT_SECONDS)):
                 if time.monotonic() >= deadline:
                     return False
-        return self.stand_ins is None or self.stand_ins.wait(deadline)
-
-    def wait_for(self, native, deadline: float = math.inf) -> None:
-        """Until something that native threads make of it is done; Ctrl-C is seen between two waits.
-
-        deadline: seconds of time.monotonic, after which it raises BatchTimeoutError. Raises CancelledError
-        where the batch was cancelled: a read that hangs is never done.
-        """
-        while not native.wait(wait_seconds(deadline)):
-            if self.cancelled:
-                raise futures.CancelledError
-
-
-def wait_seconds(deadline: float) -> float:
-    """How long to wait at once. Raises BatchTimeoutError where the deadline is over."""
-    if deadline == math.inf:
-        return WAIT_SECONDS
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise BatchTimeoutError(
-            "a batch took longer than timeout_seconds (timeout= of DataLoader): look at loader.stats() for "
-            "the slow stage, and at the file system, or allow more time."
-        )
-    return min(left, WAIT_SECONDS)
+        return self.replacement is None or self.replacement.wait(deadline)

@@ -1,11 +1,11 @@
-"""Levels to training tensors: which field is augmented how, with which dice, and where.
+"""uint8 pixels to training tensors: which field is augmented how, with which random draws, and where.
 
-In: a config, then for each batch its positions. Out: either one `FieldAugment` for each image field, with
-which decoder threads write finished pixels image by image, or finished tensors [N, 3, height, width] of whole
-batches of levels. Promised: both draw the same for the same position; masks (filter="nearest", or like=
-another field) are warped with their picture, by the nearest pixel where they are to keep their values, and
-neither recoloured nor cut; a field for which nothing is random but the horizontal flip, which decoding does,
-is not touched here.
+In: a spec, then for each batch its positions. Out: either one `FieldAugment` for each image field, with which
+decoder threads write finished images one by one, or finished tensors [N, 3, height, width] of whole batches.
+Promised: both draw the same for the same position; masks (filter="nearest", or like= another field) are
+warped with their picture, by the nearest pixel where they are to keep their values, and neither recoloured
+nor cut; a field for which nothing is random but the horizontal flip, which decoding does, is not touched
+here.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ import numpy as np
 from fastload import _native
 from fastload.caching import cached_property
 from fastload.decode.images import tensor_over
-from fastload.fields import Int
+from fastload.fields import Image, Int
+from fastload.loader.specs import PixelSpec
 from fastload.normalize import Normalization
 from fastload.ops.fused.augment_params import IDENTITY, Stage
 from fastload.ops.fused.draw_params import draw_params
@@ -29,7 +30,7 @@ _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
 
 
 class FieldPlan(NamedTuple):
-    """How the levels of one image field become its tensor."""
+    """How the pixels of one image field become its tensor."""
 
     plan: DrawPlan
     rule: Normalization
@@ -65,42 +66,43 @@ class FieldAugment:
             self._field.width,
         )
 
-    def reference(self, levels: np.ndarray, i: int, out: Any) -> None:
-        """Sample i of the batch, `levels` [height, width, 3] uint8, into `out` [3, height, width]."""
+    def reference(self, pixels: np.ndarray, i: int, out: Any) -> None:
+        """Sample i of the batch, `pixels` [height, width, 3] uint8, into `out` [3, height, width]."""
         import torch
 
-        images = torch.from_numpy(np.array(levels))[None]  # a copy: torch wants it writable
+        images = torch.from_numpy(np.array(pixels))[None]  # a copy: torch wants it writable
         rows, field = self._rows[i : i + 1], self._field
         how = {"filter": field.filter, "impl": "reference"}
         augment_rows(images, rows, field.plan.stages, field.rule, out[None], **how)
 
 
 class Pixels:
-    """The image fields of a config, from levels on.
+    """The image fields of a spec, from uint8 pixels on.
 
     threads: of the native kernels. memory: a pool, from which the tensors of whole batches on the CPU come:
     new memory takes longer to get than to fill.
     """
 
-    def __init__(self, config, threads: int, memory: "_native.BufferPool"):
-        self._config, self._threads, self._memory = config, threads, memory
-        fields = config.image_fields
+    def __init__(self, spec: PixelSpec, threads: int, memory: "_native.BufferPool"):
+        self._spec, self._threads, self._memory = spec, threads, memory
+        self.mixes = spec.augment.mixes
+        fields = spec.image_fields
         self.fields = {
-            name: self._field(one, fields.get(one.like, one), name) for name, one in fields.items()
+            name: self._plan(name, field, fields.get(field.like, field)) for name, field in fields.items()
         }
 
-    def _field(self, one, sized, name: str) -> FieldPlan:
+    def _plan(self, name: str, field: Image, sized: Image) -> FieldPlan:
         height, width = sized.size
-        nearest = one.filter == "nearest"
-        colors = not nearest and one.like is None
-        plan = self._config.augment.plan(height, width, xflip=False, colors=colors)
-        rule = IDENTITY if self._config.dtype == "uint8" else self._config.normalization_of(name)
+        nearest = field.filter == "nearest"
+        colors = not nearest and field.like is None
+        plan = self._spec.augment.plan(height, width, xflip=False, colors=colors)
+        rule = IDENTITY if self._spec.dtype == "uint8" else self._spec.normalizations[name]
         return FieldPlan(plan, rule, height, width, nearest)
 
     @property
     def sample_bytes(self) -> int:
         """Bytes of the finished images of one sample."""
-        item = _ITEM_BYTES[self._config.dtype]
+        item = _ITEM_BYTES[self._spec.dtype]
         return sum(3 * field.height * field.width * item for field in self.fields.values())
 
     def augments(self, positions: np.ndarray) -> dict[str, FieldAugment]:
@@ -108,58 +110,57 @@ class Pixels:
         drawn = {}
         for name, field in self.fields.items():
             if field.plan.stages:
-                rows = draw_params(field.plan, positions, self._config.seed)
-                drawn[name] = FieldAugment(field, rows, self._config.dtype, self._config.layout)
+                rows = draw_params(field.plan, positions, self._spec.seed)
+                drawn[name] = FieldAugment(field, rows, self._spec.dtype, self._spec.layout)
         return drawn
 
-    def finished(self, name: str, levels: Any, positions: np.ndarray) -> Any:
+    def finished(self, name: str, pixels: Any, positions: np.ndarray) -> Any:
         """[N, 3, height, width] in the loader's dtype and layout.
 
-        levels: of that shape, uint8 and channels last. On a GPU everything is launched on the current stream,
+        pixels: of that shape, uint8 and channels last. On a GPU everything is launched on the current stream,
             and nothing waits.
         """
         import torch
 
-        field, config = self.fields[name], self._config
-        impl = "triton" if levels.device.type == "cuda" else "native"
+        field, spec = self.fields[name], self._spec
+        impl = "triton" if pixels.device.type == "cuda" else "native"
         if impl == "triton":
-            require_triton(levels.device)
-        form = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
-        if config.dtype == "uint8" and not field.plan.stages:
+            require_triton(pixels.device)
+        form = torch.channels_last if spec.layout == "channels_last" else torch.contiguous_format
+        if spec.dtype == "uint8" and not field.plan.stages:
             # On a GPU DALI's memory must not leave the loader: torch cannot hold it for another stream.
-            is_done = levels.device.type == "cpu" and form == torch.channels_last
-            return levels if is_done else levels.clone(memory_format=form)
+            is_done = pixels.device.type == "cpu" and form == torch.channels_last
+            return pixels if is_done else pixels.clone(memory_format=form)
         shape = (len(positions), 3, field.height, field.width)
         if impl == "native":
             out = self._tensor(len(positions), field)
         else:
-            kind = getattr(torch, config.dtype)
-            out = torch.empty(shape, dtype=kind, device=levels.device, memory_format=form)
-        rows = draw_params(field.plan, positions, config.seed, device=levels.device)
+            kind = getattr(torch, spec.dtype)
+            out = torch.empty(shape, dtype=kind, device=pixels.device, memory_format=form)
+        rows = draw_params(field.plan, positions, spec.seed, device=pixels.device)
         stages: Stage = field.plan.stages
-        pixels = levels.permute(0, 2, 3, 1)
         how = {"filter": field.filter, "impl": impl, "threads": self._threads}
-        return augment_rows(pixels, rows, stages, field.rule, out, **how)
+        return augment_rows(pixels.permute(0, 2, 3, 1), rows, stages, field.rule, out, **how)
 
     def _tensor(self, n: int, field: FieldPlan) -> Any:
         """An empty tensor for a batch on the CPU."""
-        dtype, layout = self._config.dtype, self._config.layout
+        dtype, layout = self._spec.dtype, self._spec.layout
         buffer = self._memory.acquire(3 * n * field.height * field.width * _ITEM_BYTES[dtype])
         return tensor_over(buffer, n, field.height, field.width, dtype, layout)
 
     def mixed(self, batch: dict, positions: np.ndarray) -> dict:
         """The batch after mixup or CutMix: images, "NAME.mixed" for every tensor of labels, "__lambda__"."""
-        augment, seed = self._config.augment, self._config.seed
+        augment, seed = self._spec.augment, self._spec.seed
         share = None
         for name, field in self.fields.items():
             drawn = augment.draw_mix(positions, seed, field.height, field.width)
             images = batch[name]
-            of_field, blend, boxes = (to_device(one, images.device) for one in drawn)
+            of_field, blend, boxes = (to_device(part, images.device) for part in drawn)
             out = None if images.is_cuda else self._tensor(len(positions), field)
             batch[name] = mix(images, blend, boxes, out)
             share = of_field if share is None else share
-        for name, one in self._config.fields.items():
-            if isinstance(one, Int):
+        for name, field in self._spec.fields.items():
+            if isinstance(field, Int):
                 batch[f"{name}.mixed"] = batch[name].roll(1, 0)
         batch["__lambda__"] = share
         return batch

@@ -1,15 +1,15 @@
 """The samples behind a loader, opened on first use.
 
-In: a config, or an fl.Dataset that opens its own. Out: a dataset of fastload/shards. Promised: a source is
-opened once, in the cache of this machine, with as many threads as the loader has.
+In: how to open a source, or an fl.Dataset that opens its own. Out: a dataset of fastload/shards. Promised: a
+source is opened once, in the cache of this machine, with as many threads as the loader has.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from fastload import backends
 from fastload.errors import ConfigError
-from fastload.loader.config import LoaderConfig
 from fastload.shards import dataset as shards
 from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
 from fastload.shortage import told
@@ -33,22 +33,24 @@ def refuse_dataset(source: Any) -> None:
 
 
 class Samples:
-    """The samples of a loader, opened on first use. given: the dataset that opens them, if any."""
+    """The samples of a loader, opened on first use.
 
-    def __init__(self, config: LoaderConfig):
-        self._config = config
-        self.given: OwnSamples | None = None
+    open_source(threads), threads: how, and with how many threads. given: the dataset that opens them, if any.
+    """
+
+    def __init__(
+        self,
+        open_source: Callable[[int], shards.Dataset | MixtureDataset],
+        threads: Callable[[], int],
+        given: OwnSamples | None = None,
+    ):
+        self._open, self._threads, self.given = open_source, threads, given
         self.opened: shards.Dataset | MixtureDataset | None = None
 
     def __call__(self) -> shards.Dataset | MixtureDataset:
         if self.opened is None:
-            config = self._config
-            threads = config.threads_here()
-            if self.given is not None:
-                self.opened = self.given.opened(threads)
-            else:
-                chosen = config.select, config.exclude
-                self.opened = open_samples(config.source, *chosen, config.world(), threads)
+            open_source = self._open if self.given is None else self.given.opened
+            self.opened = open_source(self._threads())
         return self.opened
 
 

@@ -5,9 +5,9 @@ batch_sampler, dataset and collate_fn, and leave out what the batch sampler draw
 
 In: an epoch of a loader, and which of its steps is asked for. Out: that very batch. Promised: the first one
 asked for moves the loader there, which reads nothing, and the following ones are the next ones of its
-iteration: decoded ahead by its threads, in their true places of the order, so that dice, ranks, stand-ins and
-`last` are those of a run that never stopped. It goes on as far as an iteration of the loader: with epochs=3
-to the end of the third one.
+iteration: decoded ahead by its threads, at their true positions, so that random draws, ranks, replacements
+and `last` are those of a run that never stopped. It goes on as far as an iteration of the loader: with
+epochs=3 to the end of the third one.
 """
 
 import itertools
@@ -30,8 +30,8 @@ _TELLS_NO_EPOCH = (5, 0), (5, 18)
 
 
 class Moves(NamedTuple):
-    """What a loader lets be done to it. begin(place): an iteration from there on. end(run, place): it is
-    over, at its end.
+    """What a loader lets be done to it. begin(state): an iteration from there on. end(iterator, state): it
+    is over, at its end.
     """
 
     begin: "Callable[[OrderState], BatchIterator]"
@@ -41,13 +41,13 @@ class Moves(NamedTuple):
 class EpochSteps:
     """The steps of an iteration that begins at the start of an epoch.
 
-    start: the place where it begins; span: positions in it. epochs: how many an iteration of the loader has
+    start: where it begins; span: positions in it. epochs: how many an iteration of the loader has
     from there on; None: it never ends.
     """
 
-    def __init__(self, turns: StepSource, start: OrderState, span: int, epochs: int | None, moves: Moves):
-        self._turns, self._start, self._span, self._epochs, self._moves = turns, start, span, epochs, moves
-        self._run: BatchIterator | None = None
+    def __init__(self, source: StepSource, start: OrderState, span: int, epochs: int | None, moves: Moves):
+        self._source, self._start, self._span, self._epochs, self._moves = source, start, span, epochs, moves
+        self._iterator: BatchIterator | None = None
         self._next = 0  # the step that the iteration delivers next
 
     def __iter__(self) -> Iterator[StepIds]:
@@ -55,24 +55,24 @@ class EpochSteps:
         numbers = itertools.count() if self._epochs is None else range(self._count())
         for number in numbers:
             yield StepIds(number, self._ids_of, self._make)
-        run, self._run = self._run, None
-        if run is not None and self._next == len(numbers):
-            self._moves.end(run, self._place(self._span * self._epochs))
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None and self._next == len(numbers):
+            self._moves.end(iterator, self._state(self._span * self._epochs))
 
     def _count(self) -> int:
-        steps = self._turns.steps
+        steps = self._source.steps
         if steps.last == "straddle":
             return -(-self._epochs * self._span // steps.samples_per_step)
         return self._epochs * steps.steps_per_epoch
 
     def _ids_of(self, number: int) -> list[int]:
-        _, taken = self._turns.take(self._place_before(number), float("inf"))
-        return taken.sample_ids.tolist()
+        _, rank_batch = self._source.take(self._state_before(number), float("inf"))
+        return rank_batch.sample_ids.tolist()
 
     def _make(self, number: int) -> "Finished":
-        if self._run is None:
+        if self._iterator is None:
             self._check(number)
-            self._run, self._next = self._moves.begin(self._place_before(number)), number
+            self._iterator, self._next = self._moves.begin(self._state_before(number)), number
         elif number != self._next:
             raise ConfigError(
                 f"batch {number} of the epoch was asked for after batch {self._next - 1}: a loader's batches "
@@ -80,7 +80,7 @@ class EpochSteps:
                 "them again (accelerator.prepare of what skip_first_batches returned), and skip none on the "
                 "way."
             )
-        batch = next(self._run, self)
+        batch = next(self._iterator, self)
         if batch is self:
             raise ConfigError(
                 "the loader was moved or closed while its batches came through a torch DataLoader: begin a "
@@ -89,18 +89,18 @@ class EpochSteps:
         self._next += 1
         return Finished(batch)
 
-    def _place_before(self, number: int) -> OrderState:
-        steps, epoch = self._turns.steps, 0
+    def _state_before(self, number: int) -> OrderState:
+        steps, epoch = self._source.steps, 0
         if steps.last != "straddle":
             epoch, number = divmod(number, steps.steps_per_epoch)
-        return self._place(epoch * self._span + number * steps.samples_per_step)
+        return self._state(epoch * self._span + number * steps.samples_per_step)
 
-    def _place(self, offset: int) -> OrderState:
+    def _state(self, offset: int) -> OrderState:
         return self._start.at(self._start.position + offset, self._span)
 
     def _check(self, number: int) -> None:
-        """What makes the number of a step no place in the order."""
-        steps = self._turns.steps
+        """Refuses where the number of a step does not tell where it begins."""
+        steps = self._source.steps
         if steps.last == "straddle" and self._start.position % steps.samples_per_step:
             raise ConfigError(
                 f'last="straddle": the steps of epoch {self._start.position // self._span} begin within a '

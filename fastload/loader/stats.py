@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from fastload.loader.pending_batch import PendingBatch
+
 # Below this share of waiting the loader keeps up: a step that takes 50 ms and waits 2.5 ms is the step's own
 # doing.
 KEEPS_UP_SHARE = 0.05
@@ -21,10 +23,9 @@ class Stats:
     """Counters of one loader, since its first batch was asked for."""
 
     def __init__(self):
-        self.threads: dict[str, int] = {}
-        self.bytes_read = 0
-        self.read_retries = 0
-        self.device: Callable[[], dict] = dict  # counters of what happened on a GPU
+        self._threads: dict[str, int] = {}
+        self._device: Callable[[], dict] = dict
+        self._bytes_read = self._read_retries = 0
         self._busy_seconds = dict.fromkeys(STAGES, 0.0)
         self._waiting_seconds = 0.0  # of the training, for all batches but the first
         self._first_batch_seconds: float | None = None
@@ -36,10 +37,24 @@ class Stats:
         self._cpu_mark: float | None = None
         self._lock = threading.RLock()  # a handler of a signal may close the loader amid any line
 
+    def begin(self, threads: dict[str, int], device: Callable[[], dict]) -> None:
+        """An iteration begins. threads: of each stage. device: counters of what happens on a GPU."""
+        self._threads, self._device = threads, device
+
     def add(self, stage: str, seconds: float) -> None:
         """A stage was busy; called by worker threads too, so that the sum is made under a lock."""
         with self._lock:
             self._busy_seconds[stage] += seconds
+
+    def count_native(self, pending: PendingBatch) -> None:
+        """What native threads did for a batch."""
+        if pending.content is None:
+            return
+        with self._lock:
+            self._bytes_read += pending.content.bytes_read
+            self._read_retries += pending.content.retries
+        self.add("read", pending.content.busy_seconds)
+        self.add("decode", sum(part.busy_seconds for part in pending.parts))
 
     def asked(self) -> None:
         """The training asks for a batch."""
@@ -78,7 +93,7 @@ class Stats:
         seconds = steady + (self._first_batch_seconds or 0.0)
         stages = {}
         for name in STAGES:
-            threads = self.threads.get(name, 1)
+            threads = self._threads.get(name, 1)
             idle = self._waiting_seconds if name == "training" else max(threads * seconds - busy[name], 0.0)
             stages[name] = {"busy_seconds": busy[name], "waiting_seconds": idle, "threads": threads}
         return {
@@ -89,13 +104,13 @@ class Stats:
             "images_per_second": self._rate(steady),
             "first_batch_seconds": self._first_batch_seconds,
             "cpu_seconds": self._cpu_seconds,
-            "bytes_read": self.bytes_read,
+            "bytes_read": self._bytes_read,
             "stages": stages,
             "limited_by": self._limited_by(busy, steady),
             "pool": pool,
-            "device": self.device(),
+            "device": self._device(),
             **bad,
-            "read_retries": self.read_retries,
+            "read_retries": self._read_retries,
         }
 
     def _count_cpu(self) -> None:
@@ -115,5 +130,5 @@ class Stats:
             return None
         if self._waiting_seconds < KEEPS_UP_SHARE * steady:
             return "training"
-        share = {name: busy[name] / self.threads.get(name, 1) for name in STAGES if name != "training"}
+        share = {name: busy[name] / self._threads.get(name, 1) for name in STAGES if name != "training"}
         return max(share, key=share.get)

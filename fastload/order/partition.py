@@ -1,8 +1,8 @@
 """Which positions of a step a rank delivers.
 
-In: a step's first position and its number of samples per rank, a rank. Out: that rank's positions.
-Promised: over the ranks a step is the range [start, start + per_rank * world_size), each position once,
-so that the samples of a step are the same for every world_size that divides it.
+In: a step's first position and its number of samples per rank; a rank. Out: that rank's positions.
+Promised: all ranks together take the range [start, start + per_rank * world_size), each position once, so
+the samples of a step are the same for every world_size that divides it.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""What comes next in an order that is planned: the steps of a run, and which samples one rank takes in each.
+"""What comes next in a planned order: the steps of a run, and the samples that one rank takes in each.
 
-In: steps, a walk, a rank, and a place. Out: the step after the place with that rank's samples. Promised:
-nothing is remembered between two calls, so any place can be asked for.
+In: steps, a SampleOrder, a rank and an OrderState. Out: the next step, with that rank's samples. Promised:
+nothing is remembered between two calls, so the step after any state can be asked for.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ class StepSource:
     """The steps of one rank."""
 
     steps: Steps
-    walk: SampleOrder
+    sample_order: SampleOrder
     rank: int
 
-    def take(self, place: OrderState, stop: float) -> tuple[Step, RankBatch] | None:
-        """The first step at or after `place` that starts before the position `stop`; None: there is none."""
-        if place.position >= stop:
+    def take(self, state: OrderState, stop: float) -> tuple[Step, RankBatch] | None:
+        """The first step at or after `state` that starts before the position `stop`; None if there is none."""
+        if state.position >= stop:
             return None
-        step = self.steps.step_at(place.position)
-        return None if step.start >= stop else (step, self.walk.take(step, self.rank, place))
+        step = self.steps.step_at(state.position)
+        return None if step.start >= stop else (step, self.sample_order.take(step, self.rank, state))
 
-    def end(self, place: OrderState, stop: float) -> OrderState:
-        """Where an iteration is that has taken all there is between `place` and `stop`."""
-        return place if place.position >= stop else place.at(stop, self.walk.n)
+    def end(self, state: OrderState, stop: float) -> OrderState:
+        """The state of an iteration that has taken every step between `state` and `stop`."""
+        return state if state.position >= stop else state.at(stop, self.sample_order.n)

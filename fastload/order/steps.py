@@ -1,19 +1,19 @@
 """Which positions a step takes: the endless order cut into steps of batch_size * world_size.
 
-In: the sizes of the run that loads, and a position. Out: the step that starts there. Promised: every rank
-has the same number of batches, and in one step all ranks have batches of the same size; the steps are
-counted from the position that is asked for, not from the start of the epoch, so a run may go on from any
-position with other sizes.
+In: the sizes of the run, and a position. Out: the step that starts there. Promised: every rank has the same
+number of batches, and in one step the batches of all ranks have the same size; steps are counted from the
+given position, not from the start of the epoch, so a run may resume at any position with other sizes.
 
-What happens with the r = n mod (batch_size * world_size) samples that fill no step of an epoch, `last`:
+`last` says what happens to the r = n mod (batch_size * world_size) samples at the end of an epoch that do
+not fill a step:
 
 - "drop": they are not delivered in this epoch.
-- "partial": a last, smaller batch of floor(r / world_size) samples per rank; fewer than world_size are
-  not delivered.
-- "pad": a last, full step that is refilled from the start of the same epoch; `Step.valid` tells which are
-  new.
-- "straddle": the step runs on into the next epoch, so nothing is dropped or repeated. An epoch's steps
-  are those that start in it, so epochs differ by a step, and one that a step spans completely has none.
+- "partial": a last, smaller batch of floor(r / world_size) samples per rank; the remaining samples, fewer
+  than world_size, are not delivered.
+- "pad": a last, full step that is padded from the start of the same epoch; `Step.valid` tells which samples
+  are new.
+- "straddle": the step continues in the next epoch, so nothing is dropped or repeated. An epoch's steps are
+  those that start in it, so epochs may differ by a step, and an epoch within a single step has none.
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ LAST = ("drop", "partial", "pad", "straddle")
 class Step:
     """One batch on every rank: the positions [start, start + per_rank * world_size).
 
-    From `valid_stop` on they are padding, and stand for positions from the start of the same epoch. What is
-    not delivered yet begins at `valid_stop`, so that the cursor after the step is there: also where too
-    little of the epoch is left for a step of this run, because it may be enough for the one that resumes.
+    From `valid_stop` on they are padding, which repeats positions from the start of the same epoch. The
+    cursor after the step is at `valid_stop`, the first position that was not delivered. That holds also if
+    too little of the epoch is left for a step of this run: it may be enough for the run that resumes.
     """
 
     start: int
@@ -42,7 +42,7 @@ class Step:
     n: int
 
     def positions(self, rank: int) -> np.ndarray:
-        """The positions that `rank` delivers, padding replaced by what it stands for: [per_rank] int64."""
+        """The positions that `rank` delivers, padding by the positions that it repeats: [per_rank] int64."""
         positions = rank_positions(self.start, self.per_rank, rank, self.world_size)
         epoch_start = self.start - self.start % self.n
         return np.where(
@@ -50,7 +50,7 @@ class Step:
         )
 
     def valid(self, rank: int) -> np.ndarray:
-        """Which of `positions(rank)` are no padding: [per_rank] bool."""
+        """Which of `positions(rank)` are not padding: [per_rank] bool."""
         return rank_positions(self.start, self.per_rank, rank, self.world_size) < self.valid_stop
 
 
@@ -60,7 +60,7 @@ class Steps:
 
     n: samples in an epoch. batch_size: samples per rank and step. last: "drop", "partial", "pad" or
     "straddle".
-    Raises ConfigError for sizes below 1, and where an epoch would have no batch.
+    Raises ConfigError for sizes below 1, and if an epoch would have no batch.
     """
 
     n: int
@@ -72,9 +72,9 @@ class Steps:
         for name in ("n", "batch_size", "world_size"):
             size = getattr(self, name)
             if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-                raise ConfigError(f"{name}={size!r} is no size: use an integer from 1 up.")
+                raise ConfigError(f"{name} must be an integer of at least 1, got {size!r}.")
         if self.last not in LAST:
-            raise ConfigError(f'last={self.last!r} is unknown: use "drop", "partial", "pad" or "straddle".')
+            raise ConfigError(f'last must be "drop", "partial", "pad" or "straddle", got {self.last!r}.')
         if self.after(0) == 0:
             raise ConfigError(self._no_batch())
 
@@ -90,12 +90,12 @@ class Steps:
 
     @property
     def samples_per_rank(self) -> int:
-        """Samples that each rank delivers in an epoch from its start, padding among them."""
+        """Samples that each rank delivers in an epoch from its start, padding included."""
         full, rest = divmod(self.n, self.samples_per_step)
         return full * self.batch_size + self._per_rank_of_rest(rest)
 
     def after(self, position: int) -> int:
-        """How many steps are left in the epoch that `position` lies in, counted from there; may be 0."""
+        """How many steps are left in the epoch of `position`, counted from there; may be 0."""
         assert position >= 0
         full, rest = divmod(self.n - position % self.n, self.samples_per_step)
         return full + (self._per_rank_of_rest(rest) > 0)
@@ -103,7 +103,7 @@ class Steps:
     def step_at(self, position: int) -> Step:
         """The first step at or after `position`.
 
-        It starts at `position`, or at the next epoch where too few samples are left for a step in this one.
+        It starts at `position`, or at the next epoch if too few samples are left in this one.
         """
         if self.after(position) == 0:
             position = self._epoch_stop(position)
@@ -124,14 +124,14 @@ class Steps:
         return position - position % self.n + self.n
 
     def _no_batch(self) -> str:
-        epoch = f"an epoch has n={self.n}"
+        epoch = f"an epoch has n={self.n} samples"
         if self.n < self.world_size:
             return (
-                f"{epoch}, less than world_size={self.world_size}, so an epoch would have no batch: "
+                f"{epoch}, fewer than world_size={self.world_size}, so an epoch would have no batch: "
                 'use last="pad" or last="straddle", or fewer ranks.'
             )
         return (
-            f"{epoch}, but batch_size={self.batch_size} on world_size={self.world_size} takes "
-            f"{self.samples_per_step} samples a step, so an epoch would have no batch: use batch_size="
+            f"{epoch}, but a step takes {self.samples_per_step} (batch_size={self.batch_size} * world_size="
+            f"{self.world_size}), so an epoch would have no batch: use batch_size="
             f'{self.n // self.world_size} or less, or last="partial", "pad" or "straddle".'
         )

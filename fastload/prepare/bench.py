@@ -1,10 +1,10 @@
-"""`fastload bench`: one source through fastload and through torch DataLoader + Pillow, taking turns.
+"""`fastload bench`: a source through fastload and through torch DataLoader + Pillow, taking turns.
 
-In: a source. Out: a BenchReport: images/s and CPU seconds per 1000 images of both, medians and spread
-over the rounds, and their ratio. Promised: before anything is timed, both sides are compared on the same
-samples (without flips, JPEGs decoded at full size), and a difference that one could see is an error; the
-two take turns, so that a machine that slows down slows both; both read the same samples in the same order
-with the same number of threads or workers.
+In: a source. Out: a BenchReport: images/s and CPU seconds per 1000 images of both, medians and spread over
+the rounds, and their ratio. Promised: before anything is timed, both sides are compared on the same samples
+(without flips, JPEGs decoded at full size), and a visible difference is an error; they take turns, so that a
+machine that slows down slows both; both read the same samples in the same order with the same number of
+threads or workers.
 """
 
 import math
@@ -18,15 +18,13 @@ from fastload.shortage import room_for
 
 SIDES = ("fastload", "torch DataLoader + Pillow")
 CHECKED_SAMPLES = 32
-LOWEST_PSNR = 40.0  # dB; DALI was measured at 48 and more against Pillow, other geometry at 35 to 45
-SETTLE_SHARE = (
-    0.25  # of a turn: batches that were made while the other side had its turn are used up, not counted
-)
+MIN_PSNR = 40.0  # dB; DALI was measured at 48 and more against Pillow, other geometry at 35 to 45
+SETTLE_SHARE = 0.25  # of a turn, not counted: it uses up batches that were made during the other side's turn
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One side, one round."""
+    """What one side did in one round."""
 
     images: int
     seconds: float
@@ -43,7 +41,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """Both sides' rounds, and how alike their pixels are (dB of the least alike sample, levels of 255)."""
+    """Both sides' rounds, and how their pixels differ: the lowest PSNR of a sample in dB (None: all samples
+    are equal) and the largest difference of two uint8 values."""
 
     source: str
     samples: int
@@ -51,7 +50,7 @@ class BenchReport:
     batch_size: int
     threads: int
     pipeline: str
-    least_psnr: float | None
+    lowest_psnr: float | None
     largest_difference: int
     turns: dict[str, tuple[Turn, ...]]
 
@@ -74,7 +73,7 @@ class BenchReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_pairs, render_table
+        from fastload.prepare.common.report import render_pairs, render_table
 
         rows = []
         for side in SIDES:
@@ -83,11 +82,11 @@ class BenchReport:
             spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
             rows.append((side, f"{statistics.median(rates):,.0f}", spread, f"{cpu:.2f}"))
         table = render_table(("side", "images/s", "lowest - highest", "CPU s per 1000"), rows)
-        alike = "bit-equal" if self.least_psnr is None else f"{self.least_psnr:.1f} dB or more"
+        psnr = "bit-equal" if self.lowest_psnr is None else f"PSNR {self.lowest_psnr:.1f} dB or more"
         pairs = [
             ("source", f"{self.source} ({self.samples:,} samples)"),
             ("batches", f"{self.batch_size} x 3 x {self.size} x {self.size}, {self.threads} threads"),
-            ("same output", f"{alike}, at most {self.largest_difference} levels of 255 apart"),
+            ("same output", f"{psnr}, differences up to {self.largest_difference} of 255"),
             ("rounds", str(len(self.turns[SIDES[0]]))),
             ("ratio", f"{self.ratio:.2f}"),
         ]
@@ -109,47 +108,47 @@ def bench(
     """Measures both sides for `seconds` in all, in `rounds` turns each. Raises FastloadError."""
     if rounds < 1 or not seconds > 0:
         raise ConfigError(
-            f"rounds is {rounds} and seconds is {seconds}: give at least 1 round and a time above 0."
+            f"rounds must be at least 1 and seconds above 0, got rounds={rounds} and seconds={seconds}."
         )
     from fastload.backends import usable_cpus
-    from fastload.prepare import pipeline
-    from fastload.prepare.pillow_peer import open_peer
-    from fastload.prepare.stored import open_source
+    from fastload.prepare.common import pipeline
+    from fastload.prepare.common.pillow_peer import open_peer
+    from fastload.prepare.common.stored import open_source
 
     threads = usable_cpus() if threads is None else threads
     dataset = open_source(source, threads)
     batch_size = min(64, dataset.n) if batch_size is None else batch_size
     settings = {"size": size, "batch_size": batch_size, "threads": threads}
-    # The peer's workers start before fastload has threads: a fork copies locks in whatever state they are.
+    # The peer's workers start before fastload has threads: a fork copies locks, held or not.
     theirs = _Theirs(open_peer(dataset, size=size, batch_size=batch_size, workers=threads, seed=seed))
-    least, largest = compare(source, dataset, **settings)
-    # The peer raises for a bad sample, so both do.
+    lowest, largest = compare(source, dataset, **settings)
+    # The peer raises for a bad sample, so fastload does as well.
     ours = {"only_images": True, "on_bad": "raise", "seed": seed}
     with pipeline.open_loader(source, dataset, **ours, **settings) as loader:
         sides = dict(zip(SIDES, (_Ours(loader), theirs), strict=True))
         turns = _take_turns(sides, rounds, seconds / rounds / len(sides), progress)
         description = repr(loader)
-    alike = {"least_psnr": least, "largest_difference": largest}
+    difference = {"lowest_psnr": lowest, "largest_difference": largest}
     return BenchReport(
-        source=str(source), samples=dataset.n, pipeline=description, turns=turns, **settings, **alike
+        source=str(source), samples=dataset.n, pipeline=description, turns=turns, **settings, **difference
     )
 
 
 def compare(source, dataset, *, size: int, batch_size: int, threads: int) -> tuple[float | None, int]:
-    """The PSNR of the least alike of some samples (None: all bit-equal) and the largest difference in levels.
+    """The lowest PSNR of some samples (None: all equal) and the largest difference of two uint8 values.
 
-    Raises SampleError where a sample differs visibly: then the two do not do the same work.
+    Raises SampleError where a sample differs visibly: then the two sides do not do the same work.
     """
     import numpy as np
 
-    from fastload.prepare import pipeline
-    from fastload.prepare.pillow_peer import PillowImages
+    from fastload.prepare.common import pipeline
+    from fastload.prepare.common.pillow_peer import PillowImages
 
-    plain = {"xflip": 0.0, "shuffle": False, "only_images": True, "scaled": None, "on_bad": "raise"}
+    settings = {"xflip": 0.0, "shuffle": False, "only_images": True, "scaled": None, "on_bad": "raise"}
     peer = PillowImages(dataset, size, xflip=0.0)
-    least, largest, compared = None, 0, 0
+    lowest, largest, compared = None, 0, 0
     with pipeline.open_loader(
-        source, dataset, size=size, batch_size=batch_size, threads=threads, **plain
+        source, dataset, size=size, batch_size=batch_size, threads=threads, **settings
     ) as loader:
         for batch in loader:
             sample_ids = pipeline.samples_at(dataset, batch["__position__"], shuffle=False).tolist()
@@ -158,20 +157,20 @@ def compare(source, dataset, *, size: int, batch_size: int, threads: int) -> tup
                 difference = np.abs(ours.astype(np.int16) - theirs)
                 if difference.any():
                     psnr = _checked_psnr(difference, dataset, sample_id)
-                    least = psnr if least is None else min(least, psnr)
+                    lowest = psnr if lowest is None else min(lowest, psnr)
                     largest = max(largest, int(difference.max()))
             compared += len(sample_ids)
             if compared >= min(CHECKED_SAMPLES, dataset.n):
                 break
-    return least, largest
+    return lowest, largest
 
 
 def _checked_psnr(difference, dataset, sample_id: int) -> float:
     psnr = 20 * math.log10(255 / math.sqrt(float((difference.astype("float64") ** 2).mean())))
-    if psnr < LOWEST_PSNR:
+    if psnr < MIN_PSNR:
         raise SampleError(
             f"{dataset.where(sample_id)}: fastload and Pillow give different pictures ({psnr:.1f} dB), "
-            f"so their rates cannot be compared. Please report this file, and leave it out meanwhile."
+            "so their rates cannot be compared. Please report this file; until then, leave it out."
         )
     return psnr
 
@@ -190,7 +189,7 @@ class _Ours:
 
 
 class _Theirs:
-    """The peer's turn: the workers tell their CPU seconds with every batch."""
+    """The peer's turn: its workers send their CPU seconds with every batch."""
 
     def __init__(self, peer):
         self._batches = iter(peer)
@@ -207,20 +206,20 @@ class _Theirs:
 
 
 def _take_turns(sides: dict, rounds: int, seconds: float, progress) -> dict[str, tuple[Turn, ...]]:
-    """`seconds` for each side in each round; who begins alternates."""
+    """`seconds` for each side in each round; the sides alternate in starting a round."""
     turns: dict[str, list[Turn]] = {name: [] for name in sides}
     for number in range(rounds):
         names = list(sides) if number % 2 == 0 else list(sides)[::-1]
-        for place, name in enumerate(names):
+        for turn, name in enumerate(names):
             if progress is not None:
-                progress((number + place / len(names)) / rounds, f"round {number + 1}: {name}")
+                progress((number + turn / len(names)) / rounds, f"round {number + 1}: {name}")
             _run_for(sides[name], seconds * SETTLE_SHARE)
             turns[name].append(_run_for(sides[name], seconds))
     return {name: tuple(done) for name, done in turns.items()}
 
 
 def _run_for(side, seconds: float) -> Turn:
-    """Takes batches until the time is over; at least two."""
+    """Takes batches until the time is over, at least two."""
     images, batches, start, cpu_start = 0, 0, time.perf_counter(), side.cpu_seconds()
     while batches < 2 or time.perf_counter() - start < seconds:
         images += side.take()
@@ -252,7 +251,7 @@ def add_options(parser) -> None:
 
 def from_command_line(options) -> BenchReport:
     """Measures the source named on the command line, with a progress bar on stderr."""
-    from fastload.prepare.progress import Progress
+    from fastload.prepare.common.progress import Progress
 
     with Progress("bench") as progress:
         return bench(

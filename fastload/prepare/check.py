@@ -1,9 +1,9 @@
-"""`fastload check`: which samples of a source a training could not use, and what a ledger says.
+"""`fastload check`: which samples of a source a training run could not use, and what a ledger lists.
 
-In: a source, a ledger, or both. Out: a CheckReport. A source is read and decoded from end to end, by the
-stages that a training uses: images with every pixel, arrays, JSON and text as far as their bytes go. With a
-ledger, the samples that it lists are checked only: are they still bad? Without a source, the ledger is summed
-up.
+In: a source, a ledger, or both. Out: a CheckReport. A source is read and decoded from end to end by the same
+stages as in training: every pixel of an image, and arrays, JSON and text as far as their bytes go. With a
+source and a ledger, only the samples that the ledger lists are checked: are they still bad? A ledger alone is
+summed up.
 """
 
 from collections import Counter
@@ -16,14 +16,14 @@ from fastload.shortage import room_for
 
 CHUNK = 64  # samples
 SHOWN_SAMPLES, SHOWN_SHARDS, SHOWN_REASON = 20, 10, 70
-_SIZE = 32  # pixels: the whole image is decoded, and hardly anything is made of it
+_SIZE = 32  # pixels: the whole image is decoded, and resizing it costs little
 _ARRAYS = ("npy", "npz", "pth", "pt")
-_CUSTOM = "Custom"  # the type of field that only the training can judge
+_CUSTOM = "Custom"  # the type of field that needs a function of the training code
 
 
 @dataclass(frozen=True)
 class Bad:
-    """One field of one sample, which a training could not use."""
+    """A field of a sample that a training run could not use."""
 
     sample_id: int
     shard: str
@@ -35,10 +35,10 @@ class Bad:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was found. checked: samples that were read and decoded now. in_ledger: samples that the ledger
-    lists, entries: its lines, damaged_lines: those that were cut; 0 without one. unjudged: samples that are
-    listed because of an fl.Custom field, whose function only the training has. bad: what is bad now, or,
-    where nothing was checked, what the ledger says."""
+    """What was found. checked: samples that were read and decoded now. in_ledger, entries, damaged_lines: the
+    ledger's samples, lines and truncated lines, 0 without a ledger. unchecked: samples that are listed for an
+    fl.Custom field, whose function only the training code has. bad: what is bad now or, where nothing was
+    checked, what the ledger lists."""
 
     source: str | None
     ledger: str | None
@@ -47,7 +47,7 @@ class CheckReport:
     in_ledger: int
     entries: int
     damaged_lines: int
-    unjudged: int
+    unchecked: int
     extensions: dict[str, int]
     bad: tuple[Bad, ...]
     seconds: float
@@ -55,12 +55,15 @@ class CheckReport:
     @property
     def problems(self) -> int:
         """Samples that are bad."""
-        return len({(one.shard, one.key) for one in self.bad})
+        return len(self._bad_samples())
 
     @property
     def worst_shards(self) -> dict[str, int]:
         """shard -> bad samples, the worst first."""
-        return dict(Counter(shard for shard, _ in {(one.shard, one.key) for one in self.bad}).most_common())
+        return dict(Counter(shard for shard, _ in self._bad_samples()).most_common())
+
+    def _bad_samples(self) -> set[tuple[str, str]]:
+        return {(bad.shard, bad.key) for bad in self.bad}
 
     def to_dict(self) -> dict:
         """All fields, ready for JSON."""
@@ -68,7 +71,7 @@ class CheckReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_pairs, render_table
+        from fastload.prepare.common.report import render_pairs, render_table
 
         pairs = []
         if self.source is not None:
@@ -76,20 +79,20 @@ class CheckReport:
             seconds = f"{self.checked:,} of {self.samples:,} in {self.seconds:.1f} s"
             pairs += [("source", self.source), ("extensions", extensions), ("samples checked", seconds)]
         if self.ledger is not None:
-            cut = f", {self.damaged_lines:,} lines cut" if self.damaged_lines else ""
+            cut = f", {self.damaged_lines:,} lines truncated" if self.damaged_lines else ""
             pairs.append(
                 ("ledger", f"{self.ledger}: {self.entries:,} lines, {self.in_ledger:,} samples{cut}")
             )
-        if self.unjudged:
-            pairs.append(("not judged", f"{self.unjudged:,} samples, listed because of an fl.Custom field"))
+        if self.unchecked:
+            pairs.append(("not checked", f"{self.unchecked:,} samples, listed for an fl.Custom field"))
         pairs.append(("bad samples", f"{self.problems:,}"))
         text = render_pairs(pairs)
         if not self.bad:
             return text
         shards = [(shard, f"{count:,}") for shard, count in list(self.worst_shards.items())[:SHOWN_SHARDS]]
         shown = [
-            (one.key, one.shard, f"{one.offset_bytes:,}", one.field, one.reason[:SHOWN_REASON])
-            for one in self.bad[:SHOWN_SAMPLES]
+            (bad.key, bad.shard, f"{bad.offset_bytes:,}", bad.field, bad.reason[:SHOWN_REASON])
+            for bad in self.bad[:SHOWN_SAMPLES]
         ]
         tables = [
             render_table(("worst shards", "bad samples"), shards),
@@ -98,7 +101,7 @@ class CheckReport:
         more = len(self.bad) - len(shown)
         rest = f"\n... and {more:,} more: --json lists all." if more else ""
         way_out = (
-            "A training run replaces them; to leave them out, pass their keys: fl.Loader(..., exclude=[...])."
+            "A training run replaces them. To leave them out, pass their keys: fl.Loader(..., exclude=[...])."
         )
         return "\n\n".join([text, *tables]) + rest + f"\n\n{way_out}"
 
@@ -115,52 +118,52 @@ def check(
 ) -> CheckReport:
     """Decodes the samples of a source, or of a ledger, and lists the bad ones.
 
-    fields: as `fl.Loader` takes them, what lacks a required one is bad; None: one for each extension, and
-    none is required. threads: decoding threads; None: the usable CPUs. progress: called with the share that
-    is done (0..1) and a note. Raises ConfigError for a ledger that is none, and FastloadError.
+    fields: as `fl.Loader` takes them, a sample that lacks a required field is bad; None: a field for each
+    extension, not required. threads: decoding threads; None: the usable CPUs. progress: called with the share
+    that is done (0..1) and a note. Raises ConfigError for an invalid ledger, and FastloadError.
     """
     import time
 
     from fastload.backends import usable_cpus
-    from fastload.prepare.stored import open_source
+    from fastload.prepare.common.stored import open_source
     from fastload.shards.ledger_lines import Lines, read_ledger
 
     begun = time.perf_counter()
     lines = Lines([], 0) if ledger is None else read_ledger(ledger)
-    listed = {_place(entry): entry for entry in lines.entries}
-    told = {"in_ledger": len(listed), "entries": len(lines.entries), "damaged_lines": lines.damaged}
-    told["ledger"] = None if ledger is None else str(ledger)
+    listed = {_sample_of(entry): entry for entry in lines.entries}
+    counts = {"in_ledger": len(listed), "entries": len(lines.entries), "damaged_lines": lines.damaged}
+    counts["ledger"] = None if ledger is None else str(ledger)
     if source is None:
         if ledger is None:
-            raise ConfigError("fastload check: name a source, or a ledger with --ledger, or both.")
+            raise ConfigError("fastload check needs a source, a ledger (--ledger), or both.")
         bad = tuple(_from_ledger(entry) for entry in listed.values())
         return CheckReport(
-            source=None, samples=0, checked=0, unjudged=0, extensions={}, bad=bad, seconds=0.0, **told
+            source=None, samples=0, checked=0, unchecked=0, extensions={}, bad=bad, seconds=0.0, **counts
         )
     threads = usable_cpus() if threads is None else threads
     if threads < 1:
-        raise ConfigError(f"threads is {threads}: checking needs at least one thread.")
+        raise ConfigError(f"threads must be at least 1, got {threads}.")
     dataset = open_source(source, threads)
-    judged = [entry for entry in listed.values() if entry.get("field_type") != _CUSTOM]
-    sample_ids = _range(0, dataset.n) if ledger is None else _ids_of(dataset, listed, judged)
+    checkable = [entry for entry in listed.values() if entry.get("field_type") != _CUSTOM]
+    sample_ids = _range(0, dataset.n) if ledger is None else _ids_of(dataset, listed, checkable)
     if fields is None:
-        fields = _fields_of(dataset) if ledger is None else _fields_of_ledger(judged)
+        fields = _fields_of(dataset) if ledger is None else _fields_of_ledger(checkable)
     bad = ()
     if len(sample_ids):
-        bad = tuple(_examined(source, dataset, fields, sample_ids, max_pixels, threads, progress))
+        bad = tuple(_find_bad(source, dataset, fields, sample_ids, max_pixels, threads, progress))
     return CheckReport(
         source=str(source),
         samples=dataset.n,
         checked=len(sample_ids),
-        unjudged=len(listed) - len(judged),
+        unchecked=len(listed) - len(checkable),
         extensions=dict(dataset.extensions),
         bad=bad,
         seconds=time.perf_counter() - begun,
-        **told,
+        **counts,
     )
 
 
-def _examined(source, dataset, fields, sample_ids, max_pixels, threads, progress):
+def _find_bad(source, dataset, fields, sample_ids, max_pixels, threads, progress):
     from fastload.loader.config import LoaderConfig
     from fastload.loader.find_faults import examine
 
@@ -179,12 +182,12 @@ def _examined(source, dataset, fields, sample_ids, max_pixels, threads, progress
         done, found = done + more, found + len(faults)
         if progress is not None:
             progress(done / len(sample_ids), f"{done:,} of {len(sample_ids):,} samples, {found:,} bad")
-        for one in faults:
-            yield Bad(one.sample_id, one.shard, one.key, one.offset_bytes, one.field, one.reason)
+        for fault in faults:
+            yield Bad(fault.sample_id, fault.shard, fault.key, fault.offset_bytes, fault.field, fault.reason)
 
 
 def _fields_of(dataset) -> dict:
-    """One field for each extension: what its bytes are by its name."""
+    """A field for each extension, of the type that its name suggests."""
     from fastload.shards.source import IMAGE_EXTENSIONS
 
     chosen = {}
@@ -203,28 +206,28 @@ def _fields_of(dataset) -> dict:
 
 
 def _field(kind: str, ext: str, required: bool):
-    """A field of the type `kind`, of whose content as little is made as finds damage."""
+    """A field of the type `kind`, with the least work that still finds damage."""
     from fastload import fields as fl
 
-    how = {} if required else {"default": 0 if kind in ("Image", "Int") else None}
+    settings = {} if required else {"default": 0 if kind in ("Image", "Int") else None}
     if kind == "Image":
-        how |= {"size": _SIZE, "resize": "exact", "filter": "bilinear"}
-    return getattr(fl, kind)(ext, **how)
+        settings |= {"size": _SIZE, "resize": "exact", "filter": "bilinear"}
+    return getattr(fl, kind)(ext, **settings)
 
 
 def _first_is_integer(dataset, extension: str) -> bool:
-    """Whether the first sample that has it holds a number: some write names of classes there."""
+    """Whether the first sample that has it holds a number: some datasets have the name of the class there."""
     from fastload import fields as fl
     from fastload.decode import values
     from fastload.errors import SampleError
-    from fastload.prepare.stored import read_bytes
+    from fastload.prepare.common.stored import read_bytes
 
     for start in range(0, dataset.n, 1 << 16):
         ids = _range(start, min(start + (1 << 16), dataset.n))
-        having = ids[dataset.locate(ids, (extension,)).size_bytes >= 0]
-        if len(having):
+        present = ids[dataset.locate(ids, (extension,)).size_bytes >= 0]
+        if len(present):
             try:
-                values.decode(fl.Int(extension), read_bytes(dataset, int(having[0]), (extension,)))
+                values.decode(fl.Int(extension), read_bytes(dataset, int(present[0]), (extension,)))
             except SampleError:
                 return False
             return True
@@ -237,37 +240,42 @@ def _range(start: int, stop: int):
     return np.arange(start, stop, dtype=np.int64)
 
 
-def _place(entry: dict) -> tuple:
+def _sample_of(entry: dict) -> tuple:
     return entry.get("source"), entry["shard"], entry["key"]
 
 
-def _ids_of(dataset, listed: dict, judged: list[dict]):
-    """The samples of some lines; those of another source of a mixture are passed over.
+def _ids_of(dataset, listed: dict, checkable: list[dict]):
+    """The sample ids of the checkable entries; entries of another source of a mixture are left out.
 
-    Raises ConfigError where none of all that the ledger lists is in the source.
+    Raises ConfigError where no sample that the ledger lists is in the source.
     """
     import numpy as np
 
     known = {(shard, key) for _, shard, key in listed}
-    wanted = {(entry["shard"], entry["key"]) for entry in judged}
-    rows, _ = dataset.find_keys(sorted({key for _, key in known}))
-    places = {row: (one.container, one.key) for row in rows.tolist() for one in [dataset.row(row)]}
-    if known and not known & set(places.values()):
+    wanted = {(entry["shard"], entry["key"]) for entry in checkable}
+    sample_ids, _ = dataset.find_keys(sorted({key for _, key in known}))
+    samples = {sample_id: _shard_and_key(dataset, sample_id) for sample_id in sample_ids.tolist()}
+    if known and not known & set(samples.values()):
         shard, key = next(iter(known))
         raise ConfigError(
-            f"the ledger lists {len(listed)} samples, such as key {key!r} of {shard}, and none of them is in "
-            "the source. Name the source that the ledger is of."
+            f"the ledger lists {len(listed)} samples, such as key {key!r} of {shard}, but none of them is in "
+            "the source. Give the source that the ledger was written for."
         )
-    return np.array([row for row, place in places.items() if place in wanted], np.int64)
+    return np.array([sample_id for sample_id, sample in samples.items() if sample in wanted], np.int64)
 
 
-def _fields_of_ledger(judged: list[dict]) -> dict:
-    """The fields that its lines name, as the training read them; what a sample lacked is required."""
+def _shard_and_key(dataset, sample_id: int) -> tuple[str, str]:
+    row = dataset.row(sample_id)
+    return row.container, row.key
+
+
+def _fields_of_ledger(checkable: list[dict]) -> dict:
+    """The fields that its lines name, as the training run read them; a field that was missing is required."""
     lacked = {
-        entry["field"] for entry in judged if entry["reason"] == f"no {' or '.join(_extensions(entry))}"
+        entry["field"] for entry in checkable if entry["reason"] == f"no {' or '.join(_extensions(entry))}"
     }
     chosen = {}
-    for entry in judged:
+    for entry in checkable:
         name, kind, ext = entry["field"], entry.get("field_type", "Bytes"), ";".join(_extensions(entry))
         chosen[name] = _field(kind, ext, required=name in lacked)
     return chosen
@@ -279,21 +287,22 @@ def _extensions(entry: dict) -> list[str]:
 
 def _from_ledger(entry: dict) -> Bad:
     shard = f"{entry['source']}: {entry['shard']}" if entry.get("source") else entry["shard"]
-    place = entry["sample_id"], shard, entry["key"], entry["offset_bytes"]
-    return Bad(*place, entry["field"], entry["reason"])
+    return Bad(
+        entry["sample_id"], shard, entry["key"], entry["offset_bytes"], entry["field"], entry["reason"]
+    )
 
 
 def add_options(parser) -> None:
     """The options of `fastload check`."""
     parser.add_argument("source", metavar="SOURCE", nargs="?", help="shards, a pattern or a folder")
-    parser.add_argument("--ledger", metavar="FILE", help="check the samples that a training's ledger lists")
-    parser.add_argument("--max-pixels", type=int, help="an image with more is bad (default: as fl.Loader)")
+    parser.add_argument("--ledger", metavar="FILE", help="check only the samples that this ledger lists")
+    parser.add_argument("--max-pixels", type=int, help="images with more are bad (default: as in fl.Loader)")
     parser.add_argument("--threads", type=int, help="decoding threads (default: the usable CPUs)")
 
 
 def from_command_line(options) -> CheckReport:
     """Checks what the command line names, with a progress bar on stderr."""
-    from fastload.prepare.progress import Progress
+    from fastload.prepare.common.progress import Progress
 
     with Progress("check") as progress:
         return check(

@@ -1,17 +1,17 @@
-"""`fastload demo`: the default training pipeline for a few seconds, on your data or on pictures drawn for it.
+"""`fastload demo`: the default training pipeline for a few seconds, on your data or its own photographs.
 
 In: a source, or none. Out: a DemoReport (rates, time to the first batch, which stage limits) and a contact
-sheet, PNG, of samples as stored beside the same samples as trained. Without a source, a sample set is drawn
-once into the cache folder. The sheet's bytes are taken from the first batches, and drawn after the clock has
-stopped.
+sheet, PNG, of samples as stored beside the same samples as trained. Without a source, a sample set is made
+once in the cache folder. Promised: the sheet is drawn after everything was measured, and where it cannot be
+written, the report is returned all the same and says why.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fastload.errors import ConfigError
+from fastload.errors import ConfigError, FastloadError
 from fastload.fields import Image
 from fastload.shortage import room_for
 
@@ -22,7 +22,12 @@ SEPARATOR = " \N{MIDDLE DOT} "
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo saw. `stats` is the dict of Loader.stats(); `sheet` is the path of the contact sheet."""
+    """What the demo measured.
+
+    first_batch_seconds: from the start of the command to the first batch, imports included; None without a
+    batch. stats: the dict of Loader.stats(). sheet: the path of the contact sheet; None where it could not be
+    written, and then `error` says why.
+    """
 
     source: str
     samples: int
@@ -31,8 +36,10 @@ class DemoReport:
     size: int
     batch_size: int
     pipeline: str
+    first_batch_seconds: float | None
     stats: dict
-    sheet: str
+    sheet: str | None
+    error: str | None = None
 
     @property
     def problems(self) -> int:
@@ -47,13 +54,17 @@ class DemoReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_pairs, render_stats
+        from fastload.prepare.common.report import render_pairs, render_stats
 
         found = f"{self.samples:,} samples in {self.shards:,} containers"
         extensions = ", ".join(self.extensions)
         batches = f"{self.batch_size} x 3 x {self.size} x {self.size}"
         pairs = [("source", self.source), ("found", f"{found} ({extensions})"), ("batches", batches)]
-        head = render_pairs([*pairs, ("contact sheet", self.sheet)])
+        if self.first_batch_seconds is not None:
+            pairs.append(
+                ("start-up", f"{self.first_batch_seconds:.1f} s from the command to the first batch")
+            )
+        head = render_pairs([*pairs, ("contact sheet", self.sheet or "not written")])
         return f"{self.pipeline}\n\n{head}\n\n{render_stats(self.stats)}"
 
 
@@ -67,27 +78,29 @@ def demo(
     threads: int | None = None,
     out="fastload-demo.png",
     progress: Callable[[float, str], None] | None = None,
+    started: float | None = None,
 ) -> DemoReport:
     """Runs the default training pipeline over the source for `seconds` after its first batch.
 
     batch_size: None is 64, or the number of samples where that is smaller. out: where the contact sheet goes.
-    progress: called with the share that is done (0..1) and a note. Raises FastloadError.
+    progress: called with the share that is done (0..1) and a note. started: the time.monotonic() from which
+    the first batch is timed; None is now. Raises FastloadError.
     """
+    started = time.monotonic() if started is None else started
     if not seconds > 0:
-        raise ConfigError(f"seconds is {seconds}: give a time above 0.")
+        raise ConfigError(f"seconds must be above 0, got {seconds}.")
     _check_target(Path(out))
-    Image(size=size)  # raises for a size that cannot be, before anything is drawn
-    from fastload.prepare import pipeline
-    from fastload.prepare.stored import open_source
+    Image(size=size)  # raises for an invalid size, before the work
+    source = _own_samples(progress) if source is None else source
+    from fastload.prepare.common import pipeline
+    from fastload.prepare.common.stored import open_source
 
-    source = _own_pictures(progress) if source is None else source
     dataset = open_source(source)
     batch_size = min(BATCH_SIZE, dataset.n) if batch_size is None else batch_size
     with pipeline.open_loader(source, dataset, size=size, batch_size=batch_size, threads=threads) as loader:
-        kept = _train(loader, seconds, progress)
+        kept, first = _train(loader, seconds, progress)
         stats, description = loader.stats(), repr(loader)
-    _draw_sheet(dataset, kept, size, stats, str(source), Path(out))
-    return DemoReport(
+    report = DemoReport(
         source=str(source),
         samples=dataset.n,
         shards=len(dataset.names),
@@ -95,27 +108,40 @@ def demo(
         size=size,
         batch_size=batch_size,
         pipeline=description,
+        first_batch_seconds=None if first is None else first - started,
         stats=stats,
         sheet=str(out),
     )
+    try:
+        _draw_sheet(dataset, kept, report)
+    except (FastloadError, OSError) as error:
+        return replace(report, sheet=None, error=_sheet_error(out, error))
+    return report
 
 
 def _check_target(out: Path) -> None:
-    """Told before the work, not after it."""
+    """Refuses a wrong name before the work, not after it."""
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the contact sheet is a PNG; give a name that ends in .png.")
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first.")
 
 
-def _own_pictures(progress) -> str:
-    from fastload.prepare.demo_images import sample_set
+def _own_samples(progress) -> str:
+    from fastload.imports import import_whole
+    from fastload.prepare.common.demo_set import demo_set
 
-    return sample_set(progress=progress and (lambda share, kind: progress(share, f"drawing samples: {kind}")))
+    def after_photo(share: float, name: str) -> None:
+        import_whole("torch")  # which takes the longest; meanwhile threads crop the other photos
+        if progress is not None:
+            progress(share, f"making samples: {name}")
+
+    return demo_set(progress=after_photo)
 
 
-def _train(loader, seconds: float, progress) -> list[dict]:
-    """Takes batches for `seconds` after the first; returns the first SHEET_SAMPLES samples' batches."""
+def _train(loader, seconds: float, progress) -> tuple[list[dict], float | None]:
+    """Takes batches for `seconds` after the first; returns those of the first SHEET_SAMPLES samples, and the
+    time.monotonic() of the first batch."""
     kept, images, start = [], 0, None
     if progress is not None:
         progress(0.0, "first batch")
@@ -129,56 +155,65 @@ def _train(loader, seconds: float, progress) -> list[dict]:
             progress(elapsed / seconds, f"training: {images:,} images")
         if elapsed >= seconds:
             break
-    return kept
+    return kept, start
 
 
-def _draw_sheet(dataset, kept: list[dict], size: int, stats: dict, source: str, out: Path) -> None:
-    from fastload.prepare.contact_sheet import contact_sheet
+def _draw_sheet(dataset, kept: list[dict], report: DemoReport) -> None:
+    from fastload.prepare.common.contact_sheet import contact_sheet
 
     pairs = [pair for batch in kept for pair in _pairs(dataset, batch)][:SHEET_SAMPLES]
-    rate = f"{stats['images_per_second']:,.0f} images/s"
-    subtitle = (
-        f"{source}  |  {dataset.n:,} samples  |  short side to {size}, center crop, xflip 0.5  |  {rate}"
-    )
-    contact_sheet(pairs, "fastload demo", subtitle).save(out)
+    rate = f"{report.stats['images_per_second']:,.0f} images/s"
+    steps = f"short side to {report.size}, center crop, xflip 0.5"
+    subtitle = f"{report.source}  |  {report.samples:,} samples  |  {steps}  |  {rate}"
+    contact_sheet(pairs, "fastload demo", subtitle).save(report.sheet)
 
 
 def _pairs(dataset, batch: dict):
-    """The samples of one batch as pairs for the sheet, one by one."""
+    """The samples of a batch as pairs for the sheet."""
     from PIL import Image
 
-    from fastload.prepare import pipeline
-    from fastload.prepare.contact_sheet import PICTURE_HEIGHT, Pair
-    from fastload.prepare.stored import read_stored
+    from fastload.prepare.common import pipeline
+    from fastload.prepare.common.contact_sheet import PICTURE_HEIGHT, Pair
+    from fastload.prepare.common.stored import read_stored
 
     sample_ids = pipeline.samples_at(dataset, batch["__position__"])
     extensions = pipeline.image_extensions(dataset)
     count = min(len(sample_ids), SHEET_SAMPLES)
     trained = pipeline.as_pixels(batch["image"][:count])
     keys = dataset.keys(sample_ids[:count])
-    for place, sample_id in enumerate(sample_ids[:count].tolist()):
-        if keys[place] != batch["__key__"][place]:
-            continue  # a bad sample: another one stands in for it
+    for row, sample_id in enumerate(sample_ids[:count].tolist()):
+        if keys[row] != batch["__key__"][row]:
+            continue  # a bad sample: the batch has a replacement sample here
         stored = read_stored(dataset, sample_id, extensions, limit=2 * PICTURE_HEIGHT)
-        title = SEPARATOR.join((batch["__key__"][place], f"{stored.width} x {stored.height} {stored.format}"))
-        yield Pair(stored.picture, Image.fromarray(trained[place]), title, _note(dataset, batch, place))
+        title = SEPARATOR.join((batch["__key__"][row], f"{stored.width} x {stored.height} {stored.format}"))
+        yield Pair(stored.picture, Image.fromarray(trained[row]), title, _note(dataset, batch, row))
 
 
-def _note(dataset, batch: dict, place: int) -> str:
+def _note(dataset, batch: dict, row: int) -> str:
     """The class, by name where class folders name it, and the caption."""
-    from fastload.prepare.pipeline import NO_LABEL
+    from fastload.prepare.common.pipeline import NO_LABEL
 
-    label = int(batch["label"][place]) if "label" in batch else NO_LABEL
+    label = int(batch["label"][row]) if "label" in batch else NO_LABEL
     named = dataset.classes is not None and 0 <= label < len(dataset.classes)
     kind = dataset.classes[label] if named else f"cls {label}" if label != NO_LABEL else ""
-    caption = batch["caption"][place] if "caption" in batch else ""
+    caption = batch["caption"][row] if "caption" in batch else ""
     return SEPARATOR.join(part for part in (kind, caption) if part)
+
+
+def _sheet_error(out, error: FastloadError | OSError) -> str:
+    reason = str(error)
+    if isinstance(error, OSError) and error.filename in (None, str(out)):  # and not a file of the source
+        reason = f"{error.strerror or error}. Name another file with --out."
+    return f"{out}: the contact sheet was not written: {reason}"
 
 
 def add_options(parser) -> None:
     """The options of `fastload demo`."""
     parser.add_argument(
-        "source", nargs="?", metavar="SOURCE", help="shards, a pattern or a folder; none: draws its own"
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="shards, a pattern or a folder (default: its own photographs)",
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to run (default: 5)")
     parser.add_argument(
@@ -195,7 +230,7 @@ def add_options(parser) -> None:
 
 def from_command_line(options) -> DemoReport:
     """Runs the demo with parsed options and a progress bar on stderr."""
-    from fastload.prepare.progress import Progress
+    from fastload.prepare.common.progress import Progress
 
     with Progress("demo") as progress:
         return demo(
@@ -206,4 +241,5 @@ def from_command_line(options) -> DemoReport:
             threads=options.threads,
             out=options.out,
             progress=progress,
+            started=options.started,
         )

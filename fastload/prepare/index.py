@@ -1,7 +1,7 @@
-"""`fastload index`: builds the indexes that opening a dataset needs, so that a training job finds them ready.
+"""`fastload index`: builds the indexes that opening a dataset needs, so that training starts at once.
 
-In: a source. Out: an IndexReport. An index that still holds for its container is kept; one that is missing
-or stale is built. With `beside`, all are written beside the containers, to be copied with the data.
+In: a source. Out: an IndexReport. An up-to-date index is kept; a missing or stale one is built. With
+`beside`, all indexes are written beside their containers, to be copied with the data.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from fastload.shortage import room_for
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What was indexed: `built` of `shards` containers; `written_to` is a folder, or where the shards are."""
+    """What was indexed: `built` of `shards` containers. written_to: a folder, or "beside the shards"."""
 
     source: str
     shards: int
@@ -35,7 +35,7 @@ class IndexReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_bytes, render_pairs
+        from fastload.prepare.common.report import render_bytes, render_pairs
 
         extensions = ", ".join(f"{name} {count:,}" for name, count in self.extensions.items())
         pairs = [
@@ -46,14 +46,14 @@ class IndexReport:
             ),
             ("samples", f"{self.samples:,}, {render_bytes(self.bytes_total)}"),
             ("extensions", extensions),
-            ("passed over", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
+            ("skipped", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
             ("written to", self.written_to),
             ("seconds", f"{self.seconds:.2f}"),
         ]
         return render_pairs(pairs)
 
 
-@room_for("fastload index cannot go on", "fastload.prepare.stored")
+@room_for("fastload index cannot go on", "fastload.prepare.common.stored")
 def index(
     source,
     *,
@@ -68,14 +68,14 @@ def index(
     None: the usable CPUs.
     progress: called with the share that is done (0..1) and a note. Raises FastloadError.
     """
-    from fastload.prepare.stored import index_folder
+    from fastload.prepare.common.stored import index_folder
     from fastload.shards.dataset import open_dataset
     from fastload.shards.index import find_valid
     from fastload.shards.source import find_containers
 
     threads = usable_cpus() if threads is None else threads
     if threads < 1:
-        raise ConfigError(f"threads is {threads}: indexing needs at least one thread.")
+        raise ConfigError(f"threads must be at least 1, got {threads}.")
     start = time.perf_counter()
     containers = find_containers(source)
     folder = index_folder() if cache_dir is None else Path(cache_dir)
@@ -98,7 +98,7 @@ def index(
 
 
 def _publish(containers, threads: int, progress) -> int:
-    """Writes every index beside its container, whether there was one or not; returns how many."""
+    """Writes every index beside its container, even if it was there before; returns their number."""
     from fastload.shards.index import publish
     from fastload.threads import for_all
 
@@ -108,7 +108,7 @@ def _publish(containers, threads: int, progress) -> int:
 
 
 def _counter(progress, what: str) -> Callable[[int, int], None]:
-    """Turns counts into the share and the note that `progress` wants."""
+    """A callback for counts, which gives `progress` its share and its note."""
 
     def found(done: int, total: int) -> None:
         if progress is not None:
@@ -127,10 +127,10 @@ def add_options(parser) -> None:
 
 def from_command_line(options) -> IndexReport:
     """Indexes the source named on the command line, with a progress bar on stderr."""
-    from fastload.prepare.progress import Progress
+    from fastload.prepare.common.progress import Progress
 
     if options.beside and options.cache_dir is not None:
-        raise ConfigError("--beside and --cache-dir name two places for the indexes; give one of them.")
+        raise ConfigError("--beside and --cache-dir exclude each other: give only one of them.")
     with Progress("index") as progress:
         return index(
             options.source,

@@ -1,6 +1,6 @@
-"""`fastload info`: what is in a source: samples, containers, extensions with their sizes, and a few samples.
+"""`fastload info`: what a source holds: samples, containers, extensions with their sizes, and a few samples.
 
-In: a source. Out: an InfoReport. Read are the index, and the images of the samples that are shown.
+In: a source. Out: an InfoReport. Only the index and the images of the samples shown are read.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,12 +10,12 @@ from fastload.shortage import room_for
 
 SAMPLES_SHOWN = 5
 CONTAINERS_SHOWN = 8
-CHUNK = 1 << 16  # samples whose sizes are looked up at a time: flat memory, whatever the dataset
+CHUNK = 1 << 16  # samples whose sizes are looked up at a time: memory does not grow with the dataset
 
 
 @dataclass(frozen=True)
 class ExtensionSizes:
-    """One extension: how many samples have it, and how large its members are."""
+    """How many samples have an extension, and how large its members are."""
 
     samples: int
     total_bytes: int
@@ -25,7 +25,7 @@ class ExtensionSizes:
 
 @dataclass(frozen=True)
 class ShownSample:
-    """One sample: where it is, the size of each member, and what its image is."""
+    """A sample: its container, the size of each member, and a description of its image."""
 
     key: str
     container: str
@@ -54,7 +54,7 @@ class InfoReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.report import render_bytes, render_pairs
+        from fastload.prepare.common.report import render_bytes, render_pairs
 
         pairs = [
             ("source", self.source),
@@ -62,7 +62,7 @@ class InfoReport:
             ("containers", f"{len(self.containers):,}"),
             ("size", render_bytes(self.bytes_total)),
             ("labels", self._labels()),
-            ("passed over", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
+            ("skipped", ", ".join(f"{kind} {count:,}" for kind, count in self.skipped.items()) or "-"),
             ("fingerprint", self.fingerprint),
         ]
         parts = [render_pairs(pairs), self._extension_table(), self._container_table(), self._sample_list()]
@@ -74,7 +74,7 @@ class InfoReport:
         return "dataset.json" if self.has_labels else "only those in the samples"
 
     def _extension_table(self) -> str:
-        from fastload.prepare.report import render_bytes, render_table
+        from fastload.prepare.common.report import render_bytes, render_table
 
         rows = []
         for name, sizes in self.extensions.items():
@@ -84,32 +84,33 @@ class InfoReport:
         return render_table(("extension", "samples", "total", "mean", "smallest", "largest"), rows)
 
     def _container_table(self) -> str:
-        from fastload.prepare.report import render_table
+        from fastload.prepare.common.report import render_table
 
         rows = [(name, f"{count:,}") for name, count in list(self.containers.items())[:CONTAINERS_SHOWN]]
         more = len(self.containers) - len(rows)
         return render_table(("container", "samples"), rows) + (f"\n... and {more:,} more" if more else "")
 
     def _sample_list(self) -> str:
-        from fastload.prepare.report import render_bytes
+        from fastload.prepare.common.report import render_bytes
 
         lines = ["samples"]
-        for one in self.shown:
-            members = ", ".join(f"{ext} {render_bytes(size)}" for ext, size in one.size_bytes.items())
-            lines.append(f"  {one.container}: {one.key}: {members}" + (f"; {one.image}" if one.image else ""))
+        for sample in self.shown:
+            members = ", ".join(f"{ext} {render_bytes(size)}" for ext, size in sample.size_bytes.items())
+            image = f"; {sample.image}" if sample.image else ""
+            lines.append(f"  {sample.container}: {sample.key}: {members}{image}")
         return "\n".join(lines) if self.shown else ""
 
 
-@room_for("fastload info cannot go on", "fastload.prepare.stored")
+@room_for("fastload info cannot go on", "fastload.prepare.common.stored")
 def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoReport:
-    """Looks into a source; `samples` are shown, spread evenly over it. Raises FastloadError."""
+    """Counts what a source holds and shows `samples` samples, evenly spaced. Raises FastloadError."""
     if samples < 0:
-        raise ConfigError(f"samples is {samples}: give 0 or more.")
-    from fastload.prepare.stored import open_source
+        raise ConfigError(f"samples must be at least 0, got {samples}.")
+    from fastload.prepare.common.stored import open_source
 
     dataset = open_source(source, threads)
     count = min(samples, dataset.n)
-    shown = [_look_at(dataset, place * dataset.n // count) for place in range(count)]
+    shown = [_describe(dataset, i * dataset.n // count) for i in range(count)]
     return InfoReport(
         source=str(source),
         samples=dataset.n,
@@ -140,7 +141,7 @@ def _sizes_of(dataset, extension: str) -> ExtensionSizes:
     return ExtensionSizes(count, total, smallest or 0, largest)
 
 
-def _look_at(dataset, sample_id: int) -> ShownSample:
+def _describe(dataset, sample_id: int) -> ShownSample:
     from fastload import fields as fl
 
     row = dataset.row(sample_id)
@@ -155,7 +156,7 @@ def _describe_image(dataset, sample_id: int, extensions: tuple[str, ...]) -> str
 
     from PIL import Image
 
-    from fastload.prepare.stored import read_bytes
+    from fastload.prepare.common.stored import read_bytes
 
     content = read_bytes(dataset, sample_id, extensions)
     try:
@@ -174,5 +175,5 @@ def add_options(parser) -> None:
 
 
 def from_command_line(options) -> InfoReport:
-    """Looks into the source named on the command line."""
+    """Describes the source named on the command line."""
     return info(options.source, samples=options.samples)

@@ -3,7 +3,7 @@
 In: the bad samples of each batch that the training gets, in order. Out: lines in a file, counts, and an error
 where they are too many. Promised: what was prefetched and never delivered is not in it; a disk that is full
 or read-only stops no training, it is warned of once; who reads it passes over a line that was cut; memory is
-bounded by WINDOW, the file by MOST_BYTES, and one of as many before it.
+bounded by WINDOW, the file by MAX_BYTES, and one of as many before it.
 
     {"position": 40961, "attempt": 0, "sample_id": 7, "shard": "00000.tar", "key": "0007",
      "offset_bytes": 10240, "field": "image", "field_type": "Image", "ext": "jpg;png", "reason": "...",
@@ -27,16 +27,16 @@ from pathlib import Path
 
 from fastload.errors import BadSamplesError, ResourceError
 from fastload.notices import notice
-from fastload.shards.retry import patiently
+from fastload.shards.retry import with_retries
 from fastload.shortage import is_shortage, lacks_descriptors, way_out
 from fastload.threads import WorkerThreads
 
 WINDOW = 10_000  # positions of this rank that max_bad_fraction is about
-MOST_BYTES = 64 << 20  # some 200,000 lines; then the file is put aside, and what was there before is lost
+MAX_BYTES = 64 << 20  # some 200,000 lines; then the file is put aside, and what was there before is lost
 WRITE_SECONDS = 5.0  # that the training waits for the file
 OLD = ".old"
-MOST_SHARDS = 5  # in a message
-MOST_REASON = 300  # characters
+MAX_SHARDS = 5  # in a message
+MAX_REASON = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Ledger:
 
     def __init__(self, path: Path | None, max_bad_fraction: float, rank: int):
         self.path, self.rank = path, rank
-        self.bad_samples = self.bad_stand_ins = 0  # of attempt 0, and of all others
+        self.bad_samples = self.bad_replacements = 0  # of attempt 0, and of all others
         self._max_bad_fraction, self._most = max_bad_fraction, round(max_bad_fraction * WINDOW)
         self._seen = 0  # positions
         self._recent: deque[tuple[int, str]] = deque()  # (how many positions were seen, shard)
@@ -86,7 +86,7 @@ class Ledger:
             is_first, knew_trouble = not self.bad_samples, self._trouble is not None
             own = [one for one in bad if one.attempt == 0]
             self.bad_samples += len(own)
-            self.bad_stand_ins += len(bad) - len(own)
+            self.bad_replacements += len(bad) - len(own)
             self._recent += [(self._seen, _shard(one)) for one in own]
             self.write(bad)
             if is_first:
@@ -135,9 +135,9 @@ class Ledger:
 
     def _append(self, content: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists() and self.path.stat().st_size > MOST_BYTES:
+        if self.path.exists() and self.path.stat().st_size > MAX_BYTES:
             os.replace(self.path, self.path.with_name(self.path.name + OLD))
-        patiently(lambda: _append(self.path, content), lacks_descriptors)
+        with_retries(lambda: _append(self.path, content), lacks_descriptors)
 
     def _first(self, one: BadSample) -> str:
         listed = self.path is not None and self._trouble is None
@@ -145,7 +145,7 @@ class Ledger:
         return f"a bad sample was replaced by another one: {one} (further ones are {rest})"
 
     def _too_many(self) -> str:
-        worst = Counter(shard for _, shard in self._recent).most_common(MOST_SHARDS)
+        worst = Counter(shard for _, shard in self._recent).most_common(MAX_SHARDS)
         where = "" if self.path is None or self._trouble is not None else f" All are listed in {self.path}."
         return (
             f"{len(self._recent)} of rank {self.rank}'s last {min(self._seen, WINDOW)} samples are bad, and "

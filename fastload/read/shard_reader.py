@@ -7,7 +7,7 @@ that wait; neighbours in a shard (the image, label and caption of a sample) are 
 pass is tried again for some seconds, without waiting for a batch that is cancelled; any other stays with its
 own sample and is raised with shard, key and byte offset. A shard is compared with what was indexed whenever
 it is opened; one that is open is read on, though it has vanished. The shards of all loaders that were read
-last stay open, as many as the limit on open files leaves room for (csrc/open_files.h). `read_plain` is the
+last stay open, as many as the limit on open files leaves room for (csrc/open_files.h). `read_reference` is the
 twin: what each blob must hold.
 """
 
@@ -84,7 +84,7 @@ class ShardReader:
         raise ShardError(f"{where}: {os.strerror(code)}{tried}. {way_out(code, otherwise)}")
 
 
-def read_plain(located: list) -> list[bytes | None]:
+def read_reference(located: list) -> list[bytes | None]:
     """The bytes of each blob of `located` (None: missing), read one by one with Python's own files."""
     blobs: list[bytes | None] = []
     for one in located:

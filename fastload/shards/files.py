@@ -25,7 +25,7 @@ import numpy as np
 
 from fastload.errors import ConfigError, SourceError
 from fastload.shards.folder import Stamp, time_of
-from fastload.shards.retry import patiently, unreadable
+from fastload.shards.retry import with_retries, unreadable
 from fastload.shards.rows import IMAGE_EXTENSIONS, Rows
 
 
@@ -102,7 +102,7 @@ def index_files(files: Files, root: str) -> tuple[Rows, Stamp, list[str] | None]
     """
     paths = files.absolute()
     try:
-        sizes, stamp = patiently(lambda: _look(paths, os.fsencode(root)))
+        sizes, stamp = with_retries(lambda: _look(paths, os.fsencode(root)))
     except OSError as error:
         where = os.fsdecode(error.filename or root)
         raise unreadable(where, error, "the folder cannot be listed") from error

@@ -25,7 +25,7 @@ import numpy as np
 
 from fastload.errors import ShardError, SourceError, raise_if_foreign
 from fastload.shards.labels import labels_of_json
-from fastload.shards.retry import patiently, unreadable
+from fastload.shards.retry import with_retries, unreadable
 from fastload.shards.rows import IMAGE_EXTENSIONS, Rows, shown
 
 Stamp = list[tuple[str, int]]
@@ -41,7 +41,7 @@ def index_folder(path: str, name: str) -> tuple[Rows, Stamp, list[str] | None]:
     Raises SourceError if it holds no image, ShardError if two files are the same sample's same extension.
     """
     try:
-        walk = patiently(lambda: _Walk(os.fsencode(path), name))
+        walk = with_retries(lambda: _Walk(os.fsencode(path), name))
     except OSError as error:
         raise unreadable(os.fsdecode(error.filename or path), error) from error
     samples = _group(walk, name)

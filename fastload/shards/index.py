@@ -34,7 +34,7 @@ from fastload.shards.files import index_files
 from fastload.shards.folder import folder_changed, index_folder
 from fastload.shards.index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
 from fastload.shards.labels import labels_of_json
-from fastload.shards.retry import patiently, unreadable
+from fastload.shards.retry import with_retries, unreadable
 from fastload.shards.rows import COPY_AGAIN, Rows, split_name
 from fastload.shards.source import INDEX_SUFFIX, Container
 from fastload.shards.tar import BLOCK, index_tar
@@ -121,7 +121,7 @@ def _read(path: Path) -> IndexFile | None:
     """The index at `path`, if there is one that can be used. Raises SourceError where that is not known."""
     try:
         with contextlib.suppress(FileNotFoundError, IndexUnusableError):
-            return patiently(lambda: read_index(path), is_shortage)
+            return with_retries(lambda: read_index(path), is_shortage)
     except OSError as error:
         raise unreadable(str(path), error) from error
     return None
@@ -149,7 +149,7 @@ def build(
             return index
 
     try:
-        return patiently(built, is_shortage)
+        return with_retries(built, is_shortage)
     except IndexUnusableError as error:
         raise ConfigError(
             f"{error}, right after it was written. Check the disk of {path.parent}, or name another folder."
@@ -180,7 +180,7 @@ def changed(container: Container, stamp: Stamp) -> bool:
             return not _has_tail(file.fileno(), stamp)
 
     try:
-        return patiently(look, is_shortage)
+        return with_retries(look, is_shortage)
     except OSError as error:
         if is_shortage(error.errno):
             raise unreadable(container.path, error) from error
@@ -207,7 +207,7 @@ def publish(container: Container) -> Path:
         )
     rows, stamp, classes = index_container(container)
     try:
-        patiently(lambda: write_index(path, rows, stamp, classes), is_shortage)
+        with_retries(lambda: write_index(path, rows, stamp, classes), is_shortage)
     except OSError as error:
         raise_if_foreign(error)
         otherwise = "Let the cache hold the index instead."
@@ -221,7 +221,7 @@ def publish(container: Container) -> Path:
 def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
     """Rows, stamp and class names of a container, read from its headers. Raises SourceError, ShardError."""
     try:
-        return patiently(lambda: _index(container))
+        return with_retries(lambda: _index(container))
     except OSError as error:
         raise unreadable(container.path, error) from error
 
@@ -281,7 +281,7 @@ def _mtime_if_current(container: Container, stamp: Stamp, published: bool) -> in
             return status.st_mtime_ns if _has_tail(file.fileno(), stamp) else None
 
     try:
-        return patiently(look)
+        return with_retries(look)
     except OSError as error:
         raise unreadable(container.path, error) from error
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastload.errors import ConfigError
 from fastload.shards.ledger_lines import ledger_files, read_ledger
-from fastload.shards.retry import patiently, unreadable
+from fastload.shards.retry import with_retries, unreadable
 
 if TYPE_CHECKING:
     from fastload.shards.dataset import Dataset
@@ -59,7 +59,7 @@ def lines_of(file: KeyFile) -> list[Entry]:
 
     what = f"exclude={file.given!r}"
     try:
-        contents = patiently(read)
+        contents = with_retries(read)
     except OSError as error:
         raise unreadable(file.path, error) from error
     if not contents:

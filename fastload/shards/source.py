@@ -25,7 +25,7 @@ from pathlib import Path
 from fastload.errors import ConfigError, SourceError
 from fastload.shards.files import Files, current_folder
 from fastload.shards.pattern import matches
-from fastload.shards.retry import patiently, unreadable
+from fastload.shards.retry import with_retries, unreadable
 from fastload.shards.rows import IMAGE_EXTENSIONS
 
 INDEX_SUFFIX = ".flidx"
@@ -154,7 +154,7 @@ def _expand(part: str, folder: str) -> list[tuple[str, bool]]:
 
 def _matches(path: str) -> list[str]:
     try:
-        return patiently(lambda: matches(path))
+        return with_retries(lambda: matches(path))
     except OSError as error:
         raise unreadable(error.filename or path, error, "the folder cannot be listed") from error
 
@@ -166,7 +166,7 @@ def _existing(path: str) -> list[tuple[str, bool]]:
     if not os.path.isdir(path):
         raise SourceError(f"{path}: neither a file nor a folder. Correct the path.")
     try:
-        names = sorted(name for name in patiently(lambda: os.listdir(path)) if not name.startswith("."))
+        names = sorted(name for name in with_retries(lambda: os.listdir(path)) if not name.startswith("."))
     except OSError as error:
         raise unreadable(path, error, "the folder cannot be listed") from error
     if not names:

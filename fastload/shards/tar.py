@@ -39,15 +39,15 @@ _SKIPPED = {
 def index_tar(path: str, name: str, impl: str = "auto") -> Rows:
     """The rows of the tar at `path`, called `name` in messages.
 
-    impl: "native" (which "auto" means) reads without the GIL; "plain" is the specification below.
+    impl: "native" (which "auto" means) reads without the GIL; "reference" is the specification below.
     Raises ShardError for anything that is not a whole, undamaged tar.
     """
-    if impl == "plain":
-        return _plain(path, name)
+    if impl == "reference":
+        return _reference(path, name)
     return Rows(**_native.index_tar(os.fsencode(path), name.encode("utf-8", "surrogateescape")))
 
 
-def _plain(path: str, name: str) -> Rows:
+def _reference(path: str, name: str) -> Rows:
     with open(path, "rb", buffering=0) as file:
         return _TarWalk(file, name).run()
 

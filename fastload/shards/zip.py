@@ -35,15 +35,15 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 def index_zip(path: str, name: str, impl: str = "auto") -> Rows:
     """The rows of the zip at `path`, called `name` in messages.
 
-    impl: "native" (which "auto" means) reads without the GIL; "plain" is the specification below.
+    impl: "native" (which "auto" means) reads without the GIL; "reference" is the specification below.
     Raises ShardError for anything that is not a whole zip of stored members.
     """
-    if impl == "plain":
-        return _plain(path, name)
+    if impl == "reference":
+        return _reference(path, name)
     return Rows(**_native.index_zip(os.fsencode(path), name.encode("utf-8", "surrogateescape")))
 
 
-def _plain(path: str, name: str) -> Rows:
+def _reference(path: str, name: str) -> Rows:
     with open(path, "rb", buffering=0) as file:
         return _ZipWalk(file, name).run()
 

@@ -1,4 +1,4 @@
-"""The GAN example: every variant learns, leaves what it promises, and goes on to the same numbers."""
+"""The GAN example: every variant trains, writes its files, and resumes with the same numbers."""
 
 import json
 import math
@@ -140,7 +140,7 @@ def test_a_resume_in_the_middle_of_an_epoch_and_from_another_folder(faces, tmp_p
     assert [row["step"] for row in rows] == [4, 6]
 
 
-def test_a_training_that_is_killed_goes_on_from_its_last_epoch(faces, tmp_path, monkeypatch):
+def test_a_killed_training_run_resumes_from_its_last_epoch(faces, tmp_path, monkeypatch):
     """Its checkpoint, of step 6, is from between two lines of the log, of steps 4 and 8."""
     options = ("--steps", 10, "--log-every", 4)
     whole, whole_rows = run(faces, tmp_path / "whole", *options)
@@ -217,7 +217,7 @@ def test_signs_are_reported_in_the_main_phase_and_in_that_of_r1():
     assert gan.controller.sums[1] == 40
 
 
-def test_discriminators_of_penalties_judge_each_image_by_itself():
+def test_discriminators_of_penalties_score_each_image_by_itself():
     images = torch.rand(8, 3, 32, 32)
     for loss, alone in (("bce", False), ("ns-r1", True), ("wgan-gp", True)):
         gan = small_gan("--loss", loss)
@@ -245,7 +245,7 @@ def test_the_average_follows_the_generator(faces, tmp_path):
         assert 0 < (mean - end).norm() < (begin - end).norm(), name
 
 
-def test_what_a_killed_training_logged_after_its_checkpoint_is_dropped(tmp_path):
+def test_log_lines_of_a_killed_training_run_after_its_checkpoint_are_dropped(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (2, 4, 6, 8)) + '{"step": 1')
     log = Log(path, step=4)
@@ -295,7 +295,7 @@ def test_networks_in_bfloat16_learn_nearly_the_same(loss):
     assert torch.allclose(*losses, atol=0.02) and not torch.equal(*losses)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(faces, tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_training_run(faces, tmp_path):
     with pytest.raises(SystemExit, match=r"loss is (nan|inf).*--lr"):
         run(faces, tmp_path, "--lr", "1e30", "--steps", 10)
 
@@ -304,28 +304,28 @@ def test_a_loss_that_is_not_finite_ends_the_training(faces, tmp_path):
     ("options", "message"),
     [
         (("--loss", "wgan-gp", "--augment", "ada"), "sign of D"),
-        (("--augment", "none", "--p", "0.5"), "--p is the strength of --augment ada"),
-        (("--classes", "3"), "goes with --conditional"),
+        (("--augment", "none", "--p", "0.5"), "--p needs --augment ada"),
+        (("--classes", "3"), "--classes needs --conditional"),
         (("--steps", "1", "--epochs", "1"), "not allowed with"),
         (("--batch-size", "0"), "invalid positive value"),
         (("--size", "48"), "invalid choice"),
     ],
 )
-def test_what_makes_no_sense_together_is_refused(faces, tmp_path, capsys, options, message):
+def test_options_that_exclude_each_other_are_refused(faces, tmp_path, capsys, options, message):
     with pytest.raises(SystemExit):
         run(faces, tmp_path / "run", *options)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_what_the_source_cannot_give_is_refused(faces, tmp_path, monkeypatch):
+def test_options_that_the_source_does_not_support_are_refused(faces, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="use batch_size=20 or less"):
         run(faces, tmp_path / "1", "--batch-size", "21")
     flat = tmp_path / "flat"
     flat.mkdir()
     for number in range(8):
         (flat / f"{number}.jpg").write_bytes(jpeg(number))
-    with pytest.raises(SystemExit, match="say how many with --classes N"):
+    with pytest.raises(SystemExit, match="give the number of classes with --classes N"):
         run(flat, tmp_path / "2", "--conditional")
     with pytest.raises(SystemExit, match="give one of blit"):
         run(faces, tmp_path / "3", "--pipe", "abc")
@@ -335,16 +335,16 @@ def test_what_the_source_cannot_give_is_refused(faces, tmp_path, monkeypatch):
         run(faces, tmp_path / "4")
 
 
-def test_another_training_is_refused_the_checkpoint(faces, tmp_path):
+def test_a_checkpoint_of_other_options_is_refused(faces, tmp_path):
     run(faces, tmp_path, "--steps", 2)
-    with pytest.raises(SystemExit, match="was made with --loss ns-r1, not bce"):
+    with pytest.raises(SystemExit, match="was saved with --loss ns-r1, got bce"):
         run(faces, tmp_path, "--steps", 4, "--loss", "bce")
 
 
 def test_the_demo_set_has_classes(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr("fastload.prepare.demo_images.sample_set", lambda **_: str(faces))
+    monkeypatch.setattr("train_gan.demo_set", lambda: str(faces))
     main(["--out", str(tmp_path), *SMALL, "--conditional", "--steps", "1"])
-    assert load(tmp_path)["gan"]["generator"]["embed.weight"].shape[0] == 13
+    assert load(tmp_path)["gan"]["generator"]["embed.weight"].shape[0] == 6
 
 
 def test_it_runs_as_a_script(faces, tmp_path):

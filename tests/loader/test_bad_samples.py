@@ -6,7 +6,7 @@ import pytest
 
 import fastload as fl
 from fastload import _native
-from fastload.decode.images import BatchImages
+from fastload.decode.images import NativeImages
 from fastload.errors import BadSamplesError, FieldError, FunctionError, SampleError, ShardError
 from fastload.read import ledger as ledger_module
 from fastload.shards.ledger_lines import read_ledger
@@ -140,7 +140,7 @@ def test_raise_names_the_first_bad_sample_of_the_batch_whatever_is_wrong_with_it
     written[4]["jpg"] = b""
     fields = {"image": fl.Image(size=8), "label": fl.Int(), "text": fl.Text()}
     source = write(tmp_path, written)
-    with pytest.raises(SampleError, match=r"key '00003'.*field 'label': not an integer"):
+    with pytest.raises(SampleError, match=r"key '00003'.*field 'label': not a 64-bit integer"):
         next(iter(fl.Loader(source, 8, fields, shuffle=False, on_bad="raise")))
     written[3]["cls"] = 3
     with pytest.raises(SampleError, match=r"key '00004'.*field 'image': the file is empty"):
@@ -151,9 +151,9 @@ def test_raise_names_the_first_bad_sample_of_the_batch_whatever_is_wrong_with_it
 
 
 def test_a_file_too_large_to_be_an_image_is_not_even_read(tmp_path, monkeypatch):
-    from fastload.loader import pipeline
+    from fastload.loader import planner
 
-    monkeypatch.setattr(pipeline, "MOST_METADATA_BYTES", 20_000)
+    monkeypatch.setattr(planner, "MAX_METADATA_BYTES", 20_000)
     written = list(samples({2: b"\xff" * 60_000}, 8))
     made = pictures(write(tmp_path, written), 4, shuffle=False, max_pixels=1000)
     assert set(flat(made)) == set(range(8)) - {2}
@@ -190,7 +190,7 @@ def test_a_shard_that_is_overwritten_when_it_is_open_is_noticed_at_its_first_bad
 
 @pytest.mark.parametrize(("status", "kind"), [("OUT_OF_MEMORY", MemoryError), ("FAILED", RuntimeError)])
 def test_what_says_nothing_about_an_image_is_no_bad_sample(tmp_path, monkeypatch, status, kind):
-    real = BatchImages._statuses
+    real = NativeImages._statuses
 
     def with_trouble(self):
         statuses = real(self).copy()
@@ -198,7 +198,7 @@ def test_what_says_nothing_about_an_image_is_no_bad_sample(tmp_path, monkeypatch
         self._status = statuses
         return statuses
 
-    monkeypatch.setattr(BatchImages, "_statuses", with_trouble)
+    monkeypatch.setattr(NativeImages, "_statuses", with_trouble)
     made = pictures(write(tmp_path, samples({})), 4, decode="native")
     with pytest.raises(kind, match="an image of field 'image'"):
         next(iter(made))

@@ -110,7 +110,7 @@ def test_max_bytes_bounds_what_is_ahead_the_trainings_batch_and_idle_memory(many
         batches_held[0] = next(run)
         pool = loader.stats()["pool"]
         assert pool["used_bytes"] + pool["idle_bytes"] <= max_bytes
-        most_ahead = max(most_ahead, len(run._under_way.trips))
+        most_ahead = max(most_ahead, len(run.in_flight.batches))
     assert batches - 3 <= most_ahead <= batches
 
 
@@ -120,7 +120,7 @@ def test_a_batch_larger_than_max_bytes_is_delivered_all_the_same(many):
     for _ in range(10):
         next(run)
         assert loader.stats()["pool"]["idle_bytes"] == 0
-        assert len(run._under_way.trips) <= 2
+        assert len(run.in_flight.batches) <= 2
 
 
 def test_close_gives_all_memory_back(many):

@@ -87,11 +87,11 @@ def test_no_thread_begins_for_an_iteration_that_is_closed(source):
     made = make(source, "native")
     run = iter(made)
     next(run)
-    stages, trip = run._under_way.stages, run._under_way.trips[0]
+    pipeline, pending = run.in_flight.pipeline, run.in_flight.batches[0]
     made.close()
     before = set(threading.enumerate())
-    trip.cancelled = False
+    pending.cancelled = False
     with pytest.raises(Exception) as caught:
-        stages.launch(trip)
+        pipeline.launch(pending)
     assert type(caught.value).__name__ == "CancelledError"
     assert set(threading.enumerate()) <= before

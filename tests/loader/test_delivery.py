@@ -20,12 +20,18 @@ from fastload.decode.images import ImageStage
 from fastload.errors import SampleError, ShardError
 from fastload.loader.pipeline import WORKER_NAME, Pipeline
 from fastload.loader.pixels import Pixels
+from fastload.loader.specs import pixel_spec
 from tests.loader.samples import flat, sample, write
 from tests.loader.test_augment import SIZE, STRENGTHS, TOLERANCE, by_position, largest_difference, loader
 from tests.loader.test_life import workers, workers_after_a_while
 
 needs_dali = pytest.mark.skipif(not backends.has("nvidia.dali"), reason="DALI is not installed")
-KINDS = ["levels", pytest.param("dali", marks=needs_dali)]
+KINDS = ["uint8", pytest.param("dali", marks=needs_dali)]
+
+
+def of_whole_batches(self, threads, device, kept):
+    """A decoder that leaves uint8 pixels to be finished, as on a GPU."""
+    return ImageStage(self._spec.decode, threads, as_uint8=True)
 
 
 @pytest.fixture(params=KINDS)
@@ -34,10 +40,7 @@ def decode(request, monkeypatch) -> str:
     if request.param == "dali":
         return "dali"
 
-    def image_stage(self, device):
-        return ImageStage(self._config, self._threads, levels=True)
-
-    monkeypatch.setattr(Pipeline, "_image_stage", image_stage)
+    monkeypatch.setattr(Pipeline, "_decoder", of_whole_batches)
     return "native"
 
 
@@ -46,9 +49,7 @@ def test_levels_that_are_finished_whole_give_the_pixels_of_the_threads(shards, m
     how = {"augment": augment, "decode": "native"}
     by_threads = by_position(loader(shards, **how))
     raw = by_position(loader(shards, dtype="uint8", layout="channels_last"))
-    monkeypatch.setattr(
-        Pipeline, "_image_stage", lambda self, _: ImageStage(self._config, self._threads, levels=True)
-    )
+    monkeypatch.setattr(Pipeline, "_decoder", of_whole_batches)
     assert largest_difference(by_position(loader(shards, **how)), by_threads) < TOLERANCE["flips"]
     assert largest_difference(by_position(loader(shards, dtype="uint8", layout="channels_last")), raw) == 0
 
@@ -182,7 +183,7 @@ def test_a_stage_that_cannot_take_a_batch_ends_the_iteration_and_nothing_else(sh
         stage.stats.batches = 0
         with pytest.raises(MemoryError, match="no room"):
             list(made)
-        assert stage.on_their_way() == 0
+        assert stage.pending() == 0
     monkeypatch.undo()
     made.set_epoch(0)
     assert flat(made) == good
@@ -196,14 +197,14 @@ def test_what_is_ahead_is_bounded_by_its_finished_size(shards, decode):
     made = loader(shards, 4, decode=decode, fields=fields, max_bytes=4 * 250_000, prefetch=5)
     run = iter(made)
     next(run)
-    assert len(run._under_way.trips) <= 3
+    assert len(run.in_flight.batches) <= 3
 
 
 def test_what_leaves_the_loader_on_a_gpu_is_not_dalis_memory(shards, monkeypatch):
     """uint8 and channels last is what DALI gives; here a tensor that says it is on a GPU."""
     config = loader(shards, 2, dtype="uint8", layout="channels_last")._config
     levels = torch.zeros(2, 3, *SIZE, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    pixels = Pixels(config, 1, BufferPool(1 << 20))
+    pixels = Pixels(pixel_spec(config), 1, BufferPool(1 << 20))
     assert pixels.finished("image", levels, np.arange(2)) is levels
 
     class OnGpu(torch.Tensor):

@@ -175,7 +175,7 @@ def test_an_error_is_not_hidden_by_a_ledger_that_cannot_be_written(tmp_path):
     made = pictures(source, 1, shuffle=False, ledger=tmp_path / "file" / "bad.jsonl")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(SampleError, match="all 8 samples"):
+        with pytest.raises(SampleError, match="all 8 replacement samples"):
             next(iter(made))
 
 

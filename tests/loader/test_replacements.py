@@ -12,7 +12,7 @@ import fastload as fl
 from fastload import backends
 from fastload.errors import SampleError
 from fastload.loader.pending_batch import PendingBatch
-from fastload.order.replacement import MOST_ATTEMPTS
+from fastload.order.replacement import MAX_ATTEMPTS
 from fastload.shards.ledger_lines import read_ledger
 from tests.loader.bad_samples import BAD, N, samples
 from tests.loader.samples import jpeg, pictures, sample, write
@@ -36,14 +36,16 @@ def png(i: int) -> bytes:
 
 
 def expected_ids(loader, positions, bad) -> list[int]:
-    """The samples that the order names for some positions, by the walk's own rule."""
-    walk, ids = loader._order.walk, []
+    """The samples that the order names for some positions, by its own rule."""
+    order, ids = loader._order.sample_order, []
     for position in positions:
-        taken = walk.take(fl_steps(walk.n).step_at(position), 0, loader._at.place.at(position, walk.n))
-        sample_id, attempt = int(taken.sample_ids[0]), 0
+        step = fl_steps(order.n).step_at(position)
+        rank_batch = order.take(step, 0, loader._at.state.at(position, order.n))
+        sample_id, attempt = int(rank_batch.sample_ids[0]), 0
         while sample_id in bad:
             attempt += 1
-            sample_id = int(walk.stand_ins(taken, np.arange(1), attempt, loader._config.seed).sample_ids[0])
+            other = order.replacements(rank_batch, np.arange(1), attempt, loader._config.seed)
+            sample_id = int(other.sample_ids[0])
         ids.append(sample_id)
     return ids
 
@@ -65,7 +67,7 @@ def test_a_bad_sample_gives_its_place_to_the_one_that_the_order_names(tmp_path, 
     assert not set(labels) & set(BAD)
     lines = read_ledger(made._ledger.path).entries
     stats = made.stats()
-    assert stats["bad_samples"] + stats["bad_stand_ins"] == len(lines)
+    assert stats["bad_samples"] + stats["bad_replacements"] == len(lines)
     assert sum(line["attempt"] == 0 for line in lines) == 2 * len(BAD) == stats["bad_samples"]
     assert stats["ledger"] == str(made._ledger.path)
     made.close()
@@ -101,15 +103,14 @@ def test_a_batch_with_stand_ins_is_what_the_stand_ins_would_be_there(tmp_path, d
 def alone(source, how, sample_id, position) -> dict:
     """One sample, made by itself, as if it stood at a position."""
     made = fl.Loader(source, 1, **how, on_bad="raise")
-    course = made._begin()
-    walk = course.turns.walk
-    taken = walk.take(fl_steps(walk.n).step_at(position), 0, course.start.at(position, walk.n))
-    trip = course.stages.plan(
-        fl_steps(walk.n).step_at(position), taken._replace(sample_ids=np.array([sample_id]))
-    )
-    course.stages.launch(trip)
-    batch = course.stages.finish(trip)
-    assert course.stages.close(time.monotonic() + 10)
+    run = made._begin()
+    order, pipeline = run.step_source.sample_order, run.pipeline
+    step = fl_steps(order.n).step_at(position)
+    rank_batch = order.take(step, 0, run.start.at(position, order.n))
+    pending = pipeline.plan(step, rank_batch._replace(sample_ids=np.array([sample_id])))
+    pipeline.launch(pending)
+    batch = pipeline.finish(pending)
+    assert pipeline.close(time.monotonic() + 10)
     return batch
 
 
@@ -131,9 +132,7 @@ def test_it_is_so_on_every_route(tmp_path, route, monkeypatch):
         from fastload.loader import pipeline
 
         real = pipeline.ImageStage
-        monkeypatch.setattr(
-            pipeline, "ImageStage", lambda config, threads, levels: real(config, threads, True)
-        )
+        monkeypatch.setattr(pipeline, "ImageStage", lambda spec, threads, as_uint8: real(spec, threads, True))
     made = fl.Loader(source, 5, fields, last="partial", seed=1, **more)
     for batch in made:
         ids = expected_ids(pictures(source, 5, seed=1), batch["__position__"].tolist(), bad)
@@ -240,13 +239,15 @@ def test_a_sample_whose_stand_ins_are_all_bad_is_raised_and_listed(tmp_path, dec
         source, 1, shuffle=False, decode=decode, max_bad_fraction=1, ledger=tmp_path / "bad.jsonl"
     )
     # sample 0 is bad, and so is nearly every stand-in: of 8, one may be sample 1
-    with pytest.raises(SampleError, match=r"key '000\d\d' .*; all 8 samples .*fastload check") as caught:
+    with pytest.raises(
+        SampleError, match=r"key '000\d\d' .*; all 8 replacement samples .*fastload check"
+    ) as caught:
         list(made)
     assert type(caught.value.__cause__) is SampleError
     lines = read_ledger(tmp_path / "bad.jsonl").entries
     position = lines[-1]["position"]
     assert [line["attempt"] for line in lines if line["position"] == position] == list(
-        range(MOST_ATTEMPTS + 1)
+        range(MAX_ATTEMPTS + 1)
     )
 
 

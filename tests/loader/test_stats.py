@@ -177,7 +177,7 @@ def test_a_stage_limits_by_the_share_of_its_threads_not_by_their_sum(monkeypatch
     clock = Clock()
     monkeypatch.setattr("fastload.loader.stats.time", clock)
     stats = Stats()
-    stats.threads = {"decode": 4, "values": 2}
+    stats.begin({"decode": 4, "values": 2}, dict)
     for _ in range(2):
         stats.asked()
         clock.now += 1

@@ -8,7 +8,7 @@ from tests.prepare.pictures import jpeg
 
 @pytest.fixture(autouse=True)
 def private_cache(monkeypatch, tmp_path):
-    """Indexes and drawn pictures of a test go into its own folder."""
+    """Indexes and sample sets of a test go into its own folder."""
     monkeypatch.setenv("FASTLOAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -38,7 +38,7 @@ def class_folders(tmp_path):
 @pytest.fixture
 def loader_calls(monkeypatch):
     """The keyword arguments of every Loader that the verbs make."""
-    from fastload.prepare import pipeline
+    from fastload.prepare.common import pipeline
 
     calls, real = [], pipeline.Loader
 

@@ -1,7 +1,9 @@
-"""`fastload check`: every bad sample of a source is found and named, no good one is; a ledger is read."""
+"""`fastload check`: exactly the bad samples of a source are found and named; a ledger is read."""
 
+import io
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def all_samples(bad=BAD, n=90):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100])
-def test_what_a_training_could_not_use_is_found_and_nothing_else(source, chunk, monkeypatch):
+def test_exactly_the_samples_that_a_training_run_could_not_use_are_found(source, chunk, monkeypatch):
     monkeypatch.setattr(check_module, "CHUNK", chunk)
     shares = []
     report = check(source, progress=lambda share, note: shares.append((share, note)))
@@ -50,14 +52,12 @@ def test_what_a_training_could_not_use_is_found_and_nothing_else(source, chunk, 
     assert len(shares) == -(-90 // chunk)
 
 
-def test_names_of_classes_are_no_damage(tmp_path):
+def test_names_of_classes_in_cls_are_not_bad(tmp_path):
     source = write(tmp_path, ({"__key__": f"{i}", "jpg": jpeg(i), "cls": "cat"} for i in range(5)))
     assert check(source).bad == ()
 
 
 def test_arrays_json_and_images_of_other_names_are_looked_into(tmp_path):
-    import io
-
     stream = io.BytesIO()
     np.save(stream, np.arange(3))
     good = {"seg.jpg": jpeg(0), "latent.npy": stream.getvalue(), "json": "{}", "bin": b"any"}
@@ -148,7 +148,7 @@ def test_a_field_that_was_missing_is_still_missing(tmp_path):
     ]
 
 
-def test_what_only_the_training_can_judge_is_said_to_be_unjudged(tmp_path):
+def test_samples_of_custom_fields_are_reported_as_unchecked(tmp_path):
     def odd(content):
         if content == b"caption 3":
             raise ValueError("no")
@@ -159,7 +159,7 @@ def test_what_only_the_training_can_judge_is_said_to_be_unjudged(tmp_path):
     with pytest.warns(UserWarning, match="a bad sample"):
         list(fl.Loader(source, 2, {"text": fl.Custom("txt", odd)}, ledger=ledger))
     report = check(source, ledger=ledger)
-    assert (report.bad, report.unjudged, report.checked) == ((), 1, 0)
+    assert (report.bad, report.unchecked, report.checked) == ((), 1, 0)
     assert "fl.Custom" in report.render()
 
 
@@ -179,24 +179,22 @@ def test_lines_that_were_cut_are_counted(source, tmp_path):
     ledger = trained(source, tmp_path)
     ledger.write_bytes(ledger.read_bytes() + b'{"posi')
     report = check(ledger=ledger)
-    assert report.damaged_lines == 1 and "1 lines cut" in report.render()
+    assert report.damaged_lines == 1 and "1 lines truncated" in report.render()
 
 
-def test_names_that_are_not_utf_8_are_printed_all_the_same(tmp_path):
-    import subprocess
-    import sys
-
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_names_that_are_not_utf_8_are_printed_all_the_same(tmp_path, monkeypatch, options):
     (tmp_path / "photos").mkdir()
     for i in range(3):
         with open(os.fsencode(tmp_path / "photos") + b"/\xff%d.jpg" % i, "wb") as file:
             file.write(b"broken" if i == 1 else jpeg(i))
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
-    for more in ([], ["--json"]):
-        command = [sys.executable, "-m", "fastload.cli", "check", str(tmp_path / "photos"), *more]
-        done = subprocess.run(command, env=environment, capture_output=True)
-        assert done.returncode == cli.DATA_PROBLEM, done.stderr
-        if more:
-            assert [one["key"] for one in json.loads(done.stdout)["bad"]] == ["\udcff1"]
+    stdout = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert cli.main(["check", str(tmp_path / "photos"), *options]) == cli.DATA_PROBLEM
+    printed = stdout.buffer.getvalue().decode("utf-8", "strict")
+    assert r"\udcff1" in printed
+    if options:
+        assert [one["key"] for one in json.loads(printed)["bad"]] == ["\udcff1"]
 
 
 def test_labels_of_class_folders_alone_are_never_bad(tmp_path):
@@ -219,7 +217,7 @@ def test_a_ledger_of_a_mixture_is_checked_source_by_source(source, tmp_path):
 
 
 def test_nothing_to_check_is_said():
-    with pytest.raises(ConfigError, match="name a source, or a ledger"):
+    with pytest.raises(ConfigError, match="needs a source, a ledger"):
         check()
 
 
@@ -231,7 +229,7 @@ def test_the_command_says_what_is_bad_and_its_exit_code_too(source, tmp_path, ca
     assert cli.main(["check", pattern, "--json"]) == cli.DATA_PROBLEM
     told = json.loads(capsys.readouterr().out)
     assert told["problems"] == 5 and len(told["bad"]) == 5 and told["worst_shards"]["002.tar"] == 1
-    assert cli.main(["check", str(write(tmp_path / "good", (sample(i) for i in range(4)))[0])]) == cli.FINE
+    assert cli.main(["check", str(write(tmp_path / "good", (sample(i) for i in range(4)))[0])]) == cli.SUCCESS
     assert cli.main(["check"]) == cli.USAGE
     assert cli.main(["check", pattern, "--threads", "0"]) == cli.USAGE
     assert cli.main(["check", "--ledger", str(tmp_path / "none.jsonl")]) == cli.USAGE

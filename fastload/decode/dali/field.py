@@ -1,8 +1,8 @@
-"""The images of one field of a batch on their way through DALI and Pillow, and what became of them.
+"""The images of one field of a batch: decoded by DALI and Pillow.
 
-In come N encoded images of a `DaliStage`; out comes a `DecodedField`. Promised: DALI is given what its gate
-admits, Pillow the rest; where DALI's run fails because of bad samples, these are found, tried by Pillow, and
-the others run again; pixels are copied only where DALI did not decode all of them.
+In: N encoded images of a `DaliStage`. Out: a `DecodedField`. Promised: DALI gets what its gate admits, Pillow
+the rest; if DALI's run fails because of bad samples, these are found and given to Pillow, and the others run
+again; pixels are copied only if DALI did not decode all of them.
 """
 
 import itertools
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 class DecodedField:
     """The images of one field of a batch.
 
-    pixels: [N, height, width, 3] uint8 on the stage's device, DALI's own memory where it decoded all of them;
+    pixels: [N, height, width, 3] uint8 on the stage's device, in DALI's own memory if it decoded all of them;
     undefined for a sample that is missing or in `errors`. rows: as crop_report.py takes them, and "flips" [N]
-    bool; zeros where a sample has no image.
+    bool; zeros for a sample without an image.
     """
 
     pixels: torch.Tensor
@@ -43,7 +43,7 @@ class DecodedField:
 
 
 class FieldShare:
-    """The images of one field of a batch: which of them DALI has, which Pillow, and what became of them."""
+    """The images of one field of a batch: which DALI decodes, which Pillow, and the results."""
 
     def __init__(
         self, stage: "DaliStage", name: str, content: list, positions: np.ndarray, guides: list | None
@@ -51,14 +51,14 @@ class FieldShare:
         assert len(content) == len(positions), f"{len(content)} images for {len(positions)} positions"
         self.stage, self.name = stage, name
         self.spec: ImageSpec = stage.specs[name]
-        self.content = [None if one is None else _bytes(one) for one in content]
+        self.content = [None if image is None else _bytes(image) for image in content]
         self.positions, self.guides = positions, guides or [None] * len(content)
         self.rows = {**crop_report.empty_rows(len(content)), "flips": np.zeros(len(content), bool)}
         self.by_pillow: dict[int, futures.Future] = {}
-        self.cancelled = False  # what Pillow has not begun does not begin
-        self.output: torch.Tensor | None = None  # DALI's, of those that it took
-        self.pixels: torch.Tensor | None = None  # of all, where some are written before the others are made
-        # On a GPU: what its stream may still read once `decoded` has returned; torch knows its own memory.
+        self.cancelled = False  # Pillow begins no more images
+        self.output: torch.Tensor | None = None  # DALI's, of the samples that it took
+        self.pixels: torch.Tensor | None = None  # of all samples, if some are written before the others
+        # On a GPU: what its stream may still read after `decoded` has returned, besides torch's own memory.
         self.read_later: list = [self.content]
         self.failure: Exception | None = None
         self.scheduled = False
@@ -69,15 +69,15 @@ class FieldShare:
         """Hands the images to DALI, and to Pillow those that DALI does not take."""
         try:
             taken = set(self.taken.tolist())
-            for i, one in enumerate(self.content):
-                if one is not None and i not in taken:
+            for i, image in enumerate(self.content):
+                if image is not None and i not in taken:
                     self._give_to_pillow(i)
             if not taken:
                 return
             self.pipe = self.stage.pipe(self.name, self.aligned)
             self._schedule(self.pipe, self.taken, self.arguments)
             self.scheduled = True
-        except Exception as error:  # no sample's fault: nothing was decoded yet
+        except Exception as error:  # not because of a sample: nothing was decoded yet
             self.failure = _machine_error(error, self.stage.device)
 
     def _schedule(self, pipe: Pipe, samples: np.ndarray, arguments: Arguments) -> None:
@@ -88,17 +88,18 @@ class FieldShare:
             raise
 
     def take_output(self) -> None:
-        """Waits for DALI's run. Each scheduled run must come out exactly once, in order, failed ones too."""
+        """Waits for DALI's run. The output of each scheduled run must be taken once, in order, also if it
+        failed."""
         if not self.scheduled:
             return
         try:
             self.output = self.pipe.output(self.stage.stream)
-        except Exception as error:  # whatever it is, the outputs of the other fields must be taken, too
+        except Exception as error:  # any: the outputs of the other fields must be taken, too
             self.failure = error
 
     def decoded(self) -> DecodedField:
-        """The whole field. Raises BackendError or ResourceError where the machine failed, not a sample."""
-        if isinstance(self.failure, FastloadError):  # no sample's fault
+        """The whole field. Raises BackendError or ResourceError if the machine failed, and not a sample."""
+        if isinstance(self.failure, FastloadError):  # not because of a sample
             raise self.failure
         parts = [(self.taken, self.output)] if self.failure is None and len(self.taken) else []
         if self.failure is not None:
@@ -114,18 +115,20 @@ class FieldShare:
             return DecodedField(self._composed(parts, images), errors, self.rows)
 
     def _admit(self) -> tuple[np.ndarray, Arguments | None, bool]:
-        """The samples that DALI takes, and what it is told of them; their rows are filled in."""
+        """The samples that DALI takes, their arguments, and whether they are aligned; fills in their rows."""
         stage = self.stage
-        headers = {i: image_header(one) for i, one in enumerate(self.content) if one is not None}
+        headers = {i: image_header(image) for i, image in enumerate(self.content) if image is not None}
         known = [
-            i for i, one in headers.items() if admits(stage.library, self.content[i], one, stage.max_pixels)
+            i
+            for i, header in headers.items()
+            if admits(stage.library, self.content[i], header, stage.max_pixels)
         ]
         if not known:
             return np.zeros(0, np.int64), None, False
         own = np.array([headers[i].upright for i in known], np.int64)
         sizes = np.array([self.guides[i] or headers[i].upright for i in known], np.int64)
         chosen = geometries(self.spec, *sizes.T, stage.seed, self.positions[known])
-        fits = np.flatnonzero(chosen.status == 0)  # Pillow's attempt says what is wrong with the others
+        fits = np.flatnonzero(chosen.status == 0)  # for the others Pillow's attempt gives the reason
         taken = np.array(known, np.int64)[fits]
         if not len(taken):
             return taken, None, False
@@ -147,7 +150,7 @@ class FieldShare:
     def _by_pillow(
         self, content, spec, seed, position, max_pixels, guide
     ) -> tuple[DecodedImage | str, float]:
-        """Pillow's image, or why there is none, and the seconds that it took."""
+        """Pillow's image, or why there is none, and the time it took in seconds."""
         if self.cancelled:
             return "cancelled", 0.0
         begun = time.perf_counter()
@@ -160,7 +163,7 @@ class FieldShare:
         return outcome, time.perf_counter() - begun
 
     def _others(self) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """What Pillow made of its samples: pixels or a reason for each."""
+        """The results of Pillow: the pixels of each of its samples, or the reason of the failure."""
         images, errors, stats = {}, {}, self.stage.stats
         for i, future in self.by_pillow.items():
             outcome, seconds = future.result()
@@ -176,54 +179,54 @@ class FieldShare:
         return images, errors
 
     def _repaired(self) -> list[tuple[np.ndarray, torch.Tensor]]:
-        """The parts of a batch whose run failed: its bad samples go to Pillow, the rest runs again.
+        """The parts of a batch whose run failed: its bad samples go to Pillow, the others run again.
 
-        Not where finding them has made all that DALI would: on the CPU, without a resize.
+        On the CPU and without a resize there is no second run: finding the bad samples decodes the others.
         """
         if pipeline.is_of_the_machine(self.failure):
             raise _machine_error(self.failure, self.stage.device)
         with self.stage.lock:
             self.stage.stats.reruns += 1
-        told: list = [[self.content[i] for i in self.taken]]
-        suffices = self.aligned and self.stage.device.type == "cpu"
-        if suffices:
+        columns: list = [[self.content[i] for i in self.taken]]
+        decodes_all = self.aligned and self.stage.device.type == "cpu"
+        if decodes_all:
             self.pixels = self._empty()
             rows = self.pixels.numpy()
             begin = self.arguments.start + self.arguments.inner
-            told += [[rows[i] for i in self.taken], begin.tolist(), self.arguments.flip.tolist()]
-        good = np.array(self.stage.workers.map(pipeline.decodes, *told), bool)
+            columns += [[rows[i] for i in self.taken], begin.tolist(), self.arguments.flip.tolist()]
+        good = np.array(self.stage.workers.map(pipeline.decodes, *columns), bool)
         for i in self.taken[~good]:
             self._give_to_pillow(int(i))
-        if not suffices:
+        if not decodes_all:
             return self._run_again(np.flatnonzero(good))
         with self.stage.lock:
             self.stage.stats.dali_samples += int(good.sum())
         return []
 
-    def _run_again(self, places: np.ndarray) -> list[tuple[np.ndarray, torch.Tensor]]:
-        """Runs some of the taken again, in halves where that fails too: one that fails alone is bad."""
-        if not len(places):
+    def _run_again(self, indices: np.ndarray) -> list[tuple[np.ndarray, torch.Tensor]]:
+        """Runs `taken[indices]` again; if that fails too, in halves: a sample that fails alone is bad."""
+        if not len(indices):
             return []
-        samples = self.taken[places]
+        samples = self.taken[indices]
         pipe = self.stage.pipe(self.name, self.aligned, repair=True)
         try:
-            self._schedule(pipe, samples, self.arguments.of(places))
+            self._schedule(pipe, samples, self.arguments.of(indices))
             return [(samples, pipe.output(self.stage.stream))]
         except (RuntimeError, MemoryError) as error:
             if pipeline.is_of_the_machine(error):
                 raise _machine_error(error, self.stage.device) from error
-        if len(places) == 1:
+        if len(indices) == 1:
             self._give_to_pillow(int(samples[0]))
             return []
-        middle = len(places) // 2
-        return self._run_again(places[:middle]) + self._run_again(places[middle:])
+        middle = len(indices) // 2
+        return self._run_again(indices[:middle]) + self._run_again(indices[middle:])
 
     def _empty(self) -> torch.Tensor:
         shape = (len(self.content), self.spec.height, self.spec.width, 3)
         return torch.empty(shape, dtype=torch.uint8, device=self.stage.device)
 
     def _composed(self, parts: list, images: dict[int, np.ndarray]) -> torch.Tensor:
-        """One tensor of all samples: DALI's own where it has all of them, else a copy on the device."""
+        """One tensor of all samples: DALI's own if it has all of them, else a copy on the device."""
         n, device = len(self.content), self.stage.device
         if len(parts) == 1 and len(parts[0][0]) == n:
             return parts[0][1]
@@ -235,15 +238,15 @@ class FieldShare:
         staged = torch.empty(
             (len(images), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda"
         )
-        for one, (i, levels) in zip(staged, images.items(), strict=True):
-            one.numpy()[...] = levels
-            pixels[i].copy_(one, non_blocking=True)
+        for row, (i, image) in zip(staged, images.items(), strict=True):
+            row.numpy()[...] = image
+            pixels[i].copy_(row, non_blocking=True)
         return pixels
 
 
 def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
     if target.device.type == "cpu":
-        # In this thread alone: torch's would spin beside DALI's, and take longer than all the rest.
+        # In this thread alone: torch's threads would spin beside DALI's, and take longer than everything else.
         target.numpy()[...] = source.numpy()
     else:
         target.copy_(source)
@@ -252,13 +255,13 @@ def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
 def _bytes(content) -> np.ndarray:
     """[bytes] uint8, over the same memory."""
     if isinstance(content, np.ndarray):
-        assert content.dtype == np.uint8 and content.ndim == 1, "encoded bytes are a row of uint8"
+        assert content.dtype == np.uint8 and content.ndim == 1, "encoded bytes must be [bytes] uint8"
         return np.ascontiguousarray(content)
     return np.frombuffer(content, np.uint8)
 
 
 def _runs(samples: np.ndarray):
-    """The stretches (start, stop) of `samples` that follow each other without a gap."""
+    """The ranges (start, stop) of `samples` that hold consecutive numbers."""
     edges = [0, *(np.flatnonzero(np.diff(samples) != 1) + 1).tolist(), len(samples)]
     return itertools.pairwise(edges)
 
@@ -267,6 +270,6 @@ def _machine_error(error: Exception, device: torch.device) -> FastloadError:
     if isinstance(error, FastloadError):
         return error
     return shortage(f"for DALI on {device}", error) or BackendError(
-        f"DALI failed on {device}, and not because of an image: {pipeline.reason_of(error)}. "
-        'Use a smaller batch_size or prefetch where memory is short, or decode="native".'
+        f"DALI failed on {device}, not because of an image: {pipeline.reason_of(error)}. "
+        'If memory is short, use a smaller batch_size or prefetch, or decode="native".'
     )

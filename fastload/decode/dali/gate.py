@@ -1,24 +1,24 @@
-"""Which images DALI may have, and what it is told of each: the region to decode, the box to resize, the flip.
+"""Which images DALI may decode, and its arguments for each: the region to decode, the box to resize, the flip.
 
-In come the bytes of a batch's images with their geometry (spec.py); out come the samples that DALI takes, and
-their arguments as columns. Promised: nothing that DALI's parser refuses comes near it, because a bad header
-in a batch of 32 or more kills the process (a throw while other threads still work on the batch); every region
-is inside its image; what a sample is told depends on the sample alone, but for `aligned`, where a batch that
-needs no resizing gets none (to equal pixels: a filter at scale 1 on whole pixels is the identity).
+In: the bytes of a batch's images with their geometry (spec.py). Out: the samples that DALI takes, and their
+arguments as columns. Promised: DALI gets nothing that its parser refuses, because a bad header in a batch of
+32 or more kills the process (it throws while other threads still work on the batch); every region is inside
+its image; the arguments of a sample depend on the sample alone, except for `aligned`: a batch that needs no
+resizing is not resized (the pixels are equal: a filter at scale 1 on whole pixels is the identity).
 
-What stays with Pillow, although DALI could decode most of it:
+Pillow decodes these, although DALI could decode most of them:
 - GIF, AVIF and HEIC, which DALI lacks; JPEG 2000, whose decoder crashed under fuzzing;
-- TIFF: Lab, gray with alpha, YCbCr and palettes come out quite other than Pillow's; and PNM,
-  which nobody trains on;
-- more than 8 bits: DALI scales by 255/65535 and rounds, the reference shifts, and they differ by a level;
-- JPEGs with four channels or with RGB inside: on a GPU the colour conversion is nvJPEG's own;
-- JPEG, WebP and BMP files that end early, as broken downloads do: found here, they cost no second run. Of a
-  BMP that lacks its last padding nvImageCodec makes garbage, without a word;
-- what takes DALI minutes or gigabytes: JPEGs of very many scans, PNGs with large packed texts.
+- TIFF: Lab, gray with alpha, YCbCr and palettes differ much from Pillow; and PNM, which is not used in
+  training;
+- more than 8 bits: DALI scales by 255/65535 and rounds, the reference shifts, and they differ by one;
+- JPEGs with four channels or with RGB inside: on a GPU nvJPEG converts the colours in its own way;
+- JPEG, WebP and BMP files that end early, as broken downloads do: found here, they cost no second run.
+  nvImageCodec silently returns garbage for a BMP without its last padding;
+- files that take DALI minutes or gigabytes: JPEGs with very many scans, PNGs with large compressed texts.
 
-Where DALI is less strict than the other backends (damage.py): of a JPEG with damage between its header and
-its end marker it fills in what is missing, and libjpeg-turbo's warning goes to stderr. Finding that takes
-reading all codes on the CPU, most of the work that DALI is there to take over.
+DALI is less strict than the other backends (damage.py): in a JPEG that is damaged between its header and its
+end marker it fills in the missing pixels, and libjpeg-turbo's warning goes to stderr. To find such damage one
+must decode all codes on the CPU, which is most of the work that DALI takes over.
 """
 
 from typing import NamedTuple
@@ -35,52 +35,53 @@ DALI_LOAD = 0.65  # of the hardware decoder: DALI's own default
 FORMATS = ("jpeg", "png", "webp", "bmp")
 # Pixels that a filter reads to either side of a sample, at scale 1; when shrinking they grow with the scale.
 _SUPPORT = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
-# On top of what the filter reads: upsampled chroma at the edge of a region would miss its neighbours wherever
-# a decoder does not look outside the region (libjpeg-turbo does; nobody says so of nvJPEG).
+# Beyond what the filter reads: at the edge of a region, upsampled chroma lacks its neighbours if a decoder
+# does not read outside the region (libjpeg-turbo does; for nvJPEG that is not documented).
 MARGIN = 4
-_EDGE = 1e-6  # pixels: more than float64 sums are off by, less than two centres on different edges differ by
-# Unpacked they may be a thousand times as many, and libpng keeps them. Pillow is given none of them.
-_MOST_TEXT_BYTES = 1 << 16
-_TAIL_BYTES = 64  # where the end of a JPEG nearly always is; looking through all of it takes longer
+_EDGE = 1e-6  # pixels: above the error of float64 sums, below the distance of centres on different edges
+# Decompressed they may be a thousand times larger, and libpng keeps them. Pillow gets none of them.
+_MAX_TEXT_BYTES = 1 << 16
+_TAIL_BYTES = 64  # where the end marker of a JPEG nearly always is; a search of the whole file takes longer
 
 
 class Arguments(NamedTuple):
-    """What DALI is told of n samples; all (y, x), pixels of the upright image."""
+    """DALI's arguments for n samples; all (y, x), in pixels of the upright image."""
 
     start: np.ndarray  # [n, 2] int32: the region to decode
     shape: np.ndarray  # [n, 2] int32
     roi_start: np.ndarray  # [n, 2] float32: the box to resize, in pixels of the region
-    roi_end: np.ndarray  # [n, 2] float32; flipped where it lies left of the start
-    inner: np.ndarray  # [n, 2] int32: where the output begins in the region, where nothing is resized
-    flip: np.ndarray  # [n] int32, where nothing is resized
+    roi_end: np.ndarray  # [n, 2] float32; the output is flipped if it lies left of the start
+    inner: np.ndarray  # [n, 2] int32: where the output begins in the region, if nothing is resized
+    flip: np.ndarray  # [n] int32, if nothing is resized
 
     def of(self, samples: np.ndarray) -> "Arguments":
-        """Those of some of the samples."""
+        """The arguments of some of the samples."""
         return Arguments(*(column[samples] for column in self))
 
 
 def hardware_share(hw_decoder_load: float | None, deterministic: bool) -> float:
-    """The share of the JPEGs that goes to a GPU's own engine; None: all, or DALI's own where it may vary.
+    """The share of the JPEGs for a GPU's hardware decoder. None: all; or DALI's default if not deterministic.
 
-    Raises ConfigError for what is no share, and for one that would let a batch decide who decodes a sample.
+    Raises ConfigError for a number outside [0, 1], and for a share with which a sample's decoder would depend
+    on its batch.
     """
     if hw_decoder_load is None:
         return 1.0 if deterministic else DALI_LOAD
     is_number = isinstance(hw_decoder_load, (int, float)) and not isinstance(hw_decoder_load, bool)
     if not is_number or not 0.0 <= hw_decoder_load <= 1.0:
-        raise ConfigError(f"hw_decoder_load={hw_decoder_load!r}: give a share of the images, 0 to 1.")
+        raise ConfigError(f"hw_decoder_load must be a share of the images in [0, 1], got {hw_decoder_load!r}.")
     if deterministic and hw_decoder_load not in (0.0, 1.0):
         raise ConfigError(
-            f"hw_decoder_load={hw_decoder_load!r} lets the load choose who decodes an image, and "
+            f"with hw_decoder_load={hw_decoder_load!r} the load decides which decoder an image gets, and their "
             "pixels differ: use 0 or 1, or deterministic=False."
         )
     return float(hw_decoder_load)
 
 
 def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -> bool:
-    """Whether DALI may have this image.
+    """Whether DALI may decode this image.
 
-    content: [bytes] uint8. library: of `dali_pipeline.load`; its parser is the one that DALI uses.
+    content: [bytes] uint8. library: from `pipeline.load`; its parser is the one that DALI uses.
     """
     if header.format not in FORMATS or not header.complete or header.width * header.height > max_pixels:
         return False
@@ -88,27 +89,27 @@ def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -
         return False
     if header.format == "jpeg" and (header.channels not in (1, 3) or header.adobe_transform == 0):
         return False
-    if header.format == "jpeg" and _scans_at_most(content) > _native.MOST_JPEG_SCANS:
+    if header.format == "jpeg" and _max_scans(content) > _native.MOST_JPEG_SCANS:
         return False
-    if header.format == "png" and packed_text_bytes(content) > _MOST_TEXT_BYTES:
+    if header.format == "png" and packed_text_bytes(content) > _MAX_TEXT_BYTES:
         return False
     try:
         stream = library.nvimgcodec.CodeStream(content)
-        # The type, too: some damaged files have a size and no valid sample type, and DALI throws at them.
-        told = stream.dtype, stream.width, stream.height
-    except (RuntimeError, TypeError, ValueError):  # of the parser's own, about the file
+        # The type, too: some damaged files have a size but no valid sample type, and DALI throws at them.
+        found = stream.dtype, stream.width, stream.height
+    except (RuntimeError, TypeError, ValueError):  # the parser refuses the file
         return False
-    return told == (np.uint8, header.width, header.height)
+    return found == (np.uint8, header.width, header.height)
 
 
 def arguments(
     spec: ImageSpec, chosen: Geometries, sizes: np.ndarray, own_sizes: np.ndarray, margin: int
 ) -> tuple[Arguments, bool]:
-    """What DALI is told of n samples, and whether none of them needs resizing.
+    """DALI's arguments for n samples, and whether none of them needs resizing.
 
-    margin: pixels to decode around what is needed where nothing is resized; they are cut off again.
     chosen: their geometry in images of `sizes` [n, 2] (width, height), which is stretched to `own_sizes` as
-    `spec.stretched` does.
+    `spec.stretched` does. margin: pixels to decode around the needed region if nothing is resized; they are
+    cut off afterwards.
     """
     sizes, own = np.tile(sizes, 2), np.tile(own_sizes, 2)
     box = np.where(sizes == own, chosen.box, chosen.box * own / sizes)
@@ -119,7 +120,7 @@ def arguments(
     reach = margin if aligned else _SUPPORT[spec.filter] * np.maximum(step, 1.0) + MARGIN
     start = np.maximum(np.floor(begin - reach), 0)
     stop = np.minimum(np.ceil(end + reach), own[:, :2])
-    # A throw while DALI sets a batch up kills the process, so that what cannot be is checked all the same.
+    # An exception while DALI sets up a batch kills the process.
     assert ((start >= 0) & (start < stop) & (stop <= own[:, :2])).all(), "a region outside its image"
     inner = np.floor(begin) - start
     roi_start, roi_end = begin - start, end - start
@@ -135,12 +136,12 @@ def arguments(
 
 
 def _nudges(box: np.ndarray, chosen: Geometries) -> np.ndarray:
-    """By how much to move a box for "nearest", [n, 2] pixels, so that it takes the pixels that Pillow takes.
+    """By how much to move a box for "nearest", [n, 2] pixels, so that it takes the same pixels as Pillow.
 
-    A centre on the edge between two pixels goes to one or the other by the last bit, and Pillow sums steps in
-    float64 where DALI multiplies in float32. Pillow's choices leave room for a move, whose middle is taken.
-    Where they leave none, because its sums fall short at one edge and not at another, the right and lower
-    pixel is taken at all of them: the same on every device, and as near as the other.
+    For a centre on the edge between two pixels the last bit decides which one is taken, and Pillow sums steps
+    in float64 while DALI multiplies in float32. Pillow's choices allow a range of moves; its middle is used.
+    If they allow none, because Pillow's sums fall short at one edge but not at another, the right and lower
+    pixel is taken at all edges: the same on every device, and as near as the other.
     """
     nudges = np.zeros((len(box), 2))
     for i, axis in np.ndindex(nudges.shape):
@@ -156,15 +157,16 @@ def _nudges(box: np.ndarray, chosen: Geometries) -> np.ndarray:
     return nudges
 
 
-def _scans_at_most(content: np.ndarray) -> int:
-    """Their markers, and bytes of previews and trailers that look like one; DALI itself reads any number."""
+def _max_scans(content: np.ndarray) -> int:
+    """At most how many scans a JPEG has: all bytes that look like the marker of one, also in previews and
+    trailers. DALI itself has no limit."""
     return int(np.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA)))
 
 
 def _ends_well(header: ImageHeader, content: np.ndarray) -> bool:
-    """False where a JPEG, WebP or BMP is cut: its end marker, the bytes that RIFF counts, rows of words.
+    """False if a JPEG, WebP or BMP is truncated: checks its end marker, RIFF size, or rows of words.
 
-    A JPEG that holds another one, as a preview, may be cut and still have a marker: DALI's run finds it.
+    A truncated JPEG with a preview inside may still have a marker: DALI's run finds it.
     """
     if header.format == "jpeg":
         end = b"\xff\xd9"

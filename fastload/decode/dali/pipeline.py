@@ -1,9 +1,9 @@
-"""DALI itself: one pipeline of a field, and a decoder that finds bad samples. `nvidia` is only here.
+"""DALI itself: one pipeline of a field, and a decoder that finds bad samples. Only this file imports `nvidia`.
 
-In come encoded images and their `Arguments`; out come tensors uint8 [n, height, width, 3] on the device, in
-the order in which they were scheduled. Promised: DALI's dynamic executor, so that one failed run neither
-stops the others nor overwrites an output that somebody holds; no random operator, no state between two runs;
-a pipeline that came through a fork is not torn down, which would wait for threads that are not there.
+In: encoded images and their `Arguments`. Out: tensors uint8 [n, height, width, 3] on the device, in the order
+of scheduling. Promised: DALI's dynamic executor, with which a failed run neither stops other runs nor
+overwrites an output in use; no random operator and no state between two runs; a pipeline from before a fork
+is not destroyed, which would wait for threads that do not exist.
 """
 
 import atexit
@@ -35,8 +35,8 @@ _INTERP = {
 _OF_THE_MACHINE = re.compile(
     r"CUDA (runtime|driver) API error|out of memory|illegal memory access|CUDA allocation failed", re.I
 )
-# A pipeline has two threads for each of `threads`, and some of its own. Where it gets only a part of them
-# DALI aborts the process.
+# A pipeline has two threads for each of `threads`, and some of its own. If it gets only some of them, DALI
+# aborts the process.
 _OWN_THREADS = 8
 _alive: "weakref.WeakSet[Pipe]" = weakref.WeakSet()
 _of_thread = threading.local()
@@ -44,7 +44,7 @@ _of_thread = threading.local()
 
 @functools.cache
 def load() -> SimpleNamespace:
-    """DALI's modules. Raises BackendError where DALI is not installed, or does not load."""
+    """DALI's modules. Raises BackendError if DALI is not installed or does not load."""
     try:
         from nvidia import nvimgcodec
         from nvidia.dali import Pipeline, fn, types
@@ -56,7 +56,7 @@ def load() -> SimpleNamespace:
             '(or "fastload[cu12]"), on Linux, or use decode="native".'
         ) from error
     os.register_at_fork(after_in_child=_keep_inherited)
-    atexit.register(end_everything)  # before DALI's own handler, which takes pipelines apart that are at work
+    atexit.register(end_everything)  # runs before DALI's own handler, which destroys pipelines in use
     return SimpleNamespace(nvimgcodec=nvimgcodec, Pipeline=Pipeline, fn=fn, types=types)
 
 
@@ -83,20 +83,20 @@ class Pipe:
         _alive.add(self)
 
     def schedule(self, content: list[np.ndarray], arguments: Arguments) -> None:
-        """Sends n >= 1 samples on their way; the bytes must stay as they are until they come out."""
+        """Schedules n >= 1 samples; the bytes must not change until their output was taken."""
         assert content, "an empty batch would break every later run"
         self._pipeline.feed_input("content", content)
         for name in self._inputs:
             self._pipeline.feed_input(name, getattr(arguments, name))
-        # Fed by one thread and emptied by another: DALI's C++ allows it, and the counters of its Python part
-        # are single += and -=, between whose halves a thread of CPython 3.10 or later does not lose the GIL.
+        # One thread feeds, another takes outputs. DALI's C++ allows that, and the counters of its Python part
+        # are single += and -=, within which CPython 3.10 or later does not release the GIL.
         self._pipeline.schedule_run()
 
     def output(self, stream: "torch.cuda.Stream | None") -> torch.Tensor:
-        """The oldest scheduled batch that has not come out, [n, height, width, 3] uint8; waits for it.
+        """Waits for the oldest scheduled batch whose output was not taken: [n, height, width, 3] uint8.
 
-        On a GPU the result is ordered on `stream`, and the host waits for no kernel. Raises RuntimeError
-        where a sample cannot be decoded; the next call gives the next batch all the same.
+        On a GPU the result is ordered on `stream`, and the host waits for no kernel. Raises RuntimeError if a
+        sample cannot be decoded; the next call still gives the next batch.
         """
         if stream is None:
             (images,) = self._pipeline.outputs()
@@ -107,7 +107,7 @@ class Pipe:
 
 
 def on(stream: "torch.cuda.Stream | None"):
-    """The context in which torch works on `stream`; nothing on the CPU."""
+    """The context in which torch uses `stream`; no context on the CPU."""
     return contextlib.nullcontext() if stream is None else torch.cuda.stream(stream)
 
 
@@ -117,7 +117,7 @@ def is_of_the_machine(error: Exception) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """What a failed run says, without the traceback of the graph's definition."""
+    """The message of a failed run, without the traceback of the graph's definition."""
     said = str(error).split("encountered:")[-1].replace("Current pipeline object is no longer valid.", "")
     return " ".join(said.split()) or type(error).__name__
 
@@ -125,11 +125,11 @@ def reason_of(error: Exception) -> str:
 def decodes(content: np.ndarray, out: np.ndarray | None = None, start=(0, 0), flip: bool = False) -> bool:
     """Whether DALI's decoder can decode one image, in this thread and on the CPU.
 
-    out: [height, width, 3] uint8, where the region of that size goes that begins at `start` (y, x), in pixels
-    of the upright image, flipped horizontally where asked. One image at a time, so that a batch of large
-    photos is never held decoded; one decoder to a thread, because one with two threads on two cores takes
-    only one of them. On the CPU also where a GPU decodes: there DALI falls back to the same decoder, so that
-    what it fails on has failed in this one too.
+    out: [height, width, 3] uint8, which receives the region of that size at `start` (y, x), in pixels of the
+    upright image, flipped horizontally if `flip`. One image at a time, so that a batch of large photos is
+    never held decoded; one decoder per thread, because a decoder with two threads uses only one of two cores.
+    On the CPU even if a GPU decodes: DALI falls back to this decoder there, so an image that fails on the GPU
+    fails here too.
     """
     library = load()
     decoder = getattr(_of_thread, "decoder", None)
@@ -162,8 +162,8 @@ def _pipeline(
 ):
     fn, types = load().fn, load().types
     kinds = dict.fromkeys(("start", "shape", "inner", "flip"), types.INT32)
-    # A queue of one: the dynamic executor runs ahead of the consumer whatever this says, and the first
-    # schedule_run would launch as many runs as the queue is long.
+    # A queue of one: the dynamic executor runs ahead of the consumer in any case, and the first schedule_run
+    # would launch as many runs as the queue is long.
     pipeline = load().Pipeline(
         batch_size=max_batch,
         num_threads=threads,
@@ -180,8 +180,8 @@ def _pipeline(
             )
             for name in inputs
         }
-        # RGB always: ANY_DATA on a gray JPEG ends the process. Fancy upsampling as libjpeg and Pillow have
-        # it; nvJPEG's default is another.
+        # Always RGB: ANY_DATA on a gray JPEG kills the process. Fancy upsampling, as in libjpeg and Pillow;
+        # it is not nvJPEG's default.
         images = fn.decoders.image_slice(
             content,
             device="cpu" if device_id is None else "mixed",
@@ -212,9 +212,9 @@ def _pipeline(
 
 
 def _keep_inherited() -> None:
-    """In a forked child: the parent's pipelines stay for ever, as destroying one joins threads it lacks."""
+    """In a forked child: keeps the parent's pipelines for ever, as destroying one joins missing threads."""
     for pipe in list(_alive):
         engine = pipe._pipeline._pipe
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
-        pipe._pipeline._pipe = None  # what `__del__` and DALI's exit handler would shut down
+        pipe._pipeline._pipe = None  # which `__del__` and DALI's exit handler would shut down
         _alive.discard(pipe)

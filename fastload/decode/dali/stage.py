@@ -1,23 +1,25 @@
 """The images of a batch through DALI, on the CPU or a GPU: encoded bytes in, uint8 pixels on the device out.
 
-In come the encoded images of N samples, field by field, with positions; out come `DecodedField`s: pixels
+In: the encoded images of N samples for each field, and positions. Out: `DecodedField`s: pixels
 [N, height, width, 3], the samples that could not be decoded with their reasons, and the rows of the crop
-report. Promised: geometry and dice are those of spec.py; a sample's pixels do not depend on the batch it is
-in; a bad sample costs its batch a second run at most, never another batch and never the process
-(dali/gate.py); what DALI does not take is decoded by Pillow, on threads, into the same batch, and counted.
+report. Promised: geometry and random draws are those of spec.py; a sample's pixels do not depend on its
+batch; a bad sample costs its batch at most a second run, and affects neither other batches nor the process
+(dali/gate.py); images that DALI does not take are decoded by Pillow, on threads, into the same batch, and
+counted.
 
-Agreement with the reference on the CPU. Decoding is bit-identical. Resizing, the photos of tests/data in 5
-geometries, against Pillow at scaled=None (DALI has no scaled decoding, and decodes at full size whatever a
-spec says): the median and the worst PSNR of a photo in dB, mean levels, share of equal values, and the worst
-PSNR without the outermost 4 pixels, as at the border of an image DALI repeats pixels where Pillow leaves them
-out (benchmarks/results/dali-2026-11-21-10b6554ab7.json, made by benchmarks/bench_dali.py):
+Agreement with the reference on the CPU. Decoding is bit-identical. Resizing: the photos of tests/data in 5
+geometries, against Pillow at scaled=None (DALI has no scaled decoding, and decodes at full size whatever the
+spec says): the median and the worst PSNR of a photo in dB, the mean difference in uint8 steps, the share of
+equal values, and the worst PSNR without the outermost 4 pixels, because at the border of an image DALI
+repeats pixels that Pillow leaves out (benchmarks/results/dali-2026-11-21-10b6554ab7.json, made by
+benchmarks/bench_dali.py):
 
     bilinear  55.9  34.4  0.173  86.4 %  54.5        against scaled="half":  55.9  35.0
     bicubic   56.0  38.1  0.168  85.5 %  54.0                                55.9  39.3
     lanczos   55.6  39.4  0.179  84.4 %  51.5                                55.3  38.4
 
-"nearest" takes the pixels that Pillow takes, but where a centre lies on the edge between two pixels and
-Pillow, which sums up its steps, takes now one and now the other (512 pixels to 96): see dali/gate.py.
+"nearest" takes the same pixels as Pillow, except if a centre lies on the edge between two pixels and Pillow,
+which sums up its steps, takes one or the other (512 pixels to 96): see dali/gate.py.
 """
 
 import queue
@@ -40,9 +42,9 @@ from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError
 from fastload.threads import WorkerThreads
 
-MOST_WORKERS = 4  # threads for Pillow and for finding bad samples; they sleep where there is nothing to do
-_THREADS = "fastload-dali"  # what the names of all threads of a stage begin with
-_CLOSE_SECONDS = 5.0  # that closing waits for the batches that are on their way
+MAX_WORKERS = 4  # threads for Pillow and for finding bad samples; mostly idle
+_THREADS = "fastload-dali"  # the prefix of the names of a stage's threads
+_CLOSE_SECONDS = 5.0  # that `close` waits for pending batches
 
 
 @dataclass
@@ -52,20 +54,20 @@ class DaliStats:
     batches: int = 0
     reruns: int = 0  # runs that failed because of bad samples, and were repeated without them
     dali_samples: int = 0
-    pillow_samples: int = 0  # that DALI did not take, the refused ones included
+    pillow_samples: int = 0  # that DALI did not take, refused ones included
     bad_samples: int = 0
-    # Looking at headers, DALI's time with a batch to decode, and Pillow's on each of its threads.
+    # Parsing headers, DALI's time with a batch to decode, and Pillow's on each of its threads.
     busy_seconds: float = 0.0
 
 
 class DaliStage:
     """Sends batches of images through DALI.
 
-    specs: field -> geometry. threads: of each pipeline; there is one to a field, and a second where batches
-    come that need no resizing. max_batch: samples. in_flight: batches submitted and not finished; on a GPU a
-    batch counts until it is released. hw_decoder_load: share of the JPEGs for the GPU's NVJPG engine, 0 to 1;
-    `deterministic` allows 0 and 1 only, because who decodes a sample would else depend on its batch.
-    Raises BackendError where DALI is not installed.
+    specs: field -> geometry. threads: of each pipeline; a field has one pipeline, and a second if batches
+    need no resizing. max_batch: samples. in_flight: batches submitted and not finished; on a GPU a batch
+    counts until it is released. hw_decoder_load: share of the JPEGs for the GPU's NVJPG engine, 0 to 1;
+    `deterministic` allows only 0 and 1, because otherwise a sample's decoder would depend on its batch.
+    Raises BackendError if DALI is not installed.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class DaliStage:
         self.seed, self.max_pixels = seed, max_pixels
         self.device, self.max_batch, self.in_flight = _device(device), max_batch, in_flight
         self.stats = DaliStats()
-        # libjpeg-turbo looks outside a region for the chroma at its edge; nobody says so of nvJPEG.
+        # libjpeg-turbo reads chroma outside a region at its edge; for nvJPEG that is not documented.
         self.margin = MARGIN if self.device.type == "cuda" else 0
         self._settings = (
             self.device.index,
@@ -97,55 +99,53 @@ class DaliStage:
         )
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._pipes: dict[tuple, Pipe] = {}
-        # Reentrant: whoever holds it may collect garbage, and with it an iteration that cancels its batches.
+        # Reentrant: garbage collection under the lock may finalize an iteration, which cancels its batches.
         self.lock = threading.RLock()
         self._process = process()
         self._counted = 0  # of `in_flight`
-        self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each batch that counts no more
+        self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item for each batch that no longer counts
         self.held: deque = deque()  # (event, memory that a stream may read until the event has passed)
-        self._free_since = 0.0  # when DALI had done all it was asked for
-        self.workers = WorkerThreads(min(MOST_WORKERS, threads), _THREADS)
-        # It outlives this object where that is forgotten, and takes DALI's pipelines apart: whoever drops the
-        # last reference must not wait for DALI's threads.
+        self._free_since = 0.0  # when DALI finished its last batch
+        self.workers = WorkerThreads(min(MAX_WORKERS, threads), _THREADS)
+        # It outlives this object and destroys DALI's pipelines: dropping the last reference to the stage must
+        # not wait for DALI's threads.
         end = partial(_end, self._pipes, self.held)
         self._collector = WorkerThreads(1, f"{_THREADS}-outputs", at_end=end)
         self._closed = False
-        for name in self.specs:  # now, because making them is when DALI loads its libraries
+        for name in self.specs:  # now, because DALI loads its libraries with the first pipeline
             self.pipe(name, aligned=False)
-        self._collector.start()  # now: what has been scheduled must find somebody who takes it
+        self._collector.start()  # now: scheduled outputs must be taken, even if no thread can be had later
 
     def submit(
         self, content: dict[str, list], positions, guides: dict[str, list] | None = None
     ) -> "DaliBatch":
-        """Sends a batch on its way; reads headers and decodes nothing.
+        """Schedules a batch; parses headers and decodes nothing.
 
-        content: field -> N encoded images, uint8 arrays or buffers, or None where one is missing; they must
-        stay as they are until the batch is finished. positions: [N]. guides: for a field that is like
-        another: N upright sizes (width, height) of the other's images, whose geometry is stretched to this
-        one's; None where an image is its own guide.
+        content: field -> N encoded images, uint8 arrays or buffers, None for a missing one; they must not
+        change until the batch is finished. positions: [N]. guides: for a field that is like another, the N
+        upright sizes (width, height) of the other's images, whose geometry is stretched to this field's; None
+        for an image that is its own guide.
         """
         self.check_process()
         begun = time.perf_counter()
         positions = np.asarray(positions, np.int64)
         assert 1 <= len(positions) <= self.max_batch, f"{len(positions)} samples, at most {self.max_batch}"
-        assert content.keys() == self.specs.keys(), "a list of images for each field"
+        assert content.keys() == self.specs.keys(), "each field needs a list of images"
         shares = [
             FieldShare(self, name, content[name], positions, (guides or {}).get(name)) for name in self.specs
         ]
         with self.lock:  # the collector takes outputs in the order of this queue
-            if self._closed:  # behind the queue's end nobody would settle a batch
+            if self._closed:  # after the end of the queue no batch would be settled
                 raise futures.CancelledError("the DaliStage was closed")
-            self._let_go()
-            assert self.on_their_way() < self.in_flight, (
-                f"more than {self.in_flight} batches: finish or release one"
-            )
+            self._drop_released()
+            assert self.pending() < self.in_flight, f"more than {self.in_flight} batches: finish or release one"
             self._counted += 1
             batch = DaliBatch(self, shares)
             for share in shares:
-                share.begin()  # never raises: what has been scheduled must be taken, in this order
+                share.begin()  # never raises: scheduled outputs must be taken, in this order
             try:
                 self._collector.submit(batch.settle)
-            except BaseException:  # no memory: what nobody takes would come out as the next batch's
+            except BaseException:  # no memory; an output that is not taken would be the next batch's
                 for share in shares:
                     if share.scheduled:
                         self.discard(share.pipe)
@@ -156,7 +156,7 @@ class DaliStage:
         return batch
 
     def close(self) -> None:
-        """Ends all threads, after the batches that are on their way; what was finished stays valid."""
+        """Ends all threads after the pending batches; results that were handed out stay valid."""
         self.check_process()
         with self.lock:
             self._closed = True
@@ -167,25 +167,25 @@ class DaliStage:
         self.workers.join(deadline)
 
     def pipe(self, name: str, aligned: bool, repair: bool = False) -> Pipe:
-        """The pipeline of a field, made on first use; repairs have their own, past the batches that queue."""
+        """The pipeline of a field, made on first use; repairs have their own, which bypasses the queue."""
         key = name, aligned, repair
         if key not in self._pipes:
             self._pipes[key] = Pipe(self.specs[name], aligned, self.margin > 0, *self._settings)
         return self._pipes[key]
 
     def discard(self, pipe: Pipe) -> None:
-        """A pipeline that was fed in part would give every later batch the images of another one."""
-        for key in [key for key, one in self._pipes.items() if one is pipe]:
+        """Drops a pipeline that was fed in part: each later batch would get the images of another one."""
+        for key in [key for key, known in self._pipes.items() if known is pipe]:
             del self._pipes[key]
 
     def check_process(self) -> None:
         if self._process != process():
             raise BackendError(
-                "this DaliStage was made in another process and came here through a fork, which DALI does "
-                "not survive: make the loader anew in this process."
+                "this DaliStage was made before a fork, and DALI does not survive forks: create the loader "
+                "again in this process."
             )
 
-    def on_their_way(self) -> int:
+    def pending(self) -> int:
         """How many batches count as `in_flight`."""
         with self.lock:
             while not self.left.empty():
@@ -193,34 +193,34 @@ class DaliStage:
                 self._counted -= 1
             return self._counted
 
-    def _let_go(self) -> None:
-        """Drops what was released and no stream reads any more."""
+    def _drop_released(self) -> None:
+        """Drops memory that was released and that no stream reads any more."""
         while self.held and self.held[0][0].query():
             self.held.popleft()
 
 
 class DaliBatch:
-    """One batch on its way, or done."""
+    """One batch, pending or done."""
 
     def __init__(self, stage: DaliStage, shares: list[FieldShare]):
         self._stage, self._shares = stage, shares
         self._submitted_at = time.perf_counter()
         self._settled = threading.Event()
         self._cancelled = False
-        self._count = [None]  # of the stage's `in_flight`; popped by who is the first to leave
+        self._count = [None]  # of the stage's `in_flight`; the first call of `_leave` pops it
         self._error: BaseException | None = None
         self._fields: dict[str, DecodedField] = {}
         self._event: torch.cuda.Event | None = None
 
     def wait(self, timeout_seconds: float) -> bool:
-        """True when nothing works on this batch any more."""
+        """Whether nothing works on this batch any more; waits at most this long."""
         self._stage.check_process()
         return self._settled.wait(timeout_seconds)
 
     def finish(self) -> dict[str, DecodedField]:
-        """Waits for the batch. On a GPU the current stream waits, not the host, and `release` must follow.
+        """Waits for the batch. On a GPU the current stream waits, not the host; call `release` afterwards.
 
-        Raises BackendError where DALI or the GPU failed, and not a sample.
+        Raises BackendError if DALI or the GPU failed, and not a sample.
         """
         self._stage.check_process()
         assert not self._cancelled, "the batch was cancelled"
@@ -237,28 +237,26 @@ class DaliBatch:
     def release(self, event: "torch.cuda.Event | None" = None) -> None:
         """The consumer is done with the pixels once `event`, recorded after their last use, has passed.
 
-        DALI's memory cannot be given to torch's `record_stream`: until then the stage keeps it. On the CPU
-        nothing of this is needed.
+        torch's `record_stream` cannot be used for DALI's memory, so the stage keeps it until then. On the CPU
+        no event is needed.
         """
         if self._event is not None and self._fields:
-            assert event is not None, "on a GPU: an event that was recorded after the last use of the pixels"
+            assert event is not None, "on a GPU, pass an event that was recorded after the last use"
             with self._stage.lock:
-                self._stage.held.append((event, [one.pixels for one in self._fields.values()]))
+                self._stage.held.append((event, [field.pixels for field in self._fields.values()]))
         self._fields = {}
         self._leave()
 
     def cancel(self) -> None:
-        """Gives the batch up: what has not begun does not begin, and what comes out is dropped.
-
-        A finalizer may call it: it takes no lock and waits for nothing.
-        """
+        """Stops what has not begun and drops the output. A finalizer may call it: it takes no lock and does
+        not wait."""
         self._cancelled = True
         for share in self._shares:
             share.cancelled = True
         self._leave()
 
     def settle(self) -> None:
-        """Takes what DALI and Pillow made of the batch. For the collector's thread, batch after batch."""
+        """Takes the results of DALI and Pillow. Called by the collector's thread, batch after batch."""
         try:
             for share in self._shares:
                 share.take_output()
@@ -266,7 +264,7 @@ class DaliBatch:
             if not self._cancelled:
                 self._fields = {share.name: share.decoded() for share in self._shares}
                 self._record()
-        except BaseException as error:  # of a cancelled batch, too; `finish` raises it where it matters
+        except BaseException as error:  # of a cancelled batch, too; `finish` raises it
             self._error = error
         self._shares = []
         self._settled.set()
@@ -285,7 +283,7 @@ class DaliBatch:
             stage._free_since = now
 
     def _leave(self) -> None:
-        """Counts no more."""
+        """From now on the batch does not count as in flight."""
         try:
             self._count.pop()
         except IndexError:
@@ -294,8 +292,8 @@ class DaliBatch:
 
 
 def _end(pipes: dict, held: deque) -> None:
-    """Takes a stage apart, on its collector's thread, when no batch is on its way any more."""
-    for event, _ in held:  # or DALI would give the memory to the next loader while a stream still reads it
+    """Destroys a stage's pipelines, on its collector's thread, when no batch is pending any more."""
+    for event, _ in held:  # otherwise DALI gives the memory to the next loader while a stream still reads it
         event.synchronize()
     held.clear()
     pipes.clear()
@@ -304,7 +302,7 @@ def _end(pipes: dict, held: deque) -> None:
 def _device(device: "torch.device | str") -> torch.device:
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={str(device)!r}: DALI decodes on the CPU or on a CUDA GPU.")
+        raise ConfigError(f"device must be the CPU or a CUDA GPU for DALI, got {str(device)!r}.")
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu") if device.type == "cpu" else device

@@ -17,9 +17,9 @@ import numpy as np
 from fastload import rng
 from fastload.caching import cached_property
 from fastload.errors import ConfigError
-from fastload.loader.config import LoaderConfig
 from fastload.loader.describe import order_fingerprints
 from fastload.loader.samples import Samples
+from fastload.loader.specs import OrderSpec
 from fastload.order.partition import rank_positions
 from fastload.order.sample_order import OrderState, RankBatch
 from fastload.order.steps import Step
@@ -34,52 +34,50 @@ class SampledOrder:
 
     span = SPAN
 
-    def __init__(self, config: LoaderConfig, samples: Samples):
-        self._config, self._samples = config, samples
-        self.given = config.sampler if config.batch_sampler is None else config.batch_sampler
-        self.walk = DrawnSampleOrder(self.given)
+    def __init__(self, spec: OrderSpec, samples: Samples):
+        self._spec, self._samples = spec, samples
+        self.given = spec.sampler if spec.batch_sampler is None else spec.batch_sampler
+        self.sample_order = DrawnSampleOrder(self.given)
         self._ahead: dict[int, str] = {}  # epoch -> the global generator before its first draws, if begun
 
     def __len__(self) -> int:
         """Batches of an epoch. Raises TypeError where the sampler has no length."""
         return len(self._batches)
 
-    def turns(self, place: OrderState, world: World) -> "DrawnStepSource":
-        """What the sampler draws, from a place on; the place must be the one that it is put to."""
+    def step_source(self, state: OrderState, world: World) -> "DrawnStepSource":
+        """What the sampler draws from here on; `state` must be what it was put back to."""
         self.begin()
         self._ahead = {}
         names = self._batches, self._name
-        return DrawnStepSource(*names, place.draws, self._samples().n, world, self._generator, self._ahead)
+        return DrawnStepSource(*names, state.draws, self._samples().n, world, self._generator, self._ahead)
 
     def fingerprints(self) -> dict:
         """What a checkpoint must agree in: what a sampler draws belongs to a number of ranks."""
-        return self._fingerprints | {"world_size": self._config.world().world_size}
+        return self._fingerprints | {"world_size": self._spec.world().world_size}
 
     def describe(self, is_open: bool) -> str:
         """In words; without opening anything."""
-        return self.walk.describe()
+        return self.sample_order.describe()
 
-    def sampler(self, place: Callable[[], OrderState], set_epoch: Callable[[int], None]) -> Any:
+    def sampler(self, state: Callable[[], OrderState], set_epoch: Callable[[int], None]) -> Any:
         """The user's own, or what his batch sampler says that it draws from."""
-        return getattr(self.given, "sampler", self.given) if self._config.sampler is None else self.given
+        return getattr(self.given, "sampler", self.given) if self._spec.sampler is None else self.given
 
     def batch_sampler(
-        self, place: Callable[[], OrderState], set_epoch: Callable[[int], None], moves: Any
+        self, state: Callable[[], OrderState], set_epoch: Callable[[int], None], moves: Any
     ) -> Any:
         """The user's own, or one of his sampler."""
         return self._batches
 
-    def placed(self, place: OrderState) -> OrderState:
-        """The place with what has to be saved of the sampler, also where nobody has begun to iterate over
-        it.
-        """
+    def with_sampler(self, state: OrderState) -> OrderState:
+        """The state with what has to be saved of the sampler, also before anybody iterates over it."""
         from fastload.loader.orders.sampler_state import place_before
 
-        draws = place.draws or place_before(self._batches)
-        epoch = place.position // SPAN + (1 if draws["taken"] else 0)  # the first to be drawn from here on
+        draws = state.draws or place_before(self._batches)
+        epoch = state.position // SPAN + (1 if draws["taken"] else 0)  # the first to be drawn from here on
         ahead = [begun for begun in self._ahead if begun >= epoch]
         generator = self._ahead[min(ahead)] if ahead else self._generator.state()
-        return dataclasses.replace(place, draws=draws | {"global_generator": generator})
+        return dataclasses.replace(state, draws=draws | {"global_generator": generator})
 
     def begin(self) -> None:
         """An iteration begins, or is about to draw."""
@@ -91,21 +89,21 @@ class SampledOrder:
 
         set_epoch(self._batches, epoch)
 
-    def put_back(self, place: OrderState) -> None:
+    def put_back(self, state: OrderState) -> None:
         """To the epoch of a checkpoint; the sampler finds the rest at its first draw."""
-        saved = (None, 0) if place.draws is None else (place.draws["global_generator"], place.draws["rank"])
+        saved = (None, 0) if state.draws is None else (state.draws["global_generator"], state.draws["rank"])
         self._generator.load(*saved)
         self._ahead = {}
-        if place.draws is not None and place.draws["epoch"] is not None:
-            self.tell(place.draws["epoch"])
+        if state.draws is not None and state.draws["epoch"] is not None:
+            self.tell(state.draws["epoch"])
 
-    def has_left(self, place: OrderState) -> bool:
-        """Whether the sampler was told another epoch since it was put back to `place`: Lightning does so
+    def has_left(self, state: OrderState) -> bool:
+        """Whether the sampler was told another epoch since it was put back to `state`: Lightning does so
         where a checkpoint was saved after an epoch's last batch.
         """
         from fastload.loader.orders.sampler_state import epoch_of
 
-        epoch = None if place.draws is None else place.draws["epoch"]
+        epoch = None if state.draws is None else state.draws["epoch"]
         return epoch is not None and epoch_of(self._batches) != epoch
 
     @cached_property
@@ -120,16 +118,16 @@ class SampledOrder:
 
     @cached_property
     def _fingerprints(self) -> dict:
-        return order_fingerprints(self._config, self._samples(), self.walk)
+        return order_fingerprints(self._spec, self._samples(), self.sample_order)
 
     @cached_property
     def _batches(self) -> Iterable:
         """What draws whole batches: the user's batch sampler, or his sampler in torch's BatchSampler."""
-        if self._config.batch_sampler is not None:
-            return self._config.batch_sampler
+        if self._spec.batch_sampler is not None:
+            return self._spec.batch_sampler
         from torch.utils.data import BatchSampler
 
-        return BatchSampler(self._config.sampler, self._config.batch_size, self._config.last == "drop")
+        return BatchSampler(self._spec.sampler, self._spec.batch_size, self._spec.last == "drop")
 
 
 class DrawnSampleOrder:
@@ -148,15 +146,15 @@ class DrawnSampleOrder:
         """The order in words."""
         return f"{type(self._drawn_from).__name__}, of yours"
 
-    def stand_ins(self, taken: RankBatch, places: np.ndarray, attempt: int, seed: int) -> RankBatch:
+    def replacements(self, rank_batch: RankBatch, at: np.ndarray, attempt: int, seed: int) -> RankBatch:
         """Other samples of the same batch; the same again where there is no other."""
-        drawn = rng.bits(seed, taken.positions[places], Purpose.STAND_IN, 0)[:, 0].tolist()
-        sample_ids = taken.sample_ids[places].copy()
+        drawn = rng.bits(seed, rank_batch.positions[at], Purpose.REPLACEMENT, 0)[:, 0].tolist()
+        sample_ids = rank_batch.sample_ids[at].copy()
         for i, (sample_id, word) in enumerate(zip(sample_ids.tolist(), drawn, strict=True)):
-            others = taken.sample_ids[taken.sample_ids != sample_id]
+            others = rank_batch.sample_ids[rank_batch.sample_ids != sample_id]
             if len(others):
                 sample_ids[i] = others[(word + attempt) % len(others)]
-        return taken.of(places)._replace(sample_ids=sample_ids)
+        return rank_batch.of(at)._replace(sample_ids=sample_ids)
 
 
 class DrawnStepSource:
@@ -182,41 +180,41 @@ class DrawnStepSource:
         self._begin, self._tell = sampler_state.Draws, sampler_state.set_epoch
         self._draws = self._begin(batches, restored, generator.drawing)
 
-    def take(self, place: OrderState, stop: float) -> tuple[Step, RankBatch] | None:
-        """The next batch, which begins at `place` or in the epoch after; None: it is not before `stop`.
+    def take(self, state: OrderState, stop: float) -> tuple[Step, RankBatch] | None:
+        """The next batch, which begins at `state` or in the epoch after; None: it is not before `stop`.
 
         Raises ConfigError for what is no batch of sample_ids, and what the sampler raises.
         """
-        while place.position < stop:
+        while state.position < stop:
             if not self._draws.passed.taken:
-                self._ahead.setdefault(place.position // SPAN, self._generator.state())
+                self._ahead.setdefault(state.position // SPAN, self._generator.state())
             for drawn in self._draws:
-                return self._turn(place, self._sample_ids(drawn))
-            if place.position % SPAN == 0:
+                return self._step(state, self._sample_ids(drawn))
+            if state.position % SPAN == 0:
                 raise ConfigError(
                     f"{self._name} draws nothing in this epoch, or less than a batch: give a sampler that "
                     "can be iterated again, a smaller batch_size, or keep incomplete batches."
                 )
-            place = OrderState(place.position - place.position % SPAN + SPAN)
-            if place.position < stop:  # within one iteration nobody else could tell it
-                self._tell(self._batches, place.position // SPAN)
+            state = OrderState(state.position - state.position % SPAN + SPAN)
+            if state.position < stop:  # within one iteration nobody else could tell it
+                self._tell(self._batches, state.position // SPAN)
                 self._draws = self._begin(self._batches, None, self._generator.drawing)
         return None
 
-    def end(self, place: OrderState, stop: float) -> OrderState:
-        """Where an iteration is that has taken all there is between `place` and `stop`."""
+    def end(self, state: OrderState, stop: float) -> OrderState:
+        """Where an iteration is that has taken all there is between `state` and `stop`."""
         return OrderState(int(stop))
 
-    def _turn(self, place: OrderState, sample_ids: np.ndarray) -> tuple[Step, RankBatch]:
+    def _step(self, state: OrderState, sample_ids: np.ndarray) -> tuple[Step, RankBatch]:
         rank, world_size = self._world.rank, self._world.world_size
         step = Step(
-            start=place.position,
+            start=state.position,
             per_rank=len(sample_ids),
-            valid_stop=place.position + len(sample_ids) * world_size,
+            valid_stop=state.position + len(sample_ids) * world_size,
             world_size=world_size,
             n=SPAN,
         )
-        if step.valid_stop > place.position - place.position % SPAN + SPAN:
+        if step.valid_stop > state.position - state.position % SPAN + SPAN:
             raise ConfigError(
                 f"{self._name} draws more than {SPAN // world_size} samples in an epoch: break off and begin "
                 "a new iteration, iter(loader), before."

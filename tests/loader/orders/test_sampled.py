@@ -320,7 +320,7 @@ def test_a_stand_in_comes_from_the_samplers_own_batch(tmp_path):
     loader = pictures(str(tmp_path), 3, sampler=chosen, max_bad_fraction=1.0)
     with pytest.warns(UserWarning, match="sample"):
         first, second = numbers(loader)
-    assert loader.stats()["bad_stand_ins"] == 0  # none stood in for itself
+    assert loader.stats()["bad_replacements"] == 0  # none stood in for itself
     assert set(first) == {5, 7} and first[1:] == [5, 7]
     assert set(second) == {11, 30} and second[1:] == [11, 30]
     assert numbers(pictures(str(tmp_path), 3, sampler=chosen, max_bad_fraction=1.0)) == [first, second]

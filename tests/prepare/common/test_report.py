@@ -2,7 +2,13 @@
 
 import pytest
 
-from fastload.prepare.report import render_bytes, render_pairs, render_stages, render_stats, render_table
+from fastload.prepare.common.report import (
+    render_bytes,
+    render_pairs,
+    render_stages,
+    render_stats,
+    render_table,
+)
 
 STATS = {
     "images": 6400,

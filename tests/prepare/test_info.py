@@ -1,14 +1,11 @@
-"""`fastload info` and `fastload index`: what is there, and what was built."""
+"""`fastload info`: samples, sizes and extensions are counted; the samples shown are evenly spaced."""
 
 import json
-import os
 
 import pytest
 
 from fastload import cli
-from fastload.errors import ConfigError, SourceError
 from fastload.prepare import info as info_module
-from fastload.prepare.index import index
 from fastload.prepare.info import info
 from fastload.shards.writer import ShardWriter
 from tests.prepare.pictures import jpeg
@@ -43,17 +40,17 @@ def test_an_extension_of_some_samples_is_counted_for_those(tmp_path):
 
 
 @pytest.mark.parametrize("asked, keys", [(0, []), (1, ["0000"]), (3, ["0000", "0006", "0013"])])
-def test_the_shown_samples_are_spread_over_the_source(shards, asked, keys):
+def test_the_samples_shown_are_evenly_spaced(shards, asked, keys):
     shown = info(shards, samples=asked).shown
-    assert [one.key for one in shown] == keys
-    assert all(one.image == f"{60 + 7 * int(one.key)} x 90 JPEG RGB" for one in shown)
+    assert [sample.key for sample in shown] == keys
+    assert all(sample.image == f"{60 + 7 * int(sample.key)} x 90 JPEG RGB" for sample in shown)
 
 
 def test_no_more_samples_are_shown_than_there_are(shards):
     assert len(info(shards, samples=99).shown) == 20
 
 
-def test_a_broken_image_is_shown_as_one(tmp_path):
+def test_a_broken_image_is_described_as_such(tmp_path):
     with ShardWriter(tmp_path / "bad-%d.tar") as writer:
         writer.write({"__key__": "a", "jpg": b"no jpeg"})
     (shown,) = info(tmp_path / "bad-0.tar").shown
@@ -79,45 +76,3 @@ def test_many_containers_are_cut_to_a_few_lines(shards, monkeypatch):
     monkeypatch.setattr(info_module, "CONTAINERS_SHOWN", 2)
     text = info(shards).render()
     assert "... and 1 more" in text and "00002.tar  " not in text.split("container")[2].split("samples\n")[0]
-
-
-def test_an_index_is_built_once_and_again_when_its_shard_changes(shards, tmp_path):
-    folder = tmp_path / "indexes"
-    assert [index(shards, cache_dir=folder).built for _ in range(2)] == [3, 0]
-    os.utime(shards / "00001.tar", ns=(1, 1))
-    assert index(shards, cache_dir=folder).built == 1
-
-
-def test_beside_writes_an_index_next_to_every_shard(shards, tmp_path):
-    report = index(shards, beside=True, threads=2)
-    assert report.built == 3 and report.written_to == "beside the shards"
-    assert len([name for name in os.listdir(shards) if not name.endswith(".tar")]) == 3
-    assert index(shards, cache_dir=tmp_path / "other").built == 0
-
-
-def test_the_index_report_counts_what_it_found(shards, tmp_path):
-    report = index(shards, cache_dir=tmp_path / "indexes")
-    assert (report.samples, report.shards, report.extensions["txt"]) == (20, 3, 20)
-    text = report.render()
-    assert "3 (3 indexed now, 0 up to date)" in text and str(tmp_path / "indexes") in text
-
-
-def test_progress_of_an_index_ends_at_the_whole(shards, tmp_path):
-    calls = []
-    index(shards, cache_dir=tmp_path / "indexes", progress=lambda *call: calls.append(call))
-    assert calls[-1] == (1.0, "3 of 3 shards opened")
-
-
-def test_wrong_use_of_index_is_refused(shards, tmp_path, capsys):
-    with pytest.raises(ConfigError, match="at least one thread"):
-        index(shards, threads=0)
-    with pytest.raises(SourceError):
-        index(tmp_path / "none")
-    assert cli.main(["index", str(shards), "--beside", "--cache-dir", str(tmp_path)]) == 2
-    assert "two places" in capsys.readouterr().err
-
-
-def test_index_from_the_command_line(shards, tmp_path, capsys):
-    assert cli.main(["index", str(shards), "--cache-dir", str(tmp_path / "indexes"), "--json"]) == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["samples"] == 20 and "index: 100%" in captured.err

@@ -1,8 +1,8 @@
-"""The default training pipeline of the verbs, and the one place of this folder that knows the Loader.
+"""The default training pipeline of the verbs; no other file of this folder uses the Loader.
 
-In: a source and its dataset. Out: a Loader with the fields that the data has, the samples that its batches
-came from, and images as uint8 again. Fields: `image` (the image extension that most samples have), `label`
-from `cls`, `caption` from `txt`, where samples have them.
+In: a source and its dataset. Out: a Loader with the fields that the data has, the samples of its batches, and
+images as uint8 again. Fields: `image` (the usual image extensions), `label` from `cls`, `caption` from `txt`,
+where samples have them.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def choose_fields(dataset: Dataset, **image_settings) -> dict:
 
 
 def image_extensions(dataset: Dataset) -> tuple[str, ...]:
-    """The alternatives of the image field: the usual ones, or, where samples have only names like `left.jpg`,
+    """The extensions of the image field: the usual ones or, where samples only have names like `left.jpg`,
     the most frequent of those."""
     usual = fl.Image(size=1).extensions
     if any(extension in dataset.extensions for extension in usual):
@@ -46,7 +46,7 @@ def image_extensions(dataset: Dataset) -> tuple[str, ...]:
         have = ", ".join(dataset.extensions) or "none"
         raise FieldError(
             f"{dataset.names[0]}: no sample has an image; the extensions are: {have}. "
-            f"Give shards whose samples have one of: {', '.join(usual)}."
+            f"Images need one of these extensions: {', '.join(usual)}."
         )
     return (max(named, key=named.get),)
 
@@ -63,8 +63,7 @@ def open_loader(
     xflip: float = 0.5,
     **other,
 ) -> Loader:
-    """An endless, shuffled Loader with the default fields, on the CPU; `other` goes to the Loader as it
-    is."""
+    """An endless, shuffled Loader with the default fields, on the CPU; `other` are settings of the Loader."""
     chosen = choose_fields(dataset, size=size, scaled=scaled)
     if only_images:
         chosen = {"image": chosen["image"]}
@@ -73,7 +72,7 @@ def open_loader(
         "normalize": NORMALIZE,
         "epochs": None,
         "device": "cpu",
-        "max_bad_fraction": 1.0,  # they are counted, and nothing is trained here
+        "max_bad_fraction": 1.0,  # bad samples are counted, and nothing is trained here
     } | other
     return Loader(source, batch_size=batch_size, fields=chosen, threads=threads, **settings)
 

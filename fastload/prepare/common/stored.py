@@ -1,7 +1,7 @@
-"""Samples as they lie on disk, without the Loader: their bytes, and their pictures through Pillow.
+"""Samples as stored, read without the Loader: their bytes, and their pictures through Pillow.
 
 In: a source, or a dataset and a sample id. Out: the dataset; bytes; an upright RGB picture with its size and
-format. Indexes are kept where the Loader keeps them, so that a source is indexed once.
+format. Indexes are kept where the Loader keeps them, so that a source is indexed only once.
 """
 
 import io
@@ -21,7 +21,7 @@ SWAPS_SIDES = (5, 6, 7, 8)  # the orientations that turn by 90 degrees
 
 @dataclass(frozen=True)
 class Stored:
-    """An image as it lies on disk: its size upright, its format, and the decoded picture, upright RGB."""
+    """An image as stored: its upright size, its format, and the decoded picture, upright RGB."""
 
     width: int
     height: int
@@ -35,14 +35,15 @@ def index_folder() -> Path:
 
 
 def open_source(source, threads: int = 1) -> Dataset:
-    """The dataset of a source; containers that have no index yet are indexed, `threads` at a time."""
+    """The dataset of a source; containers without an index are indexed, `threads` at a time."""
     return open_dataset(source, cache_dir=index_folder(), threads=threads)
 
 
 def read_stored(
     dataset: Dataset, sample_id: int, extensions: tuple[str, ...], limit: int | None = None
 ) -> Stored:
-    """The image of one sample straight from its file, with Pillow; `limit` allows a smaller, faster picture.
+    """The image of a sample, read with Pillow; with `limit`, its picture may be scaled down to sides of that
+    many pixels or more, which is faster.
 
     Raises SampleError where the sample has no image or Pillow cannot decode it.
     """
@@ -66,7 +67,7 @@ def read_bytes(dataset: Dataset, sample_id: int, extensions: tuple[str, ...]) ->
     size = int(located.size_bytes[0])
     if size < 0:
         raise SampleError(
-            f"{dataset.where(sample_id)}: no image; add one, or leave the key out with exclude=."
+            f"{dataset.where(sample_id)}: no image. Add an image, or leave the sample out with exclude=."
         )
     with open(located.path_of(0), "rb") as file:
         file.seek(int(located.offset_bytes[0]))

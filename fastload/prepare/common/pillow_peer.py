@@ -1,8 +1,8 @@
 """The peer of `fastload bench`: torch's DataLoader with Pillow in worker processes, as most people write it.
 
 In: a dataset and an endless order of sample ids. Out: batches of normalized images, float32 [N, 3, H, W],
-and beside each batch which worker made it and how many seconds of CPU that worker has used so far. The
-work is the same as fastload's: decode, upright, RGB, short side to the size, center crop, flip, [-1, 1].
+each with the process id of its worker and the CPU seconds that this worker has used so far. The work is the
+same as fastload's: decode, upright, RGB, short side to the size, center crop, flip, [-1, 1].
 """
 
 import io
@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, default_collate
 
-from fastload.prepare.pipeline import image_extensions, samples_at
-from fastload.prepare.stored import read_bytes
+from fastload.prepare.common.pipeline import image_extensions, samples_at
+from fastload.prepare.common.stored import read_bytes
 
 
 class PillowImages:
@@ -55,7 +55,7 @@ class EndlessOrder:
 
 
 def short_side_center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Bicubic, antialiased resize of the short side to `size`, and the square in the middle."""
+    """Bicubic, antialiased resize of the short side to `size`, then the square in the center."""
     scale = max(size / image.width, size / image.height)
     width, height = max(round(image.width * scale), size), max(round(image.height * scale), size)
     left, top = (width - size) // 2, (height - size) // 2

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from fastload.prepare import contact_sheet as module
-from fastload.prepare.contact_sheet import Pair, contact_sheet, fit_text
+from fastload.prepare.common import contact_sheet as module
+from fastload.prepare.common.contact_sheet import Pair, contact_sheet, fit_text
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 

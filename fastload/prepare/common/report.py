@@ -10,7 +10,7 @@ from fastload.loader.stats import STAGES
 
 
 def render_stats(stats: dict) -> str:
-    """The dict of `Loader.stats()` as two tables: the totals, and who waited for whom."""
+    """The dict of `Loader.stats()` as two tables: the totals, and how long each stage worked and waited."""
     images, seconds, first = stats["images"], stats["seconds"], stats["first_batch_seconds"]
     pairs = [
         ("images/s", f"{stats['images_per_second']:,.1f}"),
@@ -23,9 +23,9 @@ def render_stats(stats: dict) -> str:
 
 
 def render_stages(stats: dict) -> str:
-    """Busy and waiting time of every stage; an arrow points at the one that limits the rate."""
+    """Busy and waiting time of every stage; an arrow points at the stage that limits the rate."""
     rows = []
-    for name in sorted(stats["stages"], key=_place):
+    for name in sorted(stats["stages"], key=_stage_order):
         stage = stats["stages"][name]
         busy, waiting = stage["busy_seconds"], stage["waiting_seconds"]
         share = f"{busy / (busy + waiting):.0%}" if busy + waiting > 0 else "-"
@@ -35,15 +35,15 @@ def render_stages(stats: dict) -> str:
 
 
 def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns padded to their widest cell: the first column to the left, the others to the right, an
-    empty-headed last column to the left again."""
+    """Columns padded to their widest cell: the first is left-aligned, the others right-aligned; a last column
+    without a header is left-aligned, too."""
     table = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     return "\n".join(_line(row, widths, header) for row in table)
 
 
 def render_pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names and values, the values in one column."""
+    """Names and values, the values aligned."""
     pairs = list(pairs)
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)
@@ -62,14 +62,14 @@ def render_bytes(size_bytes: int) -> str:
     return f"{size:.{digits}f} {unit}"
 
 
-def _place(stage: str):
-    """The order of the stages on a sample's trip; a stage that is not listed comes last, by name."""
+def _stage_order(stage: str):
+    """Stages in the order in which a sample passes them; unknown stages come last, by name."""
     return (STAGES.index(stage), "") if stage in STAGES else (len(STAGES), stage)
 
 
 def _line(row, widths, header) -> str:
     cells = []
     for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        to_the_left = column == 0 or (column == len(header) - 1 and not header[column])
-        cells.append(f"{cell:<{width}}" if to_the_left else f"{cell:>{width}}")
+        left_aligned = column == 0 or (column == len(header) - 1 and not header[column])
+        cells.append(f"{cell:<{width}}" if left_aligned else f"{cell:>{width}}")
     return "  ".join(cells).rstrip()

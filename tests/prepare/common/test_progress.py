@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from fastload.prepare import progress as progress_module
-from fastload.prepare.progress import Progress
+from fastload.prepare.common import progress as progress_module
+from fastload.prepare.common.progress import Progress
 
 
 class Terminal(io.StringIO):

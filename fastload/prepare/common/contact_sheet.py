@@ -1,4 +1,4 @@
-"""A contact sheet: samples as stored beside the same samples as trained, on one picture.
+"""A contact sheet: a picture of samples as stored beside the same samples as trained.
 
 In: pairs of pictures with their captions. Out: a Pillow image. Both halves of a pair have the same height;
 the stored half keeps its proportions, so that what the crop removed can be seen.
@@ -9,13 +9,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-PAPER, INK, GRAY, RULE, WELL = (
-    (250, 249, 246),
-    (28, 28, 30),
-    (120, 119, 114),
-    (216, 214, 208),
-    (238, 236, 231),
-)
+PAPER, INK, GRAY = (250, 249, 246), (28, 28, 30), (120, 119, 114)
+RULE, WELL = (216, 214, 208), (238, 236, 231)
 COLUMNS = 4
 PICTURE_HEIGHT = 168  # pixels, of both halves
 STORED_WIDTH = 252  # pixels: 3:2 fills it; wider pictures are fitted into it
@@ -26,7 +21,7 @@ ROW_GAP = 18  # pixels between rows
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample: as stored (upright), as trained, and two lines of text."""
+    """A sample as stored (upright) and as trained, and two lines of text."""
 
     stored: Image.Image
     trained: Image.Image
@@ -56,7 +51,7 @@ def contact_sheet(pairs: Sequence[Pair], title: str, subtitle: str) -> Image.Ima
 
 
 def fit_text(text: str, font, width: float) -> str:
-    """The text in one line, cut with an ellipsis where it is wider than `width` pixels."""
+    """The text in a single line, cut off with "..." where it is wider than `width` pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
@@ -79,15 +74,15 @@ def _draw_heading(draw, width: int, title: str, subtitle: str) -> None:
 
 def _draw_pair(sheet: Image.Image, draw, x: int, y: int, pair: Pair) -> None:
     draw.rectangle((x, y, x + STORED_WIDTH - 1, y + PICTURE_HEIGHT - 1), WELL)
-    _place(sheet, pair.stored, x, y, STORED_WIDTH)
-    _place(sheet, pair.trained, x + STORED_WIDTH + GAP, y, PICTURE_HEIGHT)
+    _paste(sheet, pair.stored, x, y, STORED_WIDTH)
+    _paste(sheet, pair.trained, x + STORED_WIDTH + GAP, y, PICTURE_HEIGHT)
     width = STORED_WIDTH + GAP + PICTURE_HEIGHT
     draw.text((x, y + PICTURE_HEIGHT + 7), fit_text(pair.title, _font(13), width), INK, _font(13))
     draw.text((x, y + PICTURE_HEIGHT + 25), fit_text(pair.note, _font(12), width), GRAY, _font(12))
 
 
-def _place(sheet: Image.Image, picture: Image.Image, x: int, y: int, width: int) -> None:
-    """Fits a picture into a box of PICTURE_HEIGHT, in the middle of it."""
+def _paste(sheet: Image.Image, picture: Image.Image, x: int, y: int, width: int) -> None:
+    """Pastes a picture into the middle of a box of PICTURE_HEIGHT, as large as it fits."""
     scale = min(width / picture.width, PICTURE_HEIGHT / picture.height)
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
     small = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)

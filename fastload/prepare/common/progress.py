@@ -1,7 +1,7 @@
-"""Progress on stderr: a bar that redraws itself on a terminal, a line now and then in a log file.
+"""Progress on stderr: a bar on a terminal, a few lines in a log file.
 
-In: calls with the share that is done (0..1) and a short note. Promised: nothing is ever written to stdout,
-and a terminal's bar is wiped when the work ends, however it ends.
+In: calls with the share that is done (0..1) and a short note. Promised: nothing is written to stdout, and a
+terminal's bar is erased when the work ends, even by an exception.
 """
 
 import sys
@@ -13,7 +13,7 @@ LOG_STEP = 0.25  # share of the work between two lines where stderr is no termin
 
 
 class Progress:
-    """Shows how far a piece of work is; a context manager, called with (share, note)."""
+    """Shows the progress of a task; a context manager, called with (share, note)."""
 
     def __init__(self, label: str, stream=None):
         self.label = label
@@ -39,7 +39,7 @@ class Progress:
                 self._next_seconds = now + REDRAW_SECONDS
                 self._draw(share, note)
         else:
-            if share < self._last_share:  # the next piece of the work has begun
+            if share < self._last_share:  # the next task has begun
                 self._next_share = 0.0
             if share >= self._next_share:
                 self._next_share = (share // LOG_STEP + 1) * LOG_STEP

@@ -1,0 +1,164 @@
+"""What turns the bytes of a batch into its fields, and what each such stage has to answer.
+
+A loader has a list of stages: images, values, and whatever else has a decoder of its own. In: the bytes of a
+batch, on their way. Out: columns, the entries of the batch for each field. Promised by a stage: `submit`
+waits for nothing; a bad sample is a fault of its own and costs no other sample; what `give_up` stops takes no
+lock, so that a finalizer may call it.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fastload import _native
+from fastload.errors import BatchTimeoutError, FastloadError
+from fastload.threads import WorkerThreads
+
+# Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
+WAIT_SECONDS = 0.2
+
+
+class StoredBytes(NamedTuple):
+    """The bytes of N samples. `content` is complete after its `wait`; nobody asks it before.
+
+    first_blob: field -> number of the blob of its first sample. missing: field -> [N] bool, samples without
+    it. positions: [N] int64, of the samples in the order.
+    """
+
+    content: "_native.ByteBatch"
+    first_blob: Mapping[str, int]
+    missing: Mapping[str, np.ndarray]
+    positions: np.ndarray
+
+
+class FieldBatch(Protocol):
+    """The fields `names` of one batch, on their way or done. busy_seconds: of native threads that decoded."""
+
+    names: list[str]
+    busy_seconds: float = 0.0
+
+    def settle(self, deadline: float) -> dict[tuple[int, str], FastloadError]:
+        """Waits until everything is made that can be; (sample, field) -> what is wrong with it.
+
+        deadline: of time.monotonic, after which it raises BatchTimeoutError. Raises CancelledError where the
+        batch was cancelled, and what no sample is to blame for.
+        """
+
+    def adopt(self, to: np.ndarray, other: "FieldBatch", samples: np.ndarray) -> None:
+        """Samples of another batch of the same stage take the places `to` in this one, after both settled."""
+
+    def column(self, name: str, where: Callable[[int], str]) -> dict[str, Any]:
+        """The entries of the batch for one field. where(i): names sample i, for errors."""
+
+    def cancel(self) -> None:
+        """Stops what has not begun, and lets whoever waits for it know."""
+
+    def give_up(self) -> None:
+        """As cancel, for finalizers."""
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Whether no native thread works on it any more; waits so long at most."""
+        return True
+
+    def release(self, done: Any) -> None:
+        """What was handed out has been used once `done`, an event (None: now), has passed."""
+
+
+class FieldStage(Protocol):
+    """Makes the fields `names` of a loader, batch after batch.
+
+    sample_bytes: how much memory one sample takes on its way. by_batch: whether `finish` does work that
+    should be done ahead of need. counters(): numbers for `loader.stats()["device"]`; it must not hold the
+    stage, which holds the statistics.
+    """
+
+    names: list[str]
+    sample_bytes: int = 0
+    by_batch: bool = False
+    counters: Callable[[], dict] = dict
+
+    def submit(self, stored: StoredBytes, urgent: bool) -> FieldBatch:
+        """Begins with a batch as soon as its bytes are read. urgent: before all that waits."""
+
+    def finish(self, batch: dict, positions: np.ndarray) -> dict:
+        """What is done with a whole batch where it lies, on its device."""
+        return batch
+
+    def give_up(self) -> None:
+        """Lets threads of its own end when they have done what they are at. A finalizer may call it."""
+
+    def join(self, deadline: float) -> bool:
+        """Whether no thread of its own works any more; waits until `deadline` of time.monotonic."""
+        return True
+
+
+def wait_seconds(deadline: float) -> float:
+    """How long to wait at once. Raises BatchTimeoutError after the deadline."""
+    if deadline == math.inf:
+        return WAIT_SECONDS
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise BatchTimeoutError(
+            "a batch took longer than timeout_seconds (timeout= of DataLoader): look at loader.stats() for "
+            "the slow stage, and at the file system, or allow more time."
+        )
+    return min(left, WAIT_SECONDS)
+
+
+def wait_for(native: Any, is_cancelled: Callable[[], bool], deadline: float = math.inf) -> None:
+    """Waits until native threads have made something; Ctrl-C is seen between two waits.
+
+    Raises BatchTimeoutError after the deadline, and CancelledError where the batch was cancelled: a read that
+    hangs is never done.
+    """
+    while not native.wait(wait_seconds(deadline)):
+        if is_cancelled():
+            raise futures.CancelledError
+
+
+def result_of(future: futures.Future, deadline: float) -> Any:
+    """The future's result; Ctrl-C is seen between two waits. Raises BatchTimeoutError after the deadline."""
+    # One that was cancelled before it ran is done, but no wait ever says so.
+    while not (future.done() or futures.wait([future], wait_seconds(deadline)).done):
+        pass
+    return future.result()
+
+
+class ThreadWork:
+    """What Python's worker threads do for one batch. It holds no batch, which would hold it in turn."""
+
+    def __init__(self, workers: WorkerThreads):
+        self._workers = workers
+        self._futures: list[futures.Future] = []
+        self.cancelled = False
+
+    def begin(self, work: Callable[[int, int], None], parts: int) -> None:
+        """Has the worker threads do work(part, parts) for each part; if that was begun already, nothing."""
+        if not self._futures and not self.cancelled:
+            self._futures = [self._workers.submit(work, part, parts) for part in range(parts)]
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._futures)
+
+    def settle(self, deadline: float) -> None:
+        """Waits for all parts and raises what one of them raised."""
+        for future in self._futures:
+            result_of(future, deadline)
+        if self.cancelled:
+            raise futures.CancelledError
+
+    def cancel(self) -> None:
+        waiting = self._futures
+        self.give_up()
+        for future in waiting:
+            future.cancel()
+
+    def give_up(self) -> None:
+        """A finalizer may call it."""
+        # What futures raised holds frames, and these the stages with their open files.
+        self.cancelled, self._futures = True, []

@@ -1,0 +1,122 @@
+"""The fields that are no images: bytes to values, on Python's worker threads or in the one that asks.
+
+In: the bytes of a batch. Out: a column for each field (decode/values.py). Promised: only what takes long goes
+to worker threads (npy, json, your own functions); integers, text and bytes are made where the batch is put
+together, because a change of threads would cost more.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastload.decode import values
+from fastload.errors import FastloadError, FunctionError, SampleError
+from fastload.fields import Bytes, Field, Int, Json, Text
+from fastload.loader.field_stage import FieldBatch, FieldStage, StoredBytes, ThreadWork, wait_for
+from fastload.threads import WorkerThreads
+
+_IN_PLACE = (Int, Text, Bytes)  # microseconds a sample
+
+
+class ValueStage(FieldStage):
+    """Makes `fields` on `workers`. busy(stage, seconds): counts their time for the statistics."""
+
+    def __init__(
+        self,
+        fields: Mapping[str, Field],
+        workers: WorkerThreads,
+        threads: int,
+        busy: Callable[[str, float], None],
+    ):
+        self.fields, self.names = dict(fields), list(fields)
+        self.workers, self.threads, self.busy = workers, threads, busy
+        self.in_place = [name for name, field in fields.items() if isinstance(field, _IN_PLACE)]
+        self.on_workers = [name for name in fields if name not in self.in_place]
+        values.import_parsers(fields.values())
+
+    def submit(self, stored: StoredBytes, urgent: bool) -> "BatchValues":
+        """Urgent ones are made by the thread that settles them."""
+        batch = BatchValues(self, stored)
+        if self.on_workers and not urgent:
+            batch.begin()
+        return batch
+
+
+class BatchValues(FieldBatch):
+    """The values of one batch."""
+
+    def __init__(self, stage: ValueStage, stored: StoredBytes):
+        self._stage, self._stored = stage, stored
+        self._columns: dict[str, Any] = {}
+        self._faults: dict[tuple[int, str], FastloadError] = {}
+        self._work = ThreadWork(stage.workers)
+        self.names = stage.names
+
+    def begin(self) -> None:
+        self._work.begin(self._make_part, min(self._stage.threads, len(self._stored.positions)))
+
+    def settle(self, deadline: float) -> dict[tuple[int, str], FastloadError]:
+        samples = range(len(self._stored.positions))
+        if not self._work.begun:
+            self._make(self._stage.on_workers, samples)
+        self._work.settle(deadline)
+        begun = time.perf_counter()
+        self._make(self._stage.in_place, samples)
+        self._stage.busy("batch", time.perf_counter() - begun)
+        return self._take_faults()
+
+    def _take_faults(self) -> dict[tuple[int, str], FastloadError]:
+        """Not where they were raised: that frame, which their tracebacks hold, must hold none of them."""
+        faults, self._faults = self._faults, {}
+        return faults
+
+    def adopt(self, to: np.ndarray, other: "BatchValues", samples: np.ndarray) -> None:
+        for name, column in self._columns.items():
+            for i, sample in zip(to.tolist(), samples.tolist(), strict=True):
+                column[i] = other._columns[name][sample]
+
+    def column(self, name: str, where: Callable[[int], str]) -> dict[str, Any]:
+        return {name: values.collate(name, self._stage.fields[name], self._columns[name], where)}
+
+    def cancel(self) -> None:
+        self._work.cancel()
+
+    def give_up(self) -> None:
+        self._work.give_up()
+
+    def _make_part(self, part: int, parts: int) -> None:
+        """Every `parts`-th sample from `part` on."""
+        content = self._stored.content
+        wait_for(content, lambda: self._work.cancelled)
+        if self._work.cancelled or content.first_error is not None:
+            return  # it is raised where the bytes are waited for
+        begun = time.perf_counter()
+        self._make(self._stage.on_workers, range(part, len(self._stored.positions), parts))
+        self._stage.busy("values", time.perf_counter() - begun)
+
+    def _make(self, names: list[str], samples: range) -> None:
+        n = len(self._stored.positions)
+        for name in names:
+            if isinstance(self._stage.fields[name], Int):
+                labels = self._stored.content.integers(self._stored.first_blob[name], n)
+                if labels is not None:  # else one is missing or odd, and is found below
+                    self._columns[name] = labels
+                    continue
+            made = self._columns.setdefault(name, [None] * n)
+            for i in samples:
+                if self._work.cancelled:
+                    return
+                try:
+                    made[i] = self._value(name, i)
+                except (SampleError, FunctionError) as error:
+                    self._faults[i, name] = error
+
+    def _value(self, name: str, i: int) -> Any:
+        field = self._stage.fields[name]
+        if self._stored.missing[name][i]:
+            # A document is a sample's own: who changes one must not change the next one's.
+            return copy.deepcopy(field.default) if isinstance(field, Json) else field.default
+        return values.decode(field, self._stored.content.bytes(self._stored.first_blob[name] + i))
