@@ -104,7 +104,9 @@ def expected(folder) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("value", ["1", "100", "1m"])
+@pytest.mark.parametrize(
+    "value", ["1", *(pytest.param(one, marks=pytest.mark.slow) for one in ("100", "1m"))]
+)
 def test_jpegmem_in_the_environment_changes_nothing(folder, expected, value):
     assert pixels(folder, JPEGMEM=value) == expected
 
@@ -118,7 +120,14 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("variables", [*({name: "1"} for name in KERNELS), OTHERS], ids=lambda one: min(one))
+QUICK, *SLOW = [*({name: "1"} for name in KERNELS), OTHERS]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)],
+    ids=lambda one: min(one),
+)
 def test_variables_of_decoders_change_no_pixel(folder, expected, variables):
     assert pixels(folder, **variables) == expected
 
