@@ -1,4 +1,7 @@
-"""What goes wrong with a source or a sample: one line that says what, where and the way out; never a hang."""
+"""What goes wrong with a source or a sample: one line that says what, where and the way out; never a hang.
+
+Covers field_check.py.
+"""
 
 import os
 import re

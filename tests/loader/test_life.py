@@ -1,4 +1,7 @@
-"""How iterations begin, end, and are forgotten: no thread, no file and no memory stays, and nothing hangs."""
+"""How iterations begin, end, and are forgotten: no thread, no file and no memory stays, and nothing hangs.
+
+Covers iterator.py.
+"""
 
 import contextlib
 import gc

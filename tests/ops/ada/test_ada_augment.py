@@ -1,4 +1,7 @@
-"""The reference of ada_augment against NumPy and SciPy, its gradients, and what all twins share."""
+"""The reference of ada_augment against NumPy and SciPy, its gradients, and what all twins share.
+
+Covers ada_params.py, single_stages.py, band_filter.py, color_matrix.py, cutout.py, params.py and twins.py.
+"""
 
 import numpy as np
 import pytest

@@ -2,6 +2,9 @@
 
 Small images and small tiles, for an interpreter takes milliseconds for what a GPU does in a nanosecond; on a
 GPU the tests at 256 pixels run on the modules' own tiles, with every kind of warp.
+
+Covers ada_pointwise_triton.py, affine_adjoint_triton.py, affine_axes_triton.py, affine_tile_triton.py,
+band_filter_triton.py, warp_points_triton.py and warp_up_triton.py.
 """
 
 import pytest

@@ -1,4 +1,7 @@
-"""The dice of AdaPipe and AugmentPipe: the twins draw the same, and what they draw is what the papers say."""
+"""The dice of AdaPipe and AugmentPipe: the twins draw the same, and what they draw is what the papers say.
+
+Covers edm.py, draw_ada_triton.py, draw_edm.py and random_draws.py.
+"""
 
 import math
 
