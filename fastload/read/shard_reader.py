@@ -57,9 +57,7 @@ class ShardReader:
         """
         names = ("file_id", "offset_bytes", "size_bytes")
         columns = [np.concatenate([getattr(one, name) for one in located]) for name in names]
-        return self._pool.submit(
-            self._files, *columns, _paths(located), memory, urgent=urgent, patient=patient
-        )
+        return self._pool.submit(self._files, *columns, _paths(located), memory, urgent=urgent, retry=patient)
 
     def close_files(self, seconds: float) -> bool:
         """Closes the files of this dataset; False where that takes longer, as on a mount that is gone."""

@@ -20,7 +20,7 @@ PAUSES_SECONDS = (0.01, 0.05, 0.25, 1.25)
 _CLOSING_SECONDS = 1.0  # a server that is gone may hold what is closed
 
 
-def patiently(call: Callable[[], Any], may_pass: Callable[[int], bool] = _native.may_pass) -> Any:
+def patiently(call: Callable[[], Any], may_pass: Callable[[int], bool] = _native.is_transient) -> Any:
     """What `call()` returns; where it raises an OSError whose errno `may_pass`, it is called again.
 
     The last error is raised as it is.
