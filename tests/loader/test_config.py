@@ -47,8 +47,8 @@ FIELDS = {"image": fl.Image(size=8)}
         ({"max_bytes": 0}, "max_bytes=0"),
         ({"max_pixels": -5}, "max_pixels=-5"),
         ({"rank": 0}, "rank=0 with world_size=None: give both, or neither"),
-        ({"rank": 2, "world_size": 2}, "rank=2 and world_size=2 do not fit"),
-        ({"rank": -1, "world_size": 2}, "rank=-1 and world_size=2 do not fit"),
+        ({"rank": 2, "world_size": 2}, "0 <= rank < world_size, got rank=2 and world_size=2"),
+        ({"rank": -1, "world_size": 2}, "0 <= rank < world_size, got rank=-1 and world_size=2"),
     ],
     ids=str,
 )
