@@ -25,10 +25,10 @@ class OwnSamples(ABC):
 
 
 def refuse_dataset(source: Any) -> None:
-    """Raises ConfigError for a Dataset, which is no source: it would be iterated over, sample by sample."""
+    """Raises ConfigError for a Dataset given as a source: it would be iterated over, sample by sample."""
     if isinstance(source, OwnSamples):
         raise ConfigError(
-            "a fastload.Dataset is no source: give it to fastload.DataLoader(dataset, batch_size)."
+            "the source is a fastload.Dataset: pass it to fastload.DataLoader(dataset, batch_size)."
         )
 
 

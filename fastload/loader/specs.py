@@ -1,7 +1,7 @@
-"""What each part of a loader has to know, made once from the loader's arguments.
+"""The arguments of each part of a loader, made once from the loader's own.
 
-In: a LoaderConfig. Out: a spec for the decoder, one for the pipeline, one for the order. Promised: nothing
-below the loader sees more of its arguments than it uses.
+In: a LoaderConfig. Out: a spec for the decoder, one for the pipeline, one for the order. Promised: no part
+sees more of the loader's arguments than it uses.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +38,7 @@ class PipelineSpec:
 @dataclass(frozen=True)
 class OrderSpec:
     """Which samples come. mixture: where there are several sources. has_labels: whether labels are loaded.
-    world: asks who this rank is.
+    world(): the current world.
     """
 
     mixture: Mixture | None
@@ -86,7 +86,7 @@ def _normalizations(config: LoaderConfig) -> dict[str, Normalization]:
 
 
 def _spec(kind: type, config: LoaderConfig, **made: Any) -> Any:
-    """A spec of that kind; what is not `made` are arguments of the loader."""
+    """A spec of that kind; what is not `made` is an argument of the loader."""
     return kind(
         **{one.name: getattr(config, one.name) for one in fields(kind) if one.name not in made}, **made
     )

@@ -55,7 +55,7 @@ class ShardReader:
         """
         names = ("file_id", "offset_bytes", "size_bytes")
         columns = [np.concatenate([getattr(field, name) for field in located]) for name in names]
-        return self._pool.submit(self._files, *columns, _paths(located), memory, urgent=urgent, patient=retry)
+        return self._pool.submit(self._files, *columns, _paths(located), memory, urgent=urgent, retry=retry)
 
     def close_files(self, seconds: float) -> bool:
         """Closes the files of this dataset; False if that takes longer, as on a mount that is gone."""

@@ -58,7 +58,7 @@ def _listed(folder: str, only_folders: bool) -> list[str]:
         with os.scandir(folder or os.curdir) as entries:
             return [entry.name for entry in entries if not only_folders or _is_folder(entry)]
     except OSError as error:
-        if error.errno is None or _native.may_pass(error.errno):
+        if error.errno is None or _native.is_transient(error.errno):
             raise
         return []
 
@@ -67,7 +67,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno is None or _native.may_pass(error.errno):
+        if error.errno is None or _native.is_transient(error.errno):
             raise
         return False
 

@@ -20,7 +20,7 @@ PAUSES_SECONDS = (0.01, 0.05, 0.25, 1.25)
 _CLOSING_SECONDS = 1.0  # closing a file may hang if its server is gone
 
 
-def with_retries(call: Callable[[], Any], is_transient: Callable[[int], bool] = _native.may_pass) -> Any:
+def with_retries(call: Callable[[], Any], is_transient: Callable[[int], bool] = _native.is_transient) -> Any:
     """What `call()` returns; an OSError whose errno `is_transient` makes it be called again.
 
     The last error is raised as it is.

@@ -143,8 +143,8 @@ def test_write_refuses_arguments_that_do_not_match():
     for match, arguments in [
         ("augmenter's size", (np.zeros((5, 4, 3), np.uint8), 0, out)),
         ("augmenter's size", (np.zeros((4, 5, 1), np.uint8), 0, out)),
-        ("no row", (levels, 2, out)),
-        ("inside the buffer", (levels, 1, out[:1])),
+        ("number of rows", (levels, 2, out)),
+        ("out is too small", (levels, 1, out[:1])),
         ("contiguous", (levels, 0, np.zeros((2, 3, 4, 10), np.float32)[..., ::2])),
         ("aligned", (levels, 0, np.zeros(481, np.uint8)[1:])),
         ("read-?only", (levels, 0, frozen)),

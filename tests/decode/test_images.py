@@ -1,4 +1,7 @@
-"""Whole images through the native threads equal the reference, from the bytes to the training tensor."""
+"""Whole images through the native threads equal the reference, from the bytes to the training tensor.
+
+Covers image_decoder.py.
+"""
 
 import io
 import struct

@@ -1,6 +1,8 @@
 """Batches that are finished ahead of need, whole: by DALI, or by native threads that leave levels.
 
 On a GPU every batch comes this way; here the same threads and the same code run for the CPU.
+
+Covers image_stage.py.
 """
 
 import gc

@@ -1,4 +1,7 @@
-"""What a loader does before it is asked for a batch (nothing), and what it says of itself."""
+"""What a loader does before it is asked for a batch (nothing), and what it says of itself.
+
+Covers loader.py and samples.py.
+"""
 
 import subprocess
 import sys

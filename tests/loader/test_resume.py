@@ -1,4 +1,7 @@
-"""A saved cursor gives the rest of the stream: anywhere, in any loader, on any number of ranks."""
+"""A saved cursor gives the rest of the stream: anywhere, in any loader, on any number of ranks.
+
+Covers checkpoint_check.py.
+"""
 
 import json
 import warnings

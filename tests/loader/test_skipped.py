@@ -1,4 +1,7 @@
-"""A torch DataLoader of a loader's parts, as accelerate's skip_first_batches makes one, has its batches."""
+"""A torch DataLoader of a loader's parts, as accelerate's skip_first_batches makes one, has its batches.
+
+Covers step_ids.py.
+"""
 
 import itertools
 import sys

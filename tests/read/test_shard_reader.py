@@ -327,9 +327,9 @@ def test_waiting_for_reads_leaves_python_free(tmp_path, memory):
     ("file_ids", "offsets", "sizes", "message"),
     [
         ([0, 0], [0], [1], "must have one length"),
-        ([1], [0], [1], "no such file number"),
+        ([1], [0], [1], "beyond the table of files"),
         ([-1], [0], [1], "needs a path"),
-        ([0], [-1], [1], "non-negative"),
+        ([0], [-1], [1], "must not be negative"),
         ([0], [2**62], [2**62], "below 2"),
     ],
 )
@@ -368,9 +368,9 @@ def test_a_batch_that_is_lost_waits_once_and_not_for_each_of_its_ranges(memory):
         columns = np.zeros(ranges, np.int32), np.arange(ranges) * 20_000, np.full(ranges, 10)
         return reader.submit(files, *columns, {}, memory, **how)
 
-    lost, impatient = submit(40), submit(40, patient=False)
-    assert lost.wait(10) and impatient.wait(10)
+    lost, tried_once = submit(40), submit(40, retry=False)
+    assert lost.wait(10) and tried_once.wait(10)
     assert {lost.error(blob) for blob in range(40)} == {errno.EIO}
     assert lost.retries <= 2 * 4  # of the two that the threads had in hand
     assert sorted(lost.attempts(blob) for blob in range(40))[-3:] == [1, 5, 5]
-    assert impatient.retries == 0 and impatient.attempts(0) == 1
+    assert tried_once.retries == 0 and tried_once.attempts(0) == 1

@@ -91,7 +91,7 @@ def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -
         return False
     if header.format == "jpeg" and (header.channels not in (1, 3) or header.adobe_transform == 0):
         return False
-    if header.format == "jpeg" and _max_scans(content) > _native.MOST_JPEG_SCANS:
+    if header.format == "jpeg" and _max_scans(content) > _native.MAX_JPEG_SCANS:
         return False
     if header.format == "png" and packed_text_bytes(content) > _MAX_TEXT_BYTES:
         return False

@@ -1,4 +1,7 @@
-"""A bad image costs itself only: it gets the reference's reason, and the rest of its batch comes."""
+"""A bad image costs itself only: it gets the reference's reason, and the rest of its batch comes.
+
+Covers gate.py.
+"""
 
 import re
 import subprocess

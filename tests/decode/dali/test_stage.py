@@ -1,4 +1,7 @@
-"""Batches in flight through DALI's stage: they overlap, fail one by one, and leave no thread behind."""
+"""Batches in flight through DALI's stage: they overlap, fail one by one, and leave no thread behind.
+
+Covers field.py.
+"""
 
 import gc
 import os

@@ -14,7 +14,7 @@ from fastload.errors import ConfigError, ShardError, SourceError
 from fastload.shards import find_containers, index, open_dataset, publish
 from fastload.shards.files import Files
 from fastload.shards.mixture import Mixture, open_mixture
-from tests.shards.test_folder_index import age, content_at
+from tests.shards.test_folder import age, content_at
 
 NAMES = [
     "dog/2.jpg",

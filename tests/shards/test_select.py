@@ -1,4 +1,7 @@
-"""select= and exclude=: ids, keys, shard:key, arrays, functions and files; and copies of what was given."""
+"""select= and exclude=: ids, keys, shard:key, arrays, functions and files; and copies of what was given.
+
+Covers keys.py.
+"""
 
 import json
 

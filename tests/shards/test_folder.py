@@ -1,4 +1,7 @@
-"""Folders of images and class folders."""
+"""Folders of images and class folders.
+
+Covers labels.py.
+"""
 
 import json
 import os
