@@ -339,7 +339,7 @@ def test_what_would_be_read_sample_by_sample_is_refused(dataset):
     with pytest.raises(ConfigError, match=r"is a path: give fastload\.Dataset"):
         fl.DataLoader("shards/{0..9}.tar", 4)
     for make in (lambda: fl.Loader(dataset, 4, FIELDS), lambda: fl.Dataset(dataset, FIELDS)):
-        with pytest.raises(ConfigError, match="the source is a fastload.Dataset"):
+        with pytest.raises(ConfigError, match=r"the source is a fastload\.Dataset"):
             make()
     with pytest.raises(ConfigError, match=r"use fastload\.DataLoader"):
         next(iter(torch.utils.data.DataLoader(dataset, 2)))
