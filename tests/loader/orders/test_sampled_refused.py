@@ -133,7 +133,7 @@ def test_dali_has_to_know_how_large_a_batch_of_a_batch_sampler_can_be(shards):
     batches = [[3, 1], [22], [5, 6, 7]]
     loader = pictures(shards, None, batch_sampler=BatchSampler([3, 1, 22], 2, False), decode="dali")
     assert numbers(loader) == [[3, 1], [22]]
-    with pytest.raises(ConfigError, match="give list an attribute batch_size"):
+    with pytest.raises(ConfigError, match="give batch_sampler= an attribute batch_size"):
         next(iter(pictures(shards, None, batch_sampler=batches, decode="dali")))
 
 
