@@ -1,7 +1,8 @@
-"""The samples behind a loader, opened on first use.
+"""The samples of a loader, opened on first use.
 
 In: how to open a source, or an fl.Dataset that opens its own. Out: a dataset of fastload/shards. Promised: a
-source is opened once, in the cache of this machine, with as many threads as the loader has.
+source is opened once, its index is kept in the cache folder of this machine, and built with the loader's
+threads.
 """
 
 from abc import ABC, abstractmethod
@@ -25,17 +26,19 @@ class OwnSamples(ABC):
 
 
 def refuse_dataset(source: Any) -> None:
-    """Raises ConfigError for a Dataset, which is no source: it would be iterated over, sample by sample."""
+    """Raises ConfigError for an fl.Dataset as a source: it would be iterated over, sample by sample."""
     if isinstance(source, OwnSamples):
         raise ConfigError(
-            "a fastload.Dataset is no source: give it to fastload.DataLoader(dataset, batch_size)."
+            f"source must be a path, a pattern, a list, fl.Files or fl.Mixture, got {source!r}. Use "
+            "fastload.DataLoader(dataset, batch_size)."
         )
 
 
 class Samples:
     """The samples of a loader, opened on first use.
 
-    open_source(threads), threads: how, and with how many threads. given: the dataset that opens them, if any.
+    open_source(threads): opens them. threads(): how many threads to use. given: the fl.Dataset to use instead
+    of open_source, if any.
     """
 
     def __init__(
