@@ -6,7 +6,7 @@
 ColorJitter(0.4, 0.4, 0.4, 0.1) and a cutout (1/2). The rows: `native` for each instruction set of this CPU,
 `reference` (fused_augment in plain torch), `torchvision.v2` (one image after the other, its own functions
 with the same factors in the same order, where torchvision is installed), `normalize only` (the native kernels
-without a stage: what it costs to read the levels and write the floats). All are given the same parameters,
+without a stage: what it costs to read the pixels and write the floats). All are given the same parameters,
 write to fresh or reused memory as they would in use, and are checked for equal output first. They take turns.
 Prints a line of Markdown for each, and writes augment-DATE-COMMIT.json and .md into DIR.
 """
@@ -30,16 +30,16 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOLERANCE = 2e-5
 
 
-def parameters(dice: torch.Generator) -> AugmentParams:
+def parameters(generator: torch.Generator) -> AugmentParams:
     """What flip, ColorJitter(0.4, 0.4, 0.4, 0.1) and a cutout of half the side draw."""
     G_inv = torch.eye(3).repeat(BATCH, 1, 1)
-    G_inv[torch.rand(BATCH, generator=dice) < 0.5, 0, 0] = -1
-    jitter = torch.rand((BATCH, 4), generator=dice) * torch.tensor([0.8, 0.8, 0.8, 0.2])
+    G_inv[torch.rand(BATCH, generator=generator) < 0.5, 0, 0] = -1
+    jitter = torch.rand((BATCH, 4), generator=generator) * torch.tensor([0.8, 0.8, 0.8, 0.2])
     jitter += torch.tensor([0.6, 0.6, 0.6, -0.1])
-    order = torch.stack([torch.randperm(4, generator=dice) for _ in range(BATCH)])
-    cut_size = (torch.rand(BATCH, generator=dice) < 0.5) * 0.5
+    order = torch.stack([torch.randperm(4, generator=generator) for _ in range(BATCH)])
+    cut_size = (torch.rand(BATCH, generator=generator) < 0.5) * 0.5
     # Centres on whole pixels and sizes that are even, so that torchvision's erase can cut the same pixels.
-    cut_center = torch.randint(0, SIDE + 1, (BATCH, 2), generator=dice) / SIDE
+    cut_center = torch.randint(0, SIDE + 1, (BATCH, 2), generator=generator) / SIDE
     return AugmentParams(G_inv=G_inv, jitter=jitter, order=order, cut_size=cut_size, cut_center=cut_center)
 
 
@@ -79,9 +79,9 @@ def with_torchvision(images: torch.Tensor, params: AugmentParams):
 
 def contestants() -> dict:
     """name -> a function that makes the batch."""
-    dice = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (BATCH, SIDE, SIDE, 3), dtype=torch.uint8, generator=dice)
-    params, out = parameters(dice), torch.empty(BATCH, 3, SIDE, SIDE)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (BATCH, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+    params, out = parameters(generator), torch.empty(BATCH, 3, SIDE, SIDE)
     settings = {"normalize": "imagenet", "dtype": "float32"}
 
     def native(kernels: str, params: AugmentParams):

@@ -52,7 +52,7 @@ class Field:
             if not extension or extension.startswith(".") or "/" in extension:
                 way_out = f'write "{extension.strip("./")}"' if extension.strip("./") else "leave it out"
                 raise ConfigError(
-                    f"{self._name}(ext={self.ext!r}): {extension!r} is no extension; {way_out}."
+                    f"{self._name}(ext={self.ext!r}): {extension!r} is not an extension; {way_out}."
                 )
 
     @property
@@ -63,7 +63,7 @@ class Field:
         return tuple(part.strip().lower() for part in self.ext.split(";"))
 
     def _copy_default(self):
-        """So that who changes his object afterwards changes no sample."""
+        """So that later changes of the object change no sample."""
         if self.default is not REQUIRED:
             object.__setattr__(self, "default", copy.deepcopy(self.default))
 
@@ -93,12 +93,12 @@ class Image(Field):
     scaled: JPEG only. "half": decode at the smallest of 1/2, 1/4, 1/8 that is still at least twice the
         target; "full": at the smallest that is at least the target; None: at full size, exact.
     normalize: a preset's name or (mean, std); None: as the loader says.
-    like: the name of another image field, whose geometry and dice this one shares (masks, depth, ControlNet
-        pairs).
+    like: the name of another image field, whose geometry and random draws this one shares (masks, depth,
+        ControlNet pairs).
     report: also put original size, crop box and target size into the batch.
     scale, ratio: for resize="random": share of the area, in (0, 1], and width over height of the crop, low
         and high.
-    default: the colour of the picture that stands in for a missing one: a gray level 0..255 or (r, g, b).
+    default: the colour of the image that replaces a missing one: a gray value from 0 to 255 or (r, g, b).
     """
 
     ext: str = "jpg;jpeg;png;webp;bmp;gif;tif;tiff;ppm"
@@ -250,7 +250,7 @@ class Custom(Field):
 
 
 def _as_int(value: Any) -> int | None:
-    """`value` as an int where it is one (NumPy's too), else None; True and 2.0 are none."""
+    """`value` as an int if it is an integer (NumPy's too), else None, as for True and 2.0."""
     if isinstance(value, bool):
         return None
     try:
@@ -260,7 +260,7 @@ def _as_int(value: Any) -> int | None:
 
 
 def _pair(value: Any) -> tuple | None:
-    """`value` as a tuple of two, or None; "ab" is none."""
+    """`value` as a tuple of two, or None, as for "ab"."""
     if isinstance(value, (str, bytes)):
         return None
     try:
@@ -288,7 +288,7 @@ def _resize(resize: Any, size: tuple[int, int] | None, given: Any) -> str | int:
         return resize
     side = _as_int(resize)
     if side is None or not 1 <= side <= MAX_SIDE:
-        choice = ", ".join(repr(one) for one in RESIZES)
+        choice = ", ".join(map(repr, RESIZES))
         raise ConfigError(
             f"Image(resize={resize!r}): give one of {choice}, or the short side, 1 to {MAX_SIDE} pixels."
         )
@@ -340,17 +340,17 @@ def _normalize(normalize: Any) -> str | tuple | None:
 def _colour(colour: Any) -> Any:
     if colour is REQUIRED:
         return colour
-    levels = (colour,) * 3 if _as_int(colour) is not None else colour
+    channels = (colour,) * 3 if _as_int(colour) is not None else colour
     try:
-        levels = tuple(_as_int(level) for level in levels)
+        channels = tuple(_as_int(channel) for channel in channels)
     except TypeError:
-        levels = ()
-    if len(levels) != 3 or any(level is None or not 0 <= level <= 255 for level in levels):
-        raise ConfigError(f"Image(default={colour!r}): give a gray level 0..255 or (r, g, b).")
-    return levels
+        channels = ()
+    if len(channels) != 3 or any(channel is None or not 0 <= channel <= 255 for channel in channels):
+        raise ConfigError(f"Image(default={colour!r}): give a gray value from 0 to 255 or (r, g, b).")
+    return channels
 
 
 def _one_of(name: str, value: Any, allowed: tuple):
     if value not in allowed:
-        choice = ", ".join(repr(one) for one in allowed)
+        choice = ", ".join(map(repr, allowed))
         raise ConfigError(f"Image({name}={value!r}): give one of {choice}.")

@@ -1,4 +1,4 @@
-"""Levels to floats and back: what a model wants to see, and the levels that it meant.
+"""uint8 pixels to floats and back: what a model is fed, and the pixels that its output stands for.
 
 In come uint8 images [..., 3, H, W] (torch or NumPy, in any memory layout) and a preset's name, a (mean, std)
 pair or a `Normalization`; out come floats, computed as
@@ -6,7 +6,7 @@ pair or a `Normalization`; out come floats, computed as
     (float32(v) / divisor - mean) / std
 
 in IEEE float32 and this order, each constant rounded to float32 first, then cast. The native pixel path does
-the same, so the two are equal bit for bit. `denormalize` undoes it: every level of uint8 comes back from
+the same, so the two are equal bit for bit. `denormalize` undoes it: every uint8 value comes back from
 float32, float16 and bfloat16, for all presets. Torch is imported only where a tensor comes in.
 """
 
@@ -35,17 +35,17 @@ class Normalization:
             raise ConfigError(f"{self}: divisor and std must be above 0.")
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """What level 0 and level 255 become in each channel: two arrays [3] float32."""
+        """What pixels of 0 and of 255 become in each channel: two arrays [3] float32."""
         mean, std = (np.array(three, np.float32) for three in (self.mean, self.std))
         return (np.float32(0) - mean) / std, (np.float32(255) / np.float32(self.divisor) - mean) / std
 
     @staticmethod
     def _three(name: str, value: Any) -> tuple[float, float, float]:
         try:
-            numbers = tuple(float(one) for one in value) if np.ndim(value) else (float(value),) * 3
+            numbers = tuple(float(number) for number in value) if np.ndim(value) else (float(value),) * 3
         except (TypeError, ValueError):
             numbers = ()
-        if len(numbers) != 3 or not all(math.isfinite(one) for one in numbers):
+        if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
             raise ConfigError(f"{name}={value!r} of a normalization: give one number or three, such as 0.5.")
         return numbers
 
@@ -59,9 +59,9 @@ PRESETS = {
 
 
 def normalization(preset: "str | tuple | Normalization") -> Normalization:
-    """The `Normalization` of a preset's name, or of a pair (mean, std) that applies to levels in [0, 1].
+    """The `Normalization` of a preset's name, or of a pair (mean, std) that applies to pixels in [0, 1].
 
-    mean and std are one number or three, the mean in [0, 1] as the levels are, and std above 0 and at most 1.
+    mean and std are one number or three, the mean in [0, 1] as the pixels are, and std above 0 and at most 1.
     Raises ConfigError for anything else, such as the range (-1, 1), which a preset has.
     """
     if isinstance(preset, Normalization):
@@ -84,8 +84,8 @@ def normalization(preset: "str | tuple | Normalization") -> Normalization:
         ) from None
     if not (min(rule.mean) >= 0 and max(rule.mean) <= 1 and max(rule.std) <= 1):
         raise ConfigError(
-            f"normalize={preset!r}: as (mean, std) these are none of values in [0, 1]. "
-            'normalize="gan" gives [-1, 1], "vae" [0, 1]; divide a mean and std of levels by 255.'
+            f"normalize={preset!r}: mean and std are not those of values in [0, 1]. "
+            'normalize="gan" gives [-1, 1], "vae" [0, 1]; divide a mean and std of uint8 pixels by 255.'
         )
     return rule
 
@@ -116,14 +116,14 @@ def denormalize(images: Any, preset: "str | tuple | Normalization") -> Any:
     if isinstance(images, np.ndarray):
         _check(images, np.issubdtype(images.dtype, np.floating))
         divisor, mean, std = _constants(rule, np.asarray)
-        levels = np.rint((images.astype(np.float32) * std + mean) * divisor)
-        return np.clip(np.nan_to_num(levels, nan=0.0), 0, 255).astype(np.uint8)
+        pixels = np.rint((images.astype(np.float32) * std + mean) * divisor)
+        return np.clip(np.nan_to_num(pixels, nan=0.0), 0, 255).astype(np.uint8)
     import torch
 
     _check(images, isinstance(images, torch.Tensor) and images.is_floating_point())
     divisor, mean, std = _constants(rule, lambda constant: torch.as_tensor(constant, device=images.device))
-    levels = ((images.to(torch.float32) * std + mean) * divisor).round()
-    return levels.nan_to_num(nan=0.0).clamp(0, 255).to(torch.uint8)
+    pixels = ((images.to(torch.float32) * std + mean) * divisor).round()
+    return pixels.nan_to_num(nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
 def _check(images: Any, is_right_kind: bool):

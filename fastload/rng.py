@@ -1,10 +1,10 @@
-"""Random bits as a pure function of (seed, position, purpose): the dice of every random draw in fastload.
+"""Random bits as a pure function of (seed, position, purpose): the source of every random draw in fastload.
 
 In: a seed, positions in the endless global order (`epoch * n + i`), a purpose, and a block for draws of
 more than four words. Out: Philox 4x32-10 with key = (seed low, seed high) and counter = (position low,
 position high, purpose, block), all uint32. Promised: the same bits in NumPy and C++ (csrc/order/philox.h) on
 every machine, no state, and no dependence on worker, rank, batch or device. A position is unique, so a
-sample seen twice gets other dice.
+sample seen twice gets other bits.
 """
 
 from enum import IntEnum
@@ -59,22 +59,22 @@ def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl
     """Four random words for each position.
 
     seed: in [0, 2^64). positions: [N] int64. purpose, block: in [0, 2^32). Returns [N, 4] uint32.
-    impl: "auto" (native), "plain" or "native"; the twins are equal.
+    impl: "auto" (native), "reference" or "native"; the twins are equal.
 
     Raises ConfigError for a seed, purpose or block out of range, TypeError for positions of another kind.
     """
     check_seed(seed)
     for name, word in (("purpose", purpose), ("block", block)):
         if not 0 <= word < 2**32:
-            raise ConfigError(f"{name}={word} does not fit 32 bits: use a number from 0 to 2**32 - 1.")
+            raise ConfigError(f"{name} must be in [0, 2**32), got {word}.")
     positions = np.ascontiguousarray(np.asarray(positions).astype(np.int64, casting="same_kind", copy=False))
     if positions.ndim != 1:
         raise ConfigError(
-            f"positions of shape {positions.shape} must have one dimension: reshape them to [N]."
+            f"positions must have one dimension, got {list(positions.shape)}: reshape them to [N]."
         )
-    if impl not in ("auto", "plain", "native"):
-        raise ConfigError(f'impl={impl!r} is unknown: use "auto", "plain" or "native".')
-    twin = _plain if impl == "plain" else _native
+    if impl not in ("auto", "reference", "native"):
+        raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "native".')
+    twin = _reference if impl == "reference" else _native
     return twin(int(seed), positions, int(purpose), int(block))
 
 
@@ -93,14 +93,14 @@ def as_uniforms(words: np.ndarray) -> np.ndarray:
 def check_seed(seed: int) -> None:
     """Raises ConfigError unless seed is an integer in [0, 2^64), the 64 bits of Philox's key."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
-        raise ConfigError(f"seed={seed!r} is no key: use an integer from 0 to 2**64 - 1.")
+        raise ConfigError(f"seed must be an integer in [0, 2**64), got {seed!r}.")
 
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HIGH_SHIFT = np.uint64(32)
 
 
-def _plain(seed: int, positions: np.ndarray, purpose: int, block: int) -> np.ndarray:
+def _reference(seed: int, positions: np.ndarray, purpose: int, block: int) -> np.ndarray:
     # uint64 lanes that hold 32-bit words: the products need all 64 bits.
     counter = positions.view(np.uint64)
     c0, c1 = counter & _LOW, counter >> _HIGH_SHIFT

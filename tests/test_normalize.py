@@ -10,28 +10,28 @@ import torch
 from fastload.errors import ConfigError
 from fastload.normalize import PRESETS, Normalization, denormalize, normalization, normalize
 
-ALL_LEVELS = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16), (2, 3, 16, 16))
+ALL_PIXELS = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16), (2, 3, 16, 16))
 RULES = [*PRESETS, (0.5, 0.25), ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]), Normalization(1.0, 128.0, 64.0)]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
 @pytest.mark.parametrize("preset, low, high", [("gan", -1, 1), ("diffusion", -1, 1), ("vae", 0, 1)])
 def test_presets_have_their_ranges(preset, low, high):
-    got = normalize(ALL_LEVELS, preset)
+    got = normalize(ALL_PIXELS, preset)
     assert got.min() == low and got.max() == high and got.dtype == np.float32
 
 
-def test_imagenet_is_mean_and_std_of_levels_in_0_to_1():
-    got = normalize(ALL_LEVELS, "imagenet")
+def test_imagenet_is_mean_and_std_of_pixels_in_0_to_1():
+    got = normalize(ALL_PIXELS, "imagenet")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    expected = (ALL_LEVELS / 255 - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
+    expected = (ALL_PIXELS / 255 - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
     np.testing.assert_allclose(got, expected, atol=1e-6)  # float32 against float64: 2^-24 of values up to 3
     assert normalization("imagenet") == normalization((tuple(mean), tuple(std)))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_each_value_is_the_float32_formula_in_its_order(rule):
-    numbers, got = normalization(rule), normalize(ALL_LEVELS, rule)
+    numbers, got = normalization(rule), normalize(ALL_PIXELS, rule)
     for channel in range(3):
         mean, std = np.float32(numbers.mean[channel]), np.float32(numbers.std[channel])
         for level in range(256):
@@ -41,39 +41,39 @@ def test_each_value_is_the_float32_formula_in_its_order(rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_torch_and_numpy_have_the_same_bits(rule):
-    tensor = normalize(torch.from_numpy(ALL_LEVELS.copy()), rule)
-    assert tensor.numpy().tobytes() == normalize(ALL_LEVELS, rule).tobytes()
+    tensor = normalize(torch.from_numpy(ALL_PIXELS.copy()), rule)
+    assert tensor.numpy().tobytes() == normalize(ALL_PIXELS, rule).tobytes()
     assert (denormalize(tensor, rule).numpy() == denormalize(tensor.numpy(), rule)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_every_level_comes_back(rule, dtype):
-    levels = torch.from_numpy(ALL_LEVELS.copy())
-    floats = normalize(levels, rule, dtype=dtype)
+    pixels = torch.from_numpy(ALL_PIXELS.copy())
+    floats = normalize(pixels, rule, dtype=dtype)
     assert floats.dtype == dtype
     back = denormalize(floats, rule)
     if dtype == torch.bfloat16 and not isinstance(rule, str):
-        # 8 bits of precision: half a step at a value of 2 to 4 is 2^-7, times std and 255 up to 1.2 levels
-        assert (back.int() - levels.int()).abs().max() <= 2
+        # 8 bits of precision: half a step at a value of 2 to 4 is 2^-7, times std and 255 up to 1.2 pixels
+        assert (back.int() - pixels.int()).abs().max() <= 2
     else:
-        assert torch.equal(back, levels)
+        assert torch.equal(back, pixels)
 
 
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
 def test_the_layout_is_kept(format):
-    levels = torch.randint(0, 256, (4, 3, 5, 7), dtype=torch.uint8).to(memory_format=format)
-    floats = normalize(levels, "imagenet", dtype=torch.float16)
+    pixels = torch.randint(0, 256, (4, 3, 5, 7), dtype=torch.uint8).to(memory_format=format)
+    floats = normalize(pixels, "imagenet", dtype=torch.float16)
     assert floats.is_contiguous(memory_format=format)
     back = denormalize(floats, "imagenet")
-    assert back.is_contiguous(memory_format=format) and torch.equal(back, levels)
+    assert back.is_contiguous(memory_format=format) and torch.equal(back, pixels)
 
 
 def test_one_image_and_no_image_and_a_view_will_do():
-    levels = torch.from_numpy(ALL_LEVELS.copy())
-    assert torch.equal(normalize(levels[0], "gan"), normalize(levels, "gan")[0])
-    assert normalize(levels[:0], "gan").shape == (0, 3, 16, 16)
-    assert torch.equal(normalize(levels[..., ::3], "gan"), normalize(levels, "gan")[..., ::3])
+    pixels = torch.from_numpy(ALL_PIXELS.copy())
+    assert torch.equal(normalize(pixels[0], "gan"), normalize(pixels, "gan")[0])
+    assert normalize(pixels[:0], "gan").shape == (0, 3, 16, 16)
+    assert torch.equal(normalize(pixels[..., ::3], "gan"), normalize(pixels, "gan")[..., ::3])
 
 
 def test_what_lies_outside_is_clamped_and_halves_go_to_even():

@@ -1,4 +1,4 @@
-"""The dice: Philox 4x32-10 against Random123's published answers, and the NumPy twin against the C++ twin."""
+"""Random bits: Philox 4x32-10 against published answers of Random123, and its twins against each other."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ KNOWN_ANSWERS = [
         (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
 ]
-BOTH = pytest.mark.parametrize("impl", ["plain", "native"])
+BOTH = pytest.mark.parametrize("impl", ["reference", "native"])
 
 
 @BOTH
@@ -37,10 +37,10 @@ def test_the_twins_are_equal_for_every_count(count):
         (2**64 - 1, Purpose.CROP, 7),
         (2**32, 2**32 - 1, 2**32 - 1),
     ]:
-        plain = rng.bits(seed, positions, purpose, block, impl="plain")
+        reference = rng.bits(seed, positions, purpose, block, impl="reference")
         native = rng.bits(seed, positions, purpose, block, impl="native")
-        assert plain.shape == native.shape == (count, 4)
-        np.testing.assert_array_equal(plain, native)
+        assert reference.shape == native.shape == (count, 4)
+        np.testing.assert_array_equal(reference, native)
 
 
 @BOTH
@@ -84,7 +84,7 @@ def test_the_purposes_keep_their_numbers():
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.0, True, None, "0"])
 def test_a_seed_that_is_no_key_is_an_error(seed):
-    with pytest.raises(ConfigError, match=r"seed=.* is no key: use an integer"):
+    with pytest.raises(ConfigError, match=r"seed must be an integer in \[0, 2\*\*64\), got"):
         rng.bits(seed, np.arange(3), Purpose.CROP)
 
 
@@ -92,7 +92,7 @@ def test_a_seed_that_is_no_key_is_an_error(seed):
     "purpose, block, name", [(-1, 0, "purpose"), (2**32, 0, "purpose"), (0, -1, "block")]
 )
 def test_a_purpose_or_block_beyond_32_bits_is_an_error(purpose, block, name):
-    with pytest.raises(ConfigError, match=f"{name}=.* does not fit 32 bits"):
+    with pytest.raises(ConfigError, match=rf"{name} must be in \[0, 2\*\*32\), got"):
         rng.bits(0, np.arange(3), purpose, block)
 
 
@@ -105,5 +105,5 @@ def test_positions_of_another_kind_are_an_error(impl):
 
 
 def test_an_unknown_impl_is_an_error():
-    with pytest.raises(ConfigError, match="impl='fast' is unknown"):
+    with pytest.raises(ConfigError, match="impl='fast': give"):
         rng.bits(0, np.arange(3), Purpose.CROP, impl="fast")

@@ -24,7 +24,7 @@ from benchmarks.gpu.cases import PARTS, RESTART, Context, Record, run_cases
 PHOTOS = machine.ROOT / "tests" / "data" / "photos"
 START_SECONDS = 120  # of a process, until it begins its first case: imports, a driver that wakes up
 POLL_SECONDS = 0.2
-MOST_STARTS = 8
+MAX_STARTS = 8
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,7 +77,7 @@ def _watch(part: str, args: argparse.Namespace, scratch: str) -> None:
 def supervise(command: list[str], path: Path, environment: dict[str, str]) -> None:
     """Starts the command until the record in `path` is finished; where a process ends early, the case that it
     was at has failed."""
-    for _ in range(MOST_STARTS):
+    for _ in range(MAX_STARTS):
         process = subprocess.Popen(command, env=os.environ | environment, start_new_session=True)
         code, why = _wait(process, path)
         record = Record(path)

@@ -92,8 +92,7 @@ def programs_of(change: Callable, batches: Batches) -> dict[str, Callable[[int],
 
 def some_of(params: Any, chosen: list[int]) -> Any:
     """The parameters of some of the samples, on the CPU."""
-    fields = {name: getattr(params, name) for name in params.__dataclass_fields__ if name[0] != "_"}
-    return type(params)(**{name: one[chosen].cpu() for name, one in fields.items() if one is not None})
+    return type(params)(**{name: tensor[chosen].cpu() for name, tensor in params.given().items()})
 
 
 def check(outcome: Outcome, programs: dict, batches: Batches, params: Any, reference: Callable) -> None:

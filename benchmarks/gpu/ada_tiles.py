@@ -78,7 +78,7 @@ def launched_alone(direction: str, images: Any, rows: Any) -> dict[str, Callable
 
 def _kernels() -> dict[tuple[Any, str], Any]:
     """(module, name) -> the kernel that stands there."""
-    modules = [importlib.import_module(f"fastload.ops.{name}") for name in MODULES]
+    modules = [importlib.import_module(f"fastload.ops.ada.kernels.{name}") for name in MODULES]
     return {
         (module, name): one
         for module in modules
@@ -110,9 +110,9 @@ def plane_bytes(G_inv: Any, channels: int, height: int, width: int) -> dict[str,
 
     G_inv: [N, 3, 3] on the CPU. Samples whose axes are not mixed (`straight`) go through contract and expand,
     the others through planes. What the tables of taps hold is not counted."""
-    general = [one for one in G_inv.double() if not _is_straight(one)]
+    general = [matrix for matrix in G_inv.double() if not _is_straight(matrix)]
     straight = len(G_inv) - len(general)
-    boxes = [_box_of(one, height, width) for one in general]
+    boxes = [_box_of(matrix, height, width) for matrix in general]
     image = 4 * channels * height * width
     box = sum(columns * rows for columns, rows in boxes) * LANE_BYTES
     box_rows = sum(rows for _, rows in boxes) * width * LANE_BYTES
@@ -136,26 +136,26 @@ def plane_bytes(G_inv: Any, channels: int, height: int, width: int) -> dict[str,
     return found | {f"forward in tiles: {name}": found[f"forward: {name}"] for name in ("up", "contract")}
 
 
-def _is_straight(one: Any) -> bool:
+def _is_straight(matrix: Any) -> bool:
     """Whether columns stay columns, or become rows; a sample that is copied is one of them."""
-    mixed, turned = one[[0, 1], [1, 0]], one[[0, 1], [0, 1]]
+    mixed, turned = matrix[[0, 1], [1, 0]], matrix[[0, 1], [0, 1]]
     return bool((mixed == 0).all() or (turned == 0).all())
 
 
-def _box_of(one: Any, height: int, width: int) -> tuple[int, int]:
+def _box_of(matrix: Any, height: int, width: int) -> tuple[int, int]:
     """Columns and rows of the doubled plane that the sample looks at."""
     import torch
 
-    from fastload.ops.ada.stages.affine_warp import _box
+    from fastload.ops.ada.stages.affine_warp import box_of
 
     ex = torch.tensor([-5.0, 2 * width + 4], dtype=torch.float64)
     ey = torch.tensor([[-5.0], [2 * height + 4]], dtype=torch.float64)
     center = torch.tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float64)
-    A = one[:2, :2]
-    tau = 2 * (one[:2, 2] + center - A @ center)
+    A = matrix[:2, :2]
+    tau = 2 * (matrix[:2, 2] + center - A @ center)
     places = [A[axis, 0] * ex + A[axis, 1] * ey + tau[axis] for axis in (0, 1)]
     (left, right), (top, bottom) = (
-        _box(some, side) for some, side in zip(places, (width, height), strict=True)
+        box_of(some, side) for some, side in zip(places, (width, height), strict=True)
     )
     return right - left, bottom - top
 

@@ -1,7 +1,8 @@
-"""Augmentation for discriminators on the device against its references: pixels, gradients, dice, CUDA graphs.
+"""Augmentation for discriminators on the device against its references: pixels, gradients, draws, CUDA
+graphs.
 
 In: noise in [-1, 1], parameters drawn as in training. Images, their gradients and the gradients of those (the
-double backward of R1) of the Triton twins are held against the float64 reference on the CPU, dice against
+double backward of R1) of the Triton twins are held against the float64 reference on the CPU, draws against
 NumPy. Tolerances are those of the contracts, but for warps 3e-4, ten times theirs: colours make more of a
 difference.
 """
@@ -23,7 +24,7 @@ PLACES = 4  # units in the last place by which drawn numbers may differ
 def cases() -> list[Case]:
     return [
         *(Case(f"twin of AdaPipe {pipe}", _pipe(pipe), 150) for pipe in PIPES),
-        Case("dice of AdaPipe, AugmentPipe and DiffAugment", _dice),
+        Case("dice of AdaPipe, AugmentPipe and DiffAugment", _draws),
         Case("replayed graphs of AdaPipe and DiffAugment", _graphs),
         Case("twin of DiffAugment", _diff_augment),
         Case("twin of move_pixels", _move_pixels),
@@ -56,7 +57,7 @@ def _compare(
     size_out: tuple | None = None,
 ) -> None:  # fmt: skip
     """A row of the largest differences of the first change, on the device, from the second, in float64 on the
-    CPU; a fault where one is above the tolerance, or no number."""
+    CPU; a fault where one is above the tolerance, or NaN."""
     given = [noise(one, seed) for seed, one in enumerate((shape, size_out or shape, shape), context.seed)]
     found = derivatives(changes[0], *(one.to(context.device) for one in given))
     exact = derivatives(changes[1], *(one.double() for one in given))
@@ -91,7 +92,7 @@ def _pipe(pipe: str):
     return run
 
 
-def _dice(context: Context) -> Outcome:
+def _draws(context: Context) -> Outcome:
     """Three draws of each pipe, triton against NumPy: integers, gates and keys equal, numbers and matrices as
     close as draw_ada.py says, and the calls counted."""
     from fastload.augment.ada import AdaPipe

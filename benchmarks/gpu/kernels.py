@@ -1,7 +1,7 @@
 """Part 2: how near the augmenting kernels come to the memory bandwidth of the device.
 
-In: batches of uint8 levels in HBM. Out: microseconds, and the bytes that must move (each level read once,
-each result written once) as a share of what a copy within the device moves. A jitter reads the levels twice,
+In: batches of uint8 pixels in HBM. Out: microseconds, and the bytes that must move (each pixel read once,
+each result written once) as a share of what a copy within the device moves. A jitter reads the pixels twice,
 for the mean of gray, and its share is still of those bytes. Before anything is timed, images from the start,
 middle and end of the very output are held against the float64 reference. Augmentations for
 discriminators, which are given floats, have their cases in ada_kernels.py and ada_tiles.py.
@@ -13,7 +13,7 @@ from benchmarks.gpu import ada_kernels, ada_tiles, timing
 from benchmarks.gpu.cases import Case, Context, Outcome, Skipped
 from benchmarks.gpu.rates import copy_rate, drop_failing, exposed, row
 from benchmarks.gpu.shapes import KERNELS, KernelShape
-from benchmarks.gpu.twins import compared, everything_plan, random_levels
+from benchmarks.gpu.twins import compared, everything_plan, random_pixels
 
 # Name -> the arguments of fl.Augment. "linear" is a flip, one colour matrix and a cutout.
 LINEAR = {"xflip": 0.5, "brightness": 0.2, "cutout": (0.5, 0.25)}
@@ -91,18 +91,18 @@ def _buffers(context: Context, shape: KernelShape) -> Buffers:
     count = context.of(max(2, -(-ROTATED_BYTES // shape.bytes)), 1)
     form = torch.channels_last if shape.layout == "channels_last" else torch.contiguous_format
     size = (shape.n, 3, shape.side, shape.side)
-    images = [_levels(context, shape, seed) for seed in range(count)]
+    images = [_pixels(context, shape, seed) for seed in range(count)]
     dtype = getattr(torch, shape.dtype)
     outs = [torch.empty(size, dtype=dtype, device=context.device, memory_format=form) for _ in range(count)]
     return Buffers(images, outs)
 
 
-def _levels(context: Context, shape: KernelShape, seed: int) -> Any:
+def _pixels(context: Context, shape: KernelShape, seed: int) -> Any:
     """Noise made on the device."""
     import torch
 
     if not context.on_gpu:
-        return random_levels(shape.n, shape.side, shape.side, 3, seed)
+        return random_pixels(shape.n, shape.side, shape.side, 3, seed)
     generator = torch.Generator("cuda").manual_seed(seed)
     size = (shape.n, shape.side, shape.side, 3)
     return torch.randint(0, 256, size, dtype=torch.uint8, device="cuda", generator=generator)
@@ -149,7 +149,7 @@ def _check(
     images = buffers.of(0)[0][some].cpu()
     params = AugmentParams.from_rows(program.rows[some].cpu(), program.stages)
     exact = fused_augment(images, params, normalize="gan", dtype="float64", impl="reference")
-    stages = (name, *(one for one in PROGRAMS[name] if one != "xflip"))
+    stages = (name, *(stage for stage in PROGRAMS[name] if stage != "xflip"))
     error, allowed = compared(result, exact, shape.dtype, "gan", stages, shape.side, context.on_gpu)
     off = int((error > allowed).sum())
     outcome.raw[f"largest error of {name}"] = float(error.max())
@@ -158,7 +158,7 @@ def _check(
 
 
 def _draws(context: Context) -> Outcome:
-    """The dice of everything at once, positions on the device already."""
+    """The random draws of everything at once, positions on the device already."""
     import torch
 
     from fastload.ops.fused.draw_params import draw_params

@@ -18,7 +18,9 @@ from benchmarks.gpu.engines import Setting
 from benchmarks.gpu.shapes import CORPORA, DETERMINISTIC_LOADS, LOADS, THREADS, TRAINED
 
 BATCH = 64
-MOST_LEVELS = 2.0  # mean difference from Pillow; another crop or filter is above, scaled decoding is 0.4 off
+MAX_DIFFERENCE = (
+    2.0  # mean difference from Pillow; another crop or filter is above, scaled decoding is 0.4 off
+)
 LEAST_DB = 34.0  # of a decoded image against Pillow's
 CHECKED_BATCHES = 2
 STEPS, BLOCKS = 30, 4  # of training: steps in a block, blocks of either kind
@@ -192,8 +194,8 @@ def _check(context: Context, outcome: Outcome, who: str, stream: Any, made: Corp
     _, mirrored, differences = match(np.concatenate(images), made.reference())
     off, share = float(np.mean(differences)), float(np.mean(mirrored))
     outcome.raw |= {f"levels of {who}": round(off, 3), f"worst image of {who}": float(np.max(differences))}
-    if not off <= MOST_LEVELS:
-        outcome.faults.append(f"{who}: {off:.2f} levels from Pillow in the mean, more than {MOST_LEVELS}")
+    if not off <= MAX_DIFFERENCE:
+        outcome.faults.append(f"{who}: {off:.2f} levels from Pillow in the mean, more than {MAX_DIFFERENCE}")
     if context.on_gpu and not FLIP_SHARE[0] <= share <= FLIP_SHARE[1]:
         outcome.faults.append(f"{who}: a share of {share:.2f} is mirrored, not about one half")
 

@@ -100,8 +100,8 @@ def mixed_batches(context: Context) -> list[list[bytes]]:
         made.append(out.getvalue())
     every = photos + made
     size = context.of(48, 4)
-    dice = np.random.default_rng(context.seed)
-    chosen = [dice.integers(0, len(every), size) for _ in range(BATCHES)]
+    rng = np.random.default_rng(context.seed)
+    chosen = [rng.integers(0, len(every), size) for _ in range(BATCHES)]
     return [[every[i] for i in some] for some in chosen]
 
 
@@ -186,7 +186,7 @@ def _loud(context: Context, decoders: list, levels: list, augmented: list, itera
 
 
 def _augment(context: Context, pixels: Any, k: int) -> Any:
-    """What a loader makes of a batch of levels: other dice for each batch, with a rotation and a jitter."""
+    """What a loader makes of a batch: other random draws for each, with a rotation and a jitter."""
     from fastload.augment.pipe import Augment
     from fastload.ops.fused.augment_params import AugmentParams
     from fastload.ops.fused.draw_params import draw_params

@@ -29,7 +29,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "cutout": ("cut_size", "cut_center"),
 }
 EVERYTHING = ("warp", "jitter", "matrix", "hsv", "cutout")
-MOST_OFF_NEAREST = 0.005  # share of values: a place that is rounded can choose the other one of two pixels
+MAX_OFF_NEAREST = 0.005  # share of values: a place that is rounded can choose the other one of two pixels
 
 
 def cases() -> list[Case]:
@@ -74,12 +74,12 @@ def _inputs(context: Context) -> Outcome:
 
     outcome = Outcome()
     height, width = context.of(SIZES[0], TINY[0])
-    levels = random_levels(2, height, width, 3, context.seed)
+    pixels = random_pixels(2, height, width, 3, context.seed)
     inputs = {
-        "float32": levels.float() / 255,
-        "float16": (levels.float() / 255).half(),
-        "planar": levels.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
-        "window": random_levels(2, height + 3, width + 5, 3, context.seed)[:, 2:-1, 1:-4],
+        "float32": pixels.float() / 255,
+        "float16": (pixels.float() / 255).half(),
+        "planar": pixels.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
+        "window": random_pixels(2, height + 3, width + 5, 3, context.seed)[:, 2:-1, 1:-4],
     }
     for name, images in inputs.items():
         for stages in (("nothing",), EVERYTHING):
@@ -92,10 +92,10 @@ def _inputs(context: Context) -> Outcome:
 
 def _combinations(context: Context) -> Outcome:
     outcome = Outcome()
-    dice = np.random.default_rng([context.seed, 7])
+    rng = np.random.default_rng([context.seed, 7])
     single = [stage for stage in STAGES if stage not in ("nothing", "mirror", "nearest")]
     for number in range(context.of(12, 2)):
-        chosen = tuple(stage for stage in single if dice.random() < 0.5)
+        chosen = tuple(stage for stage in single if rng.random() < 0.5)
         sizes = context.of(SIZES, TINY)
         size, dtype = sizes[number % len(sizes)], DTYPES[number % len(DTYPES)]
         layout = LAYOUTS[number // 2 % 2]
@@ -112,7 +112,7 @@ def _compare(
 
     height, width = size
     if given is None:
-        given = random_levels(2, height, width, channels, seed).to(context.device)
+        given = random_pixels(2, height, width, channels, seed).to(context.device)
     params = random_params(2, stages, seed)
     options = {"filter": "nearest" if "nearest" in stages else "bilinear", "layout": layout}
     rule = None if dtype == "uint8" else "gan" if channels == 1 else "imagenet"
@@ -135,7 +135,7 @@ def _compare(
         "off": off,
     }
     outcome.table.append(row)
-    most = MOST_OFF_NEAREST if "nearest" in stages else 0.0
+    most = MAX_OFF_NEAREST if "nearest" in stages else 0.0
     if not off <= most:  # also where it is no number
         outcome.faults.append(f"{name} {row['size']} {form} to {row['output']}: a share of {off:.2g} is off, "
                               f"by up to {row['largest error']:.3g}")  # fmt: skip
@@ -177,7 +177,7 @@ def compared(
     return torch.where(result.isfinite(), error, torch.inf), allowed
 
 
-def random_levels(n: int, height: int, width: int, channels: int, seed: int):
+def random_pixels(n: int, height: int, width: int, channels: int, seed: int):
     """Noise, in which every wrong pixel shows: [n, height, width, channels] uint8."""
     import torch
 

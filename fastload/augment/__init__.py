@@ -1,10 +1,10 @@
-"""From dice to matrices: what is random in a picture, and how it is drawn.
+"""From random draws to matrices: what is random in an image, and how it is drawn.
 
 `pipe.Augment` is what a loader takes; `linear` holds one small class for each augmentation that is a matrix,
-`mixing` what needs a second image of the batch. The others are modules, for images that are on the device
-already and need gradients: `AdaPipe` (steered by `AdaController`) and `DiffAugment` of a GAN's discriminator,
-`AugmentPipe` for diffusion on little data. They need torch, and are resolved on first use. The pixels are
-changed by `fastload.ops`.
+`mixing` those that need a second image of the batch. The others are modules, for images that are on the
+device already and need gradients: `AdaPipe` (steered by `AdaController`) and `DiffAugment` of a GAN's
+discriminator, `AugmentPipe` for diffusion on little data. They need torch, and are imported on first use. The
+pixels are changed by `fastload.ops`.
 """
 
 from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip

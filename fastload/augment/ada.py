@@ -3,7 +3,7 @@ fused.
 
 In: images, real or generated, and p, the strength that `AdaController` steers. Out: the images as a
 discriminator is to see them. Promised: names, defaults and meaning of the published pipe's arguments; the
-dice of device_draws.py, drawn in one launch; pixels by `fastload.ops.ada_augment`, which says exactly what
+random draws of device_draws.py, in one launch; pixels by `fastload.ops.ada_augment`, which says exactly what
 each stage does, with gradients of any order.
 
 What differs from the published pipe, by design: an image does not depend on its batch mates (the margin of
@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fastload.augment.device_draws import DeviceDice, strength, strengths
+from fastload.augment.device_draws import DeviceDraws, strength, strengths
 from fastload.errors import ConfigError
 from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import AdaParams
@@ -39,20 +39,20 @@ PIPES = {name: (name,) for name in GROUPS} | {
 }
 
 
-class AdaPipe(DeviceDice):
+class AdaPipe(DeviceDraws):
     """Random changes of images for a discriminator. The defaults change nothing: multipliers of 0 leave out.
 
     Each multiplier (xflip, rotate90, xint, scale, rotate, aniso, xfrac, brightness, contrast, lumaflip, hue,
     saturation, imgfilter, noise, cutout) times `p` is the probability of its transform; each strength
     (`*_max`, `*_std`, imgfilter_bands, cutout_size) says how far it goes. p is a buffer, float32, shape []:
     change it by `pipe.p.copy_(...)`, or let an AdaController do so. All else is fixed, and can be read.
-    seed, rank, impl: see DeviceDice.
+    seed, rank, impl: see DeviceDraws.
 
     Images are [N, C, H, W] floats, nominally in [-1, 1] (cutout fills with 0, contrast is about 0), any C for
     geometry, noise, filter and cutout, 1 or 3 for colour, H and W from 2, from 22 with imgfilter.
     """
 
-    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = DeviceDice.fixed_dtypes | {"p": torch.float32}
+    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = DeviceDraws.fixed_dtypes | {"p": torch.float32}
     p: torch.Tensor  # [] float32
 
     def __init__(
@@ -111,15 +111,15 @@ class AdaPipe(DeviceDice):
         bgcf, bgcfn, bgcfnc; all multipliers in it are 1. options: any other argument of AdaPipe."""
         if name not in PIPES:
             raise ConfigError(f"AdaPipe.named({name!r}): give one of {', '.join(PIPES)}.")
-        multipliers = {one: 1.0 for group in PIPES[name] for one in GROUPS[group]}
+        multipliers = {transform: 1.0 for group in PIPES[name] for transform in GROUPS[group]}
         return cls(**(multipliers | options), p=p)
 
     def forward(self, images: torch.Tensor, debug_percentile: float | None = None) -> torch.Tensor:
         """The images [N, C, H, W] changed by a new draw; shape and dtype as they came.
 
-        debug_percentile: a number in (0, 1) that takes the place of every draw, for tests and pictures: all
-        transforms are active, whatever p is, uniform draws are it, normal ones erfinv(2 it - 1), and the
-        second rotation is none.
+        debug_percentile: a number q in (0, 1) that replaces every draw, for tests and pictures: all
+        transforms are active for any p, uniform draws are q, normal ones erfinv(2 q - 1), and there is no
+        second rotation.
         """
         self.check(images)
         return self.apply_params(images, self.draw(*images.shape, debug_percentile))

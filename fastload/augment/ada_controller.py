@@ -1,6 +1,6 @@
 """`AdaController`: how strong the augmentation must be, told by how sure the discriminator is of real images.
 
-In: the discriminator's logits of real images, as it saw them (augmented). Out: `pipe.p`, changed in place on
+In: the discriminator's logits of real images (augmented, as it sees them). Out: `pipe.p`, changed in place on
 its device. Promised: no step waits for the GPU; p and r_t are the same on all ranks; everything that a
 resumed run needs is in state_dict. The rule is that of StyleGAN2-ADA: with r_t the mean of sign(D(real)) over
 everything reported since the last update, on all ranks (nothing reported: the mean before), every
@@ -8,7 +8,7 @@ everything reported since the last update, on all ranks (nothing reported: the m
 
     p = max(0, p + sign(r_t - ada_target) batch_size ada_interval / (1000 ada_kimg))
 
-There is no upper limit. Above p = 0.8 augmentations leak into what is generated: `stats()` and
+There is no upper limit. Above p = 0.8 augmentations leak into generated images: `stats()` and
 `state_dict()`, which wait for the GPU anyway, warn of it.
 """
 
@@ -116,8 +116,8 @@ class AdaController(FixedDtypes):
         self.r_t.copy_(torch.where(count > 0, total / count.clamp(min=1), self.r_t))
         self.sums.zero_()
         if self.ada_target is not None:
-            most = self.batch_size * self.ada_interval / (self.ada_kimg * 1000)
-            self.p.copy_((self.p + (self.r_t - self.ada_target).sign() * most).clamp(min=0))
+            largest_step = self.batch_size * self.ada_interval / (self.ada_kimg * 1000)
+            self.p.copy_((self.p + (self.r_t - self.ada_target).sign() * largest_step).clamp(min=0))
 
     def stats(self) -> dict[str, float]:
         """{"p", "r_t"} as numbers, for a log; waits for the GPU."""

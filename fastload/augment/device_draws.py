@@ -1,8 +1,8 @@
-"""The part that all pipes for generated images share: dice that are drawn on the device, call after call.
+"""What all pipes for generated images share: random draws on the device, call after call.
 
-Generated images have no position in a data set. Their dice are keyed by (seed, calls, row): `calls` counts
-the draws, on the device and in state_dict, so that a resumed training, a replayed CUDA graph, gradient
-accumulation and a regularizer's extra call all go on in one stream; row is rank * N + i, the image's place in
+Generated images have no position in a data set. Their draws are keyed by (seed, calls, row): `calls` counts
+the draws, on the device and in state_dict, so that a resumed training run, a replayed CUDA graph, gradient
+accumulation and a regularizer's extra call all go on in one stream; row is rank * N + i, the image's index in
 the global batch, so that the ranks of a step draw as one process with the whole batch would. N must be the
 same on all ranks.
 """
@@ -16,16 +16,17 @@ import torch
 from torch import nn
 
 from fastload.errors import ConfigError
+from fastload.ops.twins import WITH_NATIVE, check_images, check_impl, choose
 from fastload.rng import check_seed
 from fastload.world import World
 
 
 class FixedDtypes(nn.Module):
-    """A module some of whose buffers keep their dtype whatever it is cast to, or loaded from: `.half()` of a
-    network that holds it would otherwise leave a p that small steps no longer change. On the CPU it follows
-    what it is called with first to another device (`follow`).
+    """A module some of whose buffers keep their dtype when it is cast or loaded: `.half()` of a network that
+    holds it would otherwise leave a p that small steps no longer change. On the CPU it follows the first
+    tensor that it is called with to another device (`follow`).
 
-    FSDP1's `buffer_dtype` casts behind a module's back: leave it out, or the pipe out of what is wrapped."""
+    FSDP1's `buffer_dtype` casts without the module's methods: leave it out, or do not wrap the pipe."""
 
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {}
     _called = False  # whether it has seen its first images, or logits, since it was made or copied
@@ -38,8 +39,8 @@ class FixedDtypes(nn.Module):
         return self._buffers[next(iter(self.fixed_dtypes))].device
 
     def may_follow(self, device: torch.device) -> bool:
-        """Whether a call with what is on another device would still move the buffers there. A device without
-        memory ("meta") would lose what they hold."""
+        """Whether a call with a tensor on `device` would still move the buffers there; not to "meta", where
+        their contents would be lost."""
         return self._device.type == "cpu" and not self._called and device.type != "meta"
 
     def follow(self, device: torch.device, what: str) -> None:
@@ -50,12 +51,12 @@ class FixedDtypes(nn.Module):
         captured would not notice that it moved.
         """
         if device != self._device:
-            place = f"the {what} are on {device} and {type(self).__name__} is on {self._device}"
+            found = f"the {what} are on {device} and {type(self).__name__} is on {self._device}"
             if not self.may_follow(device):
-                raise ConfigError(f"{place}: move it with .to({what}.device).")
+                raise ConfigError(f"{found}: move it with .to({what}.device).")
             if torch.compiler.is_compiling() or _is_captured(device):
                 raise ConfigError(
-                    f"{place}, and cannot follow them in a compiled or captured graph: move it before, with "
+                    f"{found}, and cannot follow them in a compiled or captured graph: move it before, with "
                     f".to({what}.device)."
                 )
             with torch.inference_mode(False), torch.no_grad():  # its buffers change outside of it as well
@@ -77,14 +78,14 @@ class FixedDtypes(nn.Module):
             self._buffers[name] = self._buffers[name].to(dtype)
 
 
-class DeviceDice(FixedDtypes):
+class DeviceDraws(FixedDtypes):
     """A module with a seed and a counter of its draws. It augments in `eval()` as in `train()`.
 
     On the CPU it moves to the device of the first images that it is called with; then it stays, and images
     elsewhere are refused until `.to()` moves it. Its settings are attributes that can be read; to write one
     raises ConfigError, for compiled and captured graphs would ignore it.
 
-    seed: in [0, 2^64). rank: this process's place among those that share the batch; None: as loaders find it
+    seed: in [0, 2^64). rank: this process's number among those that share the batch; None: as loaders find it
     (torch.distributed, else torchrun's environment, else 0), at the first draw. impl: "auto" (Triton on a
     GPU, the fastest that a CPU has there), or a twin by name.
 
@@ -94,7 +95,7 @@ class DeviceDice(FixedDtypes):
     graph is captured after a first call, which compiles the kernels.
     """
 
-    impls: tuple[str, ...] = ("auto", "reference", "native", "triton")
+    impls: tuple[str, ...] = WITH_NATIVE
     fixed_dtypes: ClassVar[dict[str, torch.dtype]] = {"calls": torch.int64, "ticket": torch.int32}
     _fixed: frozenset[str] = frozenset()
     _settings: dict[str, float]
@@ -106,8 +107,7 @@ class DeviceDice(FixedDtypes):
         check_seed(seed)
         if rank is not None and (type(rank) is not int or rank < 0):
             raise ConfigError(f"rank={rank!r}: give an integer from 0, or None.")
-        if impl not in self.impls:
-            raise ConfigError(f"impl={impl!r}: give one of {', '.join(map(repr, self.impls))}.")
+        check_impl(impl, self.impls)
         self.fix(seed=int(seed), rank=rank, impl=impl)
         self._found_rank: int | None = None
         self.register_buffer("calls", torch.zeros(1, dtype=torch.int64))
@@ -164,17 +164,12 @@ class DeviceDice(FixedDtypes):
 
     def check(self, images: Any) -> None:
         """Raises ConfigError unless images are floats [N, C, H, W] where the pipe is, or the first."""
-        from fastload.ops.twins import check_images
-
         check_images(images)
         self.follow(images.device, "images")
 
     def drawing(self) -> str:
         """The twin that draws: Triton for buffers on a GPU or where it is asked for, else the reference."""
-        from fastload.ops.twins import choose
-
-        wanted = "reference" if self.impl == "native" else self.impl
-        return choose(wanted, self.calls, on_cpu="reference")
+        return choose("reference" if self.impl == "native" else self.impl, self.calls.device)
 
 
 def _is_captured(device: torch.device) -> bool:
@@ -189,13 +184,13 @@ def _current_rank() -> int:
 _current_rank._dynamo_marked_constant = True
 
 
-def strengths(owner: str, given: dict[str, Any], most: dict[str, float] | None = None) -> dict[str, float]:
-    """The given numbers as floats. Raises ConfigError for one that is negative, infinite or no number.
+def strengths(owner: str, given: dict[str, Any], limits: dict[str, float] | None = None) -> dict[str, float]:
+    """The given numbers as floats. Raises ConfigError for a negative number, infinity, NaN and other types.
 
-    most: name -> the largest that makes sense, where there is one."""
+    limits: name -> the largest allowed value; others have no limit."""
     found = {}
     for name, value in given.items():
-        highest = (most or {}).get(name, math.inf)
+        highest = (limits or {}).get(name, math.inf)
         number = strength(value, highest)
         if number is None:
             limit = "0 or more" if highest == math.inf else f"0 to {highest:g}"

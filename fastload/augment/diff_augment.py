@@ -1,29 +1,30 @@
 """`DiffAugment`: the augmentation of a GAN's discriminator that draws and counts on the device.
 
 In: images [N, C, H, W] floats, real or generated. Out: the same changed by colour, translation and cutout
-(`fl.ops.diff_augment` says how), differentiable with respect to the images to any order. Promised: the dice
-are a function of (seed, which call this is, row of the image over all ranks); which call this is stands in
-the state_dict, so that a training that goes on draws what it would have drawn. Nothing waits for the GPU, and
+(`fl.ops.diff_augment` says how), differentiable with respect to the images to any order. Promised: the draws
+are a function of (seed, which call this is, row of the image over all ranks); the number of the call is in
+the state_dict, so that a resumed training run draws what it would have drawn. Nothing waits for the GPU, and
 a call that is captured in a CUDA graph draws anew in each replay.
 """
 
 from typing import Any
 
-from fastload.augment.device_draws import DeviceDice
+from fastload.augment.device_draws import DeviceDraws
 from fastload.ops.diff.diff_augment import diff_augment
 from fastload.ops.diff.diff_params import DEFAULT_POLICY, DiffAugmentParams, stages_of
 from fastload.ops.diff.draw_diff_augment import draw_diff_augment
+from fastload.ops.twins import WITHOUT_NATIVE
 
 
-class DiffAugment(DeviceDice):
+class DiffAugment(DeviceDraws):
     """DiffAugment (arXiv 2006.10738) of batches, in training as in evaluation.
 
     policy: some of "color", "translation", "cutout", in the order in which they are applied; "": nothing.
-    seed, rank: see DeviceDice. impl: as `fl.ops.diff_augment` has it.
-    Raises ConfigError for a policy, seed or rank that is none.
+    seed, rank: see DeviceDraws. impl: as `fl.ops.diff_augment` has it.
+    Raises ConfigError for an invalid policy, seed or rank.
     """
 
-    impls = ("auto", "reference", "triton")
+    impls = WITHOUT_NATIVE
 
     def __init__(
         self, policy: str = DEFAULT_POLICY, *, seed: int = 0, rank: int | None = None, impl: str = "auto"

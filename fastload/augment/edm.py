@@ -5,14 +5,14 @@ In: images. Out: (images, labels): the images changed, and what was done to each
 is conditioned on, so that what it generates with labels of 0 shows nothing of it. Promised: names, defaults
 and meaning of the published pipe's arguments, labels in its order; flips, quarter turns and whole-pixel
 translations are exact moves of pixels, then one warp and one colour matrix (`fastload.ops.ada_augment`); the
-dice of device_draws.py.
+random draws of device_draws.py.
 """
 
 from typing import ClassVar
 
 import torch
 
-from fastload.augment.device_draws import DeviceDice, strengths
+from fastload.augment.device_draws import DeviceDraws, strengths
 from fastload.errors import ConfigError
 from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import EdmParams
@@ -21,19 +21,19 @@ from fastload.ops.move.move_pixels import move_pixels
 from fastload.ops.twins import check_images
 
 
-class AugmentPipe(DeviceDice):
+class AugmentPipe(DeviceDraws):
     """Random changes of images, with labels. The defaults change nothing: multipliers of 0 leave out.
 
     Each multiplier (xflip, yflip, rotate_int, translate_int, scale, rotate_frac, aniso, translate_frac,
     brightness, contrast, lumaflip, hue, saturation) times `p` is the probability of its transform, the others
     are strengths. p is a buffer, float32, shape []; 0.12 is usual: change it by `pipe.p.copy_(...)`. All else
-    is fixed, and can be read. seed, rank, impl: see DeviceDice. `label_count` is K.
+    is fixed, and can be read. seed, rank, impl: see DeviceDraws. `label_count` is K.
 
     Images are [N, C, H, W] floats in about [-1, 1], H and W from 2; colours need C of 3 or 1, rotate_int
     square images.
     """
 
-    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = DeviceDice.fixed_dtypes | {"p": torch.float32}
+    fixed_dtypes: ClassVar[dict[str, torch.dtype]] = DeviceDraws.fixed_dtypes | {"p": torch.float32}
     p: torch.Tensor  # [] float32
 
     def __init__(
@@ -110,7 +110,7 @@ class AugmentPipe(DeviceDice):
             raise ConfigError(f"params={params!r}: give fl.ops.EdmParams(...).")
         params.check(images)
         moves = params.moves()
-        if any(one is not None for one in moves):
+        if any(move is not None for move in moves):
             images = move_pixels(images, *moves, impl="auto" if self.impl == "native" else self.impl)
         return ada_augment(images, params.rest(), self.impl)
 

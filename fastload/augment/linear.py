@@ -1,10 +1,10 @@
 """The augmentations that are matrices, one small class each; a new one needs nothing but its class.
 
-In: a strength, and the size of the images. Out: a `LinearDraw`, the matrix with its dice. Promised: strengths
+In: a strength, and the size of the images. Out: a `LinearDraw`, a random matrix. Promised: strengths
 are those of the class's docstring; `Augment` puts the classes in order and the kernels apply the product.
 
 Geometry is in centred pixel coordinates, x to the right and y down, and each `draw` gives the inverse of what
-the image does: the place in the input that a place of the output shows.
+the image does: the coordinate in the input that a pixel of the output shows.
 """
 
 import math
@@ -47,9 +47,9 @@ class Rotate:
     degrees: float
 
     def draw(self, height: int, width: int) -> LinearDraw:
-        most = math.radians(self.degrees)
+        largest = math.radians(self.degrees)
         terms = {"cos v0": ((1, 0, 0), (0, 1, 0)), "sin v0": ((0, -1, 0), (1, 0, 0))}
-        return LinearDraw(Purpose.ROTATE, False, terms, first=(-most, most))
+        return LinearDraw(Purpose.ROTATE, False, terms, first=(-largest, largest))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The dice of mixup and CutMix: which share of each image of a batch is its own.
+"""The random draws of mixup and CutMix: which share of each image of a batch is its own.
 
 In: the strengths (alpha of a symmetric Beta distribution), positions, seed, size. Out: a `Mix`: shares and
 boxes. Promised: drawn from (seed, position, Purpose.MIX) alone, block 0: word 0 decides between the two where
@@ -18,7 +18,7 @@ import numpy as np
 from fastload.ops.transfer import as_positions
 from fastload.rng import Purpose, uniforms
 
-MOST_ALPHA = 1000.0  # where nine shares of ten lie within 0.02 of 1/2
+MAX_ALPHA = 1000.0  # where nine shares of ten lie within 0.02 of 1/2
 STEPS = 1 << 16  # of the integral of a density, up to 1/2
 
 
@@ -66,7 +66,7 @@ def _distribution(alpha: float) -> tuple[np.ndarray, np.ndarray]:
         density = (4.0 * steps * (1.0 - steps)) ** (alpha - 1.0)  # times a constant, so that 1/2 has 1
     below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     below = below / below[-1] / 2
-    # Where alpha is large, nothing lies near 0 that float64 could tell from 0: of these places the last is
+    # Where alpha is large, nothing lies near 0 that float64 could tell from 0: of these steps the last is
     # kept.
     first = np.searchsorted(below, 0.0, side="right") - 1
     return below[first:], steps[first:]

@@ -1,8 +1,8 @@
 """`Augment`: every random change of an image, in one fixed order, drawn from (seed, position) alone.
 
 In: strengths, a plain dataclass. Out: the `DrawPlan` that a loader draws from, or changed images for a user's
-own tensors. Promised: a sample at a position gets the same draws on any device, rank, batch or backend; what
-is a matrix is multiplied into one, and the pixels are touched once (see `fastload.ops.fused_augment`, which
+own tensors. Promised: a sample at a position gets the same draws on any device, rank, batch or backend; all
+matrices are multiplied into one, and the pixels are touched once (see `fastload.ops.fused_augment`, which
 says exactly what each stage does). The order:
 
 xflip, yflip, rotate, scale, translate (one warp, reflected at the borders); color_jitter; brightness; hsv;
@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip
-from fastload.augment.mixing import MOST_ALPHA, Mix, draw_mix
+from fastload.augment.mixing import MAX_ALPHA, Mix, draw_mix
 from fastload.errors import ConfigError
 from fastload.ops.fused.augment_params import AugmentParams
 from fastload.ops.fused.draw_params import draw_params
@@ -37,12 +37,12 @@ class Augment:
     """Random changes of the images of a batch. The defaults change nothing.
 
     xflip, yflip: probability of mirroring left and right, top and bottom.
-    rotate: most degrees; the angle is uniform in [-rotate, rotate].
+    rotate: the largest angle in degrees; the angle is uniform in [-rotate, rotate].
     scale: (low, high) of a factor by which the image is enlarged about its centre.
-    translate: most of the width and height by which it is moved, a number or (x, y).
+    translate: the largest shift as a share of width and height, a number or (x, y).
     color_jitter: (brightness, contrast, saturation, hue) as torchvision's ColorJitter: factors uniform in
         [max(0, 1 - b), 1 + b], hue shift in [-hue, hue] turns, or (low, high) pairs; in random order.
-    brightness: most added to all channels, as a share of the full range, uniform in [-b, b].
+    brightness: the largest value added to all channels, as a share of the full range, uniform in [-b, b].
     hsv: (hue shift, saturation range): a shift in turns, at most this, and a factor of HSV's saturation
         uniform in [max(0, 1 - r), 1 + r], or in (low, high).
     cutout: (probability, side): a square of that share of the image's sides becomes 0 in the result, anywhere
@@ -65,11 +65,11 @@ class Augment:
     def __post_init__(self):
         for name in ("xflip", "yflip"):
             self._number(name, 0.0, 1.0, "a probability, 0 to 1")
-        self._number("rotate", 0.0, 180.0, "the most degrees, 0 to 180")
+        self._number("rotate", 0.0, 180.0, "the largest angle in degrees, 0 to 180")
         self._number("brightness", 0.0, 1.0, "a share of the full range, 0 to 1")
         for name in ("mixup", "cutmix"):
             self._number(
-                name, 0.0, MOST_ALPHA, f"alpha of a Beta distribution, such as 0.2; 0 to {MOST_ALPHA:g}"
+                name, 0.0, MAX_ALPHA, f"alpha of a Beta distribution, such as 0.2; 0 to {MAX_ALPHA:g}"
             )
         scale = _numbers(self.scale, 2)
         if scale is None or not 0.0 < scale[0] <= scale[1]:
@@ -88,8 +88,8 @@ class Augment:
 
     def __repr__(self) -> str:
         """Only what differs from the defaults: a field that a later version adds changes no fingerprint."""
-        given = (one for one in fields(self) if getattr(self, one.name) != one.default)
-        return f"Augment({', '.join(f'{one.name}={getattr(self, one.name)!r}' for one in given)})"
+        given = (field for field in fields(self) if getattr(self, field.name) != field.default)
+        return f"Augment({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in given)})"
 
     @property
     def mixes(self) -> bool:
@@ -125,7 +125,7 @@ class Augment:
     ) -> Any:
         """The images changed as a loader would change them, mixing aside (`mix` does that).
 
-        images: [N, C, H, W], or [N, H, W, C] where the second axis is neither 1 nor 3 long; uint8 levels or
+        images: [N, C, H, W], or [N, H, W, C] where the second axis is neither 1 nor 3 long; uint8 pixels or
         floats in [0, 1]. positions: [N] integers. normalize, dtype, impl: as `fl.ops.fused_augment` has them.
         The result has the shape and memory layout of the images, and without normalize their dtype.
         """
@@ -145,7 +145,7 @@ class Augment:
         from fastload.ops.transfer import to_device
 
         drawn = self.draw_mix(positions, seed, *images.shape[2:])
-        share, blend, boxes = (to_device(one, images.device) for one in drawn)
+        share, blend, boxes = (to_device(array, images.device) for array in drawn)
         return Mixed(mix(images, blend, boxes), labels, labels.roll(1, 0), share)
 
     def _keep(self, name: str, value: Any) -> None:
@@ -158,8 +158,8 @@ class Augment:
         self._keep(name, number)
 
     def _check_translate(self) -> None:
-        one = _number(self.translate)
-        both = (one, one) if one is not None else _numbers(self.translate, 2)
+        number = _number(self.translate)
+        both = (number, number) if number is not None else _numbers(self.translate, 2)
         if both is None or not all(0.0 <= share <= 1.0 for share in both):
             raise ConfigError(f"Augment(translate={self.translate!r}): give a share of the sides or (x, y).")
         self._keep("translate", _as_given(self.translate))
@@ -167,14 +167,14 @@ class Augment:
     def _jitter_ranges(self) -> tuple:
         """(low, high) of the four, or the numbers as they were given."""
         strengths = tuple(self.color_jitter) if isinstance(self.color_jitter, Sequence) else ()
-        ranges = [_around(1.0, one, 0.0, math.inf) for one in strengths[:3]]
-        ranges += [_around(0.0, one, -0.5, 0.5) for one in strengths[3:]]
+        ranges = [_around(1.0, strength, 0.0, math.inf) for strength in strengths[:3]]
+        ranges += [_around(0.0, strength, -0.5, 0.5) for strength in strengths[3:]]
         if len(strengths) != 4 or None in ranges:
             raise ConfigError(
                 f"Augment(color_jitter={self.color_jitter!r}): give (brightness, contrast, saturation, "
                 "hue), such as (0.4, 0.4, 0.4, 0.1); the hue is at most 0.5."
             )
-        return tuple(_as_given(one) for one in strengths)
+        return tuple(_as_given(strength) for strength in strengths)
 
     def _hsv_ranges(self) -> tuple:
         pair = tuple(self.hsv) if isinstance(self.hsv, Sequence) and len(self.hsv) == 2 else (None, None)
@@ -183,7 +183,7 @@ class Augment:
                 f"Augment(hsv={self.hsv!r}): give (hue shift, saturation range), such as (0.05, 0.3); the "
                 "hue is at most 0.5."
             )
-        return tuple(_as_given(one) for one in pair)
+        return tuple(_as_given(strength) for strength in pair)
 
 
 @functools.lru_cache(maxsize=256)
@@ -202,7 +202,7 @@ def _plan(augment: Augment, height: int, width: int, xflip: bool, colors: bool) 
         linear.append(Translate(x, y))
     if augment.brightness and colors:
         linear.append(Brightness(augment.brightness))
-    draws = tuple(one.draw(height, width) for one in linear)
+    draws = tuple(augmentation.draw(height, width) for augmentation in linear)
     if not colors:
         return DrawPlan(draws)
     return DrawPlan(draws, _jitter(augment.color_jitter), _hsv(augment.hsv), augment.cutout)
@@ -211,7 +211,7 @@ def _plan(augment: Augment, height: int, width: int, xflip: bool, colors: bool) 
 def _jitter(strengths: tuple | None) -> tuple | None:
     if strengths is None:
         return None
-    factors = (_around(1.0, one, 0.0, math.inf) for one in strengths[:3])
+    factors = (_around(1.0, strength, 0.0, math.inf) for strength in strengths[:3])
     ranges = (*factors, _around(0.0, strengths[3], -0.5, 0.5))
     return None if ranges == ((1.0, 1.0),) * 3 + ((0.0, 0.0),) else ranges
 
@@ -238,7 +238,7 @@ def _around(centre: float, strength: Any, lowest: float, highest: float) -> tupl
 
 
 def _as_given(strength: Any) -> float | tuple[float, ...] | None:
-    """A number, or the pair that was given in its place."""
+    """The number, or the pair, that was given."""
     number = _number(strength)
     return _numbers(strength, 2) if number is None else number
 
@@ -257,5 +257,5 @@ def _number(value: Any) -> float | None:
 def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != count:
         return None
-    numbers = tuple(_number(one) for one in value)
+    numbers = tuple(_number(item) for item in value)
     return None if None in numbers else numbers

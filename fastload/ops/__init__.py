@@ -1,4 +1,4 @@
-"""Pixels, one op per file: public functions on tensors, each with a plain reference that says what it means.
+"""Pixels, one op per file: public functions on tensors, each with a reference that says what it means.
 
 `fl.ops` is loaded on first use. Triton is imported where a kernel is launched, torch where a tensor comes in.
 """

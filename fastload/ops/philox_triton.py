@@ -1,4 +1,4 @@
-"""The random bits of rng.py in Triton: functions that every kernel with dice shares."""
+"""The random bits of rng.py in Triton: functions that all kernels with random draws share."""
 
 import math
 

@@ -1,4 +1,5 @@
-"""What operators need to be registered with torch.library: gradients, and where a draw may not be."""
+"""What operators need to be registered with torch.library: gradients, and the refusal of draws in a backward
+pass."""
 
 import atexit
 from collections.abc import Callable
@@ -15,9 +16,9 @@ atexit.register(end_everything)
 
 
 def refuse_in_backward(what: str, way_out: str) -> None:
-    """Raises ConfigError within a backward pass, where only what is computed again would draw or count.
+    """Raises ConfigError within a backward pass, where only recomputation would draw or count.
 
-    It stands in the operators' implementations, for torch.compile cannot trace the question."""
+    Called in the operators' implementations, because torch.compile cannot trace it."""
     if torch._C._current_graph_task_id() >= 0:
         raise ConfigError(
             f"{what} within a backward pass, where torch.utils.checkpoint runs a function again: {way_out}"
@@ -25,7 +26,7 @@ def refuse_in_backward(what: str, way_out: str) -> None:
 
 
 def begin_draw() -> None:
-    """Where a draw may not be; and where a daemon thread sleeps at the end of the program."""
+    """Raises ConfigError within a backward pass; a daemon thread sleeps here at the end of the program."""
     _native.sleep_at_the_end()
     refuse_in_backward(
         "an augmentation was drawn",
@@ -41,10 +42,10 @@ def differentiable(operator: Callable, mode_at: int, of_offset: tuple[int, ...] 
     of_offset: numbers of the arguments that only AFFINE reads, which are not kept for the gradient."""
 
     def keep(ctx, inputs, output):
-        inputs = [None if number in of_offset else one for number, one in enumerate(inputs)]
-        ctx.rest = tuple(one for one in inputs[1:] if not isinstance(one, torch.Tensor))
-        ctx.is_tensor = [isinstance(one, torch.Tensor) for one in inputs[1:]]
-        ctx.save_for_backward(*(one for one in inputs[1:] if isinstance(one, torch.Tensor)))
+        inputs = [None if number in of_offset else given for number, given in enumerate(inputs)]
+        ctx.rest = tuple(given for given in inputs[1:] if not isinstance(given, torch.Tensor))
+        ctx.is_tensor = [isinstance(given, torch.Tensor) for given in inputs[1:]]
+        ctx.save_for_backward(*(given for given in inputs[1:] if isinstance(given, torch.Tensor)))
 
     def backward(ctx, gradient):
         tensors, others = iter(ctx.saved_tensors), iter(ctx.rest)

@@ -1,7 +1,7 @@
 """The twins of an operator: which implementation runs, and what every operator checks first.
 
-In: `impl` as the user gave it, and the images. Out: the name of the twin that runs. Promised: "auto" never
-becomes slower in silence: on CUDA it is triton, or an error with the reason.
+In: `impl` as the user gave it, and the images or their device. Out: the name of the twin that runs. Promised:
+"auto" never becomes slower in silence: on CUDA it is triton, or an error with the reason.
 """
 
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 from fastload.errors import BackendError, ConfigError
 
 AFFINE, LINEAR, ADJOINT = 0, 1, 2  # L x + b, L x, and L^T g
+WITH_NATIVE = ("auto", "reference", "native", "triton")
+WITHOUT_NATIVE = ("auto", "reference", "triton")
 
 
 def check_images(images: Any) -> None:
@@ -37,26 +39,36 @@ def refuse_forward_mode(images: Any) -> None:
         )
 
 
-def choose(impl: str, images: Any, on_cpu: str = "native") -> str:
-    """The twin that is to run: `impl`, or for "auto" triton on CUDA and `on_cpu` elsewhere.
+def check_impl(impl: str, known: tuple[str, ...]) -> None:
+    """Raises ConfigError unless `impl` is one of `known`."""
+    if impl not in known:
+        raise ConfigError(f"impl={impl!r}: give one of {', '.join(map(repr, known))}.")
 
-    Raises ConfigError for an unknown one, BackendError for one that cannot run on the images' device.
+
+def choose(
+    impl: str,
+    device: Any,
+    known: tuple[str, ...] = WITHOUT_NATIVE,
+    dtype: Any = None,
+    in_float32: tuple[str, ...] = ("triton",),
+) -> str:
+    """The twin that runs on `device`: `impl`, or for "auto" triton on CUDA, else native or reference.
+
+    known: the names that `impl` may have. dtype: of the computation; None: any twin has it. in_float32: the
+        twins that have no float64.
+    Raises ConfigError for an unknown name and for float64, BackendError for a twin that cannot run there.
     """
     import torch
 
-    known = (
-        ("auto", "reference", "native", "triton") if on_cpu == "native" else ("auto", "reference", "triton")
-    )
-    if impl not in known:
-        raise ConfigError(f"impl={impl!r}: give one of {', '.join(map(repr, known))}.")
+    check_impl(impl, known)
     if impl == "auto":
-        impl = "triton" if images.device.type == "cuda" else on_cpu
-    if impl == "native" and images.device.type != "cpu":
-        raise BackendError(f'impl="native" is for images on the CPU, not on {images.device}: use "triton".')
+        impl = "triton" if device.type == "cuda" else "native" if "native" in known else "reference"
+    if impl in in_float32 and dtype == torch.float64:
+        raise ConfigError(f'float64 needs impl="reference": impl={impl!r} computes in float32.')
+    if impl == "native" and device.type != "cpu":
+        raise BackendError(f'impl="native" runs on the CPU, and the images are on {device}: use "triton".')
     if impl == "triton":
-        if images.dtype == torch.float64:
-            raise ConfigError('images of float64 are for impl="reference"; triton computes in float32.')
-        require_triton(images.device)
+        require_triton(device)
     return impl
 
 

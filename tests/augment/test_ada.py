@@ -209,7 +209,7 @@ def test_parameters_get_no_gradient():
         assert not ada_augment(picture(1), AdaParams(C=C), impl).requires_grad
 
 
-def test_seeds_and_calls_change_the_dice():
+def test_seeds_and_calls_change_the_draws():
     draws = [AdaPipe.named("bgc", seed=seed, rank=0).draw(8, 3, 16, 16).G_inv for seed in (0, 1, 2**64 - 1)]
     pipe = AdaPipe.named("bgc", seed=0, rank=0)
     draws += [pipe.draw(8, 3, 16, 16).G_inv for _ in range(3)][1:]
@@ -217,7 +217,7 @@ def test_seeds_and_calls_change_the_dice():
 
 
 def test_gradient_accumulation_and_the_regularizers_call_draw_anew():
-    """Each call has dice of its own, and a later one does not touch the parameters of an earlier one."""
+    """Each call has draws of its own, and a later one does not touch the parameters of an earlier one."""
     pipe, x = AdaPipe.named("bgc", p=0.8, rank=0), picture().requires_grad_()
     first = pipe(x)
     kept = first.detach().clone()

@@ -29,8 +29,8 @@ def expected(batches, p=0.0, target=0.6, interval=4, step=50 * 4 / 10_000):
 
 
 def test_p_follows_the_published_rule():
-    dice = np.random.default_rng(0)
-    batches = [list(dice.normal(shift, 1, 7).astype(np.float32)) for shift in dice.normal(0.9, 1, 400)]
+    rng = np.random.default_rng(0)
+    batches = [list(rng.normal(shift, 1, 7).astype(np.float32)) for shift in rng.normal(0.9, 1, 400)]
     batches[40:44] = [[], [], [], []]  # nothing reported: the mean before
     batches[100] += [0.0, 0.0]  # the sign of 0 is 0
     controller = make()
@@ -112,8 +112,8 @@ def test_a_logit_that_is_no_number_does_not_become_p():
 
 
 def test_a_resumed_controller_goes_on_as_the_first_would_have():
-    dice = torch.Generator().manual_seed(0)
-    logits = [torch.randn(6, generator=dice) + 0.7 for _ in range(40)]
+    rng = torch.Generator().manual_seed(0)
+    logits = [torch.randn(6, generator=rng) + 0.7 for _ in range(40)]
 
     def run(controller, some):
         for one in some:

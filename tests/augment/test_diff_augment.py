@@ -51,7 +51,7 @@ def test_forward_is_the_operator_with_the_next_draw(policy, device):
     assert other.calls.tolist() == [2]
 
 
-def test_a_training_that_goes_on_draws_what_it_would_have_drawn(device):
+def test_a_resumed_training_run_draws_what_it_would_have_drawn(device):
     module = DiffAugment(seed=1).to(device)
     for _ in range(3):
         module.draw(5, 16, 16)
@@ -152,10 +152,10 @@ def test_a_captured_call_draws_anew_in_each_replay():
         assert torch.equal(result, other(images))
 
 
-def test_what_is_no_policy_seed_rank_or_twin_is_refused():
+def test_an_invalid_policy_seed_rank_or_twin_is_refused():
     for arguments, message in [
         ({"policy": "colour"}, "policy='colour'"),
-        ({"seed": -1}, "seed=-1"),
+        ({"seed": -1}, "seed must be .* got -1"),
         ({"rank": -1}, "rank=-1"),
         ({"rank": True}, "rank=True"),
         ({"impl": "native"}, "impl='native'"),

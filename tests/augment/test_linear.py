@@ -21,7 +21,7 @@ def drawn(augmentation) -> fl.ops.AugmentParams:
     return fl.ops.AugmentParams.from_rows(draw_params(plan, POSITIONS, SEED), plan.stages)
 
 
-def dice(purpose, word) -> np.ndarray:
+def uniform(purpose, word) -> np.ndarray:
     return uniforms(SEED, POSITIONS, purpose)[:, word].astype(np.float64)
 
 
@@ -35,7 +35,7 @@ def goes_to(G_inv: torch.Tensor, place) -> np.ndarray:
     "flip, purpose, sign", [(XFlip, Purpose.XFLIP, (-1, 1)), (YFlip, Purpose.YFLIP, (1, -1))]
 )
 def test_a_flip_mirrors_where_its_die_says(flip, purpose, sign):
-    mirrored = dice(purpose, 0) < 0.3
+    mirrored = uniform(purpose, 0) < 0.3
     assert 0.27 < mirrored.mean() < 0.33
     places = goes_to(drawn(flip(0.3)).G_inv, (3, 5))
     np.testing.assert_array_equal(
@@ -45,7 +45,7 @@ def test_a_flip_mirrors_where_its_die_says(flip, purpose, sign):
 
 
 def test_a_rotation_is_counter_clockwise_and_uniform():
-    angles = (2 * dice(Purpose.ROTATE, 1) - 1) * math.radians(30)
+    angles = (2 * uniform(Purpose.ROTATE, 1) - 1) * math.radians(30)
     places = goes_to(drawn(Rotate(30)).G_inv, (10, 0))
     # y points down: a turn to the left lifts what lies to the right.
     np.testing.assert_allclose(places, np.stack([10 * np.cos(angles), -10 * np.sin(angles)], 1), atol=1e-5)
@@ -53,20 +53,20 @@ def test_a_rotation_is_counter_clockwise_and_uniform():
 
 
 def test_a_scale_enlarges():
-    factors = 0.8 + dice(Purpose.SCALE, 1) * (1.5 - 0.8)
+    factors = 0.8 + uniform(Purpose.SCALE, 1) * (1.5 - 0.8)
     places = goes_to(drawn(Scale(0.8, 1.5)).G_inv, (4, -6))
     np.testing.assert_allclose(places, factors[:, None] * [4, -6], rtol=1e-6)
 
 
 def test_a_translation_moves_right_and_down_by_shares_of_the_sides():
-    right = (2 * dice(Purpose.TRANSLATE, 1) - 1) * 0.1 * WIDTH
-    down = (2 * dice(Purpose.TRANSLATE, 2) - 1) * 0.2 * HEIGHT
+    right = (2 * uniform(Purpose.TRANSLATE, 1) - 1) * 0.1 * WIDTH
+    down = (2 * uniform(Purpose.TRANSLATE, 2) - 1) * 0.2 * HEIGHT
     places = goes_to(drawn(Translate(0.1, 0.2)).G_inv, (0, 0))
     np.testing.assert_allclose(places, np.stack([right, down], 1), atol=1e-5)
 
 
 def test_brightness_adds_to_all_channels():
-    added = (2 * dice(Purpose.BRIGHTNESS, 1) - 1) * 0.25
+    added = (2 * uniform(Purpose.BRIGHTNESS, 1) - 1) * 0.25
     C = drawn(Brightness(0.25)).C.double().numpy()
     np.testing.assert_allclose(
         C @ [0.1, 0.2, 0.3, 1.0],

@@ -120,5 +120,5 @@ def test_positions_must_be_whole_numbers(positions):
 
 
 def test_numbers_that_do_not_fit_are_refused():
-    with pytest.raises(ConfigError, match=r"2 images are mixed: give \[2, 4\], not \[2, 3\]"):
+    with pytest.raises(ConfigError, match=r"mixing 2 images needs \[2, 4\], got \[2, 3\]"):
         fl.ops.cutmix(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, dtype=torch.int64))

@@ -132,13 +132,13 @@ def test_geometry_goes_flip_rotate_scale_translate():
 
 
 def test_the_shape_and_layout_of_a_users_images_stay():
-    levels = torch.randint(0, 256, (2, 3, 8, 9), dtype=torch.uint8)
-    changed = EVERYTHING(levels, [5, 6], 1, impl="reference")
-    assert (changed.shape, changed.dtype) == (levels.shape, torch.uint8)
-    last = levels.permute(0, 2, 3, 1).contiguous()
+    pixels = torch.randint(0, 256, (2, 3, 8, 9), dtype=torch.uint8)
+    changed = EVERYTHING(pixels, [5, 6], 1, impl="reference")
+    assert (changed.shape, changed.dtype) == (pixels.shape, torch.uint8)
+    last = pixels.permute(0, 2, 3, 1).contiguous()
     assert torch.equal(EVERYTHING(last, [5, 6], 1, impl="reference").permute(0, 3, 1, 2), changed)
-    normalized = EVERYTHING(levels, [5, 6], 1, normalize="gan", dtype="float16", impl="reference")
-    assert (normalized.shape, normalized.dtype) == (levels.shape, torch.float16)
+    normalized = EVERYTHING(pixels, [5, 6], 1, normalize="gan", dtype="float16", impl="reference")
+    assert (normalized.shape, normalized.dtype) == (pixels.shape, torch.float16)
 
 
 def test_a_mask_keeps_its_values():

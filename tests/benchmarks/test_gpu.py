@@ -36,7 +36,7 @@ def ran(cases, path, context, deadline=None):
 
 
 # Interpreted, the kernels take a minute; tests/ops runs each of them.
-SLOW = {"kernels": pytest.mark.slow}
+SLOW = {"kernels": pytest.mark.slow, "correctness": pytest.mark.slow}
 
 
 @pytest.mark.parametrize("part", [pytest.param(part, marks=SLOW.get(part, ())) for part in PARTS])
@@ -164,7 +164,7 @@ class StandIn:
 
 @pytest.mark.parametrize("iteration", [None, 0, 3, 5])
 def test_the_stress_finds_one_flipped_bit_in_one_iteration(iteration, context):
-    batches = [twins.random_levels(2, 8, 8, 3, seed) for seed in range(2)]
+    batches = [twins.random_pixels(2, 8, 8, 3, seed) for seed in range(2)]
     made = []
 
     def make():  # the first decoder is the quiet one, then come one, then two
@@ -181,7 +181,7 @@ def test_the_stress_finds_one_flipped_bit_in_one_iteration(iteration, context):
 
 
 def test_the_stress_needs_a_quiet_result_that_can_be_repeated(context):
-    batches = [twins.random_levels(2, 8, 8, 3, 0)]
+    batches = [twins.random_pixels(2, 8, 8, 3, 0)]
     outcome = stress.stressed(context, lambda: StandIn(batches, 0), 1, (1,), iterations=2)
     assert "not the same when it is decoded again" in outcome.faults[0]
 

@@ -30,7 +30,8 @@ class Kernel(NamedTuple):
 
     arguments: the types of those that are no constexpr, in the kernel's order. "*fp32" is a pointer, aligned
         to 16 bytes, as tensors are; "i32:16" a multiple of 16 and "1" an integer that is 1, which a launch
-        finds and compiles in; others are "i32", "i64", "fp32". "4 x i32" is four of them.
+        finds and compiles in; others are "i32", "i64", "fp32". "4 x i32" is four of them, and what stands in
+        parentheses a tuple.
     constexprs: makes the others by name, and options as num_warps, out of the kernel's module, whose own
         constants they are.
     """
@@ -66,24 +67,25 @@ def _upfirdn2d(up, down, taps, planes=1, tile=(4, 128), flip=False, index="int32
     return constexprs
 
 
-LEVELS = "*u8 3 x i32:16 1 *fp32 *fp32 3 x i32 "
-TO_HALF = "*bf16 3 x i32:16 1 9 x fp32"
-ROWS, REST = "3 x i32:16 1 *fp32 ", "10 x i32 fp32"
+FUSED, UPFIRDN2D = "fused.fused_augment_triton", "resample.upfirdn2d_triton"
+PIXELS = "(*u8 3 x i32:16 1) *fp32 *fp32 i32 2 x i32:16 "
+TO_HALF = "(*bf16 3 x i32:16 1) (3 x fp32) (3 x fp32) (3 x fp32)"
+ROWS, REST = "3 x i32:16 1) *fp32 ", "10 x i32 fp32"
 KERNELS = [
-    Kernel("fused_augment_triton", "_kernel", "all stages", LEVELS + TO_HALF, _fused()),
-    Kernel("fused_augment_triton", "_kernel", "nothing", LEVELS + TO_HALF, _fused(
+    Kernel(FUSED, "_kernel", "all stages", PIXELS + TO_HALF, _fused()),
+    Kernel(FUSED, "_kernel", "nothing", PIXELS + TO_HALF, _fused(
         WARP=False, JITTER=False, MEAN=False, COLOR=False, HSV=False, CUTOUT=False)),
-    Kernel("upfirdn2d_triton", "_kernel", "up along x", "*bf16 " + ROWS + "*fp32 " + REST,
+    Kernel(UPFIRDN2D, "_kernel", "up along x", "(*bf16 " + ROWS + "*fp32 " + REST,
            _upfirdn2d((1, 2), (1, 1), (1, 12))),
-    Kernel("upfirdn2d_triton", "_kernel", "down along y", "*fp32 " + ROWS + "*bf16 " + REST,
+    Kernel(UPFIRDN2D, "_kernel", "down along y", "(*fp32 " + ROWS + "*bf16 " + REST,
            _upfirdn2d((1, 1), (2, 1), (12, 1), flip=True)),
-    Kernel("upfirdn2d_triton", "_kernel", "[4, 4] on small planes", "*fp16 " + ROWS + "*fp16 " + REST,
+    Kernel(UPFIRDN2D, "_kernel", "[4, 4] on small planes", "(*fp16 " + ROWS + "*fp16 " + REST,
            _upfirdn2d((1, 1), (1, 1), (4, 4), planes=8, tile=(8, 8))),
-    Kernel("upfirdn2d_triton", "_kernel", "all at once", "*fp32 2 x i64 2 x i32 *fp32 *fp32 " + REST,
+    Kernel(UPFIRDN2D, "_kernel", "all at once", "(*fp32 2 x i64 2 x i32) *fp32 *fp32 " + REST,
            _upfirdn2d((2, 3), (3, 2), (5, 7), planes=2, tile=(16, 16), index="int64")),
-    Kernel("upfirdn2d_triton", "_kernel", "all numbers are 1", "*fp32 4 x 1 *fp32 *fp32 10 x 1 fp32",
+    Kernel(UPFIRDN2D, "_kernel", "all numbers are 1", "(*fp32 4 x 1) *fp32 *fp32 10 x 1 fp32",
            _upfirdn2d((2, 2), (1, 1), (3, 3), planes=512, tile=(1, 1))),
-    Kernel("upfirdn2d_triton", "_kernel", "many planes, else 1", "*fp32 4 x 1 *fp32 *fp32 i32 9 x 1 fp32",
+    Kernel(UPFIRDN2D, "_kernel", "many planes, else 1", "(*fp32 4 x 1) *fp32 *fp32 i32 9 x 1 fp32",
            _upfirdn2d((1, 1), (2, 2), (1, 1), tile=(4, 128))),
 ]  # fmt: skip
 
@@ -119,6 +121,14 @@ def test_the_kernel_compiles_for_a_gpu(number, compiled, record_property):
     assert result["cubin_bytes"] > 0
 
 
+def test_strides_in_tuples_keep_their_alignment(compiled):
+    """Without it, lanes would read and write single elements."""
+    found = [
+        result["wide_accesses"] for one, result in zip(KERNELS, compiled, strict=True) if one.module == FUSED
+    ]
+    assert len(found) == 2 and min(found) > 0, found
+
+
 def main():
     """Compiles all kernels, each a line of JSON on stdout."""
     import triton
@@ -143,8 +153,7 @@ def _result_of(one: Kernel) -> dict:
         kernel, given = getattr(module, one.name), one.constexprs(module)
         options = {name: value for name, value in given.items() if name not in kernel.arg_names}
         constexprs = {name: value for name, value in given.items() if name in kernel.arg_names}
-        types = [kind for several in re.findall(r"(?:(\d+) x )?(\S+)", one.arguments)
-                 for kind in [several[1]] * int(several[0] or 1)]  # fmt: skip
+        types = _types(one.arguments)
         others = [name for name in kernel.arg_names if name not in constexprs]
         if len(others) != len(types):
             raise ValueError(f"{len(types)} types {types} for {len(others)} arguments {others}")
@@ -153,21 +162,54 @@ def _result_of(one: Kernel) -> dict:
         return {"error": f"{type(error).__name__}: {error}"[-3000:]}
 
 
+def _types(arguments: str) -> list:
+    """The types in a Kernel's arguments, of tuples as tuples."""
+    types, several = [[]], 1
+    for word in re.findall(r"\d+ x|[()]|[^\s()]+", arguments):
+        if word.endswith(" x"):
+            several = int(word.split()[0])
+        elif word == "(":
+            types.append([])
+        elif word == ")":
+            inner = tuple(types.pop())
+            types[-1].append(inner)
+        else:
+            types[-1] += [word] * several
+            several = 1
+    return types[0]
+
+
+def _signed(kind: str) -> str:
+    """A type as Triton's signatures have it."""
+    return "constexpr" if kind == "1" else kind.split(":")[0]
+
+
 def _compiled(kernel, types: dict, constexprs: dict, **options) -> dict:
     """Compiles for ARCHITECTURE; the numbers that Triton and ptxas tell."""
     import triton
     from triton.backends.compiler import GPUTarget
 
-    constexprs = constexprs | {name: 1 for name, kind in types.items() if kind == "1"}
-    signature = {name: types.get(name, "").split(":")[0] for name in kernel.arg_names}
-    signature |= dict.fromkeys(constexprs, "constexpr")
-    aligned = [name for name, kind in types.items() if kind.startswith("*") or kind.endswith(":16")]
-    attributes = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    kinds, signature = {}, dict.fromkeys(kernel.arg_names, "constexpr")
+    for name, kind in types.items():
+        number = kernel.arg_names.index(name)
+        if isinstance(kind, tuple):
+            signature[name] = tuple(_signed(part) for part in kind)
+            kinds |= {(number, i): part for i, part in enumerate(kind)}
+        else:
+            signature[name] = _signed(kind)
+            kinds[number,] = kind
+    constexprs = constexprs | {path: 1 for path, kind in kinds.items() if kind == "1"}
+    aligned = [path for path, kind in kinds.items() if kind.startswith("*") or kind.endswith(":16")]
+    attributes = {path: [["tt.divisibility", 16]] for path in aligned}
     source = triton.compiler.ASTSource(kernel, signature, constexprs, attributes)
     log = io.StringIO()
     with contextlib.redirect_stdout(log):
         result = triton.compile(source, target=GPUTarget("cuda", ARCHITECTURE, 32), options=options)
-    numbers = {"cubin_bytes": len(result.asm["cubin"]), "shared_bytes": result.metadata.shared}
+    wide = re.findall(r"(?:ld|st)\.global\S*\.v[24]", result.asm["ptx"])
+    numbers = {"wide_accesses": len(wide)} | {
+        "cubin_bytes": len(result.asm["cubin"]),
+        "shared_bytes": result.metadata.shared,
+    }
     for name, pattern in (
         ("registers", r"Used (\d+) registers"),
         ("spill_store_bytes", r"(\d+) bytes spill stores"),

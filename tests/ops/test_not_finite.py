@@ -96,8 +96,10 @@ FUSED["nothing"] = AugmentParams()
 def test_of_the_fused_stages_what_is_not_finite_is_that_of_the_reference(impl, value, channels):
     images = planted(value, channels)
     for name, params in FUSED.items():
+        if impl == "triton" and name.endswith("[0, 1, 2, 3]"):
+            continue  # an interpreter is slow: one order of the jitter, one dtype, one normalization
         dtypes = ("float32",) if impl == "triton" else ("float32", "float16", "bfloat16")
-        for dtype, normalize in itertools.product(dtypes, (None, "gan")):
+        for dtype, normalize in itertools.product(dtypes, ("gan",) if impl == "triton" else (None, "gan")):
             settings = {"dtype": dtype, "normalize": normalize}
             expected = fused_augment(images, params, impl="reference", **settings)
             found = fused_augment(images, params, impl=impl, **settings)
@@ -126,7 +128,7 @@ def test_every_nan_stays_one_in_every_dtype(impl, bits, dtype):
     assert torch.isnan(found).sum() == 3 and torch.isnan(found[0, :, 2, 5]).all()
 
 
-def test_levels_are_0_of_nan_and_the_ends_of_infinity(impl):
+def test_pixels_are_0_of_nan_and_the_ends_of_infinity(impl):
     for value, level in ((math.nan, 0), (math.inf, 255), (-math.inf, 0), (7.0, 255), (-7.0, 0)):
         images = torch.full((1, 3, 33, 3), value)
         for twin in (impl, "reference"):
@@ -144,7 +146,7 @@ def test_color_jitter_keeps_what_a_gradscaler_looks_for(impl, step, value):
             assert torch.isnan(found).any((1, 2, 3)).all()
 
 
-def test_levels_have_nothing_that_is_not_finite(impl):
+def test_pixels_have_nothing_that_is_not_finite(impl):
     augment = Augment(rotate=30, color_jitter=(0.4, 0.4, 0.4, 0.1), hsv=(0.1, 0.9))
     images = torch.randint(0, 256, (4, 3, 16, 33), dtype=torch.uint8)
     assert torch.isfinite(augment(images, range(4), 1, normalize="gan", impl=impl)).all()
@@ -194,18 +196,18 @@ def cast(params, dtype):
     return params.to(dtype) if dtype == torch.float64 else params
 
 
-def forward_and_back(value, params, impl, dtype):
+def forward_and_back(value, params, impl, dtype, size=(26, 30)):
     """What comes of images with the value, and of gradients with it."""
-    odd = planted(value, size=(26, 30), dtype=dtype).permute(0, 3, 1, 2)
+    odd = planted(value, size=size, dtype=dtype).permute(0, 3, 1, 2)
     out = ada_augment(odd, params, impl)
     images = torch.zeros_like(odd).requires_grad_()
     (gradient,) = torch.autograd.grad(ada_augment(images, params, impl), images, odd)
     return out, gradient
 
 
-def found_and_expected(value, params, impl, dtype):
+def found_and_expected(value, params, impl, dtype, size=(26, 30)):
     """(of a twin, of the reference): results, then gradients."""
-    twins = (forward_and_back(value, params, one, dtype) for one in (impl, "reference"))
+    twins = (forward_and_back(value, params, one, dtype, size) for one in (impl, "reference"))
     return zip(*twins, strict=True)
 
 
@@ -225,7 +227,8 @@ def test_of_pixel_by_pixel_stages_it_is_that_of_the_reference(name, value, dtype
 @pytest.mark.skipif(not INTERPRETED, reason="kernels are interpreted where there is no GPU")
 @pytest.mark.parametrize("name", ["identity", "whole pixels", "colour", "no noise", "cutout"])
 def test_of_pixel_by_pixel_stages_tritons_is_that_of_the_reference(name):
-    for found, expected in found_and_expected(math.nan, POINTWISE[name], "triton", torch.float32):
+    case = (math.nan, POINTWISE[name], "triton", torch.float32, (8, 9))
+    for found, expected in found_and_expected(*case):
         assert torch.equal(pattern(found), pattern(expected)) and pattern(found).any()
 
 

@@ -27,7 +27,7 @@ RULES = [*PRESETS, (0.5, 0.5), None]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
-def levels():
+def pixels():
     """White, black, full colours, and noise."""
     images = torch.randint(
         0, 256, (4, 3, 24, 67), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -53,7 +53,7 @@ def lies_within(images, rule):
 @pytest.mark.parametrize("floats", [False, True])
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_no_result_lies_outside(impl, name, floats):  # noqa: F811
-    images = levels().float() / 255 if floats else levels()
+    images = pixels().float() / 255 if floats else pixels()
     rules, dtypes, seeds = RULES, DTYPES, (5, 6, 7)
     if impl == "triton":  # its interpreter takes its time
         images, rules, dtypes, seeds = images[:, :, :8], ("gan", "vae"), DTYPES[:1], (5,)
@@ -66,7 +66,7 @@ def test_no_result_lies_outside(impl, name, floats):  # noqa: F811
 
 @pytest.mark.parametrize("rule", RULES)
 def test_black_and_white_are_the_ends_themselves(impl, rule):  # noqa: F811
-    for images in (levels()[:2], levels()[:2].float() / 255):
+    for images in (pixels()[:2], pixels()[:2].float() / 255):
         found = fused_augment(images.permute(0, 2, 3, 1), normalize=rule, dtype="float32", impl=impl)
         for image, end in zip(found, reversed(ends(rule)), strict=True):
             same = image == end
@@ -77,7 +77,7 @@ def test_black_and_white_are_the_ends_themselves(impl, rule):  # noqa: F811
 @pytest.mark.parametrize("rule", RULES)
 def test_the_values_between_are_what_they_were(impl, rule):  # noqa: F811
     """Nothing is clipped but the last unit in the last place: against float64."""
-    images = levels().permute(0, 2, 3, 1)
+    images = pixels().permute(0, 2, 3, 1)
     exact = fused_augment(images, normalize=rule, dtype="float64", impl="reference")
     found = fused_augment(images, normalize=rule, dtype="float32", impl=impl)
     scale = 1.0 if rule is None else 1 / min(normalization(rule).std)
@@ -92,7 +92,7 @@ def test_floats_beyond_their_range_are_not_cut_off_where_no_stage_clamps(impl): 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_mixed_images_stay_within_as_well(dtype):
-    images = torch.from_numpy(normalize(levels().numpy(), "gan")).to(dtype)
+    images = torch.from_numpy(normalize(pixels().numpy(), "gan")).to(dtype)
     shares, boxes = (
         torch.rand(4, generator=torch.Generator().manual_seed(0)),
         torch.zeros(4, 4, dtype=torch.int64),
@@ -111,7 +111,7 @@ def test_the_loaders_augmenter_stays_within_as_well(name):
                 rows.numpy(), 0, numbers.divisor, numbers.mean, numbers.std, False, _native.Dtype.float32,
                 False, 24, 67,
             )  # fmt: skip
-            for image in levels().permute(0, 2, 3, 1).contiguous().numpy():
+            for image in pixels().permute(0, 2, 3, 1).contiguous().numpy():
                 augmenter.write(image, 0, out)
                 assert lies_within(torch.from_numpy(out), rule)
     finally:

@@ -2,7 +2,7 @@
 
 python -m tests.trainers.recipe_run --shards DIR --out DIR --page FILE --rank R --world-size W --meet URL
 
-A program is a block that begins with ```python program; one for 2 ranks says so there. Those for as many
+A program is a block with the title "A program", or "A program, on 2 ranks". Those for as many
 ranks as there are here are run. `training`, which they import, is made here. --out gets what each run saw.
 """
 
@@ -25,7 +25,7 @@ from tests.distributed.rank import add_rank_arguments, ends_after
 from tests.trainers.seen import write
 
 MOST_SECONDS = 100
-PROGRAM = re.compile(r"^```python program(, 2 ranks)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAM = re.compile(r'^```python title="A program(, on 2 ranks)?"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 SAVED = {5: 3, 8: 6, 11: 9}  # the step in which a run crashes: the last one before it that was saved
 FIELDS = {"image": fl.Image("jpg", size=8), "label": fl.Int("cls")}
 

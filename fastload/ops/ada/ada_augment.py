@@ -8,19 +8,20 @@ For fixed parameters this is affine, out = L x + b, with b from brightness and n
 respect to images are of any order (reverse mode: torch.autograd), without anything saved but the parameters:
 the backward pass is the adjoint of L, its own backward pass L without b, and so on. The parameters get none.
 
-Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
+Twins. `reference` is torch, differentiated by torch, in float32, or float64 for images of float64.
 `native` (CPU, float32 and float64) and `triton` (float32 inside, whatever the images are) are one operator of
 torch.library, `fastload::ada`, with three modes, so that torch.compile sees one node. They agree with the
 reference to what the stages' files say, added up, and are NaN or infinite where it is. Sums of taps (warp and
-filter) make of infinities what is not finite, be it one or the other; there `triton` may make more pixels so,
-never fewer. What is cut out is 0, whatever it was.
+filter) turn infinities into infinity or NaN; there `triton` may make more pixels so than the reference, never
+fewer. What is cut out is 0, even if it was NaN.
 """
 
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.ada.ada_params import AdaParams, stages_of
-from fastload.ops.twins import AFFINE, check_images, choose, refuse_forward_mode
+from fastload.ops.ada.ada_params import STAGE_OF, AdaParams
+from fastload.ops.params import stages_of
+from fastload.ops.twins import AFFINE, WITH_NATIVE, check_images, choose, refuse_forward_mode
 
 
 def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
@@ -28,15 +29,14 @@ def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
 
     impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
         on the CPU, triton on CUDA, which never turns into something slower.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
-
     check_images(images)
     if not isinstance(params, AdaParams):
         raise ConfigError(f"params={params!r}: give fl.ops.AdaParams(...).")
     params.check(images)
-    impl = choose(impl, images)
-    stages = stages_of(params)
+    impl = choose(impl, images.device, WITH_NATIVE, images.dtype)
+    stages = stages_of(params, STAGE_OF)
     if not stages or not images.numel():
         return images.clone()
     if impl == "reference":
@@ -48,7 +48,7 @@ def ada_augment(images: Any, params: AdaParams, impl: str = "auto") -> Any:
 
 
 def _reference(images: Any, params: AdaParams) -> Any:
-    """The stages in plain torch; of operations that autocast would leave as they are."""
+    """The stages in torch; of operations that autocast would leave as they are."""
     import torch
 
     from fastload.ops.ada.stages.affine_warp import warp_reference

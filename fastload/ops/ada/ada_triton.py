@@ -37,11 +37,11 @@ def launch(images: Any, rows: Any, noise_key: Any, eps: Any, stages: int, mode: 
 def _forward(
     images: Any, rows: Any, noise: Noise, stages: AdaStage, affine: bool, out: Any, first: int
 ) -> None:
-    color, cutout, filtered = (one in stages for one in (AdaStage.COLOR, AdaStage.CUTOUT, AdaStage.FILTER))
+    color, cutout = AdaStage.COLOR in stages, AdaStage.CUTOUT in stages
     noise = noise if AdaStage.NOISE in stages else Noise()
     early = {"color": color, "offset": color and affine, "first_channel": first}
     late = {"noise": noise, "cutout": cutout, "first_channel": first}
-    if filtered:
+    if AdaStage.FILTER in stages:
         if AdaStage.WARP in stages:
             images = affine_warp_triton.launch(images, rows, _plane(images), adjoint=False, **early)
         elif color:
@@ -57,7 +57,7 @@ def _forward(
 
 
 def _adjoint(gradients: Any, rows: Any, stages: AdaStage, out: Any) -> None:
-    color, cutout, warped = (one in stages for one in (AdaStage.COLOR, AdaStage.CUTOUT, AdaStage.WARP))
+    color, cutout, warped = AdaStage.COLOR in stages, AdaStage.CUTOUT in stages, AdaStage.WARP in stages
     if AdaStage.FILTER in stages:
         if cutout:
             gradients = pointwise.launch(gradients, rows, _plane(gradients), color=False, cutout=True)

@@ -61,8 +61,8 @@ def draw_ada(
         )
     from fastload.ops.ada.draw.draw_ada import SETTINGS, draw_reference, named
 
-    dice = _dice(seed, calls, first_row, n, percentile)
-    rows = draw_reference(named(SETTINGS, settings), p.item(), dice, channels, height, width)
+    draws = _draws(seed, calls, first_row, n, percentile)
+    rows = draw_reference(named(SETTINGS, settings), p.item(), draws, channels, height, width)
     return torch.from_numpy(rows).to(p.device)
 
 
@@ -96,9 +96,9 @@ def draw_edm(
     from fastload.ops.ada.draw.draw_ada import named
     from fastload.ops.ada.draw.draw_edm import EDM_SETTINGS, draw_edm_reference
 
-    dice = _dice(seed, calls, first_row, n, None)
-    drawn = draw_edm_reference(named(EDM_SETTINGS, settings), p.item(), dice, height, width)
-    rows, labels = (torch.from_numpy(one).to(p.device) for one in drawn)
+    draws = _draws(seed, calls, first_row, n, None)
+    drawn = draw_edm_reference(named(EDM_SETTINGS, settings), p.item(), draws, height, width)
+    rows, labels = (torch.from_numpy(array).to(p.device) for array in drawn)
     return rows, labels
 
 
@@ -108,13 +108,13 @@ def _(settings, p, calls, ticket, seed, first_row, n, height, width, label_count
     return torch.empty(n, COLUMNS, **options), torch.empty(n, label_count, **options)
 
 
-def _dice(seed: int, calls: torch.Tensor, first_row: int, n: int, percentile: float | None):
-    """The dice of the call that `calls` counts next; counts it."""
-    from fastload.ops.ada.draw.random_draws import Dice
+def _draws(seed: int, calls: torch.Tensor, first_row: int, n: int, percentile: float | None):
+    """The random draws of the next call; adds 1 to `calls`."""
+    from fastload.ops.ada.draw.random_draws import RandomDraws
 
-    dice = Dice(seed % 2**64, int(calls.item()), first_row, n, percentile)
+    draws = RandomDraws(seed % 2**64, int(calls.item()), first_row, n, percentile)
     calls.add_(1)
-    return dice
+    return draws
 
 
 @torch.library.custom_op("fastload::count_signs", mutates_args=("sums",))
@@ -132,5 +132,5 @@ def count_signs_now(sums: torch.Tensor, logits: torch.Tensor) -> None:
         "logits were reported to AdaController",
         "they would count twice. Report what the checkpointed function returns.",
     )
-    signs = logits.sign().sum(dtype=torch.float32)  # the sign of what is no number is 0: it must not become p
+    signs = logits.sign().sum(dtype=torch.float32)  # NaN counts as 0: it must not become p
     sums += torch.stack([signs, torch.full_like(signs, logits.numel())])

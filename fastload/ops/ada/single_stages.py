@@ -2,17 +2,17 @@
 
 from typing import Any
 
+from fastload.ops.ada.ada_augment import ada_augment
+from fastload.ops.ada.ada_params import AdaParams
+
 
 def affine_warp(images: Any, G_inv: Any, impl: str = "auto") -> Any:
-    """The images [N, C, H, W] warped by G_inv [N, 3, 3], as the contract above says.
+    """The images [N, C, H, W] warped by G_inv [N, 3, 3], as stages/affine_warp.py says.
 
     impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
         on the CPU, triton on CUDA.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
     return ada_augment(images, AdaParams(G_inv=G_inv), impl)
 
 
@@ -22,9 +22,6 @@ def color_matrix(images: Any, matrices: Any, impl: str = "auto") -> Any:
 
     Raises ConfigError for another number of channels than 1 or 3.
     """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
     return ada_augment(images, AdaParams(C=matrices), impl)
 
 
@@ -33,9 +30,6 @@ def band_filter(images: Any, gains: Any, impl: str = "auto") -> Any:
 
     Raises ConfigError for images with a side below 22.
     """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
     return ada_augment(images, AdaParams(gains=gains), impl)
 
 
@@ -44,9 +38,6 @@ def add_noise(images: Any, sigma: Any, *, eps: Any = None, noise_key: Any = None
 
     Raises ConfigError where both are missing or both given.
     """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
     return ada_augment(images, AdaParams(sigma=sigma, eps=eps, noise_key=noise_key), impl)
 
 
@@ -56,7 +47,4 @@ def cutout(images: Any, size: Any, center: Any, impl: str = "auto") -> Any:
 
     Raises ConfigError where shapes do not fit.
     """
-    from fastload.ops.ada.ada_augment import ada_augment
-    from fastload.ops.ada.ada_params import AdaParams
-
     return ada_augment(images, AdaParams(cut_size=size, cut_center=center), impl)

@@ -11,7 +11,7 @@ their order; nothing is clamped:
 - cutout: 0 in the rows [o - s // 2, o - s // 2 + s), o = cut_offset[0], s = int(H * cutout_ratio + 0.5), and
   the columns likewise: where both hold. The box may hang over the edge.
 
-Out: [N, C, H, W] of the images' dtype. What is cut or comes from outside is 0, whatever the image holds.
+Out: [N, C, H, W] of the images' dtype. What is cut or comes from outside is 0, even where the image is NaN.
 
 Translation moves pixels and cutout is a mask, so that in any order out = keep_after * color(keep_before *
 x[source]): walking the stages backwards from a pixel of the output finds where colour saw it, then its
@@ -19,7 +19,7 @@ source. All of it is affine in the image, and the adjoint of its linear part is 
 stages reversed, the shift negated and no brightness, for colour's linear part is symmetric. Gradients with
 respect to images are of any order; the parameters get none.
 
-Twins. `reference` is plain torch, differentiated by torch, in float32, or float64 for images of float64.
+Twins. `reference` is torch, differentiated by torch, in float32, or float64 for images of float64.
 `triton` (float32 inside) is one operator of torch.library, `fastload::diff_augment`, with three modes. They
 agree to 2e-6 of the largest value; without colour they are equal.
 """
@@ -53,7 +53,7 @@ def diff_augment(
     impl: "reference", "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": reference on the CPU,
         triton on CUDA.
     cutout_ratio: the sides of the box as a share of the image's, 0 to 1.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     check_images(images)
     if not isinstance(params, DiffAugmentParams):
@@ -61,7 +61,7 @@ def diff_augment(
     stages = stages_of(policy)
     params.check(images, policy)
     check_ratio("cutout_ratio", cutout_ratio)
-    impl = choose(impl, images, on_cpu="reference")
+    impl = choose(impl, images.device, dtype=images.dtype)
     if not stages or not images.numel():
         return images.clone()
     if impl == "reference":
@@ -73,7 +73,7 @@ def diff_augment(
 
 
 def _reference(images: Any, params: DiffAugmentParams, stages: tuple[str, ...], cutout_ratio: float) -> Any:
-    """The contract in plain torch; of operations that autocast would leave as they are."""
+    """The contract in torch; of operations that autocast would leave as they are."""
     import torch
 
     work = torch.float64 if images.dtype == torch.float64 else torch.float32

@@ -23,17 +23,23 @@ from fastload.ops.diff.diff_params import (
     pixels_of,
     stages_of,
 )
-from fastload.ops.tiles_triton import MAX_IMAGES, pixels_of_tile, reach, tile_width_of
+from fastload.ops.tiles_triton import (
+    SPLITS,
+    index_type,
+    parts_of,
+    pixels_of_tile,
+    reach,
+    strided,
+    tiles_of,
+    total_of,
+)
 from fastload.ops.twins import ADJOINT, AFFINE
 
 # Pixels of a tile and the warps that share them, as fused_augment_triton.py has them. Not measured yet.
 BLOCK, NUM_WARPS = 1024, 8
-# Partial sums of an image at most: 64 images are 2048 programs, 15 for each multiprocessor of an H200.
-SPLITS = 32  # a power of two
 
-_SPLITS, _COLUMNS = tl.constexpr(SPLITS), tl.constexpr(COLUMNS)
+_COLUMNS, _CONTRAST = tl.constexpr(COLUMNS), tl.constexpr(CONTRAST)
 _BRIGHTNESS, _SATURATION = tl.constexpr(BRIGHTNESS), tl.constexpr(SATURATION)
-_CONTRAST = tl.constexpr(CONTRAST)
 _SHIFT, _CUT = tl.constexpr(SHIFT), tl.constexpr(CUT)
 TRANSLATION, CUTOUT = 1, 2
 _TRANSLATION, _CUTOUT = tl.constexpr(TRANSLATION), tl.constexpr(CUTOUT)
@@ -50,17 +56,14 @@ def launch(images: Any, rows: Any, policy: str, cutout_ratio: float, mode: int) 
     stages = stages[::-1] if mode == ADJOINT else stages
     if images.numel():
         rows = rows.contiguous()
-        for start in range(0, images.shape[0], MAX_IMAGES):
-            part = slice(start, start + MAX_IMAGES)
+        for part in parts_of(len(images)):
             _launch(images[part], rows[part], stages, cutout_ratio, mode, out[part])
     return out
 
 
 def _launch(images: Any, rows: Any, stages: tuple, cutout_ratio: float, mode: int, out: Any) -> None:
     n, channels, height, width = images.shape
-    tile_width = tile_width_of(width)
-    tiles_x = triton.cdiv(width, tile_width)
-    tiles = tiles_x * triton.cdiv(height, BLOCK // tile_width)
+    tile_width, tiles_x, tiles = tiles_of(height, width, BLOCK)
     color = "color" in stages
     at = stages.index("color") if color else len(stages)
     splits = min(SPLITS, tiles)
@@ -70,38 +73,34 @@ def _launch(images: Any, rows: Any, stages: tuple, cutout_ratio: float, mode: in
         "BEFORE": _code(stages[:at]),
         "SIGN": -1 if mode == ADJOINT else 1,
         "CHANNELS": channels,
-        "INDEX": tl.int64 if max(reach(images, (1, 2, 3)), reach(out, (1, 2, 3))) >= 2**31 else tl.int32,
+        "INDEX": index_type(reach(images), reach(out)),
         "BLOCK": BLOCK,
         "TILE_WIDTH": tile_width,
         "TILES_X": tiles_x,
         "num_warps": NUM_WARPS,
         "enable_fp_fusion": True,
     }
-    with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+    with torch.cuda.device_of(images):
         if color:
             _sums_kernel[(splits, n)](
-                images, *images.stride(), rows.view(torch.int32), partial_sums, splits, height, width, *box,
+                strided(images), rows.view(torch.int32), partial_sums, splits, height, width, *box,
                 tiles, **compiled_in,
             )  # fmt: skip
         _kernel[(tiles, n)](
-            images, *images.stride(), rows, rows.view(torch.int32), partial_sums, splits, height, width, *box,
-            out, *out.stride()[:3], AFTER=_code(stages[at + 1 :]), COLOR=color, BRIGHT=mode == AFFINE,
+            strided(images), rows, rows.view(torch.int32), partial_sums, splits, height, width, *box,
+            strided(out), AFTER=_code(stages[at + 1 :]), COLOR=color, BRIGHT=mode == AFFINE,
             **compiled_in,
         )  # fmt: skip
 
 
 def _code(stages: tuple) -> int:
     """Stages that move or cut as a number, two bits each; the last one lowest, where a walk begins."""
-    return sum(_NUMBER_OF[stage] << 2 * place for place, stage in enumerate(reversed(stages)))
+    return sum(_NUMBER_OF[stage] << 2 * i for i, stage in enumerate(reversed(stages)))
 
 
 @triton.jit
 def _kernel(
-    images_ptr,  # [N, C, H, W], the strides below
-    images_n,
-    images_c,
-    images_y,
-    images_x,
+    images,  # [N, C, H, W]
     rows_ptr,  # [N, 8] float32, contiguous
     integers_ptr,  # the same as int32
     partial_sums_ptr,  # [N, splits] float32, contiguous; read where there is COLOR
@@ -110,12 +109,9 @@ def _kernel(
     width,
     box_height,
     box_width,
-    out_ptr,  # [N, C, H, W], the strides below, 1 along rows
-    out_n,
-    out_c,
-    out_y,
+    out,  # [N, C, H, W], contiguous along rows
     AFTER: tl.constexpr,  # the stages after colour, as `_code` has them
-    BEFORE: tl.constexpr,  # those before it; all, where there is none
+    BEFORE: tl.constexpr,  # those before colour; all, where there is no colour
     COLOR: tl.constexpr,
     BRIGHT: tl.constexpr,
     SIGN: tl.constexpr,  # of the shift
@@ -125,6 +121,8 @@ def _kernel(
     TILE_WIDTH: tl.constexpr,
     TILES_X: tl.constexpr,
 ):
+    images_ptr, images_n, images_c, images_y, images_x = images
+    out_ptr, out_n, out_c, out_y, _ = out
     tile = tl.program_id(0)
     # From the last image to the first: those that the sums were taken of last are still in the L2 cache.
     image = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
@@ -143,9 +141,7 @@ def _kernel(
     # A result is own * value + shared * the mean of the pixel's channels + offset.
     own, shared, offset = 1.0, 0.0, 0.0
     if COLOR:
-        split = tl.arange(0, _SPLITS)
-        sums = tl.load(partial_sums_ptr + image * splits + split, mask=split < splits, other=0.0)
-        mean = tl.sum(sums) / (height * 1.0 * width * CHANNELS)
+        mean = total_of(partial_sums_ptr, image, splits) / (height * 1.0 * width * CHANNELS)
         contrast = tl.load(row_ptr + _CONTRAST)
         own = contrast
         if CHANNELS > 1:
@@ -186,11 +182,7 @@ def _kernel(
 
 @triton.jit
 def _sums_kernel(
-    images_ptr,  # [N, C, H, W], the strides below
-    images_n,
-    images_c,
-    images_y,
-    images_x,
+    images,  # [N, C, H, W]
     integers_ptr,  # [N, 8] int32, contiguous
     partial_sums_ptr,  # [N, splits] float32, contiguous
     splits,
@@ -208,6 +200,7 @@ def _sums_kernel(
     TILES_X: tl.constexpr,
 ):
     """Sums over every splits-th tile of an image, as it comes to its colour."""
+    images_ptr, images_n, images_c, images_y, images_x = images
     split, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     integer_ptr, image_ptr = integers_ptr + image * _COLUMNS, images_ptr + image * images_n
     total = tl.zeros([BLOCK], tl.float32)
@@ -229,12 +222,12 @@ def _walked(
     y, x, there, integer_ptr, height, width, box_height, box_width, STAGES: tl.constexpr, SIGN: tl.constexpr
 ):
     """Where pixels after STAGES come from, and whether they come from anywhere at all."""
-    for place in tl.static_range(2):
-        if (STAGES >> (2 * place)) % 4 == _TRANSLATION:
+    for i in tl.static_range(2):
+        if (STAGES >> (2 * i)) % 4 == _TRANSLATION:
             y += SIGN * tl.load(integer_ptr + _SHIFT)
             x += SIGN * tl.load(integer_ptr + _SHIFT + 1)
             there &= (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        if (STAGES >> (2 * place)) % 4 == _CUTOUT:
+        if (STAGES >> (2 * i)) % 4 == _CUTOUT:
             down = y - (tl.load(integer_ptr + _CUT) - box_height // 2)
             right = x - (tl.load(integer_ptr + _CUT + 1) - box_width // 2)
             there &= (down < 0) | (down >= box_height) | (right < 0) | (right >= box_width)

@@ -1,36 +1,31 @@
 """The parameters of `diff_augment`: what a user fills, or views of the rows [N, 8] that were drawn."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from fastload.errors import ConfigError
-from fastload.ops.params import described, moved
+from fastload.ops.params import TensorParams
 
 COLUMNS = 8  # floats in a row
-
-
 # First column of each; SHIFT and CUT are (rows, columns), and hold the bits of int32. The last column is 0.
 BRIGHTNESS, SATURATION, CONTRAST, SHIFT, CUT = 0, 1, 2, 3, 5
-
-
-TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5  # the most of a side by which is moved; the box's share of it
-
-
+# The largest translation and the side of the box, as shares of the image's sides.
+TRANSLATION_RATIO, CUTOUT_RATIO = 0.125, 0.5
 DEFAULT_POLICY = "color,translation,cutout"
-
-
 FIELDS_OF = {
     "color": ("brightness", "saturation", "contrast"),
     "translation": ("shift",),
     "cutout": ("cut_offset",),
 }
-
-
-INTEGERS = ("shift", "cut_offset")
+COLUMNS_OF = {
+    "brightness": BRIGHTNESS, "saturation": SATURATION, "contrast": CONTRAST,
+    "shift": slice(SHIFT, SHIFT + 2), "cut_offset": slice(CUT, CUT + 2),
+}  # fmt: skip
+SHAPES = {"brightness": (), "saturation": (), "contrast": (), "shift": (2,), "cut_offset": (2,)}
 
 
 @dataclass(frozen=True)
-class DiffAugmentParams:
+class DiffAugmentParams(TensorParams):
     """Parameters of N images, tensors on one device; None: absent, and of the three colours neutral.
 
     brightness: [N] floats, added. saturation, contrast: [N] floats, factors.
@@ -38,29 +33,22 @@ class DiffAugmentParams:
     cut_offset: [N, 2] int32, the middle (row, column) of what becomes 0.
     """
 
+    INTEGERS: ClassVar[tuple[str, ...]] = ("shift", "cut_offset")
     brightness: Any = None
     saturation: Any = None
     contrast: Any = None
     shift: Any = None
     cut_offset: Any = None
-    _drawn: Any = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def from_rows(cls, rows: Any, policy: str = DEFAULT_POLICY) -> "DiffAugmentParams":
         """What `policy` needs of rows [N, 8] float32, as views."""
         import torch
 
-        integers, given = rows.view(torch.int32), {}
-        for stage in stages_of(policy):
-            if stage == "color":
-                given |= {name: rows[:, column] for column, name in enumerate(FIELDS_OF[stage])}
-            elif stage == "translation":
-                given["shift"] = integers[:, SHIFT : SHIFT + 2]
-            else:
-                given["cut_offset"] = integers[:, CUT : CUT + 2]
-        params = cls(**given)
-        object.__setattr__(params, "_drawn", rows)
-        return params
+        integers = rows.view(torch.int32)
+        names = [name for stage in stages_of(policy) for name in FIELDS_OF[stage]]
+        views = {name: (integers if name in cls.INTEGERS else rows)[:, COLUMNS_OF[name]] for name in names}
+        return cls(**views).keep_rows(rows)
 
     def rows(self, images: Any) -> Any:
         """[N, 8] float32 as the kernels read them, on the device of the images."""
@@ -68,24 +56,13 @@ class DiffAugmentParams:
 
         if self._drawn is not None and self._drawn.device == images.device:
             return self._drawn
-        n = images.shape[0]
-        columns = []
-        for name, neutral in zip(FIELDS_OF["color"], (0.0, 1.0, 1.0), strict=True):
-            given = getattr(self, name)
-            if given is None:
-                given = torch.full((n,), neutral, dtype=torch.float32, device=images.device)
-            columns.append(given.detach().to(torch.float32)[:, None])
-        for name in INTEGERS:
-            given = getattr(self, name)
-            if given is None:
-                given = torch.zeros(n, 2, dtype=torch.int32, device=images.device)
-            columns.append(given.to(torch.int32).contiguous().view(torch.float32))
-        columns.append(torch.zeros(n, 1, dtype=torch.float32, device=images.device))
-        return torch.cat(columns, 1)
-
-    def to(self, *args: Any, **kwargs: Any) -> "DiffAugmentParams":
-        """Every tensor moved or cast, as `Tensor.to` does; shift and cut_offset keep their integers."""
-        return type(self)(**moved(self, INTEGERS, *args, **kwargs))
+        rows = torch.zeros(images.shape[0], COLUMNS, dtype=torch.float32, device=images.device)
+        rows[:, SATURATION] = rows[:, CONTRAST] = 1.0
+        for name, tensor in self.given().items():
+            if name in self.INTEGERS:
+                tensor = tensor.contiguous().view(torch.float32)
+            rows[:, COLUMNS_OF[name]] = tensor.detach()
+        return rows
 
     def check(self, images: Any, policy: str) -> None:
         """Raises ConfigError unless what the policy needs is there, and every tensor fits the images."""
@@ -95,35 +72,17 @@ class DiffAugmentParams:
                     f"policy={policy!r} has {stage} and DiffAugmentParams no "
                     f"{' or '.join(FIELDS_OF[stage])}: give it, or leave the word out."
                 )
-        for name in (one for names in FIELDS_OF.values() for one in names):
-            if getattr(self, name) is not None:
-                self._check_one(name, images)
-
-    def _check_one(self, name: str, images: Any) -> None:
-        import torch
-
-        tensor, whole = getattr(self, name), name in INTEGERS
-        shape = [images.shape[0], 2] if whole else [images.shape[0]]
-        if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != shape:
-            raise ConfigError(f"DiffAugmentParams.{name} is {described(tensor)}: give a tensor {shape}.")
-        if tensor.device != images.device:
-            raise ConfigError(
-                f"DiffAugmentParams.{name} lies on {tensor.device} and the images on {images.device}: use "
-                "DiffAugmentParams.to()."
-            )
-        if (tensor.dtype != torch.int32) if whole else (not tensor.is_floating_point()):
-            kind = "int32" if whole else "floats"
-            raise ConfigError(f"DiffAugmentParams.{name} is of {tensor.dtype}: give {kind}.")
+        self.check_tensors(SHAPES, images.shape[0], images.device)
 
 
 def stages_of(policy: str) -> tuple[str, ...]:
     """The stages that a policy names, in its order.
 
-    Raises ConfigError for what is no stage, and for one that comes twice.
+    Raises ConfigError for an unknown stage, and for a stage that is named twice.
     """
     words = tuple(policy.split(",")) if isinstance(policy, str) and policy else ()
     stages = tuple(word.strip() for word in words)
-    if not isinstance(policy, str) or any(one not in FIELDS_OF for one in stages):
+    if not isinstance(policy, str) or any(stage not in FIELDS_OF for stage in stages):
         raise ConfigError(f"policy={policy!r}: give {DEFAULT_POLICY!r}, or some of these words in any order.")
     if len(set(stages)) < len(stages):
         raise ConfigError(f"policy={policy!r}: name each stage once.")
@@ -133,7 +92,7 @@ def stages_of(policy: str) -> tuple[str, ...]:
 def check_ratio(name: str, ratio: float) -> None:
     """Raises ConfigError unless `ratio` is a share."""
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0.0 <= ratio <= 1.0:
-        raise ConfigError(f"{name}={ratio!r}: give a share of the image's sides, 0 to 1.")
+        raise ConfigError(f"{name} must be a share of the image's sides in [0, 1], got {ratio!r}.")
 
 
 def pixels_of(side: int, ratio: float) -> int:

@@ -19,7 +19,7 @@ from fastload.rng import Purpose
 # Samples of a program; one warp, so that what a program has read it has read before its number is taken.
 BLOCK, NUM_WARPS = 32, 1
 
-_COLUMNS, _SHIFT, _CUT = (tl.constexpr(one) for one in (COLUMNS, SHIFT, CUT))
+_COLUMNS, _SHIFT, _CUT = (tl.constexpr(column) for column in (COLUMNS, SHIFT, CUT))
 _BRIGHTNESS, _SATURATION = tl.constexpr(BRIGHTNESS), tl.constexpr(SATURATION)
 _CONTRAST = tl.constexpr(CONTRAST)
 _PURPOSE_COLOR = tl.constexpr(int(Purpose.DIFF_COLOR))
@@ -33,7 +33,7 @@ _FREE = ["n", "first_row", "shift_rows", "shift_columns", "cut_rows", "cut_colum
 def launch(calls: Any, ticket: Any, n: int, ranges: Any, seed: int, first_row: int) -> Any:
     """rows [n, 8] float32; ranges: a `DrawRanges`; seed: in [0, 2^64). Counts also where n is 0."""
     rows = torch.empty(n, COLUMNS, dtype=torch.float32, device=calls.device)
-    with torch.cuda.device(calls.device if calls.is_cuda else -1):  # -1 leaves the current device alone
+    with torch.cuda.device_of(calls):
         _kernel[(max(triton.cdiv(n, BLOCK), 1),)](
             calls, ticket, rows, rows.view(torch.int32), n, first_row, *ranges, *halves(seed),
             BLOCK=BLOCK, num_warps=NUM_WARPS, enable_fp_fusion=False,

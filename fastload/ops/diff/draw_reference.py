@@ -18,7 +18,7 @@ from fastload.rng import Purpose, as_uniforms, bits
 
 
 class DrawRanges(NamedTuple):
-    """How many integers there are to choose from, and what is then taken off."""
+    """How many integers there are to choose from along each axis."""
 
     shift_rows: int  # 2 s + 1
     shift_columns: int

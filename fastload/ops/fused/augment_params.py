@@ -6,17 +6,19 @@ below are the only place that says where a number lies (csrc/ops/augment.h and t
 and a test compares).
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
 
 from fastload.errors import ConfigError
 from fastload.normalize import Normalization
-from fastload.ops.params import described
+from fastload.ops.params import TensorParams, filled_rows, stages_of
 
 COLUMNS = 32  # floats in a row: 128 bytes, a cache line of the GPU
 G_INV, C, JITTER, ORDER, HSV, CUT_SIZE, CUT_CENTER = 0, 6, 18, 22, 26, 28, 29  # first column of each
 STEPS = "bcsh"  # the steps of ColorJitter: 0 brightness, 1 contrast, 2 saturation, 3 hue
+GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights; they sum to 0.9999
+IDENTITY = Normalization(255.0, (0.0,) * 3, (1.0,) * 3)
 
 
 class Stage(IntFlag):
@@ -30,11 +32,28 @@ class Stage(IntFlag):
     CUTOUT = 32
 
 
+# Of a row, what holds each tensor: of the matrices all but the last row.
+COLUMNS_OF = {
+    "G_inv": slice(G_INV, G_INV + 6), "jitter": slice(JITTER, JITTER + 4), "order": slice(ORDER, ORDER + 4),
+    "C": slice(C, C + 12), "hsv": slice(HSV, HSV + 2), "cut_size": slice(CUT_SIZE, CUT_SIZE + 1),
+    "cut_center": slice(CUT_CENTER, CUT_CENTER + 2),
+}  # fmt: skip
+# A jitter that a user gave counts as one that needs the mean.
+STAGE_OF = {
+    "G_inv": Stage.WARP, "jitter": Stage.JITTER | Stage.MEAN, "C": Stage.COLOR, "hsv": Stage.HSV,
+    "cut_size": Stage.CUTOUT,
+}  # fmt: skip
+SHAPES = {
+    "G_inv": (3, 3), "jitter": (4,), "order": (4,), "C": (4, 4), "hsv": (2,), "cut_size": (),
+    "cut_center": (2,),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
-class AugmentParams:
+class AugmentParams(TensorParams):
     """Parameters of N images, float tensors on one device; None: the stage is absent.
 
-    G_inv: [N, 3, 3], maps a pixel of the output to the place in the input that it shows; both are (x, y, 1)
+    G_inv: [N, 3, 3], maps a pixel of the output to the point of the input that it shows; both are (x, y, 1)
         in centred pixel coordinates: x = column - (W - 1) / 2, y = row - (H - 1) / 2. Affine: the last row is
         (0, 0, 1) and is not read.
     jitter: [N, 4], ColorJitter's factors of brightness, contrast, saturation (1 changes nothing) and its hue
@@ -80,87 +99,34 @@ class AugmentParams:
 
     @property
     def stages(self) -> Stage:
-        """The stages that are there; a jitter that a user gave counts as one that needs the mean."""
-        stages = Stage(0)
-        if self.G_inv is not None:
-            stages |= Stage.WARP
-        if self.jitter is not None:
-            stages |= Stage.JITTER | Stage.MEAN
-        if self.C is not None:
-            stages |= Stage.COLOR
-        if self.hsv is not None:
-            stages |= Stage.HSV
-        if self.cut_size is not None:
-            stages |= Stage.CUTOUT
-        return stages
+        """The stages that are there."""
+        return Stage(stages_of(self, STAGE_OF))
 
     def rows(self, n: int, device: Any) -> Any:
         """[n, 32] float32 on `device`, as the kernels read them."""
         import torch
 
         rows = torch.zeros(n, COLUMNS, dtype=torch.float32, device=device)
-        if self.G_inv is not None:
-            rows[:, G_INV : G_INV + 6] = self.G_inv[:, :2].reshape(n, 6)
         if self.jitter is not None:
-            rows[:, JITTER : JITTER + 4] = self.jitter
-            rows[:, ORDER : ORDER + 4] = self._order_or_default(rows)
-        if self.C is not None:
-            rows[:, C : C + 12] = self.C[:, :3].reshape(n, 12)
-        if self.hsv is not None:
-            rows[:, HSV : HSV + 2] = self.hsv
-        if self.cut_size is not None:
-            rows[:, CUT_SIZE] = self.cut_size
-            rows[:, CUT_CENTER : CUT_CENTER + 2] = self.cut_center
-        return rows
-
-    def to(self, *args: Any, **kwargs: Any) -> "AugmentParams":
-        """Every tensor moved or cast, as `Tensor.to` does."""
-        moved = {one.name: getattr(self, one.name) for one in fields(self)}
-        given = {name: tensor.to(*args, **kwargs) for name, tensor in moved.items() if tensor is not None}
-        return replace(self, **given)
+            rows[:, COLUMNS_OF["order"]] = torch.arange(4, dtype=rows.dtype, device=device)
+        return filled_rows(self, COLUMNS_OF, rows)
 
     def check(self, n: int) -> None:
         """Raises ConfigError unless every tensor has the shape above for n images and is on one device.
 
-        On the CPU also for numbers that are not finite, and for an order that is no permutation; on a GPU
+        On the CPU also for numbers that are not finite, and for an order that is not a permutation; on a GPU
         that would mean waiting for it.
         """
         import torch
 
-        shapes = {"G_inv": (3, 3), "jitter": (4,), "order": (4,), "C": (4, 4), "hsv": (2,)}
-        shapes |= {"cut_size": (), "cut_center": (2,)}
-        devices = set()
-        for name, shape in shapes.items():
-            tensor = getattr(self, name)
-            if tensor is None:
-                continue
-            if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != (n, *shape):
-                raise ConfigError(
-                    f"AugmentParams.{name} is {described(tensor)}: give a tensor {[n, *shape]}."
-                )
-            devices.add(str(tensor.device))
-            if tensor.device.type == "cpu" and not torch.isfinite(tensor).all():
-                raise ConfigError(f"AugmentParams.{name} holds numbers that are not finite.")
-        if len(devices) > 1:
-            raise ConfigError(f"AugmentParams lie on {' and '.join(sorted(devices))}: use one device.")
+        tensors = [value for value in self.given().values() if isinstance(value, torch.Tensor)]
+        device = tensors[0].device if tensors else torch.device("cpu")
+        self.check_tensors(SHAPES, n, device, finite=True, typed=False)
         if (self.cut_size is None) != (self.cut_center is None):
             raise ConfigError("AugmentParams: give cut_size and cut_center together.")
         if self.order is not None and self.jitter is None:
             raise ConfigError("AugmentParams.order has no meaning without jitter.")
-        if self.order is not None and self.order.device.type == "cpu":
+        if self.order is not None and device.type == "cpu":
             steps = torch.arange(4, dtype=self.order.dtype)
             if not (self.order.sort(1).values == steps).all():
                 raise ConfigError("AugmentParams.order: each row must be a permutation of 0, 1, 2, 3.")
-
-    def _order_or_default(self, rows: Any) -> Any:
-        import torch
-
-        if self.order is not None:
-            return self.order.to(rows.dtype)
-        return torch.arange(4, dtype=rows.dtype, device=rows.device)
-
-
-GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights; they sum to 0.9999
-
-
-IDENTITY = Normalization(255.0, (0.0,) * 3, (1.0,) * 3)

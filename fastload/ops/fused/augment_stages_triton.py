@@ -21,8 +21,8 @@ _GRAY_RED, _GRAY_GREEN, _GRAY_BLUE = (tl.constexpr(weight) for weight in GRAY)
 @triton.jit
 def jittered(red, green, blue, row_ptr, mean, stop, CHANNELS: tl.constexpr):
     """The first `stop` steps of ColorJitter, clamped after each; mean: of gray when the contrast comes."""
-    for place in range(stop):
-        step = tl.load(row_ptr + _ORDER + place).to(tl.int32) & 3  # whatever the row holds, a column of it
+    for i in range(stop):
+        step = tl.load(row_ptr + _ORDER + i).to(tl.int32) & 3  # & 3: an index within the row for any content
         factor = tl.load(row_ptr + _JITTER + step)
         if step == _BRIGHTNESS:
             red, green, blue = red * factor, green * factor, blue * factor
@@ -30,7 +30,7 @@ def jittered(red, green, blue, row_ptr, mean, stop, CHANNELS: tl.constexpr):
             offset = mean * (1 - factor)
             red, green, blue = red * factor + offset, green * factor + offset, blue * factor + offset
         elif step == _SATURATION:
-            if CHANNELS == 3 and factor != 1:  # a share of 0 of what is not finite would be NaN
+            if CHANNELS == 3 and factor != 1:  # 0 times infinity would be NaN
                 offset = gray(red, green, blue, CHANNELS) * (1 - factor)
                 red, green, blue = red * factor + offset, green * factor + offset, blue * factor + offset
         elif factor != 0:
@@ -58,7 +58,7 @@ def hue_shifted(red, green, blue, turns, CHANNELS: tl.constexpr):
         span = largest - smallest
         safe = tl.where(span > 0, span, 1.0)
         of_green = tl.where(largest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
-        # Whole turns are taken off first, so that what is rounded stays small.
+        # Whole turns are subtracted first, so that rounding errors stay small.
         hue = tl.where(largest == red, (green - blue) / safe, of_green) + 6 * (turns - tl.floor(turns))
         hue -= 6 * tl.floor(hue * (1 / 6))
         red = smallest + span * clamped(tl.abs(hue - 3) - 1)
@@ -69,7 +69,7 @@ def hue_shifted(red, green, blue, turns, CHANNELS: tl.constexpr):
 
 @triton.jit
 def recoloured(red, green, blue, row_ptr, unit, CHANNELS: tl.constexpr):
-    """C applied to channels of which a one is worth `unit`, clamped to [0, 1]."""
+    """C applied to channels stored in units of `unit`, clamped to [0, 1]."""
     at = row_ptr + _C
     c00, c03 = tl.load(at) * unit, tl.load(at + 3)
     if CHANNELS == 1:
@@ -124,8 +124,8 @@ def at_least_0(value):
 
 
 @triton.jit
-def at_most(value, most):
-    return tl.minimum(value, most, propagate_nan=tl.PropagateNan.ALL)
+def at_most(value, highest):
+    return tl.minimum(value, highest, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -134,6 +134,6 @@ def clamped(value):
 
 
 @triton.jit
-def level(value):
-    """255 v + 1/2 as a level, still a float; of NaN 0."""
+def as_uint8(value):
+    """255 v + 1/2 rounded down to a uint8 pixel, still a float; NaN becomes 0."""
     return tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0))

@@ -1,6 +1,6 @@
 """ColorJitter with explicit factors: brightness, contrast, saturation and hue, in any order.
 
-images: [N, 3, H, W] or [N, H, W, 3] (also with one channel), uint8 levels or floats in [0, 1]. Each step is
+images: [N, 3, H, W] or [N, H, W, 3] (also with one channel), uint8 pixels or floats in [0, 1]. Each step is
 that of `fused_augment`, clamped to [0, 1] after it, and means what torchvision.transforms.v2.functional's
 adjust_brightness, adjust_contrast, adjust_saturation and adjust_hue mean on floats; uint8 is rounded once, at
 the end. No gradients.
@@ -30,7 +30,7 @@ def color_jitter(
     in turns, -0.5 to 0.5. order: a permutation of "bcsh", or one for each image. impl: as `fused_augment` has
     it.
 
-    Raises ConfigError for what does not fit.
+    Raises ConfigError for invalid arguments.
     """
     import torch
 
@@ -65,8 +65,8 @@ def _order(order: Any, n: int) -> Any:
     import torch
 
     orders = [order] * n if isinstance(order, str) else list(order)
-    if len(orders) != n or any(sorted(one) != sorted(STEPS) for one in orders):
+    if len(orders) != n or any(sorted(steps) != sorted(STEPS) for steps in orders):
         raise ConfigError(
             f'order={order!r}: give a permutation of "{STEPS}", or one for each of the {n} images.'
         )
-    return torch.tensor([[STEPS.index(letter) for letter in one] for one in orders]).reshape(n, 4)
+    return torch.tensor([[STEPS.index(letter) for letter in steps] for steps in orders]).reshape(n, 4)

@@ -1,10 +1,10 @@
-"""The dice of the augmentations: (seed, position) in, the rows of `fused_augment` out, on any device.
+"""The random draws of the augmentations: (seed, position) in, the rows of `fused_augment` out, on any device.
 
 A `DrawPlan` says what is random. Its linear part is a list of `LinearDraw`, each a random matrix: with
 probability p the sum over `terms` of a number times a constant matrix, else the identity; the numbers are
-made of two uniforms v0 and v1, so that a rotation is cos v0 * M1 + sin v0 * M2 + M3. They are multiplied up
-in the order of the list, so that a new linear augmentation is a new list entry and no new kernel. What is no
-matrix (ColorJitter, HSV, cutout) has its own columns.
+made of two uniforms v0 and v1, so that a rotation is cos v0 * M1 + sin v0 * M2 + M3. They are multiplied in
+the order of the list, so that a new linear augmentation is a new list entry, not a new kernel. What is not
+a matrix (ColorJitter, HSV, cutout) has its own columns.
 
 Where each number comes from, word by word of Philox (see rng.py; u is a word's uniform in [0, 1)):
 - linear: purpose of the draw, block 0: word 0 is the gate (drawn where u < p, exactly), words 1 and 2 are v0
@@ -47,6 +47,7 @@ from fastload.ops.fused.draw_plan import (
     DrawPlan,
 )
 from fastload.ops.transfer import as_positions, to_device
+from fastload.ops.twins import choose
 from fastload.rng import Purpose, as_uniforms, bits, check_seed
 
 
@@ -58,15 +59,10 @@ def draw_params(plan: DrawPlan, positions: Any, seed: int, *, device: Any = "cpu
     """
     import torch
 
-    from fastload.ops.twins import require_triton
-
     check_seed(seed)
-    if impl not in ("auto", "reference", "triton"):
-        raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "triton".')
     device = torch.device(device)
-    if impl == "reference" or (impl == "auto" and device.type != "cuda"):
+    if choose(impl, device) == "reference":
         return to_device(_reference(plan, as_positions(positions), seed), device)
-    require_triton(device)
     from fastload.ops.fused import draw_params_triton
 
     if not isinstance(positions, torch.Tensor) or positions.device != device:
@@ -114,7 +110,7 @@ def _multiply(rows: np.ndarray, row: np.ndarray, words: np.ndarray) -> None:
     with np.errstate(divide="ignore"):
         numbers = (np.ones_like(v0), v0, v1, np.float32(1) / v0, np.cos(v0), np.sin(v0))
     terms = row[LINEAR_HEADER:].reshape(len(TERMS), TERM_ENTRIES)
-    used = [k for k in range(len(TERMS)) if terms[k].any()]  # 1/v0 is infinite where nobody asks for it
+    used = [k for k in range(len(TERMS)) if terms[k].any()]  # an unused 1/v0 may be infinite
     matrices = sum(
         (numbers[k][:, None] * terms[k] for k in used), np.zeros((len(words), TERM_ENTRIES), np.float32)
     )

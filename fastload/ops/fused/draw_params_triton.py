@@ -55,9 +55,7 @@ def launch(plan: DrawPlan, positions: Any, seed: int) -> Any:
     if not n:
         return rows
     table, constants = plan.on(positions.device)
-    with torch.cuda.device(
-        positions.device if positions.is_cuda else -1
-    ):  # -1 leaves the current device alone
+    with torch.cuda.device_of(positions):
         _kernel[(triton.cdiv(n, BLOCK),)](
             positions, positions.stride(0), table, constants, rows, n, table.shape[0], *halves(seed),
             HAS_JITTER=plan.jitter is not None, HAS_HSV=plan.hsv is not None,
@@ -96,8 +94,8 @@ def _kernel(
         tl.store(at + _JITTER + 3, _scaled(w3, ranges_ptr + 6), mask=there)
         w0, w1, w2, w3 = words_at(position, _PURPOSE_JITTER, 1, seed_low, seed_high)
         order_ptr = constants_ptr + _ORDER_TABLE + (((w0 >> 8) * _ORDERS) >> 24).to(tl.int32) * 4
-        for place in tl.static_range(4):
-            tl.store(at + _ORDER + place, tl.load(order_ptr + place), mask=there)
+        for i in tl.static_range(4):
+            tl.store(at + _ORDER + i, tl.load(order_ptr + i), mask=there)
     else:
         _store_zeros(at, there, _JITTER, _HSV, BLOCK)
     if HAS_HSV:
@@ -170,7 +168,7 @@ def _entry(terms_ptr, v0, v1, inverse, cosine, sine):
     of_inverse = tl.load(terms_ptr + 3 * _TERM_ENTRIES)
     entry = tl.load(terms_ptr) + v0 * tl.load(terms_ptr + _TERM_ENTRIES)
     entry += v1 * tl.load(terms_ptr + 2 * _TERM_ENTRIES)
-    # v0 may be 0 where nobody asks for 1 / v0, and infinity times 0 is no number.
+    # An unused 1 / v0 may be infinite, and infinity times 0 is NaN.
     entry += tl.where(of_inverse != 0, inverse, 0.0) * of_inverse
     entry += cosine * tl.load(terms_ptr + 4 * _TERM_ENTRIES)
     return entry + sine * tl.load(terms_ptr + 5 * _TERM_ENTRIES)

@@ -9,30 +9,18 @@ from typing import Any
 import numpy as np
 
 from fastload.caching import cached_property
-from fastload.ops.fused.augment_params import (
-    Stage,
-)
+from fastload.ops.fused.augment_params import Stage
 
 # The numbers that a LinearDraw may use as factors of its matrices.
 TERMS = ("1", "v0", "v1", "1/v0", "cos v0", "sin v0")
-
-
 ORDERS = tuple(itertools.permutations(range(4)))
-
-
 # A LinearDraw as a row of float32: color (1) or geometry (0), purpose, gate, low and span of v0 and v1, a
 # gap, then 12 entries for each of TERMS: a geometry's 2 x 3 (and 6 zeros), a colour's 3 x 4.
 LINEAR_HEADER, TERM_ENTRIES = 8, 12
-
-
 LINEAR_COLUMNS = LINEAR_HEADER + len(TERMS) * TERM_ENTRIES
-
-
 # The rest as one vector: low and span of the four jitter factors, of hue and saturation, gate and size of
 # cutout, a gap of two, then ORDERS.
 JITTER_RANGES, HSV_RANGES, CUTOUT_GATE, CUTOUT_SIZE, ORDER_TABLE = 0, 8, 12, 13, 16
-
-
 CONSTANTS = ORDER_TABLE + 4 * len(ORDERS)
 
 
@@ -40,7 +28,7 @@ CONSTANTS = ORDER_TABLE + 4 * len(ORDERS)
 class LinearDraw:
     """A random matrix: with `probability` the sum of terms[name] * name, else the identity.
 
-    color: False: a 3 x 3 that maps places of the output to places of the input (so the inverse of what the
+    color: False: a 3 x 3 that maps points of the output to points of the input (so the inverse of what the
     image does), in centred pixels; True: a 4 x 4 on (r, g, b, 1). first, second: (low, high) of v0 and v1.
     """
 
@@ -80,9 +68,9 @@ class DrawPlan:
     @property
     def stages(self) -> Stage:
         stages = Stage(0)
-        if any(not one.color for one in self.linear):
+        if any(not draw.color for draw in self.linear):
             stages |= Stage.WARP
-        if any(one.color for one in self.linear):
+        if any(draw.color for draw in self.linear):
             stages |= Stage.COLOR
         if self.jitter is not None:
             stages |= Stage.JITTER
@@ -97,7 +85,7 @@ class DrawPlan:
     @cached_property
     def table(self) -> np.ndarray:
         """[draws, LINEAR_COLUMNS] float32."""
-        return np.array([one.row() for one in self.linear], np.float32).reshape(-1, LINEAR_COLUMNS)
+        return np.array([draw.row() for draw in self.linear], np.float32).reshape(-1, LINEAR_COLUMNS)
 
     @cached_property
     def constants(self) -> np.ndarray:

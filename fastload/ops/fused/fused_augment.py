@@ -1,7 +1,7 @@
 """From resized pixels to the training tensor in one pass: warp, colour, cutout, normalize, cast, lay out.
 
-images: [N, H, W, C] uint8 levels, or floats in [0, 1]; C is 1 or 3; any strides. What happens to an image,
-with v its values in [0, 1] (levels / 255) and each stage only where `AugmentParams` has it:
+images: [N, H, W, C] uint8 pixels, or floats in [0, 1]; C is 1 or 3; any strides. What happens to an image,
+with v its values in [0, 1] (uint8 / 255) and each stage only where `AugmentParams` has it:
 
 1. warp: pixel (x, y) of the result is the input at G_inv (x, y, 1), in centred pixel coordinates, bilinear
    between pixel centres (or the nearest one); outside the image it goes on as its mirror image without
@@ -23,26 +23,27 @@ saturation and hue leave it alone, gray is v. Results have no gradients.
 No result lies outside what normalize makes of [0, 1], to the last bit: [-1, 1] for "gan" and "diffusion", [0,
 1] for "vae". Floats that come in beyond [0, 1] are not cut off but by the clamps above.
 
-Values that are not finite: a clamp keeps NaN, and its limits take in infinity. A place on a pixel's centre is
-that pixel, whatever is next to it. A factor of 1 and a shift of 0 change nothing. A shift of the hue, and a
-factor of HSV's saturation, make a pixel with such a value NaN in all channels; else the formulas say it.
-Levels are made of NaN as of 0. All twins have the same NaN and the same infinities.
+Values that are not finite: a clamp keeps NaN, and infinity becomes its limit. A coordinate on a pixel's
+centre is that pixel, whatever is next to it. A factor of 1 and a shift of 0 change nothing. A shift of the
+hue, and a factor of HSV's saturation, make a pixel with such a value NaN in all channels; else the formulas
+say it.
+NaN becomes 0 in uint8. All twins have the same NaN and the same infinities.
 
 Twins. `reference` computes in float32, or in float64 where that is the dtype asked for, and is what the
 others are held against: with float64 they agree to 2e-6 of the range [0, 1] without a warp. Coordinates are
 float32, so a warp adds up to 2^-22 of the largest coordinate, in pixels and before it is reflected, times the
-slope of the image there: 3e-4 of the range for noise at 1024 pixels. uint8 results differ by at most one
-level, float16 and bfloat16 by their own rounding. An edge of a cutout that lies within float32's rounding of
-a pixel's centre may take that pixel or leave it.
+slope of the image there: 3e-4 of the range for noise at 1024 pixels. uint8 results differ by at most 1,
+float16 and bfloat16 by their own rounding. An edge of a cutout that lies within float32's rounding of a
+pixel's centre may take that pixel or leave it.
 """
 
 from typing import Any
 
-from fastload.errors import BackendError, ConfigError
+from fastload.errors import ConfigError
 from fastload.normalize import Normalization, normalization
 from fastload.ops.fused.augment_params import GRAY, IDENTITY, AugmentParams, Stage
 from fastload.ops.fused.augment_params import C as C_COLUMN
-from fastload.ops.twins import require_triton
+from fastload.ops.twins import WITH_NATIVE, choose
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8", "float64")
 LAYOUTS = ("nchw", "channels_last")
@@ -72,7 +73,7 @@ def fused_augment(
     impl: "reference", "native" (CPU), "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": native
         on the CPU, triton on CUDA, which never turns into something slower.
 
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     params = AugmentParams() if params is None else params
     _check(images, params)
@@ -84,7 +85,7 @@ def fused_augment(
     if images.shape[3] == 1 and (len(set(rule.mean)) > 1 or len(set(rule.std)) > 1):
         raise ConfigError(f"normalize={normalize!r} has three colours, and the images have one channel.")
     out = _result(images, dtype, layout, out)
-    impl = _choose(impl, images, dtype)
+    impl = choose(impl, images.device, WITH_NATIVE, dtype, in_float32=("native", "triton"))
     if not images.numel():
         return out
     if impl == "reference":
@@ -155,7 +156,7 @@ def _check(images: Any, params: AugmentParams) -> None:
     if images.requires_grad and torch.is_grad_enabled():
         raise ConfigError("images require gradients, and fused_augment has none: use images.detach().")
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ConfigError(f"images of {images.dtype}: give uint8 levels, or floats in [0, 1].")
+        raise ConfigError(f"images of {images.dtype}: give uint8 pixels, or floats in [0, 1].")
     if not isinstance(params, AugmentParams):
         raise ConfigError(f"params={params!r}: give fl.ops.AugmentParams(...).")
     params.check(images.shape[0])
@@ -170,7 +171,7 @@ def _result_dtype(images: Any, normalize: Any, dtype: Any) -> Any:
     if name not in DTYPES:
         raise ConfigError(f"dtype={dtype!r}: give one of {', '.join(map(repr, DTYPES))}.")
     if name == "uint8" and normalize is not None:
-        raise ConfigError('dtype="uint8" holds levels: use normalize=None.')
+        raise ConfigError('dtype="uint8" holds pixels that are not normalized: use normalize=None.')
     return getattr(torch, name)
 
 
@@ -186,25 +187,6 @@ def _result(images: Any, dtype: Any, layout: str, out: Any) -> Any:
     if not fits or not out.is_contiguous(memory_format=form):
         raise ConfigError(f"out must be {dtype} {list(shape)} on {images.device}, {layout}.")
     return out
-
-
-def _choose(impl: str, images: Any, dtype: Any) -> str:
-    import torch
-
-    on_cuda = images.device.type == "cuda"
-    if impl not in ("auto", "reference", "native", "triton"):
-        raise ConfigError(f'impl={impl!r}: give "auto", "reference", "native" or "triton".')
-    if impl == "auto":
-        impl = "triton" if on_cuda else "native"
-    if impl == "reference":
-        return impl
-    if dtype == torch.float64:
-        raise ConfigError(f'dtype="float64" is for impl="reference"; {impl} computes in float32.')
-    if impl == "native" and on_cuda:
-        raise BackendError('impl="native" is for images on the CPU: use "triton", or images.cpu().')
-    if impl == "triton":
-        require_triton(images.device)
-    return impl
 
 
 def _gray_rows(rows: Any) -> Any:
@@ -227,7 +209,7 @@ def _launch_native(
     name = str(out.dtype).removeprefix("torch.")
     planar = out.is_contiguous()
     result = out if planar else out.permute(0, 2, 3, 1)
-    if name == "bfloat16":  # which NumPy has not: its bits travel as uint16
+    if name == "bfloat16":  # NumPy has no bfloat16: its bits are passed as uint16
         result = result.view(torch.uint16)
     _native.augment(
         images.detach().numpy(),
@@ -246,7 +228,7 @@ def _launch_native(
 
 
 def _reference(images: Any, params: AugmentParams, rule: Normalization, dtype: Any, filter: str) -> Any:
-    """The stages in plain torch, on all images at once: [N, C, H, W] of `dtype`."""
+    """The stages in torch, on all images at once: [N, C, H, W] of `dtype`."""
     import torch
 
     work = torch.float64 if dtype == torch.float64 else torch.float32
@@ -291,28 +273,28 @@ def _warped(values: Any, G_inv: Any, filter: str) -> Any:
         index = (rows * width + columns).reshape(n, 1, -1).expand(-1, channels, -1)
         return flat.gather(2, index).reshape(values.shape)
 
-    def between(one: Any, other: Any, share: Any) -> Any:
-        return one * (1 - share) + torch.where(share == 0, 0.0, other * share)
+    def between(first: Any, second: Any, share: Any) -> Any:
+        return first * (1 - share) + torch.where(share == 0, 0.0, second * share)
 
     fx, fy = fx[:, None], fy[:, None]
     above, below = between(at(y0, x0), at(y0, x1), fx), between(at(y1, x0), at(y1, x1), fx)
     return between(above, below, fy)
 
 
-def _taps(place: Any, side: int, filter: str) -> tuple:
-    """The two pixels of a row that a place lies between, and how far it is from the first: [0, 1)."""
+def _taps(coordinate: Any, side: int, filter: str) -> tuple:
+    """The two pixels of a row that a coordinate lies between, and how far it is from the first: [0, 1)."""
     import torch
 
     if side == 1:
-        place = torch.zeros_like(place)
+        coordinate = torch.zeros_like(coordinate)
     else:
         period = 2.0 * (side - 1)
-        place = place - period * (place / period).floor()
-        place = torch.where(place > side - 1, period - place, place)
+        coordinate = coordinate - period * (coordinate / period).floor()
+        coordinate = torch.where(coordinate > side - 1, period - coordinate, coordinate)
     if filter == "nearest":
-        place = (place + 0.5).floor()
-    first = place.floor().clamp(0, side - 1)
-    return first.long(), (first.long() + 1).clamp(max=side - 1), place - first
+        coordinate = (coordinate + 0.5).floor()
+    first = coordinate.floor().clamp(0, side - 1)
+    return first.long(), (first.long() + 1).clamp(max=side - 1), coordinate - first
 
 
 def _jittered(values: Any, params: AugmentParams) -> Any:
@@ -323,9 +305,9 @@ def _jittered(values: Any, params: AugmentParams) -> Any:
     if order is None:
         order = torch.arange(4, device=values.device).expand(len(values), 4)
     values, factors = values.clone(), params.jitter.to(values.dtype)[:, :, None, None, None]
-    for place in range(4):
+    for i in range(4):
         for number, step in enumerate(steps):
-            mine = order[:, place] == number
+            mine = order[:, i] == number
             values[mine] = step(values[mine], factors[mine, number]).clamp(0, 1)
     return values
 
@@ -398,8 +380,8 @@ def _saturated(values: Any, factor: Any) -> Any:
     spread = _spread(values)
     largest, smallest = spread.amax(1, keepdim=True), spread.amin(1, keepdim=True)
     span = largest - smallest
-    most = largest / torch.where(span > 0, span, torch.ones_like(span))
-    changed = largest - (largest - spread) * torch.minimum(factor.expand_as(most), most)
+    highest = largest / torch.where(span > 0, span, torch.ones_like(span))
+    changed = largest - (largest - spread) * torch.minimum(factor.expand_as(highest), highest)
     return torch.where(factor == 1, values, changed.clamp(min=0))
 
 

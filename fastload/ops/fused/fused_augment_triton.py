@@ -22,27 +22,35 @@ from fastload.normalize import Normalization
 from fastload.ops.fused import augment_params as columns
 from fastload.ops.fused.augment_params import Stage
 from fastload.ops.fused.augment_stages_triton import (
+    as_uint8,
     at_most,
     gray,
     hue_shifted,
     is_kept,
     jittered,
-    level,
     recoloured,
     saturated,
 )
-from fastload.ops.tiles_triton import BLOCK, MAX_IMAGES, NUM_WARPS, pixels_of_tile, reach, tile_width_of
+from fastload.ops.tiles_triton import (
+    BLOCK,
+    NUM_WARPS,
+    SPLITS,
+    index_type,
+    parts_of,
+    pixels_of_tile,
+    reach,
+    strided,
+    tiles_of,
+    total_of,
+)
 
 # What a lane that gathers bilinear pixels would take more would leave room for fewer warps, also where images
 # are only mirrored. Not measured yet.
 MAX_REGISTERS = 40
-# Partial sums of an image at most: 64 images are 2048 programs, 15 for each multiprocessor of an H200.
-SPLITS = 32  # a power of two
 
 _G_INV, _JITTER = tl.constexpr(columns.G_INV), tl.constexpr(columns.JITTER)
 _ORDER, _HSV = tl.constexpr(columns.ORDER), tl.constexpr(columns.HSV)
-_COLUMNS, _SPLITS = tl.constexpr(columns.COLUMNS), tl.constexpr(SPLITS)
-_CONTRAST = tl.constexpr(1)
+_COLUMNS, _CONTRAST = tl.constexpr(columns.COLUMNS), tl.constexpr(1)
 
 
 def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, nearest: bool) -> Any:
@@ -54,14 +62,13 @@ def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, n
     n, height, width, channels = images.shape
     if not images.numel():
         return out
-    if n > MAX_IMAGES:
-        for part in (slice(start, start + MAX_IMAGES) for start in range(0, n, MAX_IMAGES)):
+    parts = parts_of(n)
+    if len(parts) > 1:
+        for part in parts:
             launch(images[part], rows[part], stages, rule, out[part], nearest)
         return out
     rows = rows.contiguous()
-    tile_width = tile_width_of(width)
-    tiles_x = triton.cdiv(width, tile_width)
-    tiles = tiles_x * triton.cdiv(height, BLOCK // tile_width)
+    tile_width, tiles_x, tiles = tiles_of(height, width, BLOCK)
     splits = min(SPLITS, tiles)
     has = {stage.name: bool(stages & stage) for stage in Stage}
     has["MEAN"] &= has["JITTER"]
@@ -71,7 +78,7 @@ def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, n
         "UNIT": 1 / 255 if images.dtype == torch.uint8 else 1.0,
         "WORDS": _is_read_in_words(images),
         "NEAREST": nearest,
-        "INDEX": tl.int64 if max(reach(images, (1, 2, 3)), reach(out, (1, 2, 3))) >= 2**31 else tl.int32,
+        "INDEX": index_type(reach(images), reach(out)),
         "BLOCK": BLOCK,
         "TILE_WIDTH": tile_width,
         "TILES_X": tiles_x,
@@ -79,15 +86,15 @@ def launch(images: Any, rows: Any, stages: int, rule: Normalization, out: Any, n
         "maxnreg": MAX_REGISTERS,
         "enable_fp_fusion": True,
     }
-    with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+    with torch.cuda.device_of(images):
         if has["MEAN"]:
             _gray_sums_kernel[(splits, n)](
-                images, *images.stride(), rows, partial_sums, splits, height, width, tiles,
+                strided(images), rows, partial_sums, splits, height, width, tiles,
                 WARP=has["WARP"], **compiled_in,
             )  # fmt: skip
         _kernel[(tiles, n)](
-            images, *images.stride(), rows, partial_sums, splits, height, width,
-            out, *out.stride(), *_range(rule, channels, images.dtype, out.dtype), **has, **compiled_in,
+            strided(images), rows, partial_sums, splits, height, width, strided(out),
+            *_range(rule, channels, images.dtype, out.dtype), **has, **compiled_in,
         )  # fmt: skip
     return out
 
@@ -99,12 +106,12 @@ def _is_read_in_words(images: Any) -> bool:
     return packed and not (images.shape[2] | n_stride | row_stride | images.data_ptr()) % 4
 
 
-def _range(rule: Normalization, channels: int, source: torch.dtype, dtype: torch.dtype) -> list[float]:
-    """What makes a result of a value in [0, 1]: three scales, three shifts, and the most that is a result.
+def _range(rule: Normalization, channels: int, source: torch.dtype, dtype: torch.dtype) -> list[tuple]:
+    """What makes a result of a value in [0, 1]: scales, shifts and the largest results of three channels.
 
     The ends are those of the reference to the last bit. Floats beyond [0, 1] are not cut off."""
     if dtype == torch.uint8:
-        return [255.0] * 3 + [0.5] * 3 + [math.inf] * 3
+        return [(255.0,) * 3, (0.5,) * 3, (math.inf,) * 3]
     low, high = rule.ends()
     three = range(3) if channels == 3 else (0, 0, 0)
     scale = [np.float32(255 / rule.divisor / rule.std[channel]) for channel in range(3)]
@@ -113,35 +120,21 @@ def _range(rule: Normalization, channels: int, source: torch.dtype, dtype: torch
             while scale[channel] + low[channel] > high[channel]:
                 scale[channel] = np.nextafter(scale[channel], np.float32(0))
         high = [math.inf] * 3
-    return [float(one[channel]) for one in (scale, low, high) for channel in three]
+    return [tuple(float(numbers[channel]) for channel in three) for numbers in (scale, low, high)]
 
 
 @triton.jit
 def _kernel(
-    images_ptr,  # [N, H, W, C] uint8 or float32, the strides below
-    images_n,
-    images_y,
-    images_x,
-    images_c,
+    images,  # [N, H, W, C] uint8 or float32
     rows_ptr,  # [N, 32] float32, contiguous
     partial_sums_ptr,  # [N, splits] float32, contiguous; read where there is MEAN
     splits,
     height,
     width,
-    out_ptr,  # [N, C, H, W], the strides below
-    out_n,
-    out_c,
-    out_y,
-    out_x,
-    scale_red,
-    scale_green,
-    scale_blue,
-    shift_red,
-    shift_green,
-    shift_blue,
-    most_red,
-    most_green,
-    most_blue,
+    out,  # [N, C, H, W]
+    scale,  # of red, green and blue, as the two below
+    shift,
+    highest,
     WARP: tl.constexpr,  # which stages there are
     JITTER: tl.constexpr,
     MEAN: tl.constexpr,
@@ -149,7 +142,7 @@ def _kernel(
     HSV: tl.constexpr,
     CUTOUT: tl.constexpr,
     CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr,  # what a stored one is worth: 1 / 255 for levels
+    UNIT: tl.constexpr,  # factor from stored values to [0, 1]: 1 / 255 for uint8
     WORDS: tl.constexpr,
     NEAREST: tl.constexpr,
     INDEX: tl.constexpr,  # the integers that offsets within an image need
@@ -157,14 +150,16 @@ def _kernel(
     TILE_WIDTH: tl.constexpr,
     TILES_X: tl.constexpr,  # in a row of tiles; not a variable, because every lane divides by it
 ):
+    images_ptr, images_n, images_y, images_x, images_c = images
+    out_ptr, out_n, out_c, out_y, out_x = out
     tile, image = tl.program_id(0), tl.program_id(1)
     if MEAN:
         # From the last image to the first: those that the sums were taken of last are still in the L2 cache.
         image = tl.num_programs(1) - 1 - image
     row_ptr = rows_ptr + image.to(tl.int64) * _COLUMNS
-    image_ptr = images_ptr + image.to(tl.int64) * images_n
+    pixels = (images_ptr + image.to(tl.int64) * images_n, images_y, images_x, images_c)
     red, green, blue = _read(
-        image_ptr, images_y, images_x, images_c, row_ptr, tile, height, width,
+        pixels, row_ptr, tile, height, width,
         WARP, CHANNELS, WORDS, NEAREST, INDEX, BLOCK, TILE_WIDTH, TILES_X,
     )  # fmt: skip
     y, x = pixels_of_tile(tile, BLOCK, TILE_WIDTH, TILES_X)
@@ -177,10 +172,7 @@ def _kernel(
         unit = 1.0
         mean = 0.0
         if MEAN:
-            split = tl.arange(0, _SPLITS)
-            sums_ptr = partial_sums_ptr + image.to(tl.int64) * splits
-            sums = tl.load(sums_ptr + split, mask=split < splits, other=0.0)
-            mean = tl.sum(sums) / (height * 1.0 * width)
+            mean = total_of(partial_sums_ptr, image, splits) / (height * 1.0 * width)
         red, green, blue = jittered(red, green, blue, row_ptr, mean, 4, CHANNELS)
     if COLOR:
         red, green, blue = recoloured(red, green, blue, row_ptr, unit, CHANNELS)
@@ -194,11 +186,11 @@ def _kernel(
         factor = tl.load(row_ptr + _HSV + 1)
         if factor != 1:
             red, green, blue = saturated(red, green, blue, factor)
-    red = at_most(red * (scale_red * unit) + shift_red, most_red)
-    green = at_most(green * (scale_green * unit) + shift_green, most_green)
-    blue = at_most(blue * (scale_blue * unit) + shift_blue, most_blue)
+    red = at_most(red * (scale[0] * unit) + shift[0], highest[0])
+    green = at_most(green * (scale[1] * unit) + shift[1], highest[1])
+    blue = at_most(blue * (scale[2] * unit) + shift[2], highest[2])
     if out_ptr.dtype.element_ty == tl.uint8:
-        red, green, blue = level(red), level(green), level(blue)
+        red, green, blue = as_uint8(red), as_uint8(green), as_uint8(blue)
     if CUTOUT:
         kept = is_kept(row_ptr, y, x, height, width)
         red, green, blue = tl.where(kept, red, 0.0), tl.where(kept, green, 0.0), tl.where(kept, blue, 0.0)
@@ -213,11 +205,7 @@ def _kernel(
 
 @triton.jit
 def _gray_sums_kernel(
-    images_ptr,  # [N, H, W, C] uint8 or float32, the strides below
-    images_n,
-    images_y,
-    images_x,
-    images_c,
+    images,  # [N, H, W, C] uint8 or float32
     rows_ptr,  # [N, 32] float32, contiguous
     partial_sums_ptr,  # [N, splits] float32, contiguous
     splits,
@@ -235,22 +223,23 @@ def _gray_sums_kernel(
     TILES_X: tl.constexpr,
 ):
     """Sums of gray over every splits-th tile of an image, as it is when its jitter comes to the contrast."""
+    images_ptr, images_n, images_y, images_x, images_c = images
     split, image = tl.program_id(0), tl.program_id(1)
     row_ptr = rows_ptr + image.to(tl.int64) * _COLUMNS
-    image_ptr = images_ptr + image.to(tl.int64) * images_n
-    place = 0  # of the contrast
+    pixels = (images_ptr + image.to(tl.int64) * images_n, images_y, images_x, images_c)
+    contrast_at = 0  # how many steps come before the contrast
     for step in tl.static_range(1, 4):
-        place += tl.where(tl.load(row_ptr + _ORDER + step) == _CONTRAST, step, 0)
+        contrast_at += tl.where(tl.load(row_ptr + _ORDER + step) == _CONTRAST, step, 0)
     # A contrast of 1 takes nothing of the mean.
     stop = tl.where(tl.load(row_ptr + _JITTER + _CONTRAST) == 1, 0, tiles)
     total = tl.zeros([BLOCK], tl.float32)
     for tile in range(split, stop, splits):
         red, green, blue = _read(
-            image_ptr, images_y, images_x, images_c, row_ptr, tile, height, width,
+            pixels, row_ptr, tile, height, width,
             WARP, CHANNELS, WORDS, NEAREST, INDEX, BLOCK, TILE_WIDTH, TILES_X,
         )  # fmt: skip
         red, green, blue = red * UNIT, green * UNIT, blue * UNIT
-        red, green, blue = jittered(red, green, blue, row_ptr, 0.0, place, CHANNELS)
+        red, green, blue = jittered(red, green, blue, row_ptr, 0.0, contrast_at, CHANNELS)
         y, x = pixels_of_tile(tile, BLOCK, TILE_WIDTH, TILES_X)
         inside = (y < height) & (x < width)
         total += tl.where(inside, gray(red, green, blue, CHANNELS), 0.0)
@@ -259,7 +248,7 @@ def _gray_sums_kernel(
 
 @triton.jit
 def _read(
-    image_ptr, images_y, images_x, images_c, row_ptr, tile, height, width,
+    pixels, row_ptr, tile, height, width,
     WARP: tl.constexpr, CHANNELS: tl.constexpr, WORDS: tl.constexpr, NEAREST: tl.constexpr,
     INDEX: tl.constexpr, BLOCK: tl.constexpr, TILE_WIDTH: tl.constexpr, TILES_X: tl.constexpr,
 ):  # fmt: skip
@@ -270,7 +259,7 @@ def _read(
         mirrored = (tl.abs(a) == 1) & (tl.abs(d) == 1) & (b == 0) & (c == 0) & (tx == 0) & (ty == 0)
         if mirrored:
             red, green, blue = _mirrored(
-                image_ptr, images_y, images_x, images_c, tile, d < 0, a < 0, height, width,
+                pixels, tile, d < 0, a < 0, height, width,
                 CHANNELS, WORDS, INDEX, BLOCK, TILE_WIDTH, TILES_X,
             )  # fmt: skip
         else:
@@ -278,14 +267,14 @@ def _read(
             from_x = x.to(tl.float32) - 0.5 * (width - 1)
             from_y = y.to(tl.float32) - 0.5 * (height - 1)
             red, green, blue = _warped(
-                image_ptr, images_y, images_x, images_c,
+                pixels,
                 c * from_x + (d * from_y + (ty + 0.5 * (height - 1))),
                 a * from_x + (b * from_y + (tx + 0.5 * (width - 1))),
                 height, width, CHANNELS, NEAREST, INDEX,
             )  # fmt: skip
     else:
         red, green, blue = _mirrored(
-            image_ptr, images_y, images_x, images_c, tile, False, False, height, width,
+            pixels, tile, False, False, height, width,
             CHANNELS, WORDS, INDEX, BLOCK, TILE_WIDTH, TILES_X,
         )  # fmt: skip
     return red, green, blue
@@ -293,11 +282,12 @@ def _read(
 
 @triton.jit
 def _mirrored(
-    image_ptr, images_y, images_x, images_c, tile, upside_down, reversed_x, height, width,
+    image, tile, upside_down, reversed_x, height, width,
     CHANNELS: tl.constexpr, WORDS: tl.constexpr, INDEX: tl.constexpr,
     BLOCK: tl.constexpr, TILE_WIDTH: tl.constexpr, TILES_X: tl.constexpr,
 ):  # fmt: skip
     """The pixels as they lie, rows or columns from the far end where a flag says so."""
+    image_ptr, images_y, images_x, images_c = image
     if WORDS:
         # Three words are four pixels, already in the lane that stores them, reversed or not: 3 loads instead
         # of the 12 of single bytes, which lie 12 bytes apart from lane to lane.
@@ -334,12 +324,13 @@ def _mirrored(
 
 @triton.jit
 def _warped(
-    image_ptr, images_y, images_x, images_c, place_y, place_x, height, width,
+    image, coordinate_y, coordinate_x, height, width,
     CHANNELS: tl.constexpr, NEAREST: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """The image at places [BLOCK] in pixels; no load needs a mask, all taps lie in the image."""
-    y0, y1, part_y = _taps(place_y, height, NEAREST, INDEX)
-    x0, x1, part_x = _taps(place_x, width, NEAREST, INDEX)
+    """The image at coordinates [BLOCK] in pixels; no load needs a mask, all taps lie in the image."""
+    image_ptr, images_y, images_x, images_c = image
+    y0, y1, part_y = _taps(coordinate_y, height, NEAREST, INDEX)
+    x0, x1, part_x = _taps(coordinate_x, width, NEAREST, INDEX)
     at = image_ptr + (y0 * images_y + x0 * images_x)
     if NEAREST:
         red = tl.load(at).to(tl.float32)
@@ -358,20 +349,20 @@ def _warped(
 
 
 @triton.jit
-def _taps(place, side, NEAREST: tl.constexpr, INDEX: tl.constexpr):
-    """The two pixels of a row that a place lies between, and how far it is from the first: [0, 1)."""
+def _taps(coordinate, side, NEAREST: tl.constexpr, INDEX: tl.constexpr):
+    """The two pixels of a row that a coordinate lies between, and how far it is from the first: [0, 1)."""
     if side == 1:
-        place = tl.zeros_like(place)
+        coordinate = tl.zeros_like(coordinate)
     else:
         period = 2.0 * (side - 1)
-        place = place - period * tl.floor(place / period)
-        place = tl.where(place > side - 1, period - place, place)
+        coordinate = coordinate - period * tl.floor(coordinate / period)
+        coordinate = tl.where(coordinate > side - 1, period - coordinate, coordinate)
     if NEAREST:
-        place = tl.floor(place + 0.5)
-    # Clamped before it is an integer: what no integer holds becomes a pixel of the image as well.
-    first = tl.minimum(tl.maximum(tl.floor(place), 0.0), (side - 1) * 1.0)
+        coordinate = tl.floor(coordinate + 0.5)
+    # Clamped before it is an integer: NaN and infinity become a pixel of the image as well.
+    first = tl.minimum(tl.maximum(tl.floor(coordinate), 0.0), (side - 1) * 1.0)
     index = first.to(INDEX)
-    return index, tl.minimum(index + 1, side - 1), place - first
+    return index, tl.minimum(index + 1, side - 1), coordinate - first
 
 
 @triton.jit
@@ -384,6 +375,6 @@ def _between(at, right, below, part_y, part_x):
 
 
 @triton.jit
-def _mixed(one, other, share):
-    """A share of 0 takes nothing of `other`, be it NaN."""
-    return one * (1 - share) + tl.where(share == 0, 0.0, other * share)
+def _mixed(first, second, share):
+    """A share of 0 takes nothing of `second`, even NaN."""
+    return first * (1 - share) + tl.where(share == 0, 0.0, second * share)

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: every image of a batch with the one before it, by a share that is each image's own.
+"""Mixup and CutMix: every image of a batch with the one before it, with a share for each image.
 
 images: [N, C, H, W] floats. Row n is mixed with row n - 1, row 0 with the last one (`roll`). The results are
 new images [N, C, H, W] of the same dtype, differentiable with respect to the images, as torch makes them.
@@ -47,7 +47,7 @@ def mix(images: Any, share: Any, boxes: Any, out: Any = None) -> Any:
 
 
 def _blended(images: Any, others: Any, share: Any) -> Any:
-    """A share of 1 takes nothing of the other image, whatever it holds."""
+    """A share of 1 takes nothing of the other image, even if it is NaN."""
     import torch
 
     share = share.to(images.dtype)[:, None, None, None]
@@ -80,7 +80,7 @@ def _inside(boxes: Any, images: Any) -> Any:
 
 def _check(images: Any, numbers: Any, *columns: int) -> None:
     if getattr(images, "ndim", 0) != 4 or not images.is_floating_point():
-        raise ConfigError("images that are mixed must be floats [N, C, H, W].")
+        raise ConfigError("mixed images must be floats [N, C, H, W].")
     expected = [images.shape[0], *columns]
     if list(numbers.shape) != expected:
-        raise ConfigError(f"{images.shape[0]} images are mixed: give {expected}, not {list(numbers.shape)}.")
+        raise ConfigError(f"mixing {images.shape[0]} images needs {expected}, got {list(numbers.shape)}.")

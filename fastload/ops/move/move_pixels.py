@@ -19,8 +19,8 @@ Twins: `reference` is torch's indexing, differentiated by torch. `triton` is the
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.ops.params import described
-from fastload.ops.twins import LINEAR, refuse_forward_mode
+from fastload.ops.params import check_tensor
+from fastload.ops.twins import LINEAR, choose, refuse_forward_mode
 
 
 def move_pixels(
@@ -36,7 +36,7 @@ def move_pixels(
     xflip, yflip: [N] int32, 0: as it is. rotate: [N] int32, quarter turns modulo 4. shift: [N, 2] int32.
     impl: "reference", "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": reference on the CPU,
         triton on CUDA.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     import torch
 
@@ -47,11 +47,12 @@ def move_pixels(
     given = {"xflip": xflip, "yflip": yflip, "rotate": rotate, "shift": shift}
     for name, tensor in given.items():
         if tensor is not None:
-            _check(name, tensor, [n, 2] if name == "shift" else [n], images.device)
+            shape = (n, 2) if name == "shift" else (n,)
+            check_tensor(name, tensor, shape, images.device, "int32")
     if rotate is not None and height != width:
         raise ConfigError(f"images of {height}x{width} pixels cannot be rotated: square ones can.")
     absent = torch.zeros(n, 1, dtype=torch.int32, device=images.device)
-    columns = [absent if one is None else one[:, None] for one in (xflip, yflip, rotate)]
+    columns = [absent if column is None else column[:, None] for column in (xflip, yflip, rotate)]
     return move_rows(images, torch.cat([*columns, absent.expand(n, 2) if shift is None else shift], 1), impl)
 
 
@@ -59,30 +60,14 @@ def move_rows(images: Any, rows: Any, impl: str = "auto") -> Any:
     """`move_pixels` for rows [N, 5] int32, of any stride between rows: xflip, yflip, rotate, shift x and y.
 
     Images that are not square may not be rotated, which is not looked at."""
-    if impl not in ("auto", "reference", "triton"):
-        raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "triton".')
-    if impl == "auto":
-        impl = "triton" if images.device.type == "cuda" else "reference"
-    if impl == "reference":
+    if choose(impl, images.device) == "reference":
         return _reference(images, rows)
     from fastload.ops.move import registered
-    from fastload.ops.twins import require_triton
 
-    require_triton(images.device)
     if images.is_complex():
         raise ConfigError(f'images of {images.dtype} are for impl="reference".')
     refuse_forward_mode(images)
     return registered.move_pixels(images, rows, LINEAR)
-
-
-def _check(name: str, tensor: Any, shape: list[int], device: Any) -> None:
-    import torch
-
-    if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != shape or tensor.dtype != torch.int32:
-        kind = f"{tensor.dtype} " if isinstance(tensor, torch.Tensor) else ""
-        raise ConfigError(f"{name} is {kind}{described(tensor)}: give int32 {shape}.")
-    if tensor.device != device:
-        raise ConfigError(f"{name} lies on {tensor.device} and the images on {device}: use one device.")
 
 
 def _reference(images: Any, rows: Any) -> Any:
@@ -104,8 +89,8 @@ def _reference(images: Any, rows: Any) -> Any:
     return images.flatten(2).gather(2, index).reshape(images.shape)
 
 
-def _folded(places: Any, side: int) -> Any:
-    """Places on the endless axis of mirror images as pixels of one of `side` pixels."""
+def _folded(coordinates: Any, side: int) -> Any:
+    """Coordinates on the endless axis of mirror images as pixels of an axis of `side` pixels."""
     period = max(2 * side - 2, 1)
-    places = places % period
-    return places.minimum(period - places) if side > 1 else places
+    coordinates = coordinates % period
+    return coordinates.minimum(period - coordinates) if side > 1 else coordinates

@@ -1,7 +1,7 @@
 """The Triton twin of `move_pixels`: each pixel of the result looks up where it comes from.
 
-In: images [N, C, H, W] of any strides, rows [N, 5] int32, and the mode. LINEAR copies bits, whatever they
-mean. ADJOINT gathers too: a pixel of the gradient is the sum of the at most four that showed it, in a fixed
+In: images [N, C, H, W] of any strides, rows [N, 5] int32, and the mode. LINEAR copies bits of any
+dtype. ADJOINT gathers too: a pixel of the gradient is the sum of the at most four that showed it, in a fixed
 order, so that equal input gives equal bits. Out: a contiguous tensor of the same dtype.
 """
 
@@ -12,18 +12,14 @@ import triton
 import triton.language as tl
 
 from fastload.ops.move.move_columns import ROTATE, SHIFT_X, SHIFT_Y, XFLIP, YFLIP
-from fastload.ops.tiles_triton import MAX_IMAGES, pixels_of_tile, reach
+from fastload.ops.tiles_triton import index_type, parts_of, pixels_of_tile, reach, strided
 from fastload.ops.twins import ADJOINT
 
 # Squares of 32 x 32 pixels: also where rows become columns a program uses all of the memory lines it reads.
 # Not measured yet.
 BLOCK, TILE_WIDTH, NUM_WARPS = 1024, 32, 4
 
-_XFLIP, _YFLIP, _ROTATE = (
-    tl.constexpr(XFLIP),
-    tl.constexpr(YFLIP),
-    tl.constexpr(ROTATE),
-)
+_XFLIP, _YFLIP, _ROTATE = tl.constexpr(XFLIP), tl.constexpr(YFLIP), tl.constexpr(ROTATE)
 _SHIFT_X, _SHIFT_Y = tl.constexpr(SHIFT_X), tl.constexpr(SHIFT_Y)
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -33,10 +29,9 @@ def launch(images: Any, rows: Any, mode: int) -> Any:
     out = torch.empty(images.shape, dtype=images.dtype, device=images.device)
     source, to = images, out
     if mode != ADJOINT:
-        source, to = (one.view(_SAME_SIZE[images.element_size()]) for one in (images, out))
+        source, to = (tensor.view(_SAME_SIZE[images.element_size()]) for tensor in (images, out))
     if images.numel():
-        for start in range(0, images.shape[0], MAX_IMAGES):
-            part = slice(start, start + MAX_IMAGES)
+        for part in parts_of(len(images)):
             _launch(source[part], rows[part], mode, to[part])
     return out
 
@@ -45,39 +40,31 @@ def _launch(images: Any, rows: Any, mode: int, out: Any) -> None:
     n, channels, height, width = images.shape
     tiles_x = triton.cdiv(width, TILE_WIDTH)
     tiles = tiles_x * triton.cdiv(height, BLOCK // TILE_WIDTH)
-    furthest = max(reach(images, (1, 2, 3)), reach(out, (1, 2, 3)))
-    with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+    with torch.cuda.device_of(images):
         _kernel[(tiles, n)](
-            images, *images.stride(), rows, rows.stride(0), rows.stride(1), height, width, channels,
-            out, *out.stride()[:3], IS_ADJOINT=mode == ADJOINT,
-            INDEX=tl.int64 if furthest >= 2**31 else tl.int32,
+            strided(images), strided(rows), height, width, channels, strided(out),
+            IS_ADJOINT=mode == ADJOINT, INDEX=index_type(reach(images), reach(out)),
             BLOCK=BLOCK, TILE_WIDTH=TILE_WIDTH, TILES_X=tiles_x, num_warps=NUM_WARPS, enable_fp_fusion=True,
         )  # fmt: skip
 
 
 @triton.jit
 def _kernel(
-    images_ptr,  # [N, C, H, W], the strides below
-    images_n,
-    images_c,
-    images_y,
-    images_x,
-    rows_ptr,  # [N, 5] int32, the strides below
-    rows_n,
-    rows_column,
+    images,  # [N, C, H, W]
+    rows,  # [N, 5] int32
     height,
     width,
     channels,
-    out_ptr,  # [N, C, H, W], the strides below, 1 along rows
-    out_n,
-    out_c,
-    out_y,
+    out,  # [N, C, H, W], contiguous along rows
     IS_ADJOINT: tl.constexpr,
     INDEX: tl.constexpr,  # the integers that offsets within an image need
     BLOCK: tl.constexpr,
     TILE_WIDTH: tl.constexpr,
     TILES_X: tl.constexpr,
 ):
+    images_ptr, images_n, images_c, images_y, images_x = images
+    rows_ptr, rows_n, rows_column = rows
+    out_ptr, out_n, out_c, out_y, _ = out
     image = tl.program_id(1).to(tl.int64)
     row_ptr = rows_ptr + image * rows_n
     turns = tl.load(row_ptr + _ROTATE * rows_column) & 3
@@ -127,12 +114,12 @@ def _kernel(
 
 @triton.jit
 def _modulo(value, period):
-    """In [0, period), also for what is negative."""
+    """In [0, period), also for negative values."""
     return (value % period + period) % period
 
 
 @triton.jit
 def _read(at, mask):
-    """The value as what sums are made in: float32, or float64 where it is one."""
+    """The value in the type of the sums: float64 for float64, else float32."""
     value = tl.load(at, mask=mask, other=0.0)
     return value if at.dtype.element_ty == tl.float64 else value.to(tl.float32)

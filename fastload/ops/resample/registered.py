@@ -36,7 +36,7 @@ def _keep_taps(ctx, inputs, output):
 def _adjoint(ctx, gradient):
     """Linear, and its adjoint is the same operator for other arguments: no mode is needed."""
     (taps,), (up, down, start, _, flip, gain) = ctx.saved_tensors, ctx.rest
-    start = [count - 1 - one for count, one in zip((taps.shape[0], taps.shape[-1]), start, strict=True)]
+    start = [count - 1 - first for count, first in zip((taps.shape[0], taps.shape[-1]), start, strict=True)]
     images = upfirdn2d(gradient, taps, down, up, start, ctx.size, not flip, gain)
     return images, *(None for _ in range(7))
 

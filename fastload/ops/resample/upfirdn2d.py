@@ -16,7 +16,7 @@ make them sum to 1, as `taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8` does for 
 Gradients of any order with respect to images: the adjoint is the same operation with up and down exchanged,
 the taps mirrored, and K - 1 - p0 zeros before. None to taps, which must not ask for them.
 
-Twins. `reference` is plain torch, made of sums and products that neither autocast nor TF32 changes: in
+Twins. `reference` is torch, made of sums and products that neither autocast nor TF32 changes: in
 float64 for float64, in float32 for other images. `triton` computes in float32, also between the two axes, and
 is one operator of torch.library, so that torch.compile sees one node. Sums have another order: for float32
 they agree to T 2^-23 gain sum |taps| max |images|, with T the count of taps, and for [k] with 2 k and (sum
@@ -46,14 +46,14 @@ def upfirdn2d(
     gain: what the result is multiplied by.
     impl: "reference", "triton" (CUDA; on the CPU where TRITON_INTERPRET=1), or "auto": reference on the CPU,
         triton on CUDA, which never turns into something slower.
-    Raises ConfigError for what does not fit together, BackendError where `impl` cannot run here.
+    Raises ConfigError for arguments that do not fit together, BackendError where `impl` cannot run here.
     """
     check_images(images)
     taps = _checked(taps, images)
-    impl = choose(impl, images, on_cpu="reference")
+    impl = choose(impl, images.device, dtype=images.dtype)
     up, down, padding = _pair("up", up), _pair("down", down), _padding(padding)
     if isinstance(gain, bool) or not isinstance(gain, int | float):
-        raise ConfigError(f"gain={gain!r}: give a number; what is a tensor is multiplied with the result.")
+        raise ConfigError(f"gain={gain!r}: give a number, or multiply the result by the tensor.")
     counts = _counts(taps)
     padded = [side * u + sum(p) for side, u, p in zip(images.shape[2:], up, padding, strict=True)]
     if padded[0] < counts[0] or padded[1] < counts[1]:
@@ -194,15 +194,15 @@ def _padding(value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _integers(value: Any) -> list[int]:
-    """A number or a sequence of them as a list; an empty one for what holds anything else."""
+    """A number or a sequence of numbers as a list; empty for anything else."""
     values = list(value) if isinstance(value, list | tuple) else [value]
-    return values if all(hasattr(one, "__index__") for one in values) else []
+    return values if all(hasattr(number, "__index__") for number in values) else []
 
 
 def _reference(
     images: Any, taps: Any, up: tuple, down: tuple, padding: tuple, flip_filter: bool, gain: float
 ) -> Any:
-    """The contract in plain torch; numbers in pairs are those of y and x."""
+    """The contract in torch; numbers in pairs are those of y and x."""
     import torch
 
     work = torch.float64 if images.dtype == torch.float64 else torch.float32

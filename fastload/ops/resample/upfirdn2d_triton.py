@@ -14,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from fastload.ops.tiles_triton import index_type, reach, strided
+
 # Pixels of a tile, and the warps that share them: four for each lane. A tile takes several planes where they
 # are small, so that 4 x 4 pixels of 512 channels are not one program each. Not measured yet.
 BLOCK, NUM_WARPS = 512, 4
@@ -65,15 +67,14 @@ def _launch(
     tiles = triton.cdiv(out_width, tile_x) * triton.cdiv(out_height, tile_y)
     # For the first pixel of the result: the last pixel of the image that it takes, and the tap for that.
     (first_y, phase_y), (first_x, phase_x) = (divmod(s, u) for s, u in zip(start, up, strict=True))
-    reach = (height - 1) * images.stride(2) + (width - 1) * images.stride(3)
-    with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+    with torch.cuda.device_of(images):
         _kernel[(tiles * triton.cdiv(n * channels, planes),)](
-            images, *images.stride(), taps, out,
+            strided(images), taps, out,
             n * channels, channels, height, width, out_height, out_width,
             first_y, first_x, phase_y, phase_x, gain,
             UP_Y=up[0], UP_X=up[1], DOWN_Y=down[0], DOWN_X=down[1],
             TAPS_Y=taps.shape[0], TAPS_X=taps.shape[1], FLIP=flip,
-            INDEX=tl.int64 if max(reach, out_height * out_width) >= 2**31 else tl.int32,
+            INDEX=index_type(reach(images, (2, 3)), out_height * out_width),
             PLANES=planes, TILE_Y=tile_y, TILE_X=tile_x, num_warps=NUM_WARPS, enable_fp_fusion=True,
         )  # fmt: skip
     return out
@@ -81,11 +82,7 @@ def _launch(
 
 @triton.jit
 def _kernel(
-    images_ptr,  # [N, C, H, W] floats, the strides below
-    images_n,
-    images_c,
-    images_y,
-    images_x,
+    images,  # [N, C, H, W] floats
     taps_ptr,  # [TAPS_Y, TAPS_X] float32, contiguous
     out_ptr,  # [N, C, out_height, out_width] floats, contiguous
     all_planes,  # N * C
@@ -111,6 +108,7 @@ def _kernel(
     TILE_Y: tl.constexpr,
     TILE_X: tl.constexpr,
 ):
+    images_ptr, images_n, images_c, images_y, images_x = images
     tiles_x = tl.cdiv(out_width, TILE_X)
     tiles = tiles_x * tl.cdiv(out_height, TILE_Y)
     tile, plane = tl.program_id(0) % tiles, tl.program_id(0) // tiles
@@ -147,12 +145,12 @@ def _kernel(
 
 
 @triton.jit
-def _last_met(place, first, phase, UP: tl.constexpr, DOWN: tl.constexpr):
-    """The last pixel along an axis that a place takes, and its tap; the pixel before it has that tap + UP.
+def _last_met(coordinate, first, phase, UP: tl.constexpr, DOWN: tl.constexpr):
+    """The last pixel along an axis that a result takes, and its tap; the pixel before it has that tap + UP.
 
     first, phase: start = first UP + phase with 0 <= phase < UP, so that what is divided is never negative.
     """
-    at = place * DOWN + phase
+    at = coordinate * DOWN + phase
     if UP == 1:
         lowest = tl.zeros([], tl.int32)  # one number for all lanes, so that a tap is loaded once
     else:

@@ -1,4 +1,7 @@
-"""The dice of DiffAugment: word by word, in their ranges, equal on both twins, and counted."""
+"""The random draws of DiffAugment: word by word, in their ranges, equal on both twins, and counted.
+
+Covers draw_diff_augment_triton.py and draw_reference.py.
+"""
 
 import numpy as np
 import pytest
@@ -176,7 +179,7 @@ def test_the_operator_is_what_torch_compile_takes_it_for(impl, device):
 def test_arguments_that_do_not_fit_are_refused(device):
     calls, ticket = counters(device)
     for seed in (-1, 2**64, 1.5):
-        with pytest.raises(ConfigError, match="seed="):
+        with pytest.raises(ConfigError, match="seed must be"):
             draw_diff_augment(calls, ticket, 1, 8, 8, seed=seed)
     with pytest.raises(ConfigError, match=r"calls=.*give a tensor \[1\] of torch.int64"):
         draw_diff_augment(calls.int(), ticket, 1, 8, 8)
@@ -184,7 +187,7 @@ def test_arguments_that_do_not_fit_are_refused(device):
         draw_diff_augment(calls, ticket.expand(2), 1, 8, 8)
     with pytest.raises(ConfigError, match="impl="):
         draw_diff_augment(calls, ticket, 1, 8, 8, impl="native")
-    with pytest.raises(ConfigError, match="translation_ratio="):
+    with pytest.raises(ConfigError, match="translation_ratio must be a share"):
         draw_diff_augment(calls, ticket, 1, 8, 8, translation_ratio=-0.1)
     for first_row in (-1, 2**32):
         with pytest.raises(ConfigError, match="first_row="):

@@ -1,4 +1,7 @@
-"""The Triton twin of fused_augment against the float64 reference, at the tolerances of the contract."""
+"""The Triton twin of fused_augment against the float64 reference, at the tolerances of the contract.
+
+Covers augment_stages_triton.py and tiles_triton.py.
+"""
 
 import itertools
 
@@ -188,9 +191,9 @@ def test_offsets_beyond_31_bits_within_an_image_are_right(device):
 
 
 def test_a_batch_beyond_the_limit_of_a_grid_is_done_in_parts(device, monkeypatch):
-    from fastload.ops.fused import fused_augment_triton
+    from fastload.ops import tiles_triton
 
-    monkeypatch.setattr(fused_augment_triton, "MAX_IMAGES", 2)
+    monkeypatch.setattr(tiles_triton, "MAX_IMAGES", 2)
     assert_is_the_reference(random_images(5, *WORDS, 3), random_params(5), device)
 
 
@@ -277,7 +280,7 @@ def test_floats_come_out_normalized_and_rounded_once(dtype, layout, normalize, d
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_levels_differ_by_one_at_most(channels, layout, device):
+def test_pixels_differ_by_one_at_most(channels, layout, device):
     images, params = random_images(3, *WORDS, channels), random_params(3)
     result = fused_augment(images.to(device), params.to(device), layout=layout, impl="triton").cpu()
     expected = fused_augment(images, params, layout=layout, impl="reference")
@@ -287,7 +290,7 @@ def test_levels_differ_by_one_at_most(channels, layout, device):
     assert (difference > 0).double().mean() < 2e-3  # only where 255 v + 1/2 is an integer to float32
 
 
-def test_levels_and_floats_that_nothing_changes_stay_as_they_are(device):
+def test_pixels_and_floats_that_nothing_changes_stay_as_they_are(device):
     every_level = torch.arange(256, dtype=torch.uint8, device=device).reshape(1, 8, 32, 1).repeat(1, 1, 1, 3)
     result = fused_augment(every_level, impl="triton")
     assert torch.equal(result, every_level.permute(0, 3, 1, 2))
@@ -295,7 +298,7 @@ def test_levels_and_floats_that_nothing_changes_stay_as_they_are(device):
     assert torch.equal(fused_augment(floats, impl="triton"), floats.permute(0, 3, 1, 2))
 
 
-def test_levels_beyond_the_range_are_clamped(device):
+def test_pixels_beyond_the_range_are_clamped(device):
     floats = torch.tensor([-1.0, -0.001, 0.0, 1.0, 1.001, 300.0], device=device).reshape(1, 1, 6, 1)
     result = fused_augment(floats, dtype="uint8", impl="triton")
     assert result.flatten().tolist() == [0, 0, 0, 255, 255, 255]

@@ -2,9 +2,9 @@
 sample.
 
 In: settings as numbers, p and the call counter on the device, a seed and the first row. Out: rows [N, 40]
-(and labels) float32. draw_ada.py and draw_edm.py say what is drawn; here stand the same steps in the same
-order, rounded one by one as NumPy does. The counter is read by every program and raised by the one that ends
-last, which the ticket tells: so one launch is one call also where a CUDA graph replays it.
+(and labels) float32. draw_ada.py and draw_edm.py say what is drawn; these are the same steps in the same
+order, rounded one by one as in NumPy. Every program reads the counter; the last one to end, as the ticket
+tells, raises it. So one launch is one call, also in a replayed CUDA graph.
 """
 
 from typing import Any
@@ -26,11 +26,8 @@ from fastload.rng import Purpose
 BLOCK, NUM_WARPS = 32, 1
 
 _COLUMNS, _G_INV, _C = tl.constexpr(columns.COLUMNS), tl.constexpr(columns.G_INV), tl.constexpr(columns.C)
-_GAINS, _SIGMA, _NOISE_KEY = (
-    tl.constexpr(columns.GAINS),
-    tl.constexpr(columns.SIGMA),
-    tl.constexpr(columns.NOISE_KEY),
-)
+_GAINS, _SIGMA = tl.constexpr(columns.GAINS), tl.constexpr(columns.SIGMA)
+_NOISE_KEY = tl.constexpr(columns.NOISE_KEY)
 _CUT_SIZE, _CUT_CENTER = tl.constexpr(columns.CUT_SIZE), tl.constexpr(columns.CUT_CENTER)
 _MOVES = tl.constexpr(columns.MOVES)
 _ENERGY = tl.constexpr(BAND_ENERGY)
@@ -59,7 +56,7 @@ def launch(
     numbers = (
         (0.0, 0.0, 0.0) if replaced is None else (replaced.uniform, replaced.normal, replaced.positive_normal)
     )
-    with torch.cuda.device(p.device if p.is_cuda else -1):  # -1 leaves the current device alone
+    with torch.cuda.device_of(p):
         _ada_kernel[(max(1, triton.cdiv(n, BLOCK)),)](
             **dict(zip(SETTINGS, settings, strict=True)),
             **dict(zip(("q", "normal", "positive"), numbers, strict=True)),
@@ -76,7 +73,7 @@ def launch_edm(
     """rows [n, 40] and labels [n, label_count], float32, of `draw_edm`."""
     rows = torch.empty(n, columns.COLUMNS, dtype=torch.float32, device=p.device)
     labels = torch.empty(n, label_count, dtype=torch.float32, device=p.device)
-    with torch.cuda.device(p.device if p.is_cuda else -1):
+    with torch.cuda.device_of(p):
         _edm_kernel[(max(1, triton.cdiv(n, BLOCK)),)](
             **dict(zip(EDM_SETTINGS, settings, strict=True)),
             **_common(p, calls, ticket, seed, first_row, n, height, width), rows_ptr=rows, labels_ptr=labels,
@@ -131,10 +128,10 @@ def _floored(counter, chance, q, values, purpose: tl.constexpr, REPLACED: tl.con
 
 
 @triton.jit
-def _angle(counter, chance, q, most, purpose: tl.constexpr, REPLACED: tl.constexpr):
-    """(2 u - 1) pi most where the gate is open, else 0."""
+def _angle(counter, chance, q, largest, purpose: tl.constexpr, REPLACED: tl.constexpr):
+    """(2 u - 1) pi largest where the gate is open, else 0."""
     on, u, _ = _uniforms(counter, chance, q, purpose, 0, REPLACED)
-    return tl.where(on, (2 * u - 1) * (most * _PI), 0.0)
+    return tl.where(on, (2 * u - 1) * (largest * _PI), 0.0)
 
 
 @triton.jit
@@ -181,7 +178,7 @@ def _store_geometry(at, a, b, tx, c, d, ty, there):
 
 @triton.jit
 def _store_colour(at, brightness, contrast, luma, hue, saturation, there):
-    """The matrix as ada_dice.Colour multiplies it up."""
+    """The matrix as random_draws.Colour multiplies it up."""
     third, of_sine = 0.3333333333333333, 0.5773502691896258
     gray = contrast * (1 - 2 * luma)
     chroma = contrast * saturation
@@ -192,10 +189,10 @@ def _store_colour(at, brightness, contrast, luma, hue, saturation, there):
     for row in tl.static_range(3):
         first = own if row == 0 else (before if row == 1 else after)
         second = after if row == 0 else (own if row == 1 else before)
-        third_one = before if row == 0 else (after if row == 1 else own)
+        third_entry = before if row == 0 else (after if row == 1 else own)
         tl.store(at + _C + 4 * row, first, mask=there)
         tl.store(at + _C + 4 * row + 1, second, mask=there)
-        tl.store(at + _C + 4 * row + 2, third_one, mask=there)
+        tl.store(at + _C + 4 * row + 2, third_entry, mask=there)
         tl.store(at + _C + 4 * row + 3, offset, mask=there)
     for column in tl.static_range(3):
         tl.store(at + _C + 12 + column, zero, mask=there)
@@ -208,7 +205,7 @@ def _ada_kernel(
     imgfilter, noise, cutout, imgfilter_band0, imgfilter_band1, imgfilter_band2, imgfilter_band3,
     xint_max, scale_std, rotate_max, aniso_std, xfrac_std,
     brightness_std, contrast_std, hue_max, saturation_std, imgfilter_std, noise_std, cutout_size,
-    q, normal, positive,  # what a percentile puts in the place of dice
+    q, normal, positive,  # what a percentile replaces random draws with
     p_ptr,  # [] float32
     calls_ptr,  # [1] int64
     ticket_ptr,  # [1] int32

@@ -1,5 +1,5 @@
-"""The dice of `AugmentPipe` (EDM): (seed, calls, row) in, rows and labels out, drawn on the device in one
-launch.
+"""The random draws of `AugmentPipe` (EDM): (seed, calls, row) in, rows and labels out, drawn on the device in
+one launch.
 
 settings: as many numbers as EDM_SETTINGS has names, multipliers and strengths under the published names
 (arXiv 2206.00364); a multiplier of 0 leaves its transform and its labels out. A transform is active where a
@@ -25,8 +25,8 @@ aniso) R(r) T(-translate_frac), then the colours. Promised is what `draw_ada` pr
 import numpy as np
 
 from fastload.ops.ada.ada_params import COLUMNS, G_INV, MOVES, AdaStage, C
-from fastload.ops.ada.draw.draw_ada import COLOR, Settings, angle
-from fastload.ops.ada.draw.random_draws import Colour, Dice, Geometry
+from fastload.ops.ada.draw.draw_ada import COLOR, Settings
+from fastload.ops.ada.draw.random_draws import Colour, Geometry, RandomDraws
 from fastload.rng import Purpose
 
 MOVING = ("xflip", "yflip", "rotate_int", "translate_int")
@@ -59,106 +59,96 @@ def label_count(settings: dict[str, float]) -> int:
 
 
 def draw_edm_reference(
-    settings: Settings, p: float, dice: Dice, height: int, width: int
+    settings: Settings, p: float, draws: RandomDraws, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows [n, 40] and labels [n, K], float32, of one call, drawn with NumPy."""
     p, labels = np.float32(p), []
-    rows = np.zeros((dice.n, COLUMNS), np.float32)
-    rows[:, MOVES : MOVES + 5] = _moves(settings, p, dice, height, width, labels).view(np.float32)
-    rows[:, G_INV : G_INV + 9] = _geometry(settings, p, dice, height, width, labels).matrix()
-    rows[:, C : C + 16] = _colour(settings, p, dice, labels).matrix()
-    return rows, np.stack(labels, 1) if labels else np.zeros((dice.n, 0), np.float32)
+    rows = np.zeros((draws.n, COLUMNS), np.float32)
+    rows[:, MOVES : MOVES + 5] = _moves(settings, p, draws, height, width, labels).view(np.float32)
+    rows[:, G_INV : G_INV + 9] = _geometry(settings, p, draws, height, width, labels).matrix()
+    rows[:, C : C + 16] = _colour(settings, p, draws, labels).matrix()
+    return rows, np.stack(labels, 1) if labels else np.zeros((draws.n, 0), np.float32)
 
 
 def _moves(
-    settings: Settings, p: np.float32, dice: Dice, height: int, width: int, labels: Labels
+    settings: Settings, p: np.float32, draws: RandomDraws, height: int, width: int, labels: Labels
 ) -> np.ndarray:
     """[n, 5] int32: xflip, yflip, quarter turns, and pixels right and up."""
-    moves = np.zeros((dice.n, 5), np.int32)
+    moves = np.zeros((draws.n, 5), np.int32)
     for column, name in enumerate(("xflip", "yflip")):
         if settings[name] > 0:
-            w = _floored(dice, Purpose[f"ADA_{name.upper()}"], settings[name] * p, 2)
+            w = draws.floored(Purpose[f"ADA_{name.upper()}"], settings[name] * p, 2)
             moves[:, column] = w
             labels.append(w)
     if settings["rotate_int"] > 0:
-        w = _floored(dice, Purpose.ADA_ROTATE90, settings["rotate_int"] * p, 4)
+        w = draws.floored(Purpose.ADA_ROTATE90, settings["rotate_int"] * p, 4)
         moves[:, 2] = w
         labels += [((w == 1) | (w == 2)).astype(np.float32), (w >= 2).astype(np.float32)]
     if settings["translate_int"] > 0:
-        on = dice.gate(Purpose.ADA_XINT, settings["translate_int"] * p)
-        most = settings["translate_int_max"]
+        on = draws.gate(Purpose.ADA_XINT, settings["translate_int"] * p)
+        largest = settings["translate_int_max"]
         for column, (u, side) in enumerate(
-            zip(dice.uniforms(Purpose.ADA_XINT), (width, height), strict=True)
+            zip(draws.uniforms(Purpose.ADA_XINT), (width, height), strict=True)
         ):
-            share = (2 * u - 1) * most
+            share = (2 * u - 1) * largest
             pixels = np.where(on, np.rint(share * np.float32(side)), np.float32(0))
             moves[:, 3 + column] = pixels
-            labels.append(pixels / (np.float32(side) * most))
+            labels.append(pixels / (np.float32(side) * largest))
     return moves
 
 
 def _geometry(
-    settings: Settings, p: np.float32, dice: Dice, height: int, width: int, labels: Labels
+    settings: Settings, p: np.float32, draws: RandomDraws, height: int, width: int, labels: Labels
 ) -> Geometry:
-    one, geometry = np.float32(1), Geometry(dice.n)
+    one, geometry = np.float32(1), Geometry(draws.n)
     if settings["scale"] > 0:
-        w = _normal(dice, Purpose.ADA_SCALE, settings["scale"] * p)
+        w = draws.normal(Purpose.ADA_SCALE, settings["scale"] * p)
         factor = one / np.exp2(w * settings["scale_std"])
         geometry.scale(factor, factor)
         labels.append(w)
     if settings["rotate_frac"] > 0:
-        w = angle(dice, Purpose.ADA_ROTATE, settings["rotate_frac"] * p, settings["rotate_frac_max"])
+        w = draws.angle(Purpose.ADA_ROTATE, settings["rotate_frac"] * p, settings["rotate_frac_max"])
         geometry.rotate(w)
         labels += [np.cos(w) - one, np.sin(w)]
     if settings["aniso"] > 0:
-        w = _normal(dice, Purpose.ADA_ANISO, settings["aniso"] * p)
+        w = draws.normal(Purpose.ADA_ANISO, settings["aniso"] * p)
         # Where nothing is stretched, turning there and back would leave rounding in what should be a copy.
-        on = dice.gate(Purpose.ADA_ANISO, settings["aniso_rotate_prob"], 1) & (w != 0)
-        r = np.where(on, (2 * dice.uniforms(Purpose.ADA_ANISO, 1)[0] - 1) * np.float32(np.pi), np.float32(0))
+        on = draws.gate(Purpose.ADA_ANISO, settings["aniso_rotate_prob"], 1) & (w != 0)
+        r = np.where(on, (2 * draws.uniforms(Purpose.ADA_ANISO, 1)[0] - 1) * np.float32(np.pi), np.float32(0))
         factor, cosine, sine = np.exp2(w * settings["aniso_std"]), np.cos(r), np.sin(r)
         geometry.turn(cosine, -sine)
         geometry.scale(one / factor, factor)
         geometry.turn(cosine, sine)
         labels += [w * cosine, w * sine]
     if settings["translate_frac"] > 0:
-        on = dice.gate(Purpose.ADA_XFRAC, settings["translate_frac"] * p)
-        x, y = (np.where(on, z, np.float32(0)) for z in dice.normals(Purpose.ADA_XFRAC))
+        on = draws.gate(Purpose.ADA_XFRAC, settings["translate_frac"] * p)
+        x, y = (np.where(on, z, np.float32(0)) for z in draws.normals(Purpose.ADA_XFRAC))
         std = settings["translate_frac_std"]
         geometry.translate(-(x * np.float32(width) * std), -(y * np.float32(height) * std))
         labels += [x, y]
     return geometry
 
 
-def _colour(settings: Settings, p: np.float32, dice: Dice, labels: Labels) -> Colour:
-    one, colour = np.float32(1), Colour.neutral(dice.n)
+def _colour(settings: Settings, p: np.float32, draws: RandomDraws, labels: Labels) -> Colour:
+    one, colour = np.float32(1), Colour.neutral(draws.n)
     if settings["brightness"] > 0:
-        w = _normal(dice, Purpose.ADA_BRIGHTNESS, settings["brightness"] * p)
+        w = draws.normal(Purpose.ADA_BRIGHTNESS, settings["brightness"] * p)
         colour.brightness = w * settings["brightness_std"]
         labels.append(w)
     if settings["contrast"] > 0:
-        w = _normal(dice, Purpose.ADA_CONTRAST, settings["contrast"] * p)
+        w = draws.normal(Purpose.ADA_CONTRAST, settings["contrast"] * p)
         colour.contrast = np.exp2(w * settings["contrast_std"])
         labels.append(w)
     if settings["lumaflip"] > 0:
-        w = _floored(dice, Purpose.ADA_LUMAFLIP, settings["lumaflip"] * p, 2)
+        w = draws.floored(Purpose.ADA_LUMAFLIP, settings["lumaflip"] * p, 2)
         colour.luma = w
         labels.append(w)
     if settings["hue"] > 0:
-        w = angle(dice, Purpose.ADA_HUE, settings["hue"] * p, settings["hue_max"])
+        w = draws.angle(Purpose.ADA_HUE, settings["hue"] * p, settings["hue_max"])
         colour.hue = w
         labels += [np.cos(w) - one, np.sin(w)]
     if settings["saturation"] > 0:
-        w = _normal(dice, Purpose.ADA_SATURATION, settings["saturation"] * p)
+        w = draws.normal(Purpose.ADA_SATURATION, settings["saturation"] * p)
         colour.saturation = np.exp2(w * settings["saturation_std"])
         labels.append(w)
     return colour
-
-
-def _floored(dice: Dice, purpose: int, chance: np.float32, values: int) -> np.ndarray:
-    """floor(values u) where the gate is open, else 0."""
-    return np.where(dice.gate(purpose, chance), np.floor(values * dice.uniforms(purpose)[0]), np.float32(0))
-
-
-def _normal(dice: Dice, purpose: int, chance: np.float32) -> np.ndarray:
-    """z where the gate is open, else 0."""
-    return np.where(dice.gate(purpose, chance), dice.normals(purpose)[0], np.float32(0))

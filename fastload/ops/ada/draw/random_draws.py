@@ -1,13 +1,13 @@
-"""The dice of adaptive augmentation on the host: gates, uniforms and normals of one call, in float32.
+"""The random draws of adaptive augmentation on the host: gates, uniforms and normals of one call, in float32.
 
-In: (seed, calls, row, purpose). Generated images have no position in a data set, so that `calls`, which
-counts the draws made so far, and `row`, the image's place in the global batch, take its place: Philox of
-rng.py at position calls * 2^32 + row. Word 0 of a block is a gate, active where (w0 >> 8) 2^-24 < chance;
-words 1 and 2 are two uniforms u = (w >> 8) 2^-24, or by Box and Muller two normals: sqrt(-2 ln(u1 + 2^-24))
-times cos and sin of 2 pi u2.
+In: (seed, calls, row, purpose). Generated images have no position in a data set. Instead, Philox of rng.py is
+evaluated at position calls * 2^32 + row: `calls` counts the draws made so far, `row` is the image's index in
+the global batch. Word 0 of a block is a gate, open where (w0 >> 8) 2^-24 < chance; words 1 and 2 are two
+uniforms u = (w >> 8) 2^-24, or by Box and Muller two normals: sqrt(-2 ln(u1 + 2^-24)) times cos and sin of
+2 pi u2.
 
-A percentile q takes the place of all of them, as the published pipe's debug_percentile does: gates are open,
-uniforms are q and normals erfinv(2 q - 1) (without the factor sqrt(2) of a true quantile), all in float32.
+A percentile q replaces all of them, as the published pipe's debug_percentile does: gates are open, uniforms
+are q and normals erfinv(2 q - 1) (without the factor sqrt(2) of a true quantile), all in float32.
 """
 
 import math
@@ -22,7 +22,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Percentile:
-    """The numbers that a percentile q puts in the place of dice."""
+    """The numbers that replace random draws for a percentile q."""
 
     uniform: float  # q
     normal: float  # erfinv(2 q - 1)
@@ -34,11 +34,11 @@ class Percentile:
 
         if q is None:
             return None
-        one = torch.tensor(q, dtype=torch.float32)
-        return cls(one.item(), torch.erfinv(2 * one - 1).item(), torch.erfinv(one).item())
+        uniform = torch.tensor(q, dtype=torch.float32)
+        return cls(uniform.item(), torch.erfinv(2 * uniform - 1).item(), torch.erfinv(uniform).item())
 
 
-class Dice:
+class RandomDraws:
     """The draws of one call for the rows [first_row, first_row + n)."""
 
     def __init__(self, seed: int, calls: int, first_row: int, n: int, q: float | None = None):
@@ -73,6 +73,24 @@ class Dice:
         radius = np.sqrt(np.float32(-2) * np.log(u[:, 0] + np.float32(2.0**-24)))
         angle = np.float32(math.tau) * u[:, 1]
         return radius * np.cos(angle), radius * np.sin(angle)
+
+    def floored(self, purpose: int, chance: np.float32, values: int) -> np.ndarray:
+        """floor(values u) where the gate is open, else 0."""
+        floored = np.floor(values * self.uniforms(purpose)[0])
+        return np.where(self.gate(purpose, chance), floored, np.float32(0))
+
+    def angle(self, purpose: int, chance: np.float32, largest: np.float32) -> np.ndarray:
+        """(2 u - 1) pi largest where the gate is open, else 0."""
+        angle = (2 * self.uniforms(purpose)[0] - 1) * (np.float32(np.pi) * largest)
+        return np.where(self.gate(purpose, chance), angle, np.float32(0))
+
+    def normal(self, purpose: int, chance: np.float32, block: int = 0) -> np.ndarray:
+        """z where the gate is open, else 0."""
+        return np.where(self.gate(purpose, chance, block), self.normals(purpose, block)[0], np.float32(0))
+
+    def power(self, purpose: int, chance: np.float32, std: np.float32, block: int = 0) -> np.ndarray:
+        """2^(z std) where the gate is open, else 1."""
+        return np.exp2(self.normal(purpose, chance, block) * std)
 
     def _both(self, number: float) -> Arrays:
         return (np.full(self.n, number, np.float32),) * 2
@@ -109,7 +127,7 @@ class Geometry:
 
 @dataclass
 class Colour:
-    """The colours' matrix of n images: brightness, contrast, luma flip, hue, saturation, in this order.
+    """The colour matrix of n images: brightness, contrast, luma flip, hue, saturation, in this order.
 
     With P the projection on gray and K the cross product with its axis, the product of the five is
     contrast [(1 - 2 luma) P + saturation (cos hue (1 - P) + sin hue K)], plus brightness contrast (1 - 2

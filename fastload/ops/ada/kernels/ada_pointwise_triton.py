@@ -2,7 +2,7 @@
 cutout.
 
 In: pixels as [BLOCK, LANES] float32, a lane for each channel (LANES is 1, 2 or 4; lanes beyond the channels
-hold whatever they may), and the image's row of parameters. Out: the same after the stages that are compiled
+hold arbitrary values), and the image's row of parameters. Out: the same after the stages that are compiled
 in. The end of a warp calls `finished` on its results, so that they are written once; the kernel is for
 batches without a warp, and for what comes before or after a band filter.
 """
@@ -15,10 +15,10 @@ import triton.language as tl
 
 from fastload.ops.ada import ada_params as columns
 from fastload.ops.philox_triton import box_muller, philox
+from fastload.ops.tiles_triton import parts_of, strided
 from fastload.rng import Purpose
 
 BLOCK, NUM_WARPS = 512, 4  # pixels of a program; not measured yet
-MOST_SAMPLES = 65535  # CUDA's limit on the second axis of a grid
 
 _COLUMNS, _C = tl.constexpr(columns.COLUMNS), tl.constexpr(columns.C)
 _SIGMA, _CUT_SIZE = tl.constexpr(columns.SIGMA), tl.constexpr(columns.CUT_SIZE)
@@ -47,17 +47,18 @@ def launch(
     """
     n, channels, height, width = images.shape
     noise = noise or Noise()
-    if n > MOST_SAMPLES:
-        for part in (slice(start, start + MOST_SAMPLES) for start in range(0, n, MOST_SAMPLES)):
+    parts = parts_of(n)
+    if len(parts) > 1:
+        for part in parts:
             launch(
                 images[part], rows[part], out[part], color=color, transposed=transposed, offset=offset,
                 noise=noise.part(part), cutout=cutout, first_channel=first_channel,
             )  # fmt: skip
         return out
     grid = (triton.cdiv(height * width, BLOCK), n)
-    with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+    with torch.cuda.device_of(images):
         _kernel[grid](
-            images, *images.stride(), rows, *noise.arguments(images), out, *out.stride(), height, width,
+            strided(images), rows, *noise.arguments(images), strided(out), height, width,
             CHANNELS=channels, LANES=lanes_of(channels), COLOR=color, TRANSPOSED=transposed, OFFSET=offset,
             NOISE=noise.kind, CUTOUT=cutout, BLOCK=BLOCK, num_warps=NUM_WARPS, enable_fp_fusion=True,
             noise_block=first_channel // 4,
@@ -74,37 +75,22 @@ class Noise:
 
     def part(self, samples: slice) -> "Noise":
         """That of some samples."""
-        return Noise(*(one if one is None else one[samples] for one in (self.key, self.eps)))
+        return Noise(*(tensor if tensor is None else tensor[samples] for tensor in (self.key, self.eps)))
 
     def arguments(self, images: Any) -> tuple:
-        """Pointers and strides as kernels take them; where there is none, of anything that is there."""
-        key = (images, 0, 0) if self.key is None else (self.key, *self.key.stride())
-        eps = (images, 0, 0, 0, 0) if self.eps is None else (self.eps, *self.eps.stride())
-        return *key, *eps
+        """key and eps as kernels take them; in place of an absent one `images`, which is not read."""
+        key = (images, 0, 0) if self.key is None else strided(self.key)
+        return key, (images, 0, 0, 0, 0) if self.eps is None else strided(self.eps)
 
 
-# Where one of these is 1 it would be no variable of the kernel, but a Python number in it.
+# A value of 1 would otherwise be compiled in as a Python number.
 @triton.jit(do_not_specialize=["height", "width", "noise_block"])
 def _kernel(
-    images_ptr,  # [N, C, H, W] floats, the strides below
-    images_n,
-    images_c,
-    images_y,
-    images_x,
+    images,  # [N, C, H, W] floats
     rows_ptr,  # [N, 40] float32, contiguous
-    key_ptr,  # [N, 2] int32, the strides below
-    key_n,
-    key_word,
-    eps_ptr,  # [N, C, H, W] floats, the strides below
-    eps_n,
-    eps_c,
-    eps_y,
-    eps_x,
-    out_ptr,  # [N, C, H, W] floats, the strides below
-    out_n,
-    out_c,
-    out_y,
-    out_x,
+    key,  # [N, 2] int32
+    eps,  # [N, C, H, W] floats
+    out,  # [N, C, H, W] floats
     height,
     width,
     noise_block,
@@ -117,6 +103,8 @@ def _kernel(
     CUTOUT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    images_ptr, images_n, images_c, images_y, images_x = images
+    out_ptr, out_n, out_c, out_y, out_x = out
     sample = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     y, x = pixel // width, pixel % width
@@ -125,8 +113,7 @@ def _kernel(
     at = images_ptr + sample * images_n + (y * images_y + x * images_x)[:, None] + channel[None, :] * images_c
     value = tl.load(at, mask=there, other=0.0).to(tl.float32)
     value = finished(
-        value, rows_ptr + sample * _COLUMNS, key_ptr + sample * key_n, key_word, eps_ptr + sample * eps_n,
-        eps_c, eps_y, eps_x, y, x, height, width, noise_block,
+        value, rows_ptr + sample * _COLUMNS, key, eps, sample, y, x, height, width, noise_block,
         CHANNELS, LANES, COLOR, TRANSPOSED, OFFSET, NOISE, CUTOUT, BLOCK,
     )  # fmt: skip
     at = out_ptr + sample * out_n + (y * out_y + x * out_x)[:, None] + channel[None, :] * out_c
@@ -135,7 +122,7 @@ def _kernel(
 
 @triton.jit
 def finished(
-    value, row_ptr, key_ptr, key_word, eps_ptr, eps_c, eps_y, eps_x, y, x, height, width, noise_block,
+    value, row_ptr, key, eps, sample, y, x, height, width, noise_block,
     CHANNELS: tl.constexpr, LANES: tl.constexpr, COLOR: tl.constexpr, TRANSPOSED: tl.constexpr,
     OFFSET: tl.constexpr, NOISE: tl.constexpr, CUTOUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -143,12 +130,15 @@ def finished(
     if COLOR:
         value = recoloured(value, row_ptr, CHANNELS, LANES, TRANSPOSED, OFFSET, BLOCK)
     if NOISE == _FROM_KEY:
+        key_ptr, key_n, key_word = key
+        key_ptr += sample * key_n
         sigma = tl.load(row_ptr + _SIGMA)
         value += sigma * _normals(key_ptr, key_word, y * width + x, noise_block, LANES, BLOCK)
     if NOISE == _FROM_EPS:
+        eps_ptr, eps_n, eps_c, eps_y, eps_x = eps
         channel = tl.arange(0, LANES).to(tl.int64)
         there = (y < height)[:, None] & (channel < CHANNELS)[None, :]
-        at = eps_ptr + (y * eps_y + x * eps_x)[:, None] + channel[None, :] * eps_c
+        at = eps_ptr + sample * eps_n + (y * eps_y + x * eps_x)[:, None] + channel[None, :] * eps_c
         value += tl.load(row_ptr + _SIGMA) * tl.load(at, mask=there, other=0.0).to(tl.float32)
     if CUTOUT:
         cut = is_cut(row_ptr + _CUT_CENTER, row_ptr, x, width) & is_cut(
@@ -159,9 +149,9 @@ def finished(
 
 
 @triton.jit
-def is_cut(center_ptr, row_ptr, place, side):
-    """Where pixels at these places of an axis lie in the strip that is cut out along it."""
-    share = tl.div_rn(place.to(tl.float32) + 0.5, side.to(tl.float32))
+def is_cut(center_ptr, row_ptr, coordinate, side):
+    """Where pixels at these coordinates of an axis lie in the strip that is cut out along it."""
+    share = tl.div_rn(coordinate.to(tl.float32) + 0.5, side.to(tl.float32))
     return tl.abs(share - tl.load(center_ptr)) < tl.load(row_ptr + _CUT_SIZE) * 0.5
 
 

@@ -41,8 +41,8 @@ def spread_kernel(
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The transpose of the sampling, as a gather: each point of the doubled plane looks for the places of the
-    lattice that are less than 1 away from it, and takes of them what they took of it."""
+    """The transpose of the sampling, as a gather: each point of the doubled plane looks for the points of the
+    lattice that are sampled less than 1 away from it, and takes of them what they took of it."""
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     pitch, lattice_pitch = 6 * width - 4, 2 * width + 12
@@ -69,7 +69,7 @@ def spread_kernel(
         first_x, first_y = first_x + 1, first_y + 1  # the first integer above
         first_x = tl.maximum(first_x + from_x, -5) - from_x
         first_y = tl.maximum(first_y + from_y, -5) - from_y
-        # What the place of (from_x, from_y) is away from the tile's first point.
+        # What the coordinate of (from_x, from_y) is away from the tile's first point.
         away_x = (a * from_x + b * from_y + tau_x - jx0).to(tl.float32)
         away_y = (c * from_x + d * from_y + tau_y - jy).to(tl.float32)
         value = tl.zeros([BLOCK, LANES], tl.float32)
@@ -99,14 +99,10 @@ def _inverse(a, b, c, d, height, width):
     of the doubled plane or its neighbours. Of a matrix without inverse, or nearly so, 0 and as far as the
     lattice goes."""
     determinant = a * d - b * c
-    inverse_a, inverse_b, inverse_c, inverse_d = (
-        d / determinant,
-        -b / determinant,
-        -c / determinant,
-        a / determinant,
-    )
+    inverse_a, inverse_b = d / determinant, -b / determinant
+    inverse_c, inverse_d = -c / determinant, a / determinant
     reach_x, reach_y = tl.abs(inverse_a) + tl.abs(inverse_b), tl.abs(inverse_c) + tl.abs(inverse_d)
-    usable = (reach_x < 2 * width) & (reach_y < 2 * height)  # not so for what is no number
+    usable = (reach_x < 2 * width) & (reach_y < 2 * height)  # false for NaN
     inverse_a, inverse_b = tl.where(usable, inverse_a, 0.0), tl.where(usable, inverse_b, 0.0)
     inverse_c, inverse_d = tl.where(usable, inverse_c, 0.0), tl.where(usable, inverse_d, 0.0)
     reach_x = tl.where(usable, reach_x, 2.0 * width + 5).to(tl.float32)
@@ -145,20 +141,10 @@ def fold_rows_kernel(
 @triton.jit
 def fold_columns_kernel(
     plane_ptr,  # [N, 6 H - 4, W, LANES] float32, in the box's rows; of axes what expand_kernel made
-    gradients_ptr,  # [N, C, H, W] floats, the strides below: for samples that were copied
-    gradients_n,
-    gradients_c,
-    gradients_y,
-    gradients_x,
+    gradients,  # [N, C, H, W] floats, for samples that were copied
     rows_ptr,  # [N, 40] float32, contiguous
-    table_ptr,  # [N, 2, lines, TAPS] float32
-    bases_ptr,  # [N, 2, lines] int32
-    lines,
-    out_ptr,  # [N, C, H, W] floats, the strides below
-    out_n,
-    out_c,
-    out_y,
-    out_x,
+    tables,  # as Tables.part has them
+    out,  # [N, C, H, W] floats
     height,
     width,
     COLOR: tl.constexpr,
@@ -168,6 +154,8 @@ def fold_columns_kernel(
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    gradients_ptr, gradients_n, gradients_c, gradients_y, gradients_x = gradients
+    out_ptr, out_n, out_c, out_y, out_x = out
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -196,8 +184,8 @@ def fold_columns_kernel(
         value = _unfolded(line_ptr, y.to(INDEX), height, y_start, y_stop, width * LANES, whole_lanes)
     else:
         value = back_along_x(
-            plane_ptr, params_ptr, table_ptr, bases_ptr, lines, sample, kind == TURNED, y, x, y < height,
-            height, width, LANES, INDEX, BLOCK,
+            plane_ptr, params_ptr, tables, sample, kind == TURNED, y, x, y < height, height, width,
+            LANES, INDEX, BLOCK,
         )  # fmt: skip
     if COLOR:
         value = recoloured(value, params_ptr, CHANNELS, LANES, True, False, BLOCK)
@@ -211,24 +199,24 @@ def fold_columns_kernel(
 
 
 @triton.jit
-def _unfolded(line_ptr, place, side, start, stop, step, there):
+def _unfolded(line_ptr, coordinate, side, start, stop, step, there):
     """The transpose of extending and upsampling along an axis: a pixel and its two reflections."""
     first = -2 * (side - 1)
-    value = _gathered(line_ptr, place, start, stop, first, step, there)
+    value = _gathered(line_ptr, coordinate, start, stop, first, step, there)
     if start < 5:  # the reflection of the first pixels is looked at
-        value += _gathered(line_ptr, -place, start, stop, first, step, there & (place > 0)[:, None])
+        value += _gathered(line_ptr, -coordinate, start, stop, first, step, there & (coordinate > 0)[:, None])
     if stop > 2 * side - 5:
-        there &= (place < side - 1)[:, None]
-        value += _gathered(line_ptr, 2 * (side - 1) - place, start, stop, first, step, there)
+        there &= (coordinate < side - 1)[:, None]
+        value += _gathered(line_ptr, 2 * (side - 1) - coordinate, start, stop, first, step, there)
     return value
 
 
 @triton.jit
-def _gathered(line_ptr, place, start, stop, first, step, there):
-    """2 sum_k f[k] line[2 place + k - 5], of what lies in [start, stop); line_ptr is where `first` lies."""
+def _gathered(line_ptr, coordinate, start, stop, first, step, there):
+    """2 sum_k f[k] line[2 coordinate + k - 5] within [start, stop); line_ptr points at `first`."""
     value = tl.zeros_like(there * 1.0)
     for k in tl.static_range(12):
-        j = 2 * place + (k - 5)
+        j = 2 * coordinate + (k - 5)
         inside = there & ((j >= start) & (j < stop))[:, None]
         value += tl.load(line_ptr + ((j - first) * step)[:, None], mask=inside, other=0.0) * (2 * _TAPS[k])
     return value

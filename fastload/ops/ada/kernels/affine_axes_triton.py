@@ -11,6 +11,7 @@ table: [N, 2, max(H, W), TAPS] float32, bases: [N, 2, max(H, W)] int32; the seco
     y.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -36,7 +37,6 @@ TABLE_BLOCK = 32  # results whose taps a program makes
 
 _COLUMNS, _CUT_CENTER = tl.constexpr(columns.COLUMNS), tl.constexpr(columns.CUT_CENTER)
 _TAPS, _SYM6 = tl.constexpr(TAPS), tl.constexpr(SYM6)
-_sym6_on: dict = {}
 
 
 class Tables:
@@ -52,21 +52,20 @@ class Tables:
         )  # fmt: skip
 
     def part(self, samples: slice) -> tuple:
-        """Those of some samples, as kernels take them."""
+        """Those of some samples, as kernels take them: (table, bases, lines)."""
         return self.taps[samples], self.bases[samples], self.taps.shape[2]
 
 
+@functools.cache
 def sym6_on(device: Any) -> Any:
     """SYM6 on the device, copied there once."""
-    if device not in _sym6_on:
-        _sym6_on[device] = torch.tensor(SYM6, dtype=torch.float32, device=device)
-    return _sym6_on[device]
+    return torch.tensor(SYM6, dtype=torch.float32, device=device)
 
 
 @triton.jit
 def _axis(params_ptr, axis, turned, height, width):
-    """Of an axis of the image: slope and tau in float64 (result q shows places slope (2 q + k - 5) + tau),
-    its side, and how many results there are along it."""
+    """Of an axis of the image: slope and tau in float64 (result q shows slope (2 q + k - 5) + tau), its side,
+    and how many results there are along it."""
     a, b, c, d, tau_x, tau_y = lattice_map(params_ptr, height, width)
     slope = tl.where(axis == 0, tl.where(turned, b, a), tl.where(turned, c, d))
     slope = tl.where(slope == 0, 1.0, slope)  # of a kind that no kernel of this file works on
@@ -102,13 +101,13 @@ def _table_kernel(
     there = first + lane < count
     origin, part = whole(slope * (2 * first - 5) + tau)
     slope = slope.to(tl.float32)
-    place = part + (2 * slope) * lane
-    lowest, _ = step(tl.minimum(place, place + 11 * slope))
+    coordinate = part + (2 * slope) * lane
+    lowest, _ = step(tl.minimum(coordinate, coordinate + 11 * slope))
     base = (lowest + origin - 6) >> 1
     pixel = base[:, None] + tl.arange(0, _TAPS)[None, :]
     weight = tl.zeros([BLOCK, _TAPS], tl.float32)
     for k in tl.static_range(12):
-        j, share = step(place + slope * k)
+        j, share = step(coordinate + slope * k)
         j += origin
         for beside in tl.static_range(2):
             at = j + beside
@@ -124,15 +123,9 @@ def _table_kernel(
 
 @triton.jit
 def contract_kernel(
-    images_ptr,  # [N, C, H, W] floats, the strides below
-    images_n,
-    images_c,
-    images_y,
-    images_x,
+    images,  # [N, C, H, W] floats
     rows_ptr,  # [N, 40] float32, contiguous
-    table_ptr,  # [N, 2, lines, TAPS] float32
-    bases_ptr,  # [N, 2, lines] int32
-    lines,
+    tables,  # as Tables.part has them
     out_ptr,  # [N, out_n] float32: contracted
     out_n,
     height,
@@ -143,6 +136,8 @@ def contract_kernel(
     BLOCK: tl.constexpr,
 ):
     """Straight and turned images along x."""
+    images_ptr, images_n, images_c, images_y, images_x = images
+    table_ptr, bases_ptr, lines = tables
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     kind = kind_of(params_ptr, height, width)
@@ -172,10 +167,11 @@ def contract_kernel(
 
 @triton.jit
 def along_y(
-    plane_ptr, params_ptr, table_ptr, bases_ptr, lines, sample, turned, y, x, there, height, width,
+    plane_ptr, params_ptr, tables, sample, turned, y, x, there, height, width,
     LANES: tl.constexpr, INDEX: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The results [BLOCK, LANES] at rows y and columns x, from what `contract_kernel` made of the sample."""
+    table_ptr, bases_ptr, lines = tables
     slope, _, _, _ = _axis(params_ptr, 1, turned, height, width)
     q = tl.where(turned, x, y)
     line = (sample * 2 + 1) * lines + q
@@ -201,8 +197,9 @@ def _takers(pixel, slope, tau):
 
 
 @triton.jit
-def _taken(q, pixel, count, table_ptr, bases_ptr, line, wanted):
+def _taken(q, pixel, count, tables, line, wanted):
     """How much result q takes of a pixel, and whether it takes any."""
+    table_ptr, bases_ptr, _ = tables
     takes = wanted & (q >= 0) & (q < count)
     tap = pixel - tl.load(bases_ptr + line + q, mask=takes, other=0)
     takes &= (tap >= 0) & (tap < _TAPS)
@@ -211,15 +208,9 @@ def _taken(q, pixel, count, table_ptr, bases_ptr, line, wanted):
 
 @triton.jit
 def expand_kernel(
-    gradients_ptr,  # [N, C, H, W] floats, the strides below
-    gradients_n,
-    gradients_c,
-    gradients_y,
-    gradients_x,
+    gradients,  # [N, C, H, W] floats
     rows_ptr,  # [N, 40] float32, contiguous
-    table_ptr,  # [N, 2, lines, TAPS] float32
-    bases_ptr,  # [N, 2, lines] int32
-    lines,
+    tables,  # as Tables.part has them
     out_ptr,  # [N, out_n] float32: gradients of what is contracted
     out_n,
     height,
@@ -231,6 +222,7 @@ def expand_kernel(
     BLOCK: tl.constexpr,
 ):
     """The transpose of `along_y`, with the reflections added up."""
+    gradients_ptr, gradients_n, gradients_c, gradients_y, gradients_x = gradients
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     kind = kind_of(params_ptr, height, width)
@@ -243,16 +235,16 @@ def expand_kernel(
     y, other = tl.where(turned, within, outer), tl.where(turned, outer, within)
     runs = (kind == STRAIGHT) | (kind == TURNED)
     there = (y < tl.where(runs, height, 0)) & (other < others)
-    line = (sample * 2 + 1) * lines
+    line = (sample * 2 + 1) * tables[2]
     channel = tl.arange(0, LANES)[None, :]
     gradient_ptr = gradients_ptr + sample * gradients_n + channel.to(INDEX) * gradients_c
     value = tl.zeros([BLOCK, LANES], tl.float32)
     for number in tl.static_range(3):
-        pixel, is_one = reflection(y, number, height)
+        pixel, reflects = reflection(y, number, height)
         first, tries = _takers(pixel, slope, tau)
-        for one in range(tl.where(runs, tries, 0)):
-            q = first + one
-            weight, takes = _taken(q, pixel, count, table_ptr, bases_ptr, line, there & is_one)
+        for i in range(tl.where(runs, tries, 0)):
+            q = first + i
+            weight, takes = _taken(q, pixel, count, tables, line, there & reflects)
             from_y, from_x = tl.where(turned, other, q), tl.where(turned, q, other)
             some = gradient(
                 gradient_ptr, from_y, from_x, gradients_y, gradients_x, takes, channel < CHANNELS, params_ptr,
@@ -265,20 +257,20 @@ def expand_kernel(
 
 @triton.jit
 def back_along_x(
-    plane_ptr, params_ptr, table_ptr, bases_ptr, lines, sample, turned, y, x, there, height, width,
+    plane_ptr, params_ptr, tables, sample, turned, y, x, there, height, width,
     LANES: tl.constexpr, INDEX: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The transpose of `contract_kernel` at rows y and columns x, from what `expand_kernel` made."""
     slope, tau, _, count = _axis(params_ptr, 0, turned, height, width)
-    line = sample * 2 * lines
+    line = sample * 2 * tables[2]
     channel = tl.arange(0, LANES)[None, :]
     value = tl.zeros([BLOCK, LANES], tl.float32)
     for number in tl.static_range(3):
-        pixel, is_one = reflection(x, number, width)
+        pixel, reflects = reflection(x, number, width)
         first, tries = _takers(pixel, slope, tau)
-        for one in range(tries):
-            q = first + one
-            weight, takes = _taken(q, pixel, count, table_ptr, bases_ptr, line, there & is_one)
+        for i in range(tries):
+            q = first + i
+            weight, takes = _taken(q, pixel, count, tables, line, there & reflects)
             at = tl.where(turned, q.to(INDEX) * height + y, y.to(INDEX) * width + q)
             mask = takes[:, None] & (channel < LANES)
             value += weight[:, None] * tl.load(

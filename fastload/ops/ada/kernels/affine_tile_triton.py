@@ -28,19 +28,9 @@ def tile_kernel(
     plane_ptr,  # [N, 6 H - 4, 6 W - 4, LANES] float32, doubled
     sym6_ptr,  # [12] float32
     rows_ptr,  # [N, 40] float32, contiguous
-    key_ptr,  # [N, 2] int32, the strides below
-    key_n,
-    key_word,
-    eps_ptr,  # [N, C, H, W] floats, the strides below
-    eps_n,
-    eps_c,
-    eps_y,
-    eps_x,
-    out_ptr,  # [N, C, H, W] floats, the strides below
-    out_n,
-    out_c,
-    out_y,
-    out_x,
+    key,  # [N, 2] int32
+    eps,  # [N, C, H, W] floats
+    out,  # [N, C, H, W] floats
     height,
     width,
     noise_block,
@@ -55,6 +45,7 @@ def tile_kernel(
     PRECISION: tl.constexpr,
 ):
     """General warps alone; other kinds of samples are left to down_kernel."""
+    out_ptr, out_n, out_c, out_y, out_x = out
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     if kind_of(params_ptr, height, width) == GENERAL:
@@ -77,9 +68,8 @@ def tile_kernel(
         in_y, in_x = number // (SIDE // 2), number % (SIDE // 2)
         y, x, channel = first_y + in_y, first_x + in_x, tl.arange(0, LANES)[None, :]
         value = finished(
-            tl.reshape(pixels, [SIDE * SIDE // 4, LANES]), params_ptr, key_ptr + sample * key_n, key_word,
-            eps_ptr + sample * eps_n, eps_c, eps_y, eps_x, y, x, height, width, noise_block,
-            CHANNELS, LANES, COLOR, False, OFFSET, NOISE, CUTOUT, SIDE * SIDE // 4,
+            tl.reshape(pixels, [SIDE * SIDE // 4, LANES]), params_ptr, key, eps, sample, y, x, height, width,
+            noise_block, CHANNELS, LANES, COLOR, False, OFFSET, NOISE, CUTOUT, SIDE * SIDE // 4,
         )  # fmt: skip
         inside = (in_y < _RESULTS) & (in_x < _RESULTS) & (y < height) & (x < width)
         at = (y.to(INDEX) * out_y + x.to(INDEX) * out_x)[:, None] + channel.to(INDEX) * out_c
@@ -122,7 +112,7 @@ def _sampled(
                 & (y >= -2 * (height - 1))
                 & (y < 4 * height - 2)
             )
-            # Points beyond the lattice lie beside the box, whose memory nobody wrote.
+            # Points beyond the lattice lie outside the box, in memory that was not written.
             there &= (ex + ex0 < 2 * width + 5) & (ey + ey0 < 2 * height + 5)
             at = ((y + 2 * (height - 1)).to(INDEX) * pitch + (x + 2 * (width - 1))) * LANES
             mask = there[:, None] & (channel < LANES)

@@ -54,6 +54,7 @@ from fastload.ops.ada.kernels.warp_points_triton import (
 )
 from fastload.ops.ada.kernels.warp_up_triton import up_kernel
 from fastload.ops.ada.stages.wavelets import SYM6
+from fastload.ops.tiles_triton import index_type, parts_of, reach, strided
 
 # None of these sizes has been measured yet: lanes of 128 threads, strips that overlap by a sixth and less.
 UP_BLOCK, UP_ROWS = 128, 32  # pairs of columns and of rows of a tile of the doubled plane
@@ -62,7 +63,6 @@ SPREAD_BLOCK, PIXEL_BLOCK = 128, 256  # points and pixels of a program
 NUM_WARPS = 4
 FORM = "streaming"  # of a general warp: sample_kernel and down_kernel; "tiles": affine_tile_triton.py
 SCRATCH_BYTES = 512 * 2**20
-MOST_SAMPLES = 65535  # CUDA's limit on the second axis of a grid
 # Programs of a sample share out its tiles; so many that a box of twice the image leaves each with one.
 TILES_OF_A_BOX = 2
 
@@ -83,8 +83,9 @@ def launch(
     """
     n, channels, height, width = images.shape
     noise = noise or Noise()
-    if n > MOST_SAMPLES:
-        for part in (slice(start, start + MOST_SAMPLES) for start in range(0, n, MOST_SAMPLES)):
+    parts = parts_of(n)
+    if len(parts) > 1:
+        for part in parts:
             launch(
                 images[part], rows[part], out[part], adjoint=adjoint, color=color, offset=offset,
                 noise=noise.part(part), cutout=cutout, first_channel=first_channel,
@@ -96,20 +97,18 @@ def launch(
     floats = (doubled + between + (lattice if adjoint else 0)) * lanes
     group = max(1, min(SCRATCH_BYTES // (4 * floats), n))
     scratch = torch.empty(group * floats, dtype=torch.float32, device=images.device)
-    wide = max(doubled * lanes, _reach(images), _reach(out)) >= 2**31
     options = {
         "CHANNELS": channels,
         "LANES": lanes,
-        "INDEX": tl.int64 if wide else tl.int32,
+        "INDEX": index_type(doubled * lanes, reach(images), reach(out)),
         "num_warps": NUM_WARPS,
         "enable_fp_fusion": True,
     }
-    with torch.cuda.device(images.device if images.is_cuda else -1):  # -1 leaves the current device alone
+    with torch.cuda.device_of(images):
         tables = Tables(rows, height, width)
-        for start in range(0, n, group):
-            part = slice(start, min(start + group, n))
-            count = part.stop - part.start
-            sizes = [count * one * lanes for one in (doubled, between, *[lattice] * adjoint)]
+        for part in parts_of(n, group):
+            count = (part.stop - part.start) * lanes
+            sizes = [count * points for points in (doubled, between, *[lattice] * adjoint)]
             planes = scratch[: sum(sizes)].split(sizes)
             some = (images[part], rows[part], out[part], *planes, tables.part(part))
             if adjoint:
@@ -125,13 +124,13 @@ def _forward(images, rows, out, doubled, between, tables, noise, noise_block, fi
     size = (height, width)
     strips = triton.cdiv(width, UP_BLOCK) * triton.cdiv(height, UP_ROWS) * TILES_OF_A_BOX
     up_kernel[(strips, n)](
-        images, *images.stride(), rows, doubled, *size,
+        strided(images), rows, doubled, *size,
         ADJOINT=False, CUTOUT=False, BLOCK=UP_BLOCK, ROWS=UP_ROWS, **options,
     )  # fmt: skip
     if FORM == "tiles":
         grid = (triton.cdiv(width, tiles.RESULTS) * triton.cdiv(height, tiles.RESULTS), n)
         tiles.tile_kernel[grid](
-            doubled, sym6_on(rows.device), rows, *noise.arguments(images), out, *out.stride(), *size,
+            doubled, sym6_on(rows.device), rows, *noise.arguments(images), strided(out), *size,
             noise_block, SIDE=tiles.SIDE, PRECISION=tiles.PRECISION, **finish,
             **(options | {"num_warps": tiles.NUM_WARPS}),
         )  # fmt: skip
@@ -139,12 +138,12 @@ def _forward(images, rows, out, doubled, between, tables, noise, noise_block, fi
         grid = (triton.cdiv(2 * width + 10, SAMPLE_BLOCK) * triton.cdiv(height, SAMPLE_ROWS), n)
         sample_kernel[grid](doubled, rows, between, *size, BLOCK=SAMPLE_BLOCK, ROWS=SAMPLE_ROWS, **options)
     contract_kernel[(triton.cdiv(height * max(size), PIXEL_BLOCK), n)](
-        images, *images.stride(), rows, *tables, between, between.numel() // n, *size,
+        strided(images), rows, tables, between, between.numel() // n, *size,
         BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
     down_kernel[(triton.cdiv(height * width, PIXEL_BLOCK), n)](
-        between, images, *images.stride(), rows, *tables, *noise.arguments(images), out,
-        *out.stride(), *size, noise_block, TILED=FORM == "tiles", BLOCK=PIXEL_BLOCK, **finish, **options,
+        between, strided(images), rows, tables, *noise.arguments(images), strided(out), *size, noise_block,
+        TILED=FORM == "tiles", BLOCK=PIXEL_BLOCK, **finish, **options,
     )  # fmt: skip
 
 
@@ -153,7 +152,7 @@ def _adjoint(gradients, rows, out, doubled, between, lattice, tables, color, cut
     size = (height, width)
     strips = triton.cdiv(width + 6, UP_BLOCK) * triton.cdiv(height + 6, UP_ROWS)
     up_kernel[(strips, n)](
-        gradients, *gradients.stride(), rows, lattice, *size,
+        strided(gradients), rows, lattice, *size,
         ADJOINT=True, CUTOUT=cutout, BLOCK=UP_BLOCK, ROWS=UP_ROWS, **options,
     )  # fmt: skip
     points = triton.cdiv(4 * height * width, SPREAD_BLOCK) * TILES_OF_A_BOX
@@ -161,20 +160,13 @@ def _adjoint(gradients, rows, out, doubled, between, lattice, tables, color, cut
     points = triton.cdiv(2 * height * width, PIXEL_BLOCK) * TILES_OF_A_BOX
     fold_rows_kernel[(points, n)](doubled, rows, between, *size, BLOCK=PIXEL_BLOCK, **options)
     expand_kernel[(triton.cdiv(height * max(size), PIXEL_BLOCK), n)](
-        gradients, *gradients.stride(), rows, *tables, between, between.numel() // n, *size,
+        strided(gradients), rows, tables, between, between.numel() // n, *size,
         CUTOUT=cutout, BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
     fold_columns_kernel[(triton.cdiv(height * width, PIXEL_BLOCK), n)](
-        between, gradients, *gradients.stride(), rows, *tables, out, *out.stride(), *size,
+        between, strided(gradients), rows, tables, strided(out), *size,
         COLOR=color, CUTOUT=cutout, BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
-
-
-def _reach(tensor: Any) -> int:
-    """How many elements the last one of an image lies from its first."""
-    return sum(
-        (size - 1) * stride for size, stride in zip(tensor.shape[1:], tensor.stride()[1:], strict=True)
-    )
 
 
 @triton.jit
@@ -257,28 +249,12 @@ def _halved(w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11):
 @triton.jit(do_not_specialize=["noise_block"])
 def down_kernel(
     plane_ptr,  # [N, H, 2 W + 10, LANES] float32: rows halved, columns not; of axes what contract_kernel made
-    images_ptr,  # [N, C, H, W] floats, the strides below: what is copied where nothing is warped
-    images_n,
-    images_c,
-    images_y,
-    images_x,
+    images,  # [N, C, H, W] floats: what is copied where nothing is warped
     rows_ptr,  # [N, 40] float32, contiguous
-    table_ptr,  # [N, 2, lines, TAPS] float32
-    bases_ptr,  # [N, 2, lines] int32
-    lines,
-    key_ptr,  # [N, 2] int32, the strides below
-    key_n,
-    key_word,
-    eps_ptr,  # [N, C, H, W] floats, the strides below
-    eps_n,
-    eps_c,
-    eps_y,
-    eps_x,
-    out_ptr,  # [N, C, H, W] floats, the strides below
-    out_n,
-    out_c,
-    out_y,
-    out_x,
+    tables,  # as Tables.part has them
+    key,  # [N, 2] int32
+    eps,  # [N, C, H, W] floats
+    out,  # [N, C, H, W] floats
     height,
     width,
     noise_block,
@@ -293,6 +269,8 @@ def down_kernel(
     BLOCK: tl.constexpr,
 ):
     """Halves the columns, or copies, or goes along y, and finishes pixels. TILED: not of general warps."""
+    images_ptr, images_n, images_c, images_y, images_x = images
+    out_ptr, out_n, out_c, out_y, out_x = out
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -320,12 +298,12 @@ def down_kernel(
             value += tl.load(line_ptr + k * LANES, mask=whole_lanes, other=0.0) * _TAPS[k]
     else:
         value = along_y(
-            plane_ptr, params_ptr, table_ptr, bases_ptr, lines, sample, kind == TURNED, y, x, y < height,
-            height, width, LANES, INDEX, BLOCK,
+            plane_ptr, params_ptr, tables, sample, kind == TURNED, y, x, y < height, height, width,
+            LANES, INDEX, BLOCK,
         )  # fmt: skip
     value = finished(
-        value, params_ptr, key_ptr + sample * key_n, key_word, eps_ptr + sample * eps_n, eps_c, eps_y, eps_x,
-        y, x, height, width, noise_block, CHANNELS, LANES, COLOR, False, OFFSET, NOISE, CUTOUT, BLOCK,
+        value, params_ptr, key, eps, sample, y, x, height, width, noise_block,
+        CHANNELS, LANES, COLOR, False, OFFSET, NOISE, CUTOUT, BLOCK,
     )  # fmt: skip
     at = (
         out_ptr

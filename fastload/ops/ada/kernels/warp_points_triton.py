@@ -1,9 +1,9 @@
 """Where things lie in a warp: the Triton functions that its kernels share.
 
-Places are integers and a fraction: the origin of each row of a program in float64, the rest in float32, so
-that they are right to 1e-5 half pixels at any size. Every sample is of one kind, which all programs of it see
-alike: copied (A = 1, whole pixels), straight or turned (A is a diagonal or an antidiagonal matrix, so that
-the axes go one after the other: affine_axes_triton.py), or general.
+Coordinates are an integer and a fraction: the origin of each row of a program in float64, the rest in
+float32, so that they are right to 1e-5 half pixels at any size. Every sample is of one kind, on which all its
+programs agree: copied (A = 1, whole pixels), straight or turned (A is a diagonal or an antidiagonal matrix:
+affine_axes_triton.py does one axis after the other), or general.
 """
 
 import triton
@@ -11,12 +11,12 @@ import triton.language as tl
 
 COPIED, STRAIGHT, TURNED, GENERAL = (tl.constexpr(number) for number in range(4))
 # Slopes of an axis that its table of taps has room for: 32 taps, and at most 39 results that take of a pixel.
-_LEAST_SLOPE, _MOST_SLOPE = tl.constexpr(0.25), tl.constexpr(4.0)
+_MIN_SLOPE, _MAX_SLOPE = tl.constexpr(0.25), tl.constexpr(4.0)
 
 
 @triton.jit
 def lattice_map(row_ptr, height, width):
-    """A and tau, scalars in float64: point e of the lattice shows place A e + tau of the doubled plane."""
+    """A and tau, scalars in float64: point e of the lattice shows A e + tau of the doubled plane."""
     a, b = tl.load(row_ptr).to(tl.float64), tl.load(row_ptr + 1).to(tl.float64)
     c, d = tl.load(row_ptr + 3).to(tl.float64), tl.load(row_ptr + 4).to(tl.float64)
     center_x, center_y = (width - 1) * 0.5, (height - 1) * 0.5
@@ -39,7 +39,7 @@ def kind_of(row_ptr, height, width):
 
 @triton.jit
 def _has_room(slope):
-    return (tl.abs(slope) >= _LEAST_SLOPE) & (tl.abs(slope) <= _MOST_SLOPE)
+    return (tl.abs(slope) >= _MIN_SLOPE) & (tl.abs(slope) <= _MAX_SLOPE)
 
 
 @triton.jit
@@ -65,47 +65,47 @@ def boxes(row_ptr, height, width):
 
 @triton.jit
 def _box(of_x, of_y, tau, width, height, side):
-    """[start, stop) along an axis of the doubled plane: the points beside some place of the lattice."""
+    """[start, stop) along an axis of the doubled plane: the points beside some coordinate of the lattice."""
     first_x, last_x = -5 * of_x, (2 * width + 4) * of_x
     first_y, last_y = -5 * of_y, (2 * height + 4) * of_y
     low = tl.minimum(first_x, last_x) + tl.minimum(first_y, last_y) + tau
     high = tl.maximum(first_x, last_x) + tl.maximum(first_y, last_y) + tau
     first, stop = -2.0 * (side - 1), 4.0 * side - 2
-    # One point more on either side: a place that float32 rounds across an integer must not meet memory that
-    # nobody wrote, whatever its weight. Clamped before they are integers: a user's matrix may be anything.
+    # One point more on either side: a coordinate that float32 rounds across an integer must not read memory
+    # that nobody wrote, whatever its weight. Clamped before the conversion: a user's matrix may be anything.
     start = tl.minimum(tl.maximum(tl.floor(low) - 1, first), stop)
     end = tl.minimum(tl.maximum(tl.floor(high) + 3, first), stop)
     return start.to(tl.int32), end.to(tl.int32)
 
 
 @triton.jit
-def folded(place, side):
-    """A place of the extended image as a pixel of it, and whether reflection reaches it."""
-    there = (place > -side) & (place < 2 * side - 1)
-    return side - 1 - tl.abs(side - 1 - tl.abs(place)), there
+def folded(coordinate, side):
+    """A coordinate of the extended image as a pixel of it, and whether reflection reaches it."""
+    there = (coordinate > -side) & (coordinate < 2 * side - 1)
+    return side - 1 - tl.abs(side - 1 - tl.abs(coordinate)), there
 
 
 @triton.jit
-def reflection(place, number: tl.constexpr, side):
-    """The place itself, or its image beyond the first or the last pixel, and whether that is another one."""
+def reflection(coordinate, number: tl.constexpr, side):
+    """The coordinate itself, or its reflection at the first or the last pixel, and whether that differs."""
     if number == 0:
-        return place, place >= 0
+        return coordinate, coordinate >= 0
     elif number == 1:
-        return -place, place > 0
+        return -coordinate, coordinate > 0
     else:
-        return 2 * (side - 1) - place, place < side - 1
+        return 2 * (side - 1) - coordinate, coordinate < side - 1
 
 
 @triton.jit
-def whole(place):
-    """A float64 place as the integer below it, and what is left as float32."""
-    place = tl.minimum(tl.maximum(place, -1073741824.0), 1073741823.0)
-    below = tl.floor(place)
-    return below.to(tl.int32), (place - below).to(tl.float32)
+def whole(coordinate):
+    """A float64 coordinate as the integer below it, and what is left as float32."""
+    coordinate = tl.minimum(tl.maximum(coordinate, -1073741824.0), 1073741823.0)
+    below = tl.floor(coordinate)
+    return below.to(tl.int32), (coordinate - below).to(tl.float32)
 
 
 @triton.jit
-def step(place):
-    """A float32 place as the integer below it and the rest; far beyond any plane it stays there."""
-    below = tl.floor(tl.minimum(tl.maximum(place, -16777216.0), 16777216.0))
-    return below.to(tl.int32), place - below
+def step(coordinate):
+    """A float32 coordinate as the integer below it and the rest; far beyond any plane it stays there."""
+    below = tl.floor(tl.minimum(tl.maximum(coordinate, -16777216.0), 16777216.0))
+    return below.to(tl.int32), coordinate - below

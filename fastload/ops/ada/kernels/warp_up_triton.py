@@ -20,11 +20,7 @@ _S0, _S1, _S2, _S3, _S4, _S5, _S6, _S7, _S8, _S9, _S10, _S11 = (tl.constexpr(tap
 
 @triton.jit
 def up_kernel(
-    images_ptr,  # [N, C, H, W] floats, the strides below
-    images_n,
-    images_c,
-    images_y,
-    images_x,
+    images,  # [N, C, H, W] floats
     rows_ptr,  # [N, 40] float32, contiguous
     # [N, 6 H - 4, 6 W - 4, LANES] from -2 (side - 1) on; ADJOINT: [N, 2 H + 12, 2 W + 12, LANES] from -6 on
     plane_ptr,
@@ -40,6 +36,7 @@ def up_kernel(
 ):
     """Twice the points along both axes. A program runs down a strip of BLOCK pairs of columns, with the last
     rows, upsampled along x, in registers: 7 loads for 4 points."""
+    images_ptr, images_n, images_c, images_y, images_x = images
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     if ADJOINT:
@@ -98,15 +95,15 @@ def up_kernel(
 
 
 @triton.jit
-def _pixel(row_ptr, there_y, place, images_x, channel_at, channel_there, params_ptr, width, cut_y,
+def _pixel(row_ptr, there_y, coordinate, images_x, channel_at, channel_there, params_ptr, width, cut_y,
            ADJOINT: tl.constexpr, CUTOUT: tl.constexpr):  # fmt: skip
     """[BLOCK, LANES] of a row of the image: extended, or for the adjoint with zeros around it."""
     if ADJOINT:
-        there, pixel = (place >= 0) & (place < width), place
+        there, pixel = (coordinate >= 0) & (coordinate < width), coordinate
         if CUTOUT:
-            there &= ~(cut_y & is_cut(params_ptr + _CUT_CENTER, params_ptr, place, width))
+            there &= ~(cut_y & is_cut(params_ptr + _CUT_CENTER, params_ptr, coordinate, width))
     else:
-        pixel, there = folded(place, width)
+        pixel, there = folded(coordinate, width)
     there = (there & there_y)[:, None] & channel_there
     return tl.load(row_ptr + (pixel * images_x)[:, None] + channel_at, mask=there, other=0.0).to(tl.float32)
 

@@ -1,1 +1,1 @@
-"""What each stage of ADA is, in plain torch: the reference of the kernels."""
+"""What each stage of ADA is, in torch: the reference of the kernels."""

@@ -1,6 +1,6 @@
 """An affine warp of each image of a batch without aliasing: doubled by a wavelet, sampled, halved by it.
 
-images: [N, C, H, W] floats, H, W >= 2. G_inv: [N, 3, 3], maps a pixel of the output to the place of the input
+images: [N, C, H, W] floats, H, W >= 2. G_inv: [N, 3, 3], maps a pixel of the output to the point of the input
 that it shows, both as (x, y, 1) in centred pixel coordinates, x = column - (W - 1) / 2, y = row - (H - 1) /
 2; its last row is not read. Out: the same shape and dtype. With f the 12 taps of sym6 (wavelets.py; they sum
 to 1), n a side of the image, everything on the lattice of half pixels and each step along both axes alike:
@@ -11,10 +11,9 @@ to 1), n a side of the image, everything on the lattice of half pixels and each 
    between its points, where G_inv = [A b; 0 1], tau = 2 (b + c - A c), c = ((W - 1) / 2, (H - 1) / 2).
 4. downsample: out[o] = sum_k f[k] y[2 o + k - 5], k in [0, 12).
 
-Without a warp (A = 1 and whole pixels of translation) the steps together come to a copy; a mirror image or a
-quarter turn is none of pixels alone, for sym6 is not symmetric. This is the geometry of StyleGAN2-ADA
-(arXiv 2006.06676), with the largest margin that one reflection gives in place of one that depends on the
-batch.
+Without a warp (A = 1 and whole pixels of translation) the steps together are a copy; a mirror image or a
+quarter turn also filters, because sym6 is not symmetric. This is the geometry of StyleGAN2-ADA (arXiv
+2006.06676), with the largest margin that one reflection gives in place of one that depends on the batch.
 
 Gradients of any order with respect to images, none to G_inv. Twins: `reference` computes in float32, in
 float64 for float64, with coordinates in float64; `native` and `triton` agree with it to 3e-5 of the range of
@@ -31,10 +30,10 @@ from fastload.ops.ada.stages.wavelets import SYM6
 
 
 def warp_reference(images: Any, G_inv: Any) -> Any:
-    """The contract in plain torch, image by image, each with as much of the doubled plane as it looks at."""
+    """The contract in torch, image by image, each with as much of the doubled plane as it looks at."""
     import torch
 
-    return torch.stack([_warped(image, one) for image, one in zip(images, G_inv, strict=True)])
+    return torch.stack([_warped(image, matrix) for image, matrix in zip(images, G_inv, strict=True)])
 
 
 def _warped(image: Any, G_inv: Any) -> Any:
@@ -51,7 +50,7 @@ def _warped(image: Any, G_inv: Any) -> Any:
     ey = torch.arange(-5, 2 * height + 5, dtype=torch.float64, device=image.device)[:, None]
     sx = A[0, 0] * ex + A[0, 1] * ey + tau[0]
     sy = A[1, 0] * ex + A[1, 1] * ey + tau[1]
-    box_x, box_y = _box(sx, width), _box(sy, height)
+    box_x, box_y = box_of(sx, width), box_of(sy, height)
     up = _upsampled(_upsampled(image, box_x, -1), box_y, -2)
     return _downsampled(_downsampled(_sampled(up, sx - box_x[0], sy - box_y[0]), -1), -2)
 
@@ -67,16 +66,16 @@ def _only_moved(image: Any, G_inv: Any) -> Any:
         side = image.shape[axis]
         if shift != int(shift) or abs(shift) > side - 4:
             return None
-        place = (torch.arange(side, device=image.device) + int(shift)).abs()
-        image = image.index_select(axis, side - 1 - (side - 1 - place).abs())
+        coordinate = (torch.arange(side, device=image.device) + int(shift)).abs()
+        image = image.index_select(axis, side - 1 - (side - 1 - coordinate).abs())
     return image
 
 
-def _box(places: Any, side: int) -> tuple[int, int]:
-    """[start, stop) of the points of `up` that lie next to the places; at least one point."""
+def box_of(coordinates: Any, side: int) -> tuple[int, int]:
+    """[start, stop) of the points of `up` that lie next to the coordinates; at least one point."""
     first, last = -2 * (side - 1), 4 * side - 3
-    start = min(max(int(places.min().floor()), first), last)
-    stop = min(max(int(places.max().floor()) + 2, first + 1), last + 1)
+    start = min(max(int(coordinates.min().floor()), first), last)
+    stop = min(max(int(coordinates.max().floor()) + 2, first + 1), last + 1)
     return start, max(stop, start + 1)
 
 
@@ -100,7 +99,7 @@ def _upsampled(values: Any, box: tuple[int, int], axis: int) -> Any:
 
 
 def _sampled(up: Any, sx: Any, sy: Any) -> Any:
-    """Step 3; sx, sy: places [.., ..] in `up` [C, .., ..], float64."""
+    """Step 3; sx, sy: coordinates [.., ..] in `up` [C, .., ..], float64."""
     import torch
 
     height, width = up.shape[1:]

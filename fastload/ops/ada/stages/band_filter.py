@@ -14,7 +14,7 @@ from fastload.ops.ada.stages.wavelets import BAND_MARGIN, BAND_TAPS, BANDS
 
 
 def filter_reference(images: Any, gains: Any) -> Any:
-    """The contract in plain torch."""
+    """The contract in torch."""
     import torch
 
     bands = images.new_tensor(BANDS)
@@ -29,7 +29,7 @@ def _along(images: Any, taps: Any, axis: int) -> Any:
     side = images.shape[axis]
     result = 0.0
     for t in range(BAND_TAPS):
-        place = (torch.arange(side, device=images.device) + t - BAND_MARGIN).abs()
-        folded = side - 1 - (side - 1 - place).abs()
+        coordinate = (torch.arange(side, device=images.device) + t - BAND_MARGIN).abs()
+        folded = side - 1 - (side - 1 - coordinate).abs()
         result = result + images.index_select(axis, folded) * taps[:, t, None, None, None]
     return result

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def color_reference(images: Any, matrices: Any) -> Any:
-    """The contract in plain torch, with nothing in it that autocast or TF32 would round."""
+    """The contract in torch, with nothing in it that autocast or TF32 would round."""
     matrices = matrices.to(images.dtype)
     factors, offset = matrices[:, :3, :3], matrices[:, :3, 3]
     if images.shape[1] == 1:

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastload.augment import AdaController, AdaPipe, Augment, AugmentPipe, DiffAugment
-from fastload.augment.device_draws import DeviceDice
+from fastload.augment.device_draws import DeviceDraws
 from fastload.errors import ConfigError
 
 MAKE = {
@@ -252,7 +252,7 @@ def test_attributes_of_a_users_own_are_free():
     pipe.note = "second"
     del pipe.note
     pipe.training = False
-    assert isinstance(pipe, DeviceDice) and not hasattr(pipe, "note")
+    assert isinstance(pipe, DeviceDraws) and not hasattr(pipe, "note")
 
 
 def test_the_settings_of_augment_are_frozen():
