@@ -236,7 +236,7 @@ class SamplerStepSource:
         if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
             raise ConfigError(
                 f"{self._name} must draw lists of sample_ids, which are integers, but drew "
-                f"{str(batch)[:200]}. A sampler of single ids goes to sampler=, one of lists to batch_sampler=."
+                f"{str(batch)[:200]}. Single ids go to sampler=, lists to batch_sampler=."
             )
         outside = ids[(ids < 0) | (ids >= self._n)]
         if outside.size:

@@ -62,7 +62,7 @@ def test_what_is_no_batch_is_refused(shards, drawn, match):
         ({"sampler": [1], "last": "pad"}, 'allows last="drop" and "partial"'),
         ({"batch_sampler": [[1]]}, "use batch_size=None"),
         ({"sampler": [1], "batch_sampler": [[1]], "batch_size": None}, "leave out sampler"),
-        ({"batch_size": None}, "batch_size=None: give a whole number"),
+        ({"batch_size": None}, "batch_size must be an integer"),
         ({"timeout_seconds": 0}, "give a number above 0"),
         ({"timeout_seconds": "1"}, "give a number above 0"),
     ],

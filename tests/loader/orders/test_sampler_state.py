@@ -250,7 +250,7 @@ def test_a_sampler_that_has_become_shorter_is_an_error():
     draws = SamplerIterator([1, 2, 3])
     list(draws)
     with pytest.raises(
-        CursorError, match=r"saved after 3 draws, and the sampler makes 1 now\. Use"
+        CursorError, match=r"saved after 3 draws, but the sampler makes only 1 now\. Use"
     ) as caught:
         next(SamplerIterator([1], draws.state()))
     assert "\n" not in str(caught.value)
