@@ -254,7 +254,7 @@ def test_a_message_shows_the_argument_and_what_was_given(make, name, value):
 def test_no_argument_is_left_out(kind):
     arguments = {name for name in inspect.signature(kind).parameters if name not in ("_", "self")}
     if kind is fl.DataLoader:  # torch's, whose others are switches, or have no effect
-        from fastload.drop_in.dataloader import _loader
+        from fastload.drop_in.dataloader import make_loader
 
         switches = {
             "shuffle",
@@ -264,7 +264,7 @@ def test_no_argument_is_left_out(kind):
             "in_order",
             "pin_memory_device",
         }
-        arguments = set(inspect.signature(_loader).parameters) - switches
+        arguments = set(inspect.signature(make_loader).parameters) - switches
         arguments -= {"dataset", "worker_init_fn", "multiprocessing_context", "device"}
     assert arguments <= set(CASES[kind][1])
 

@@ -85,7 +85,7 @@ def test_a_fraction_that_is_none_is_refused(wrong):
 
 
 def test_other_arguments_that_mean_nothing_are_refused():
-    with pytest.raises(fl.ConfigError, match="on_bad='skip': give one of 'replace', 'raise'"):
+    with pytest.raises(fl.ConfigError, match="on_bad must be one of 'replace', 'raise', got 'skip'"):
         pictures("x", on_bad="skip")
     for wrong in (7, "", True, "/", ".", "a\0b"):
         with pytest.raises(fl.ConfigError, match="ledger="):

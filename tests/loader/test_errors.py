@@ -65,12 +65,12 @@ def test_a_field_that_no_sample_has_is_refused_even_with_a_default(shards):
         FieldError, match=r"fields\['image'\]: no sample of 000.tar .* has png or webp"
     ) as caught:
         next(iter(loader))
-    assert "name an extension that is there: cls, jpg, txt." in one_line(caught)
+    assert "Name an extension that they have: cls, jpg, txt." in one_line(caught)
 
 
 def test_labels_where_there_are_neither_files_nor_folders_are_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
-    with pytest.raises(FieldError, match="has cls; name an extension that is there: jpg"):
+    with pytest.raises(FieldError, match="has cls. Name an extension that they have: jpg"):
         next(iter(labels(str(tmp_path))))
 
 

@@ -204,7 +204,7 @@ def test_a_field_that_one_source_lacks_is_named_with_the_source(folders, tmp_pat
     write(tmp_path, ({"__key__": f"{i}", "jpg": b"x"} for i in range(3)))
     source = fl.Mixture({"cats": (folders["cats"], 1), "bare": (str(tmp_path), 1)}, 10)
     with pytest.raises(
-        FieldError, match=r"source 'bare': .*no sample of .* has cls; name an extension that is there: jpg"
+        FieldError, match=r"source 'bare': .*no sample of .* has cls. Name an extension that they have: jpg"
     ):
         next(iter(labels(source)))
     loader = fl.Loader(source, 4, {"label": fl.Int("cls", default=-1)})
