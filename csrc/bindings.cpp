@@ -1,41 +1,34 @@
-// The table of contents of fastload._native: one line for each room, nothing else.
+// The table of contents of fastload._native: a line for each binding, and the Python files that it serves.
 #include <pybind11/pybind11.h>
 
+#define BIND(name)                         \
+    void bind_##name(pybind11::module_ &); \
+    bind_##name(module)
+
 namespace fastload {
-void bind_shortage(pybind11::module_ &);
-void bind_process(pybind11::module_ &);
-void bind_philox(pybind11::module_ &);
-void bind_permutation(pybind11::module_ &);
-void bind_mixture(pybind11::module_ &);
-void bind_container_index(pybind11::module_ &);
-void bind_index_lookup(pybind11::module_ &);
-void bind_image_header(pybind11::module_ &);
-void bind_geometry(pybind11::module_ &);
-void bind_jpeg(pybind11::module_ &);
-void bind_pixels(pybind11::module_ &);
-void bind_buffer_pool(pybind11::module_ &);
-void bind_shard_reader(pybind11::module_ &);
-void bind_image_batch(pybind11::module_ &);
-void bind_augment(pybind11::module_ &);
-void bind_ada(pybind11::module_ &);
+
+void bind_all(pybind11::module_ &module) {
+    BIND(shortage);         // shortage.py
+    BIND(process);          // backends.py
+    BIND(philox);           // rng.py
+    BIND(permutation);      // order/permutation.py
+    BIND(mixture);          // order/mixture.py
+    BIND(container_index);  // shards/tar.py, shards/zip.py
+    BIND(index_lookup);     // shards/index.py
+    BIND(image_header);     // decode/image_header.py
+    BIND(geometry);         // decode/spec.py
+    BIND(jpeg);             // decode/images.py
+    BIND(pixels);           // decode/images.py
+    BIND(buffer_pool);      // loader/batch.py
+    BIND(shard_reader);     // read/shard_reader.py
+    BIND(image_batch);      // decode/images.py
+    BIND(augment);          // ops/fused_augment.py
+    BIND(ada);              // ops/ada_augment.py
+}
+
 }  // namespace fastload
 
 PYBIND11_MODULE(_native, module) {
-    module.doc() = "The native halves of fastload's stages; each is documented at its plain twin.";
-    fastload::bind_shortage(module);         // shortage.py
-    fastload::bind_process(module);          // backends.py
-    fastload::bind_philox(module);           // rng.py
-    fastload::bind_permutation(module);      // order/permutation.py
-    fastload::bind_mixture(module);          // order/mixture.py
-    fastload::bind_container_index(module);  // shards/tar.py, shards/zip.py
-    fastload::bind_index_lookup(module);     // shards/index.py
-    fastload::bind_image_header(module);     // decode/image_header.py
-    fastload::bind_geometry(module);         // decode/spec.py
-    fastload::bind_jpeg(module);             // decode/images.py
-    fastload::bind_pixels(module);           // decode/images.py
-    fastload::bind_buffer_pool(module);      // loader/batch.py
-    fastload::bind_shard_reader(module);     // read/shard_reader.py
-    fastload::bind_image_batch(module);      // decode/images.py
-    fastload::bind_augment(module);          // ops/fused_augment.py
-    fastload::bind_ada(module);              // ops/ada_augment.py
+    module.doc() = "The native halves of fastload; each is documented at its Python twin.";
+    fastload::bind_all(module);
 }

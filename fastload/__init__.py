@@ -1,6 +1,6 @@
-"""fastload: from a tar shard to a training step, without the training ever waiting.
+"""fastload: from a tar shard to a training step, without making the training run wait.
 
-The names below are resolved on first use, so that `import fastload` loads neither torch nor DALI nor Triton.
+The names below are imported on first use, so `import fastload` loads neither torch nor DALI nor Triton.
 """
 
 from fastload.imports import import_whole

@@ -1,8 +1,8 @@
-"""What this machine can run: CPUs, libraries and places, found without importing anything heavy.
+"""What this machine has: CPUs, libraries and folders, found without heavy imports.
 
-In: nothing but the machine. Out: numbers, names and paths. Promised: no module is imported to ask whether
-it is there, nothing is created on disk, and every answer is computed anew, so that a test or a launcher
-can change it.
+In: only the machine. Out: numbers, names and paths. Promised: no module is imported to find out whether it is
+installed, nothing is created on disk, and every answer is computed anew, so that a test or a launcher can
+change it.
 """
 
 import importlib.machinery
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from fastload.world import World
 
 
-_absolute: dict[str, Path] = {}  # a FASTLOAD_CACHE that was asked for -> the folder that it was then
+_absolute: dict[str, Path] = {}  # value of FASTLOAD_CACHE -> its absolute path at first use
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, cut to the whole CPUs of its cgroup's quota, or 1.
+    """CPUs that this process may use: its affinity, limited to whole CPUs of its cgroup's quota; at least 1.
 
-    Raises BackendError where there are no descriptors left to read the quota.
+    Raises BackendError if there are no descriptors left to read the quota.
     """
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
@@ -37,14 +37,14 @@ def usable_cpus() -> int:
 
 
 def threads_per_process(world: "World") -> int:
-    """This process's share of the usable CPUs: those over world.local_world_size, at least 1."""
+    """This process's share of the usable CPUs: divided by world.local_world_size, at least 1."""
     return max(1, usable_cpus() // world.local_world_size)
 
 
 def find_libjpeg() -> list[Path]:
-    """Where libjpeg may be, best first: the one that Pillow brings, then the system's.
+    """Candidate paths of libjpeg, best first: the one in Pillow's wheel, then the system's.
 
-    A path without a folder is for the dynamic linker to find, and may not exist.
+    The dynamic linker resolves a path without a folder, which may not exist.
     """
     candidates = []
     pillow = importlib.util.find_spec("PIL")
@@ -53,7 +53,7 @@ def find_libjpeg() -> list[Path]:
         candidates += sorted((package.parent / "pillow.libs").glob("libjpeg[-.]*"))
         candidates += sorted((package / ".dylibs").glob("libjpeg[-.]*"))
     if sys.platform.startswith("linux"):
-        # The two ABIs by their sonames; find_library would run ldconfig and know no more.
+        # The two ABIs by their sonames; find_library would run ldconfig and find no more.
         return [*candidates, Path("libjpeg.so.62"), Path("libjpeg.so.8")]
     from ctypes.util import find_library  # 11 ms to import
 
@@ -62,12 +62,12 @@ def find_libjpeg() -> list[Path]:
 
 
 def has(module_name: str) -> bool:
-    """Whether a module could be imported, dotted names included; neither it nor its parents are imported."""
+    """Whether a module (possibly dotted) could be imported; neither it nor its parents are imported."""
     if module_name in sys.modules:
         return sys.modules[module_name] is not None
     name, *below = module_name.split(".")
     spec = importlib.util.find_spec(name)
-    for part in below:  # one by one, because find_spec of a dotted name imports its parents
+    for part in below:  # part by part, because find_spec of a dotted name imports its parents
         if spec is None or spec.submodule_search_locations is None:
             return False
         name = f"{name}.{part}"
@@ -76,15 +76,15 @@ def has(module_name: str) -> bool:
 
 
 def triton_interprets() -> bool:
-    """Whether Triton runs kernels on the CPU, step by step: TRITON_INTERPRET=1."""
+    """Whether Triton interprets kernels on the CPU: TRITON_INTERPRET=1."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 def cache_dir() -> Path:
-    """The folder for what can be made again: FASTLOAD_CACHE, else fastload/ in XDG_CACHE_HOME or ~/.cache.
+    """The folder of caches: FASTLOAD_CACHE, else fastload/ in XDG_CACHE_HOME or ~/.cache. It is not created.
 
-    A relative FASTLOAD_CACHE lies in the folder that was the current one when it was first asked for, as when
-    the first loader was made. It is not created. Raises ConfigError where there is no home folder either.
+    A relative FASTLOAD_CACHE is relative to the folder that was current at the first call, which the first
+    loader makes. Raises ConfigError if there is no home folder either.
     """
     if os.environ.get("FASTLOAD_CACHE"):
         given = os.environ["FASTLOAD_CACHE"]
@@ -95,17 +95,17 @@ def cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "fastload"
     except RuntimeError:
-        raise ConfigError("no home folder for the cache: set FASTLOAD_CACHE to a folder.") from None
+        raise ConfigError("there is no home folder for the cache: set FASTLOAD_CACHE to a folder.") from None
 
 
 def _quota_cpus(cgroup_file: Path, root: Path) -> int:
-    """Whole CPUs of the tightest quota from this process's cgroups up to the root; sys.maxsize without any.
+    """Whole CPUs of the tightest quota from this process's cgroups up to the root; sys.maxsize if none.
 
     cgroup_file: lines `number:controllers:path`, as /proc/self/cgroup. root: where cgroups are mounted.
     """
     try:
         lines = cgroup_file.read_text().splitlines()
-    except OSError as error:  # no Linux, or no /proc
+    except OSError as error:  # not Linux, or no /proc
         _raise_shortage(error)
         return sys.maxsize
     cpus = sys.maxsize
@@ -117,8 +117,8 @@ def _quota_cpus(cgroup_file: Path, root: Path) -> int:
             mounts, read = (root / "cpu", root / controllers), _quota_of_version_1
         else:
             continue
-        # A container often sees the path of its host but a mount that begins at itself: missing folders are
-        # passed over on the way up.
+        # A container often sees its path on the host, but a mount that begins at the container: missing
+        # folders are skipped on the way up.
         parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
         for mount in mounts:
             for depth in range(len(parts) + 1):
@@ -137,7 +137,7 @@ def _quota_of_version_2(folder: Path) -> int:
 
 
 def _quota_of_version_1(folder: Path) -> int:
-    """Two files in microseconds; a quota of -1 is none."""
+    """Two files in microseconds; a quota of -1 means no quota."""
     try:
         quota = int((folder / "cpu.cfs_quota_us").read_text())
         period = int((folder / "cpu.cfs_period_us").read_text())
@@ -148,7 +148,7 @@ def _quota_of_version_1(folder: Path) -> int:
 
 
 def process() -> int:
-    """Which process this is: a number that every forked child finds raised.
+    """Identifies this process: a number that each fork increments in the child.
 
     Not the PID: in nested PID namespaces parent and child may both be 1.
     """
@@ -156,30 +156,30 @@ def process() -> int:
 
 
 def _raise_shortage(error: Exception) -> None:
-    """Where a quota cannot be read for want of descriptors, there may be one."""
+    """Raises an error of missing descriptors: then there may be a quota that cannot be read."""
     if isinstance(error, OSError) and is_shortage(error.errno):
         raise error
 
 
 def ignore_jpegmem() -> None:
-    """Takes JPEGMEM out of this process's environment.
+    """Removes JPEGMEM from this process's environment.
 
-    Every libjpeg reads it when a decoder is made, those in Pillow, libtiff, simplejpeg and DALI among them,
-    and refuses as damaged what needs more memory: progressive files. What is too large, max_pixels decides.
+    Every libjpeg reads it for each new decoder, also those in Pillow, libtiff, simplejpeg and DALI, and
+    refuses files that need more memory (progressive ones) as damaged. max_pixels decides what is too large.
     """
     os.environ.pop("JPEGMEM", None)
-    os.unsetenv("JPEGMEM")  # also where C code, or os.putenv, has set it
+    os.unsetenv("JPEGMEM")  # also if C code, or os.putenv, has set it
 
 
 _made: dict = {}
 
 
 def once_per_process(key, make):
-    """What `make()` returned for this key in this process, made on first use; a forked child makes its own.
+    """The result of `make()` for this key, made on first use in this process; a forked child makes its own.
 
-    For threads: they do not survive a fork, so what holds them must not either.
+    For objects with threads, which do not survive a fork.
     """
-    place = (process(), key)
-    if place not in _made:
-        _made.setdefault(place, make())  # of two threads that come at once, both get what the first made
-    return _made[place]
+    own_key = (process(), key)
+    if own_key not in _made:
+        _made.setdefault(own_key, make())  # two threads that call at once both get the first result
+    return _made[own_key]

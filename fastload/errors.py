@@ -1,7 +1,7 @@
-"""What can go wrong, as exceptions: each message says what, where, and the way out, in one line.
+"""The exceptions of fastload. Each message says in one line what is wrong, where, and how to solve it.
 
 Every error that fastload raises on purpose is a FastloadError, so `except fastload.FastloadError` catches
-them all. Where Python has a class of its own for the mistake, ours is a subclass of it too.
+them all. If Python has a class for the error, ours is also a subclass of it.
 """
 
 
@@ -14,47 +14,46 @@ class ConfigError(FastloadError, ValueError):
 
 
 class SourceError(FastloadError, FileNotFoundError):
-    """A source names nothing that can be read: no such path, an empty folder, a pattern without a match."""
+    """A source cannot be read: no such path, an empty folder, a pattern without a match."""
 
 
 class ShardError(FastloadError):
-    """A container is damaged, or breaks a rule of its format: which one, at which byte, and how to go on."""
+    """A container is damaged or violates its format; the message has its name and the byte offset."""
 
 
 class FieldError(FastloadError, KeyError):
-    """A field that was asked for is in no sample, or in some samples only and without a default."""
+    """A field is in no sample, or only in some samples and has no default."""
 
     __str__ = Exception.__str__  # KeyError would print the message in quotation marks
 
 
 class SampleError(FastloadError):
-    """The content of one sample cannot be decoded: names the shard, the key, the byte offset and the
-    reason."""
+    """The content of a sample cannot be decoded; the message has shard, key, byte offset and the reason."""
 
 
 class BackendError(FastloadError, RuntimeError):
-    """What was asked for cannot run on this machine: says what is missing and how to install it."""
+    """A backend cannot run on this machine; the message says what is missing and how to install it."""
 
 
 class ResourceError(FastloadError, RuntimeError):
-    """The system gives no thread, memory or open file: says which limit to raise, and how to need less."""
+    """Threads, memory or open files ran out; the message says which limit to raise, and how to need less."""
 
 
 class OutOfMemoryError(ResourceError, MemoryError):
-    """The system gives no memory: says which limit to raise, and how to need less."""
+    """Memory ran out; the message says which limit to raise, and how to need less."""
 
 
 class CursorError(FastloadError, ValueError):
-    """A checkpoint does not belong to this loader: says which part differs."""
+    """A checkpoint does not match this loader; the message says what differs."""
 
 
 class BadSamplesError(FastloadError):
-    """More samples are bad than max_bad_fraction allows: names the worst shards and the ledger."""
+    """More samples are bad than max_bad_fraction allows; the message has the worst shards and the ledger."""
 
 
 class FunctionError(FastloadError):
-    """A function of yours (fl.Custom, select=) raised what says nothing about the content; `__cause__` is
-    that exception."""
+    """Your function (fl.Custom, select=) raised an exception that does not indicate bad content; see
+    `__cause__`."""
 
 
 class BatchTimeoutError(FastloadError, RuntimeError):
@@ -62,10 +61,10 @@ class BatchTimeoutError(FastloadError, RuntimeError):
 
 
 def raise_if_foreign(error: OSError) -> None:
-    """Raises an OSError again that the system has no part in, before it is taken for a file's.
+    """Raises an OSError that did not come from the system again, so that no file is blamed for it.
 
-    A TimeoutError that a signal's handler raises, wherever Python happens to be, is one by its class; it has
-    no errno. Nor have errors of ours.
+    Such as a TimeoutError that a signal handler raises at any point: it is an OSError, but has no errno.
+    fastload's own errors have none either.
     """
     if error.errno is None:
         raise error

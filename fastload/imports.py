@@ -1,13 +1,13 @@
 """Imports that a fork waits for.
 
-A child that is forked while another thread imports a module finds that module half made, and its lock held
-for ever by a thread that it does not have: it hangs as soon as it imports the same. Promised: what is
-imported through here on any thread is whole before a fork goes on.
+If a child is forked while another thread imports a module, the module is half initialized in the child, and
+its import lock is held for ever by a thread that does not exist there: the child hangs when it imports the
+same module. Promised: an import through this file, on any thread, is complete before a fork continues.
 """
 
-# Before the registration below. Both take a lock of their own for a fork: it must come here before it takes
-# logging's, which imports want, too; and where they were imported while a fork waits here, the lock would be
-# given back that nobody has taken.
+# These imports must come before the registration below. Both modules take a lock of their own for a fork.
+# Ours must be taken before logging's, which imports need too; and if the modules were imported while a fork
+# waits here, a lock would be released that was not taken.
 import _thread
 import concurrent.futures.thread  # noqa: F401
 import logging  # noqa: F401
@@ -23,7 +23,7 @@ from types import ModuleType
 
 from fastload.shortage import room_for
 
-# More than most imports take. A thread that forks may hold what the importing thread waits for.
+# Longer than most imports. A limit is needed, because the forking thread may hold what the import waits for.
 FORK_WAITS_SECONDS = 30.0
 _lock = threading.RLock()  # reentrant: an import may fork, for a subprocess
 _held_for_fork: list[bool] = []  # innermost fork last
@@ -33,25 +33,25 @@ _LOOK_SECONDS = 0.2
 
 @contextmanager
 def whole_imports() -> Iterator[None]:
-    """A fork of another thread waits until the block is left."""
+    """A fork in another thread waits until the block is left."""
     with _lock:
         yield
 
 
 def import_whole(name: str, what: str | None = None) -> ModuleType:
-    """The module of this name; `what` is how the error calls it.
+    """The module of this name. what: its name in errors.
 
-    Raises BackendError where there are no descriptors or memory for the import.
+    Raises BackendError if descriptors or memory run out.
     """
     with _lock, room_for(f"{what or name} cannot be imported", name):
-        if name not in sys.modules:  # or `except fastload.FastloadError` would want descriptors
+        if name not in sys.modules:  # otherwise `except fastload.FastloadError` would need descriptors
             _load_native()
         return import_module(name)
 
 
 def _before_fork() -> None:
-    """Waits; an exception would be printed and forgotten here, so that Ctrl-C is put off until the fork is
-    over, and ends the wait."""
+    """Waits for imports. Python would print and ignore an exception here, so Ctrl-C ends the wait and is
+    raised after the fork."""
     global _interrupted
     _held_for_fork.append(False)
     until = time.monotonic() + FORK_WAITS_SECONDS
@@ -72,12 +72,12 @@ def _after_fork_in_parent() -> None:
 
 
 def _interrupt_soon() -> None:
-    time.sleep(_LOOK_SECONDS / 10)  # or the exception would come in what a fork calls, and be forgotten there
+    time.sleep(_LOOK_SECONDS / 10)  # otherwise it would be raised in a fork handler, and ignored there
     _thread.interrupt_main()
 
 
 def _after_fork_in_child() -> None:
-    """The lock is free, also where a thread that does not exist here holds it."""
+    """Frees the lock, even if it is held by a thread that does not exist here."""
     global _lock, _interrupted
     _interrupted = False
     if _held_for_fork.pop():
@@ -87,8 +87,8 @@ def _after_fork_in_child() -> None:
 
 
 def _load_native() -> None:
-    """Loads fastload._native while signals wait: one of them amid its initialization would leave it half
-    made, and no second attempt succeeds."""
+    """Loads fastload._native with signals blocked: a signal during its initialization would leave it half
+    initialized, and a second attempt would fail."""
     if "fastload._native" in sys.modules:
         return
     blocks = hasattr(signal, "pthread_sigmask")

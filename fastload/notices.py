@@ -1,4 +1,4 @@
-"""Warnings that point at the line of the program which they are about."""
+"""Warnings that point at the user's line of code."""
 
 import sys
 import warnings
@@ -8,7 +8,7 @@ _PACKAGE = str(Path(__file__).parent)
 
 
 def notice(sentence: str) -> None:
-    """A warning at the innermost line outside fastload, and outside the context managers that it uses."""
+    """Warns at the innermost line outside fastload and contextlib."""
     frame, level = sys._getframe(1), 2
     while frame is not None and _is_ours(frame.f_code.co_filename):
         frame, level = frame.f_back, level + 1

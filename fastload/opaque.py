@@ -1,11 +1,11 @@
-"""A value within a state as one leaf, so that the state has the same shape whatever the value is.
+"""A value within a state as a leaf, so that the state has the same structure whatever the value is.
 
-In: None, or what your samplers and datasets gave as their state. Out: a leaf for everything that walks
-through states, as torch.distributed.checkpoint does: it enters mappings, and lists that hold mappings or
-tensors, and wants each path in the checkpoint that it finds in the state of a fresh loader. Promised:
-`value_of(leaf(value))` is the value; JSON's own values become JSON text, so that a state that JSON keeps as
-it is stays one; all others a tuple of one, with your objects as they are, which nobody enters. What JSON made
-of such a tuple is read as well, and so is a value that was never made a leaf, as those of fastload 0.1.0.
+In: None, or the state of the user's sampler or dataset. Out: a leaf for code that traverses states, such as
+torch.distributed.checkpoint: it enters mappings, and lists with mappings or tensors, and requires each path
+of a new loader's state in the checkpoint. Promised: `value_of(leaf(value))` is the value. JSON values become
+JSON text, so a state that survives JSON still does; any other value becomes a tuple of one, with the object
+unchanged, which is not entered. A tuple that JSON turned into a list is read as well, and so is a value that
+was never made a leaf, as in fastload 0.1.0.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from fastload.errors import CursorError
 
-_DEEPEST = 50  # levels of a value that becomes text
+_MAX_DEPTH = 50  # of a value that becomes text
 _LONGEST_INT = 4096  # bits: Python refuses longer ones as text
 
 
@@ -22,7 +22,7 @@ def leaf(value: Any) -> str | tuple | None:
     """The leaf of a value; None stays None."""
     if value is None:
         return None
-    return json.dumps(value) if _is_json(value, _DEEPEST) else (value,)
+    return json.dumps(value) if _is_json(value, _MAX_DEPTH) else (value,)
 
 
 def value_of(leaf: Any) -> Any:
@@ -32,14 +32,14 @@ def value_of(leaf: Any) -> Any:
             return json.loads(leaf)
         except (ValueError, RecursionError) as error:
             raise CursorError(
-                f"the checkpoint is damaged: it holds {leaf[:40]!r}, which is not JSON ({error}). "
+                f"the checkpoint is damaged: {leaf[:40]!r} is not JSON ({error}). "
                 "Pass what state_dict() returned."
             ) from error
     return leaf[0] if isinstance(leaf, (tuple, list)) and len(leaf) == 1 else leaf
 
 
 def _is_json(value: Any, depth: int) -> bool:
-    """Whether JSON keeps the value exactly, types included."""
+    """Whether JSON keeps the value exactly, including types."""
     kind = type(value)
     if value is None or kind in (bool, str):
         return True
@@ -51,4 +51,4 @@ def _is_json(value: Any, depth: int) -> bool:
         if not all(type(name) is str for name in value):
             return False
         value = value.values()
-    return kind in (dict, list) and depth > 0 and all(_is_json(one, depth - 1) for one in value)
+    return kind in (dict, list) and depth > 0 and all(_is_json(item, depth - 1) for item in value)

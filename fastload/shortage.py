@@ -1,9 +1,9 @@
-"""The system is out of descriptors, memory or threads: told from other errors, and named with the way out.
+"""The system is out of descriptors, memory or threads: detected, and reported with the way out.
 
-In: an errno, an exception of Python, NumPy, torch, Pillow or the C library, or a block of code. Out: the
-sentence that says what to do, or an error of ours that names the limit. Promised: a shortage is told from
-damage and from a fault of a program, says nothing about the file that was to be opened, and may pass; what is
-about a GPU's memory stays what it is.
+In: an errno, an exception of Python, NumPy, torch, Pillow or the C library, or a block of code. Out: a
+sentence that says what to do, or an error of ours that names the limit. Promised: a shortage is distinguished
+from damage and from bugs; it says nothing about the file that was to be opened, and is transient; errors
+about a GPU's memory are left unchanged.
 """
 
 import contextlib
@@ -27,20 +27,20 @@ _FILES = "Raise the limit on open files (ulimit -n), or keep fewer open."
 _PERMISSIONS = "Check its permissions."
 _WAYS_OUT = {
     errno.EMFILE: _FILES,
-    errno.ENFILE: "All programs of this machine together have too many files open: close some, limit each "
+    errno.ENFILE: "The programs of this machine have too many files open in total: close some, limit each "
     "(ulimit -n), or raise fs.file-max.",
-    errno.ENOMEM: f"Raise the limit on memory ({MEMORY_LIMITS}), or need less: prefetch, max_bytes, threads; "
+    errno.ENOMEM: f"Raise the limit on memory ({MEMORY_LIMITS}), or use less: prefetch, max_bytes, threads; "
     "with tens of thousands of shards, raise vm.max_map_count.",
     errno.EACCES: _PERMISSIONS,
     errno.EPERM: _PERMISSIONS,
 }
 _DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _SHORTAGES = (*_DESCRIPTORS, errno.ENOMEM)
-_NEEDED_BY_AN_IMPORT = 4  # files that are open at once: of a module, of what it imports and links to
+_NEEDED_BY_AN_IMPORT = 4  # files that are open at once: the module, and what it imports and links to
 
 
 def way_out(code: int | None, otherwise: str) -> str:
-    """What to do where the system refuses with this errno: a sentence; `otherwise` where it depends."""
+    """A sentence that says what to do about this errno of the system; `otherwise` for other errnos."""
     return _WAYS_OUT.get(code, otherwise)
 
 
@@ -54,25 +54,25 @@ def lacks_descriptors(code: int | None) -> bool:
     return code in _DESCRIPTORS
 
 
-def shortage_told_by(text: str) -> int | None:
-    """The errno of the shortage that this message of the dynamic linker tells of; else None."""
-    if "failed to map segment" in text:  # where it has no memory for a library, it does not say so
+def shortage_in(text: str) -> int | None:
+    """The errno of the shortage in this message of the dynamic linker, or None."""
+    if "failed to map segment" in text:  # it has no memory for a library, but does not say so
         return errno.ENOMEM
     return next((code for code in _SHORTAGES if os.strerror(code) in text), None)
 
 
 @contextlib.contextmanager
 def naming_shortage(what: str, kind: type[FastloadError] = BackendError) -> Iterator[None]:
-    """Raises `kind`, with the way out, where the block ends for want of descriptors or memory.
+    """Raises `kind`, with the way out, if descriptors or memory run out within the block.
 
-    what: the start of its message, such as "no image can be decoded". All other errors pass.
+    what: the start of its message, such as "no image can be decoded". All other errors pass through.
     """
     try:
         yield
     except FastloadError:
         raise
     except (OSError, ImportError) as error:
-        code = shortage_told_by(str(error)) if isinstance(error, ImportError) else error.errno
+        code = shortage_in(str(error)) if isinstance(error, ImportError) else error.errno
         if not is_shortage(code):
             raise
         raise kind(f"{what} ({os.strerror(code)}). {way_out(code, '')}") from error
@@ -80,9 +80,9 @@ def naming_shortage(what: str, kind: type[FastloadError] = BackendError) -> Iter
 
 @contextlib.contextmanager
 def room_for(what: str, module: str) -> Iterator[None]:
-    """`naming_shortage` for what imports a module; without descriptors for that the import is not begun.
+    """`naming_shortage` for a block that imports a module; without enough descriptors it is not begun.
 
-    Modules that were imported by half cannot all be imported again; NumPy and torch are two.
+    Some modules cannot be imported again after a failed import; NumPy and torch are two.
     """
     with naming_shortage(what):
         if module not in sys.modules:
@@ -91,7 +91,7 @@ def room_for(what: str, module: str) -> Iterator[None]:
 
 
 def _try_descriptors(number: int) -> None:
-    """Raises OSError where so many files cannot be opened now."""
+    """Raises OSError if this many files cannot be opened now."""
     found: list[int] = []
     try:
         for _ in range(number):
@@ -102,10 +102,10 @@ def _try_descriptors(number: int) -> None:
 
 
 def is_of_memory(error: BaseException) -> bool:
-    """Whether the machine had no memory for it."""
+    """Whether the error means that memory ran out."""
     if isinstance(error, MemoryError):
         return True
-    if isinstance(error, BufferError):  # which pybind11 raises from what it was
+    if isinstance(error, BufferError):  # which pybind11 raises from the original error
         return error.__cause__ is not None and is_of_memory(error.__cause__)
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
@@ -116,27 +116,27 @@ def is_of_memory(error: BaseException) -> bool:
 
 
 def is_of_threads(error: BaseException) -> bool:
-    """Whether the machine gave no thread for it."""
+    """Whether the error means that no thread could be created."""
     return isinstance(error, RuntimeError) and _NO_THREAD.search(str(error)) is not None
 
 
 def in_native_code() -> OutOfMemoryError:
-    """What std::bad_alloc becomes (csrc/base/shortage_binding.cpp), for who calls native code to say more."""
+    """The error for std::bad_alloc (csrc/base/shortage_binding.cpp), to which callers add what failed."""
     error = no_memory("in native code", "")
     error.is_native = True
     return error
 
 
 def no_memory(what: str, error: BaseException | str) -> OutOfMemoryError:
-    """The error to raise where there was no memory. what: "for a batch", "to decode an image"."""
+    """The error to raise if memory ran out. what: "for a batch", "to decode an image"."""
     return OutOfMemoryError(
-        f"no memory {what}{_reason(error)}: raise the limit on it ({MEMORY_LIMITS}), or need less: a smaller "
+        f"no memory {what}{_reason(error)}: raise the limit on it ({MEMORY_LIMITS}), or use less: a smaller "
         "batch_size, size or dtype, less prefetch or max_bytes, fewer threads."
     )
 
 
 def no_thread(what: str, error: BaseException) -> ResourceError:
-    """The error to raise where there was no thread. what: "for the reader"."""
+    """The error to raise if no thread could be created. what: "for the reader"."""
     return ResourceError(
         f"the system gives no thread {what}{_reason(error)}: raise the limit on processes ({THREAD_LIMITS}) "
         f"or on memory ({MEMORY_LIMITS}), or use fewer threads and loaders."
@@ -144,7 +144,7 @@ def no_thread(what: str, error: BaseException) -> ResourceError:
 
 
 def shortage(what: str, error: BaseException) -> ResourceError | None:
-    """What to raise in place of an exception that is no one's fault; None for any other, and for ours."""
+    """What to raise in place of an exception that means a shortage; None for others, and for ours."""
     if getattr(error, "is_native", False):
         return no_memory(what, "")
     if isinstance(error, FastloadError):
@@ -155,8 +155,8 @@ def shortage(what: str, error: BaseException) -> ResourceError | None:
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
-    """Within it, want of memory or of threads is raised as a ResourceError. what: as for `no_memory`."""
+def raising_shortage(what: str) -> Iterator[None]:
+    """Raises a ResourceError if memory or threads run out within the block. what: as in `no_memory`."""
     try:
         yield
     except Exception as error:
@@ -166,7 +166,7 @@ def told(what: str) -> Iterator[None]:
         try:
             raise short from error
         finally:
-            del short  # whose traceback holds this frame
+            del short  # its traceback holds this frame
 
 
 def _reason(error: BaseException | str) -> str:

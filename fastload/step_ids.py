@@ -1,9 +1,9 @@
-"""What the batch sampler of a loader draws: the sample_ids of a step, which lead to the batch itself.
+"""What the batch sampler of a loader yields: the sample_ids of a step, which lead to the batch itself.
 
-In: which step of an epoch it is, and two functions of that number. Out: a sequence of integers, computed when
-it is looked at, so that skipping a million steps computes none. Promised: torch's DataLoader, which asks a
-dataset for `__getitems__(ids)`, gets the finished batch of that step, or an error with the way out; samples
-are never read one by one.
+In: the number of a step in its epoch, and two functions of that number. Out: a sequence of integers, computed
+on access, so skipping a million steps computes none. Promised: torch's DataLoader, which calls a dataset's
+`__getitems__(ids)`, gets the finished batch of that step, or an error that says what to do; samples are never
+read one at a time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ class StepIds(Sequence):
         self._ids_of, self._make = ids_of, make
 
     def batch(self) -> Any:
-        """What the loader makes of this step."""
+        """The loader's batch of this step."""
         return self._make(self.number)
 
     def __getitem__(self, i: Any) -> Any:
@@ -47,17 +47,17 @@ class StepIds(Sequence):
         return repr(list(self))
 
     def __reduce__(self):
-        return list, (list(self),)  # a loader has one place, in one process
+        return list, (list(self),)  # a loader belongs to one process
 
 
 def batch_of(ids: Any) -> Any:
-    """What `__getitems__(ids)` of a dataset answers. Raises ConfigError unless the ids are a step's."""
+    """The result of a dataset's `__getitems__(ids)`. Raises ConfigError unless the ids are a StepIds."""
     if isinstance(ids, StepIds):
         return ids.batch()
     raise ConfigError(
-        "a torch DataLoader would read these samples one by one, not in batches by native threads: use "
+        "a torch DataLoader would read these samples one at a time, not in batches on native threads: use "
         "fastload.DataLoader or fastload.Loader. To skip batches, as accelerate's skip_first_batches does, "
-        "give torch the loader's own batch_sampler, dataset and collate_fn, with num_workers=0; with "
-        "a sampler of yours, or in worker processes, that is not possible: loader.load_state_dict(state) "
-        "goes to any batch (docs/resume.md has it for each trainer)."
+        "give torch the loader's own batch_sampler, dataset and collate_fn, with num_workers=0; with your "
+        "own sampler, or in worker processes, that is not possible: loader.load_state_dict(state) goes to "
+        "any batch (docs/resume.md shows it for each trainer)."
     )

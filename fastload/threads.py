@@ -1,9 +1,9 @@
-"""Python threads of fastload's own, and what ends before the interpreter does.
+"""fastload's own Python threads, and what must end before the interpreter does.
 
-In: functions to run, and iterations that are under way. Out: futures. Promised: threads are daemons, so that
-a function that hangs on does not keep the process from ending; what a finalizer may call says so, takes no
-lock and waits for nothing; at the end of the program everything is given up first, and waited for a little,
-so that no thread of ours runs Python while it is taken apart.
+In: functions to run, and running iterations. Out: futures. Promised: threads are daemons, so a function that
+hangs does not keep the process from ending; functions that a finalizer may call say so, take no lock and do
+not wait; at the end of the program everything is stopped and waited for briefly, so that no thread of ours
+runs Python while the interpreter is finalized.
 """
 
 import atexit
@@ -22,38 +22,38 @@ from fastload import _native, shortage
 from fastload.backends import once_per_process, process
 from fastload.errors import ConfigError, FastloadError
 
-BEGIN_SECONDS = 10.0  # after which a thread that has not begun will not begin
-END_SECONDS = 2.0  # that the end of the program waits for what was given up
-SLEEP_SECONDS = 0.25  # after that, for threads of the user's to come to native code, where they sleep
+BEGIN_SECONDS = 10.0  # a thread that has not begun after this time will not begin
+END_SECONDS = 2.0  # that the end of the program waits for everything that was stopped
+SLEEP_SECONDS = 0.25  # and then for the user's threads to reach native code, where they sleep
 _LOOK_SECONDS = 0.01
 _NO_MEMORY = "it had no memory to begin"
 _AT_THE_END = "Python is about to end: load batches before the program is over."
-_ending_thread: int | None = None  # which ends the program, once it does
+_ending_thread: int | None = None  # the thread that ends the program, once it does
 
 
-# What is given up when the program ends (`give_up`), and what is then waited for (`is_busy`).
-_under_way: weakref.WeakSet = weakref.WeakSet()
+# What is stopped when the program ends (`give_up`), and what is then waited for (`is_busy`).
+_to_stop: weakref.WeakSet = weakref.WeakSet()
 _waited_for: weakref.WeakSet = weakref.WeakSet()
 
 
 class WorkerThreads:
-    """Daemon threads that run functions in the order in which they were submitted.
+    """Daemon threads that run functions in the order of submission.
 
-    name: what the names of the threads begin with. at_end: called without arguments by the last of them. They
-    begin with the first `submit`, and end after `stop`, or when nobody holds this object any more.
+    name: prefix of the names of the threads. at_end: called without arguments by the last of them. They begin
+    with the first `submit`, and end after `stop`, or when this object is garbage-collected.
     """
 
     def __init__(self, threads: int, name: str, at_end: Callable[[], None] | None = None):
         self._count, self._name, self._at_end = threads, name, at_end
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._lock = threading.RLock()  # reentrant: a signal's handler may submit, too
+        self._lock = threading.RLock()  # reentrant: a signal handler may submit, too
         self._stopped = False
-        _under_way.add(self)
+        _to_stop.add(self)
         _waited_for.add(self)
 
     def submit(self, function: Callable, *arguments: Any) -> futures.Future:
-        """Raises CancelledError after `stop`, ResourceError where the system gives no thread."""
+        """Raises CancelledError after `stop`, ResourceError if no thread can be created."""
         task = _Task(function, arguments)
         with self._lock:
             if self._stopped:
@@ -63,18 +63,19 @@ class WorkerThreads:
         return task.future
 
     def map(self, function: Callable, *columns: Iterable) -> list:
-        """The results for all rows, in order. Raises what the first of them that failed has raised."""
-        return [one.result() for one in [self.submit(function, *row) for row in zip(*columns, strict=True)]]
+        """The results for all rows, in order. Raises the exception of the first row that failed."""
+        submitted = [self.submit(function, *row) for row in zip(*columns, strict=True)]
+        return [future.result() for future in submitted]
 
     def stop(self) -> None:
-        """The threads end after what was submitted before. May be called by a finalizer."""
+        """The threads end after everything that was submitted before. A finalizer may call it."""
         self._stopped = True
         self._tasks.put(None)
 
     def join(self, deadline: float) -> bool:
         """Whether all threads but the calling one have ended; waits until `deadline` of time.monotonic.
 
-        Where they have not, they are left behind: the end of the program does not wait for them, either.
+        If not, the end of the program does not wait for them either.
         """
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -95,11 +96,11 @@ class WorkerThreads:
         self._tasks.put(None)
 
     def start(self) -> None:
-        """Makes the threads, where `submit` has not done so. Raises ResourceError where one cannot be had:
-        then those that began end, and the next call tries again."""
+        """Starts the threads, if `submit` has not done so. If one cannot be created, the others end, and it
+        raises ResourceError; the next call tries again."""
         if self._threads:
             return
-        left = itertools.count(self._count - 1, -1)  # how many are left after each that ends
+        left = itertools.count(self._count - 1, -1)  # how many are left when the next one ends
         begun = []
         try:
             for number in range(self._count):
@@ -114,10 +115,10 @@ class WorkerThreads:
         self._threads = begun
 
     def _begin_anew(self) -> None:
-        """Ends the threads that began, of a number that did not come together; they have no tasks yet."""
+        """Ends the threads that began, after another could not be created; they have no tasks yet."""
         theirs, self._tasks = self._tasks, queue.SimpleQueue()
         theirs.put(None)
-        if self._stopped:  # meanwhile, by a thread that may have told the other queue
+        if self._stopped:  # meanwhile; `stop` may have used the other queue
             self._tasks.put(None)
 
 
@@ -136,7 +137,7 @@ class _Thread(threading.Thread):
         self._started, self._runs, self.runs = _Begun(), _Begun(), False
 
     def begin(self) -> None:
-        """Starts it, and returns when it runs. Raises RuntimeError where it does not."""
+        """Starts it, and returns when it runs. Raises RuntimeError if it does not."""
         _native.check_room_for_thread()
         try:
             self.start()
@@ -149,7 +150,7 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         served = self._served
-        del self._served  # the threads are held for longer than they serve
+        del self._served  # this object outlives the work
         _native.prepare_thread()
         self.runs = True
         _insist(self._runs.set)
@@ -158,16 +159,16 @@ class _Thread(threading.Thread):
     def _bootstrap(self) -> None:
         try:
             super()._bootstrap()
-        except BaseException:  # before `run`, which lets nothing out
-            for one in (self._runs, self._started):
-                _insist(one.set)
+        except BaseException:  # before `run`, which raises nothing
+            for event in (self._runs, self._started):
+                _insist(event.set)
 
 
 class _Begun(threading.Event):
-    """That a thread has begun. CPython waits for it without end, also where the thread had no memory to."""
+    """Says that a thread has begun. CPython would wait for ever, even if it had no memory to begin."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        for _ in range(int(BEGIN_SECONDS / _LOOK_SECONDS)):  # a stopped process is not asked to be quick
+        for _ in range(int(BEGIN_SECONDS / _LOOK_SECONDS)):  # counted, so that a stopped process may be slow
             if super().wait(_LOOK_SECONDS):
                 return True
         raise RuntimeError(_NO_MEMORY)
@@ -176,30 +177,30 @@ class _Begun(threading.Event):
 def for_all(
     items: Sequence, function: Callable, done: Callable[[Any, Any], None], threads: int, name: str
 ) -> None:
-    """Calls `function(item)` on threads of its own, and here `done(item, result)`, in order.
+    """Calls `function(item)` on threads of its own, and `done(item, result)` in this thread, in order.
 
-    Raises what the first that failed has raised; what has not begun by then does not begin, and what has
-    is waited for, END_SECONDS at most. After Ctrl-C nothing is waited for.
+    Raises the exception of the first item that failed. Then no more items begin, and running ones are waited
+    for, at most END_SECONDS. After Ctrl-C nothing is waited for.
     """
-    pool, given = WorkerThreads(max(1, min(threads, len(items))), name), []
-    patience = 0.0
+    pool, submitted = WorkerThreads(max(1, min(threads, len(items))), name), []
+    wait_seconds = 0.0
     try:
-        given += [pool.submit(function, item) for item in items]
-        for item, future in zip(items, given, strict=True):
+        submitted += [pool.submit(function, item) for item in items]
+        for item, future in zip(items, submitted, strict=True):
             done(item, future.result())
-        patience = END_SECONDS
+        wait_seconds = END_SECONDS
     except Exception:
-        patience = END_SECONDS
+        wait_seconds = END_SECONDS
         raise
     finally:
-        for future in given:
+        for future in submitted:
             future.cancel()
         pool.stop()
-        pool.join(time.monotonic() + patience)
+        pool.join(time.monotonic() + wait_seconds)
 
 
 class _Task:
-    """A function that waits for a thread."""
+    """A submitted function."""
 
     def __init__(self, function: Callable, arguments: tuple):
         self.future: futures.Future = futures.Future()
@@ -212,20 +213,20 @@ class _Task:
             result = self._function(*self._arguments)
         except BaseException as error:
             _insist(self._settle, self.future.set_exception, error)
-            # The traceback holds this frame, and `self` the error: a cycle that only gc would end.
+            # The traceback holds this frame, and `self` the error: a reference cycle.
             self = None
         else:
             _insist(self._settle, self.future.set_result, result)
 
-    def _settle(self, tell: Callable, what: Any) -> None:
+    def _settle(self, setter: Callable, outcome: Any) -> None:
         if not self.future.done():
-            tell(what)
+            setter(outcome)
 
 
 def _serve(tasks: queue.SimpleQueue, left: itertools.count, at_end: Callable[[], None] | None) -> None:
     while (task := tasks.get()) is not None:
         task.run()
-        del task  # or what it holds would live until the next one
+        del task  # otherwise what it holds would live until the next task
     if next(left):
         _insist(tasks.put, None)
     elif at_end is not None:
@@ -233,7 +234,7 @@ def _serve(tasks: queue.SimpleQueue, left: itertools.count, at_end: Callable[[],
 
 
 def _insist(function: Callable, *arguments: Any) -> Any:
-    """Calls it until there is memory for it: what somebody waits for must come."""
+    """Calls it until there is memory for it, because another thread waits for it."""
     while True:
         try:
             return function(*arguments)
@@ -242,7 +243,7 @@ def _insist(function: Callable, *arguments: Any) -> Any:
 
 
 def native_threads(name: str, threads: int, make: Callable[[int], Any]) -> Any:
-    """`make(threads)`, made once a process for each number. Raises ResourceError where it gets no thread."""
+    """`make(threads)`, once in a process for each number. Raises ResourceError without a thread."""
     try:
         return once_per_process((name, threads), lambda: make(threads))
     except (RuntimeError, MemoryError) as error:
@@ -250,16 +251,16 @@ def native_threads(name: str, threads: int, make: Callable[[int], Any]) -> Any:
 
 
 def no_thread(name: str, error: BaseException) -> FastloadError:
-    """What to raise where the system gives no thread."""
-    if "interpreter shutdown" in str(error):  # Python 3.12 and later refuses it at the end
+    """The error to raise if no thread can be created."""
+    if "interpreter shutdown" in str(error):  # Python 3.12 and later refuses threads at the end
         return ConfigError(_AT_THE_END)
     return shortage.no_thread(f"for {name}", error)
 
 
 class Turn:
-    """A block that one thread at a time is in, and that the end of the program waits for.
+    """A block for one thread at a time, for which the end of the program waits.
 
-    At the end a thread of the user's sleeps where it comes in, or where an exception would take it out.
+    At the end, a thread of the user sleeps when it enters, or when an exception would make it leave.
     """
 
     def __init__(self):
@@ -269,7 +270,7 @@ class Turn:
         _waited_for.add(self)
 
     def __enter__(self) -> "Turn":
-        check_not_ending()  # before the lock, which a thread that sleeps may keep
+        check_not_ending()  # before the lock, which a sleeping thread may hold
         self._lock.acquire()
         self.is_taken = True
         return self
@@ -281,27 +282,27 @@ class Turn:
         self._lock.release()
 
     def sleep_at_the_end(self) -> None:
-        """A thread that is in, and is not the one that ends the program, goes no further at its end."""
+        """At the end of the program the thread in the block sleeps for ever, unless it ends the program."""
         if _ending_thread not in (None, threading.get_ident()):
             self.is_taken = False
             _native.sleep_for_ever()
 
     def is_busy(self) -> bool:
-        """Whether a thread of this process is in."""
+        """Whether a thread of this process is in the block."""
         return self.is_taken and self._process == process()
 
 
-def end_with_the_program(one: Any) -> None:
-    """Its `give_up`, which takes no lock and waits for nothing, is called when the program ends, unless
-    nobody holds it by then."""
-    _under_way.add(one)
+def end_with_the_program(stoppable: Any) -> None:
+    """At the end of the program calls its `give_up`, which must take no lock and not wait; unless it was
+    garbage-collected before."""
+    _to_stop.add(stoppable)
 
 
 def check_not_ending() -> None:
-    """To be called by what begins, or goes on with, something that is under way.
+    """To be called before starting or continuing work that `end_everything` stops.
 
-    At the end of the program it raises ConfigError on the thread that ends it, and lets any other thread
-    sleep until the process is gone: there is nobody left to tell.
+    At the end of the program it raises ConfigError on the thread that ends it; any other thread sleeps until
+    the process is gone, because an exception would have no receiver.
     """
     if _ending_thread is None:
         return
@@ -311,30 +312,30 @@ def check_not_ending() -> None:
 
 
 def end_everything() -> None:
-    """Gives up everything, and waits until no thread runs Python for it, for at most END_SECONDS.
+    """Stops everything, and waits until no thread runs Python for it, at most END_SECONDS.
 
-    Called when the program ends. Where a library has a handler of its own that must come after this one, it
-    is to be registered once more: handlers run in reverse order.
+    Called when the program ends. If a library has a handler of its own that must run after this one, register
+    this function again: handlers run in reverse order.
     """
     global _ending_thread
     if _ending_thread is not None:
         return
     _ending_thread = threading.get_ident()
-    for one in list(_under_way):
-        one.give_up()
+    for stoppable in list(_to_stop):
+        stoppable.give_up()
     waited_for = list(_waited_for)
     stop = time.monotonic() + END_SECONDS
-    with contextlib.suppress(KeyboardInterrupt):  # which ends the wait: the program ends in any case
-        while any(one.is_busy() for one in waited_for) and time.monotonic() < stop:
+    with contextlib.suppress(KeyboardInterrupt):  # it ends the wait; the program ends in any case
+        while any(waited.is_busy() for waited in waited_for) and time.monotonic() < stop:
             time.sleep(_LOOK_SECONDS)
         _native.begin_end(SLEEP_SECONDS)
 
 
 def _begin_in_child() -> None:
-    """A forked child has none of the parent's threads, and nothing of what they worked for."""
+    """A forked child has none of the parent's threads, so there is nothing to stop."""
     global _ending_thread
     _ending_thread = None
-    _under_way.clear()
+    _to_stop.clear()
     _waited_for.clear()
 
 

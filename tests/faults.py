@@ -32,6 +32,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path(__file__).with_suffix(".c")
 VARIABLE = "FASTLOAD_TEST_FAULTS"
@@ -64,16 +66,6 @@ class Rule:
         return " ".join(str(word) for word in words)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a program ended: its exit status (minus the signal that ended it), and what it said."""
-
-    status: int
-    out: str
-    err: str
-    seconds: float
-
-
 @functools.cache
 def library() -> Path | None:
     """faults.c as a shared library, compiled once a process; None where that cannot be."""
@@ -100,7 +92,7 @@ def environment(folder: Path, *given: Rule) -> dict[str, str]:
         (folder / name).mkdir(parents=True, exist_ok=True)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     places = {"TMPDIR": str(folder / "tmp"), "FASTLOAD_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    faults = {"LD_PRELOAD": str(library()), VARIABLE: "\n".join(map(str, given))}
+    faults = {"LD_PRELOAD": str(library()), VARIABLE: _text(given)}
     return {**os.environ, **threads, **places, **faults}
 
 
@@ -115,22 +107,22 @@ def start(program: str, folder: Path, *arguments: str, given: tuple[Rule, ...] =
 
 def run(
     program: str, folder: Path, *arguments: str, given: tuple[Rule, ...] = (), limit_seconds: float = 60
-) -> Outcome:
-    """Runs a Python program with these faults to its end."""
-    begun = time.perf_counter()
-    process = start(program, folder, *arguments, given=given)
-    try:
-        out, err = process.communicate(timeout=limit_seconds)
-    finally:
-        process.kill()
-        process.wait()
-    return Outcome(process.returncode, out, err, time.perf_counter() - begun)
+) -> preloaded.Ended:
+    """Runs a Python program with these faults to its end; torch and fastload are imported already."""
+    head = f"import ctypes; ctypes.CDLL(None).faults_set({_text(given).encode()!r})\n" if given else ""
+    return preloaded.run(
+        head + program, *arguments, environment=environment(folder, *given), limit_seconds=limit_seconds
+    )
 
 
 def set_rules(*given: Rule) -> None:
     """Makes these the faults of this process, which `run` or `start` began."""
-    text = "\n".join(map(str, given))
+    text = _text(given)
     assert ctypes.CDLL(None).faults_set(text.encode()) == len(given), f"not understood: {text}"
+
+
+def _text(given: tuple[Rule, ...]) -> str:
+    return "\n".join(map(str, given))
 
 
 @contextlib.contextmanager

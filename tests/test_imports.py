@@ -86,7 +86,9 @@ sys.exit(status >> 8 or status)
 """
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.4])
+@pytest.mark.parametrize(
+    "seconds", [0.02, 0.4, *(pytest.param(one, marks=pytest.mark.slow) for one in (0.0, 0.1))]
+)
 def test_a_child_forked_amid_the_first_use_of_other_threads_can_load(tmp_path, seconds):
     """Before, it hung where another thread was amid the first import of the same module."""
     source = write_shards(tmp_path, 16, 8)

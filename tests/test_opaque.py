@@ -58,7 +58,7 @@ def test_what_json_would_change_is_left_as_it_is_where_nobody_enters(value):
     assert value_of(kept) is value
 
 
-def test_none_stays_none_and_a_value_that_is_no_leaf_is_itself():
+def test_none_stays_none_and_a_value_that_is_not_a_leaf_is_itself():
     assert leaf(None) is None and value_of(None) is None
     assert value_of({"a": 1}) == {"a": 1}
 
@@ -70,5 +70,5 @@ def test_what_json_made_of_a_tuple_is_read():
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000])
 def test_text_that_is_not_json_is_a_damaged_checkpoint(text):
-    with pytest.raises(CursorError, match=r"the checkpoint is damaged: it holds .*state_dict"):
+    with pytest.raises(CursorError, match=r"the checkpoint is damaged: .* is not JSON .*state_dict"):
         value_of(text)

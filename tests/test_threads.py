@@ -158,12 +158,12 @@ def test_at_the_end_the_thread_that_ends_the_program_is_told_so(monkeypatch):
 def test_a_forked_child_has_nothing_under_way():
     worker = WorkerThreads(1, "parent")
     worker.submit(len, ()).result()
-    assert worker in threads._under_way
+    assert worker in threads._to_stop
     child = os.fork()
     if child == 0:
-        os._exit(0 if len(threads._under_way) == 0 else 1)
+        os._exit(0 if len(threads._to_stop) == 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert worker in threads._under_way
+    assert worker in threads._to_stop
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -171,10 +171,10 @@ def test_no_lock_of_a_thread_that_a_forked_child_lacks_is_held_there():
     """Locks of the module, not of an object: a child makes its loaders anew, but not the modules."""
     from fastload.decode import values
 
-    with values._one_at_a_time:
+    with values._literal_lock:
         child = os.fork()
         if child == 0:
-            os._exit(0 if values._one_at_a_time.acquire(timeout=1) else 1)
+            os._exit(0 if values._literal_lock.acquire(timeout=1) else 1)
         assert os.waitpid(child, 0)[1] == 0
 
 

@@ -30,14 +30,15 @@ class KernelChoice {
 
     const Kernels &in_use() const { return *in_use_.load(); }
 
-    // The empty name is the widest; throws std::invalid_argument for one that is unknown or cannot run here.
+    // The empty name chooses the widest. Throws std::invalid_argument for an unknown name or a set that cannot run
+    // here.
     void use(const std::string &name) {
         for (const Kernels *kernels : runnable_)
             if (name.empty() || name == kernels->name) {
                 in_use_ = kernels;
                 return;
             }
-        throw std::invalid_argument("no such instruction set on this machine: " + name);
+        throw std::invalid_argument("no such instruction set on this machine: '" + name + "'");
     }
 
    private:

@@ -1,4 +1,4 @@
-// Want of memory in native code, as Python's OutOfMemoryError of ours: every binding, in one place.
+// Turns std::bad_alloc of every binding into fastload's OutOfMemoryError.
 #include <pybind11/pybind11.h>
 
 #include <exception>
@@ -15,7 +15,7 @@ void bind_shortage(pybind11::module_ &) {
             try {
                 py::object error = py::module_::import("fastload.shortage").attr("in_native_code")();
                 py::set_error(py::type::of(error), error);
-            } catch (const std::exception &) {  // not even for a message
+            } catch (const std::exception &) {  // no memory even for the message
                 PyErr_NoMemory();
             }
         }

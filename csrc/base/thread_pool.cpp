@@ -20,7 +20,7 @@ int64_t now_nanoseconds() {
 }
 
 void name_this_thread(const char *name) {
-    // A name is for people: without it all else holds.
+    // Only for display: a failure changes nothing.
 #ifdef __APPLE__
     (void)pthread_setname_np(name);
 #else
@@ -105,10 +105,10 @@ void ThreadPool::leave_behind(const std::shared_ptr<Work> &work) {
             state_->missing++;
         }
     }
-    (void)start_missing();  // `submit` tries again, and says so where there is none
+    (void)start_missing();  // `submit` tries again, and throws if that fails
 }
 
-// Why there are still some missing, or nullptr.
+// Why some are still missing, or nullptr.
 std::exception_ptr ThreadPool::start_missing() {
     for (;;) {
         {
@@ -149,7 +149,7 @@ void ThreadPool::serve(const std::shared_ptr<State> &shared, std::list<Thread>::
         lock.lock();
         done.swap(work);
         lock.unlock();
-        done.reset();  // what it holds may take long to let go of
+        done.reset();  // destroying what it holds may take long
         lock.lock();
     }
     state.threads.erase(self);
@@ -175,7 +175,7 @@ void check_threads(size_t count) {
     std::vector<std::thread> threads;
     auto end = [&] {
         all_there.set();
-        for (std::thread &one : threads) one.join();
+        for (std::thread &thread : threads) thread.join();
     };
     try {
         threads.reserve(count);
@@ -200,7 +200,7 @@ void prepare_thread() {
 }
 
 bool Work::pause(int64_t nanoseconds) const {
-    // Looked at now and then: a condition variable would have to outlive forks, and nobody feels 5 ms here.
+    // Polled: a condition variable would have to survive forks, and 5 ms do not matter here.
     constexpr int64_t LOOK_NANOSECONDS = 5'000'000;
     for (int64_t stop = now_nanoseconds() + nanoseconds; !cancelled();) {
         int64_t left = stop - now_nanoseconds();

@@ -1,9 +1,9 @@
-// Worker threads of fastload's own, which never touch Python.
+// Native worker threads, which never touch Python.
 //
 // In: work of `count` independent parts, in order of submission. Out: each part run once, then `finished`.
-// Promises: parts are begun in order, those of urgent work before all that wait; destroying a pool cancels its work and
-// waits for nothing, as a part may hang in a read for ever: its threads end when they have done what they are at; work
-// that hangs can be left behind, with its threads, while others go on.
+// Promises: parts begin in order, urgent work before everything in the queue; destroying a pool cancels its work
+// without waiting, as a part may hang in a read for ever: its threads end after their current part; work that hangs can
+// be left behind with its threads, while new threads go on.
 #pragma once
 #include <signal.h>
 
@@ -28,9 +28,9 @@ class Work {
     virtual void run(size_t part) noexcept = 0;
     virtual void finished() noexcept = 0;  // on the thread that ran the last part
     size_t count() const { return count_; }
-    void cancel() { cancelled_ = true; }  // parts that have not begun are passed over; `finished` still comes
+    void cancel() { cancelled_ = true; }  // skips parts that have not begun; `finished` is still called
     bool cancelled() const { return cancelled_; }
-    // Sleeps in the middle of a part; false, at once, where the work is cancelled meanwhile.
+    // Sleeps in the middle of a part; returns false as soon as the work is cancelled.
     bool pause(int64_t nanoseconds) const;
 
    private:
@@ -43,15 +43,15 @@ class Work {
 
 class ThreadPool {
    public:
-    // name: of the threads, as the system shows them; at most 15 letters, a literal. Throws std::system_error where it
-    // gives no more threads.
+    // name: of the threads, a literal of at most 15 letters. Throws std::system_error if the system gives no more
+    // threads.
     ThreadPool(int threads, const char *name);
     ~ThreadPool();
 
-    // Throws std::bad_alloc; and std::system_error where no thread is left, and the system gives none.
+    // Throws std::bad_alloc; std::system_error if no thread is left and the system gives none.
     void submit(std::shared_ptr<Work> work, bool urgent = false);
-    // Cancels work that hangs. The threads that are at it end with it, whenever that is, and others take their place.
-    // Where the system gives no more threads, `submit` tries again, and who is done with what hung takes a free place.
+    // Cancels work that hangs. Its threads end after their current part, and new threads replace them. If the system
+    // gives no more threads, `submit` tries again, and a thread whose part returns after all goes on serving.
     void leave_behind(const std::shared_ptr<Work> &work);
     int threads() const { return threads_; }
     bool alive() const { return fork_count() == owner_; }  // false in a forked child
@@ -59,7 +59,7 @@ class ThreadPool {
    private:
     struct Thread {
         std::shared_ptr<Work> serving;  // or nullptr
-        bool left_behind = false;       // it ends when it has done its part
+        bool left_behind = false;       // it ends after its current part
     };
     // Shared with the threads, which outlive the pool. In a forked child their shares are never given back, so that
     // nothing is destroyed there on which a thread of the parent waits.
@@ -68,7 +68,7 @@ class ThreadPool {
         std::condition_variable ready;
         std::deque<std::shared_ptr<Work>> queue;
         std::list<Thread> threads;
-        size_t missing = 0;  // threads that were left behind, and have no successor
+        size_t missing = 0;  // threads that were left behind and not yet replaced
         bool stopping = false;
     };
     static void serve(const std::shared_ptr<State> &state, std::list<Thread>::iterator self);
@@ -82,12 +82,12 @@ class ThreadPool {
     const uint64_t owner_;
 };
 
-// What a batch of work is waited for with: set once, by the thread that finishes it.
+// An event: set once, by the thread that finishes the work.
 class Completion {
    public:
     void set();
     bool done() const { return done_.load(std::memory_order_acquire); }
-    bool wait(double timeout_seconds);  // false where the time ran out
+    bool wait(double timeout_seconds);  // false on timeout
 
    private:
     struct State {
@@ -100,8 +100,8 @@ class Completion {
 
 int64_t now_nanoseconds();
 
-// Signals belong to Python's main thread: a worker that took one would see its reads interrupted. Threads that are made
-// within a scope of this inherit it.
+// Signals belong to Python's main thread: in a worker they would interrupt reads. Threads that are created within the
+// scope inherit the mask.
 class SignalsBlocked {
    public:
     SignalsBlocked();
@@ -115,15 +115,15 @@ class SignalsBlocked {
 
 void name_this_thread(const char *name);  // as the system shows it; at most 15 letters
 
-// Throws std::system_error where there is no memory for a thread and what it takes as it begins: a thread that finds
-// too little then ends the process, in glibc, or hangs the one that started it, in CPython.
+// Throws std::system_error if there is no memory for a thread and what it allocates as it begins: without it glibc ends
+// the process, and CPython hangs the thread that started it.
 void check_room_for_thread();
 
-// Throws std::system_error where the system does not give so many threads at once: for libraries that abort then. Those
-// that it makes have ended when it returns.
+// Throws std::system_error if the system does not give so many threads at once: for libraries that abort then. The
+// threads have ended when it returns.
 void check_threads(size_t count);
 
-// Takes the memory that a thread needs once, and without which glibc ends the process. To be called as it begins.
+// Allocates what a thread needs once, and without which glibc ends the process. To be called as it begins.
 void prepare_thread();
 
 }  // namespace fastload

@@ -18,14 +18,14 @@ std::thread::id ending_thread;           // set before `is_ending`
 std::atomic<int> returning{0};           // threads that ask for the GIL, and saw before that nothing was ending
 std::atomic<int> callers{0}, asleep{0};  // threads that have called native code, and those of them that sleep
 
-// The child of a fork has one thread, which is counted when it calls next.
+// A forked child has one thread, which is counted at its next call.
 void begin_anew() {
     is_ending = false;
     returning = callers = asleep = 0;
 }
 
-// Whether the calling thread is counted. No thread_local: the first look of a thread at one takes memory, and ends the
-// process where there is none.
+// Whether the calling thread is counted. Not thread_local: its first use in a thread allocates, and ends the process if
+// there is no memory.
 class Caller {
    public:
     Caller() {
@@ -35,7 +35,7 @@ class Caller {
             throw std::bad_alloc();
     }
     void count() {
-        // A thread for which there is no memory is not counted, so that the end does not wait for it.
+        // Without memory for it a thread is not counted, and the end does not wait for it.
         if (!counted() && pthread_setspecific(key_, this_process()) == 0) callers++;
     }
     bool counted() const { return pthread_getspecific(key_) == this_process(); }
@@ -80,7 +80,7 @@ Unlocked::~Unlocked() {
 
 void begin_end(double seconds) {
     if (is_ending) return;
-    constexpr double GIL_SECONDS = 5.0;  // who keeps the GIL for longer keeps it from this thread, too
+    constexpr double GIL_SECONDS = 5.0;  // whoever holds the GIL for longer blocks this thread, too
     ending_thread = std::this_thread::get_id();
     is_ending = true;
     const int own = caller.counted() ? 1 : 0;

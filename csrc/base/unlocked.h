@@ -9,7 +9,7 @@
 
 namespace fastload {
 
-// Releases the GIL for a scope. In place of pybind11's gil_scoped_release, which knows nothing of the end.
+// Releases the GIL for a scope, as pybind11's gil_scoped_release does, which ignores that Python may be ending.
 class Unlocked {
    public:
     Unlocked();

@@ -9,7 +9,7 @@ namespace {
 
 constexpr double PI = 3.14159265358979323846;
 constexpr size_t CACHED_PLANS = 64;
-constexpr int MOST_HIGH = 127 * 256 + 127;  // what a byte and a rest of a signed byte can hold
+constexpr int MAX_HIGH = 127 * 256 + 127;  // what a byte and a rest of a signed byte can hold
 
 double filter_support(int filter) { return filter == FILTER_BILINEAR ? 1.0 : filter == FILTER_BICUBIC ? 2.0 : 3.0; }
 
@@ -118,10 +118,10 @@ SplitWeight split(int32_t weight, int shift) {
 // The fewest bits of `low` with which every `high` is small enough. 8 are enough for weights below 2, and none comes
 // near: the tap nearest to the centre always counts, so that the sum by which all are divided is at least 0.47.
 int bits_of_low(const std::vector<int32_t> &weights) {
-    int32_t least = 0, most = 0;
-    for (int32_t weight : weights) least = std::min(least, weight), most = std::max(most, weight);
+    int32_t lowest = 0, highest = 0;
+    for (int32_t weight : weights) lowest = std::min(lowest, weight), highest = std::max(highest, weight);
     int shift = 0;
-    while (split(most, shift).high > MOST_HIGH || split(least, shift).high < -MOST_HIGH) shift++;
+    while (split(highest, shift).high > MAX_HIGH || split(lowest, shift).high < -MAX_HIGH) shift++;
     assert(shift <= 8);
     return shift;
 }
@@ -139,10 +139,10 @@ bool rest_is_rare(const AxisPlan &plan) {
 }
 
 // Weight number `tap` of an output among its entries.
-void place(const SplitWeight &weight, int tap, WeightFormat format, int most_fours, int32_t *entries) {
+void put_weight(const SplitWeight &weight, int tap, WeightFormat format, int max_fours, int32_t *entries) {
     auto put = [&](int plane, int value, int bits, int at) {
         uint32_t mask = (1u << bits) - 1, bytes = (static_cast<uint32_t>(value) & mask) << (bits * at);
-        int32_t &entry = entries[plane * most_fours + tap / FOUR];
+        int32_t &entry = entries[plane * max_fours + tap / FOUR];
         entry = static_cast<int32_t>(static_cast<uint32_t>(entry) | bytes);
     };
     int at = tap % FOUR;
@@ -177,31 +177,31 @@ AxisPlan make_axis_plan(const AxisRequest &request, WeightFormat format) {
     }
     plan.origin = best_origin(all, plan.source_start);
     plan.shift = bits_of_low(taps_of_all.weights);
-    plan.most_fours = 0;
+    plan.max_fours = 0;
     for (const Taps &taps : all) {
         int first = (taps.start - plan.origin) / FOUR;
         plan.first_four.push_back(first);
         plan.fours.push_back(fours_of(taps, plan.origin));
-        plan.most_fours = std::max(plan.most_fours, plan.fours.back());
+        plan.max_fours = std::max(plan.max_fours, plan.fours.back());
     }
-    plan.entries.assign(all.size() * static_cast<size_t>(weight_planes(format) * plan.most_fours), 0);
+    plan.entries.assign(all.size() * static_cast<size_t>(weight_planes(format) * plan.max_fours), 0);
     for (size_t i = 0; i < all.size(); i++) {
-        int32_t *entries = plan.entries.data() + i * static_cast<size_t>(weight_planes(format) * plan.most_fours);
-        int64_t half = int64_t{1} << (WEIGHT_BITS - 1), least = 0, most = 0;
+        int32_t *entries = plan.entries.data() + i * static_cast<size_t>(weight_planes(format) * plan.max_fours);
+        int64_t half = int64_t{1} << (WEIGHT_BITS - 1), lowest = 0, highest = 0;
         for (int t = 0; t < all[i].count; t++) {
             SplitWeight weight = split(taps_of_all.of(all[i])[t], plan.shift);
-            place(weight, (all[i].start - plan.origin) % FOUR + t, format, plan.most_fours, entries);
-            (weight.low < 0 ? least : most) += int64_t{255} * weight.low;
+            put_weight(weight, (all[i].start - plan.origin) % FOUR + t, format, plan.max_fours, entries);
+            (weight.low < 0 ? lowest : highest) += int64_t{255} * weight.low;
         }
-        plan.least.push_back(static_cast<int32_t>((least + half) >> plan.shift));
-        plan.spread.push_back(static_cast<int32_t>((most + half) >> plan.shift) - plan.least.back());
+        plan.least.push_back(static_cast<int32_t>((lowest + half) >> plan.shift));
+        plan.spread.push_back(static_cast<int32_t>((highest + half) >> plan.shift) - plan.least.back());
     }
     plan.rest_is_rare = rest_is_rare(plan);
     return plan;
 }
 
 AxisWeights AxisPlan::weights() const {
-    return {request.count,  most_fours,   shift,        first_four.data(), fours.data(),
+    return {request.count,  max_fours,    shift,        first_four.data(), fours.data(),
             entries.data(), rest_is_rare, least.data(), spread.data()};
 }
 

@@ -32,7 +32,7 @@ struct AxisPlan {
     AxisRequest request;
     int source_start, source_stop;  // inputs that are read
     int origin;                     // up to 3 before source_start, so that the taps fall into as few fours as can be
-    int most_fours, shift;          // these and the rest are as AxisWeights has them
+    int max_fours, shift;           // these and the rest are as AxisWeights has them
     bool rest_is_rare;
     std::vector<int32_t> first_four, fours, least, spread, entries;
 

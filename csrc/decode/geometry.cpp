@@ -12,14 +12,14 @@ namespace {
 constexpr uint32_t PURPOSE_XFLIP = 1, PURPOSE_CROP = 2;  // fastload/rng.py, Purpose
 constexpr int TRIES = 10;                                // of RandomResizedCrop, as in torchvision
 
-struct Dice {
+struct Draws {
     double u[4];
 };
 
-Dice dice(uint64_t seed, uint64_t position, uint32_t purpose, uint32_t block) {
+Draws draws(uint64_t seed, uint64_t position, uint32_t purpose, uint32_t block) {
     uint32_t bits[4];
     philox(seed, position, purpose, block, bits);
-    Dice out;
+    Draws out;
     for (int i = 0; i < 4; ++i) out.u[i] = static_cast<double>(uniform(bits[i]));
     return out;
 }
@@ -74,7 +74,7 @@ int centred(const ImageSpec &spec, int room) {
 bool corner(const ImageSpec &spec, uint64_t seed, uint64_t position, Geometry &out) {
     const int room_w = out.resized_w - spec.width, room_h = out.resized_h - spec.height;
     if (spec.crop == CROP_RANDOM) {
-        const Dice d = dice(seed, position, PURPOSE_CROP, 0);
+        const Draws d = draws(seed, position, PURPOSE_CROP, 0);
         out.left = pick(d.u[0], room_w);
         out.top = pick(d.u[1], room_h);
         return true;
@@ -101,7 +101,7 @@ void random_box(const ImageSpec &spec, int width, int height, uint64_t seed, uin
     const double area = static_cast<double>(width) * static_cast<double>(height);
     const double log_low = std::log(spec.ratio_low), log_high = std::log(spec.ratio_high);
     for (uint32_t attempt = 0; attempt < TRIES; ++attempt) {
-        const Dice d = dice(seed, position, PURPOSE_CROP, attempt);
+        const Draws d = draws(seed, position, PURPOSE_CROP, attempt);
         const double box_area = area * (spec.scale_low + d.u[0] * (spec.scale_high - spec.scale_low));
         const double aspect = std::exp(log_low + d.u[1] * (log_high - log_low));
         const double box_w = round_half_even(std::sqrt(box_area * aspect));
@@ -133,7 +133,7 @@ Geometry geometry(const ImageSpec &spec, int width, int height, uint64_t seed, u
     out.height = spec.height;
     out.resized_w = spec.width;
     out.resized_h = spec.height;
-    out.flip = dice(seed, position, PURPOSE_XFLIP, 0).u[0] < spec.xflip;
+    out.flip = draws(seed, position, PURPOSE_XFLIP, 0).u[0] < spec.xflip;
     if (spec.resize == RESIZE_RANDOM) {
         random_box(spec, width, height, seed, position, out);
         return out;

@@ -5,7 +5,7 @@
 // position. Out: a Geometry: resize the source box to `resized`, cut the crop out of that, flip.
 // Promise: equal to the Python twin bit for bit. All arithmetic is in double precision, with the same libm
 // calls
-//          in the same order (no fused multiply-add: -ffp-contract=off); dice are counters.
+//          in the same order (no fused multiply-add: -ffp-contract=off); random draws are counters.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,8 @@ ImageSpec make_spec(int width, int height, int resize, int short_side, int crop,
                        filter <= 3 && scaled >= 0 && scaled <= 2 && crop_left >= 0 && crop_top >= 0;
     const bool ranges = scale_low > 0 && scale_low <= scale_high && scale_high <= 1 && ratio_low > 0 &&
                         ratio_low <= ratio_high && std::isfinite(ratio_high) && xflip >= 0 && xflip <= 1;
-    if (!sides || !codes || !ranges) throw py::value_error("ImageSpec: a value is out of range; use decode/spec.py");
+    if (!sides || !codes || !ranges)
+        throw py::value_error("ImageSpec: an argument is out of range; decode/spec.py checks them");
     return ImageSpec{width,  height, resize,    short_side, crop,      crop_left,  crop_top,
                      filter, scaled, scale_low, scale_high, ratio_low, ratio_high, xflip};
 }
@@ -37,7 +38,7 @@ py::tuple geometries(const ImageSpec &spec, const Int64s &widths, const Int64s &
                      const Int64s &positions) {
     if (widths.ndim() != 1 || heights.ndim() != 1 || positions.ndim() != 1 || widths.size() != positions.size() ||
         heights.size() != positions.size()) {
-        throw py::value_error("geometries: widths, heights and positions must be [N] of one N");
+        throw py::value_error("geometries: widths, heights and positions must be [N], all of one N");
     }
     const py::ssize_t n = positions.size();
     py::array_t<double> box({n, py::ssize_t{4}});
@@ -79,7 +80,8 @@ void bind_geometry(py::module_ &module) {
         "scaled_box",
         [](py::tuple box, int width, int height, int denominator, int orientation) {
             if (box.size() != 4 || width < 1 || height < 1 || denominator < 1 || denominator > 8) {
-                throw py::value_error("scaled_box: a box of four edges, positive sides, a denominator of 1 to 8");
+                throw py::value_error(
+                    "scaled_box: needs a box of four edges, positive width and height, a denominator of 1 to 8");
             }
             Geometry g{};
             for (int edge = 0; edge < 4; ++edge) g.box[edge] = box[edge].cast<double>();

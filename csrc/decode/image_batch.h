@@ -1,10 +1,10 @@
-// Images of a batch, from bytes to their places in the training tensor, on threads that never touch Python.
+// The images of a batch, from bytes to the training tensor, on threads that never touch Python.
 //
-// In: a ByteBatch (as soon as it is read), for each image field how it is to look, seed and positions of the samples.
-// Out: pixels in the batch's buffer, and a report for each image: what became of it, sizes, crop.
+// In: a ByteBatch (started when it is read), a spec for each image field, seed and positions of the samples.
+// Out: pixels in the batch's buffer, and a report for each image: status, sizes, crop.
 // Promises: one task per image; an image that this path does not take (not a JPEG, CMYK, 12 bits) is reported as
-// `unsupported` and left to Pillow; a damaged one as `damaged` with the reason; neither stops the others. What says
-// nothing about an image (no memory, a fault of ours) is never called damage.
+// `unsupported` and left to Pillow; a damaged one as `damaged` with the reason; neither stops the others. Failures
+// that say nothing about the image (no memory, a bug of ours) are never reported as damage.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -26,8 +26,8 @@ enum ImageStatus {
     IMAGE_UNREAD = 4,
     IMAGE_TOO_LARGE = 5,
     IMAGE_BAD_GEOMETRY = 6,
-    IMAGE_OUT_OF_MEMORY = 7,  // says nothing about the image
-    IMAGE_FAILED = 8          // a fault of ours, and nothing about the image either
+    IMAGE_OUT_OF_MEMORY = 7,  // nothing is wrong with the image
+    IMAGE_FAILED = 8          // a bug of ours; nothing is wrong with the image
 };
 
 // Augments the images of a batch on the thread that decoded them, before they are written; ops/augment.h is one.
@@ -58,7 +58,7 @@ struct ImageField {
     size_t sample_bytes() const { return augmenter ? augmenter->sample_bytes : writer->sample_bytes(); }
 };
 
-// What became of one image. Sizes are upright, in pixels; of the image that decides the geometry.
+// The result for one image. Sizes are upright, in pixels, of the image that decides the geometry.
 struct ImageReport {
     int32_t status, width, height;
     Geometry geometry;

@@ -1,4 +1,4 @@
-// Binds image_batch.h to Python: what a batch of images is asked for, waited for and told by.
+// Binds image_batch.h to Python: requests, waiting for them, and reports as arrays.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -27,25 +27,25 @@ struct FieldRequest {
     std::shared_ptr<const ImageAugmenter> augmenter;
 };
 
-// Objects of Python that native threads were the last to hold, until a thread that has the GIL lets go of them.
-class LeftToPython {
+// Python objects whose last reference a native thread dropped, until a thread with the GIL releases them.
+class DeferredRelease {
    public:
-    // Holds `object` for threads without the GIL. Call it with the GIL.
+    // Keeps `object` alive for threads without the GIL. Call it with the GIL.
     static std::shared_ptr<void> hold(py::object object) {
         auto held = std::make_unique<Held>();
         held->object = object.release().ptr();
-        // No mutex: a child that is forked while a native thread holds it would wait for it for ever.
-        return {held.release(), [](Held *one) {
-                    one->next = first.load();
-                    while (!first.compare_exchange_weak(one->next, one)) {
+        // No mutex: a child forked while a native thread holds it would wait for ever.
+        return {held.release(), [](Held *held_object) {
+                    held_object->next = first.load();
+                    while (!first.compare_exchange_weak(held_object->next, held_object)) {
                     }
                 }};
     }
     // Call it with the GIL.
-    static void let_go() {
-        for (Held *one = first.exchange(nullptr); one;) {
-            std::unique_ptr<Held> held(one);
-            one = held->next;
+    static void release_all() {
+        for (Held *held_object = first.exchange(nullptr); held_object;) {
+            std::unique_ptr<Held> held(held_object);
+            held_object = held->next;
             Py_DECREF(held->object);
         }
     }
@@ -60,7 +60,7 @@ class LeftToPython {
 
 std::shared_ptr<void> memory_of(const py::buffer &out) {
     if (py::isinstance<Buffer>(out)) return out.cast<std::shared_ptr<Buffer>>();
-    return LeftToPython::hold(out);
+    return DeferredRelease::hold(out);
 }
 
 class ImageDecoder {
@@ -72,7 +72,7 @@ class ImageDecoder {
     std::shared_ptr<ThreadPool> pool_;
 };
 
-// A batch on its way. Letting go of it cancels it, and waits for nothing: the batch holds the memory that it writes to.
+// A submitted batch. Destroying it cancels the batch without waiting: the batch owns the memory that it writes to.
 class PendingImages {
    public:
     PendingImages(std::shared_ptr<ThreadPool> pool, std::shared_ptr<ImageBatch> batch)
@@ -80,7 +80,7 @@ class PendingImages {
     ~PendingImages() {
         batch_->cancel();
         batch_.reset();
-        LeftToPython::let_go();
+        DeferredRelease::release_all();
     }
     PendingImages(const PendingImages &) = delete;
     PendingImages &operator=(const PendingImages &) = delete;
@@ -98,14 +98,14 @@ ImageField checked_field(const FieldRequest &field, size_t samples, size_t blobs
     ImageField checked{field.spec,   field.first_blob, field.geometry_first_blob,
                        field.writer, field.augmenter,  static_cast<uint8_t *>(out.ptr)};
     if (static_cast<size_t>(out.size) * static_cast<size_t>(out.itemsize) < samples * checked.sample_bytes())
-        throw std::invalid_argument("the buffer is too small for the batch");
+        throw std::invalid_argument("out is too small for the batch");
     if (field.augmenter && field.augmenter->samples != samples)
         throw std::invalid_argument("the augmenter must have a row for each sample");
     const PixelWriter &writer = field.augmenter ? field.augmenter->pixel_writer : *field.writer;
     if (field.spec.width != writer.width() || field.spec.height != writer.height())
-        throw std::invalid_argument("spec and writer or augmenter must have one size");
+        throw std::invalid_argument("spec and its writer or augmenter must have one size");
     if (field.first_blob + samples > blobs || field.geometry_first_blob + samples > blobs)
-        throw std::invalid_argument("the batch of bytes is too short");
+        throw std::invalid_argument("the fields need more blobs than the batch of bytes holds");
     return checked;
 }
 
@@ -113,8 +113,9 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
                                       const std::vector<FieldRequest> &fields, uint64_t seed,
                                       const Positions &positions, uint64_t max_pixels, bool urgent) {
     std::string reasons;
-    if (!load_jpeg_library({}, &reasons)) throw std::runtime_error("no libjpeg is loaded");
-    LeftToPython::let_go();
+    if (!load_jpeg_library({}, &reasons))
+        throw std::runtime_error("no libjpeg is loaded: call load_jpeg_library first");
+    DeferredRelease::release_all();
     ImageRequest request{{}, {}, {positions.data(), positions.data() + positions.size()}, seed, max_pixels};
     for (const FieldRequest &field : fields) {
         request.fields.push_back(checked_field(field, request.positions.size(), bytes->blobs()));
@@ -122,7 +123,7 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
     }
     auto batch = std::make_shared<ImageBatch>(bytes, std::move(request));
     auto pool = decoder.pool();
-    // The reader's thread hands the batch on; where the pool went away meanwhile, the batch is over.
+    // Runs on a reader thread. If the pool is gone by then, the batch ends here.
     bytes->then([weak = std::weak_ptr<ThreadPool>(pool), batch, urgent] {
         auto alive = weak.lock();
         if (!alive) {
@@ -194,7 +195,7 @@ void bind_image_batch(py::module_ &module) {
              py::arg("augmenter") = py::none(),
              "augmenter: an Augmenter with a row for each sample, which writes in place of `writer`.");
     py::class_<PendingImages>(module, "PendingImages",
-                              "Images on their way; letting go of it stops and waits for them.")
+                              "A submitted batch of images; dropping it cancels the batch without waiting.")
         .def("wait", &PendingImages::wait, py::arg("timeout_seconds"), py::call_guard<Unlocked>())
         .def("cancel", &PendingImages::cancel)
         .def_property_readonly("status", &statuses, "[fields * samples] int32: an ImageStatus each.")
@@ -210,10 +211,11 @@ void bind_image_batch(py::module_ &module) {
              "y0, x1, y1), flips [N].")
         .def_property_readonly("busy_seconds",
                                [](const PendingImages &pending) { return pending.batch().busy_seconds(); });
-    py::class_<ImageDecoder>(module, "ImageDecoder", "Decoder threads of fastload's own.")
+    py::class_<ImageDecoder>(module, "ImageDecoder", "The decoder threads.")
         .def(py::init<int>(), py::arg("threads"))
         .def("submit", &submit, py::arg("bytes"), py::arg("fields"), py::arg("seed"), py::arg("positions"),
-             py::arg("max_pixels"), py::kw_only(), py::arg("urgent") = false, "urgent: before all that waits.")
+             py::arg("max_pixels"), py::kw_only(), py::arg("urgent") = false,
+             "urgent: decoded before everything in the queue.")
         .def_property_readonly("threads", [](const ImageDecoder &decoder) { return decoder.pool()->threads(); })
         .def_property_readonly("alive", [](const ImageDecoder &decoder) { return decoder.pool()->alive(); });
 }

@@ -39,7 +39,7 @@ struct Directory {
 
 struct Tag {
     uint64_t number;
-    uint64_t Directory::*place;
+    uint64_t Directory::*member;
 };
 constexpr Tag TAGS[] = {{256, &Directory::width},
                         {257, &Directory::height},
@@ -53,18 +53,18 @@ struct DirectoryForm {
     int count_bytes, entry_bytes, value_bytes;  // of the number of entries, of an entry, of its value field
 };
 
-// The first value of an entry; false where its type is not SHORT, LONG or LONG8, or its place lies outside.
+// The first value of an entry; false where its type is not SHORT, LONG or LONG8, or its value lies outside.
 bool first_value(const Bytes &tiff, uint64_t entry, const DirectoryForm &form, uint64_t *value) {
     const uint64_t type = tiff.number(entry + 2, 2, form.big_endian);
     const uint64_t count = tiff.number(entry + 4, form.value_bytes, form.big_endian);
     const int bytes = type == 3 ? 2 : type == 4 ? 4 : type == 16 ? 8 : 0;
     if (bytes == 0 || count == 0) return false;
-    uint64_t place = entry + 4 + form.value_bytes;
+    uint64_t offset = entry + 4 + form.value_bytes;
     if (count > static_cast<uint64_t>(form.value_bytes / bytes)) {
-        place = tiff.number(place, form.value_bytes, form.big_endian);
+        offset = tiff.number(offset, form.value_bytes, form.big_endian);
     }
-    if (!tiff.has(place, bytes)) return false;
-    *value = tiff.number(place, bytes, form.big_endian);
+    if (!tiff.has(offset, bytes)) return false;
+    *value = tiff.number(offset, bytes, form.big_endian);
     return true;
 }
 
@@ -89,7 +89,7 @@ bool read_directory(const Bytes &tiff, Directory *out) {
         for (size_t field = 0; field < std::size(TAGS); ++field) {
             if (TAGS[field].number != tag || seen[field]) continue;  // the first of two counts, as in libtiff
             seen[field] = true;
-            out->*TAGS[field].place = value;
+            out->*TAGS[field].member = value;
         }
     }
     return true;

@@ -14,7 +14,7 @@ void bind_image_header(py::module_ &module) {
         [](py::buffer content) {
             const py::buffer_info view = content.request();
             if (view.ndim != 1 || view.itemsize != 1 || (view.size > 0 && view.strides[0] != 1)) {
-                throw py::value_error("parse_image_header: give contiguous bytes");
+                throw py::value_error("parse_image_header needs contiguous bytes");
             }
             ImageHeader header;
             bool found = false;

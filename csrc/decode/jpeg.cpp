@@ -172,8 +172,8 @@ void on_message(void *decompress, int level) {
 }
 void on_progress(void *decompress) {
     JpegState *state = state_of(decompress);
-    if (state->decompress.input_scan_number <= JpegDecoder::MOST_SCANS) return;
-    std::snprintf(state->message, MESSAGE_SIZE, "more than %d scans", JpegDecoder::MOST_SCANS);
+    if (state->decompress.input_scan_number <= JpegDecoder::MAX_SCANS) return;
+    std::snprintf(state->message, MESSAGE_SIZE, "more than %d scans", JpegDecoder::MAX_SCANS);
     std::longjmp(state->escape, 1);
 }
 void on_output(void *) {}
@@ -481,10 +481,10 @@ JpegDecoder::Status JpegDecoder::read_some(uint8_t **rows, uint32_t count, uint3
 }
 
 JpegDecoder::Status JpegDecoder::read(uint8_t *rows, size_t stride_bytes, uint32_t count) {
-    constexpr uint32_t MOST_ROWS = 16;
+    constexpr uint32_t MAX_ROWS = 16;
     for (uint32_t done = 0; count > 0; count -= done) {
-        uint8_t *pointers[MOST_ROWS];
-        uint32_t wanted = std::min(count, MOST_ROWS);
+        uint8_t *pointers[MAX_ROWS];
+        uint32_t wanted = std::min(count, MAX_ROWS);
         for (uint32_t i = 0; i < wanted; i++) pointers[i] = rows + i * stride_bytes;
         Status status = read_some(pointers, wanted, &done);
         if (status != Status::ok) return status;

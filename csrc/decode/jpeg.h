@@ -7,7 +7,7 @@
 // pixels equal those that Pillow gets from the same library (slow integer DCT, fancy upsampling), and depend on the
 // file alone.
 // Damaged is: a file without an end marker behind its header; a file that libjpeg warns of because it fills pixels with
-// gray (the list is in jpeg.cpp); one of more than MOST_SCANS scans. Rows below those that are asked for are not looked
+// gray (the list is in jpeg.cpp); one of more than MAX_SCANS scans. Rows below those that are asked for are not looked
 // at, unless the file is progressive.
 #pragma once
 #include <csetjmp>
@@ -47,7 +47,7 @@ class JpegDecoder {
 
     // Each scan of a progressive file visits all blocks and may take a few bytes, so that a small valid file can ask
     // for minutes. Encoders write 6 to 20 scans.
-    static constexpr int MOST_SCANS = 256;
+    static constexpr int MAX_SCANS = 256;
 
     JpegDecoder();  // throws std::bad_alloc
     ~JpegDecoder();

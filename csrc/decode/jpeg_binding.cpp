@@ -23,7 +23,7 @@ void bind_jpeg(pybind11::module_ &module) {
     module.def(
         "jpeg_tells_of_memory", [](const std::string &message) { return tells_of_memory(message.c_str()); },
         py::arg("message"), "Whether what a libjpeg said is about the memory of this process, not about the image.");
-    module.attr("MOST_JPEG_SCANS") = JpegDecoder::MOST_SCANS;
+    module.attr("MAX_JPEG_SCANS") = JpegDecoder::MAX_SCANS;
     module.def(
         "jpeg_damage",
         [](const py::buffer &content) {
@@ -31,7 +31,7 @@ void bind_jpeg(pybind11::module_ &module) {
             std::string reasons;
             const bool loaded = load_jpeg_library({}, &reasons) != nullptr;
             if (!loaded || view.ndim != 1 || view.itemsize != 1 || (view.size > 0 && view.strides[0] != 1))
-                throw py::value_error("jpeg_damage: load a libjpeg first, and give contiguous bytes");
+                throw py::value_error("jpeg_damage needs a loaded libjpeg and contiguous bytes");
             Unlocked unlocked;
             JpegDecoder decoder;
             JpegDecoder::Status status =

@@ -29,9 +29,9 @@ uint32_t PlaneReader::begin(JpegDecoder *decoder, const JpegPlanes &planes, cons
 
 // Reads until `part` is there.
 JpegDecoder::Status PlaneReader::have(uint32_t part) {
-    constexpr size_t MOST_ROWS = 16;
+    constexpr size_t MAX_ROWS = 16;
     for (; parts_read_ <= part; parts_read_++) {
-        uint8_t *luma[MOST_ROWS], *chroma[2][MOST_ROWS];
+        uint8_t *luma[MAX_ROWS], *chroma[2][MAX_ROWS];
         for (uint32_t i = 0; i < planes_.luma_rows; i++) luma[i] = luma_row(parts_read_ * planes_.luma_rows + i);
         for (size_t c = 0; c < 2; c++)
             for (uint32_t i = 0; i < planes_.chroma_rows; i++)

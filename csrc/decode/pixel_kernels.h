@@ -28,9 +28,9 @@ enum class WeightFormat {
 constexpr int weight_planes(WeightFormat format) { return format == WeightFormat::bytes ? 3 : 4; }
 
 // The weights of one axis. Output i takes fours[i] fours of taps from first_four[i]; its weights are
-// entries[(i * planes + plane) * most_fours + four].
+// entries[(i * planes + plane) * max_fours + four].
 struct AxisWeights {
-    int count, most_fours;
+    int count, max_fours;
     int shift;  // bits of `low`
     const int32_t *first_four, *fours, *entries;
     // Whether the rest is taken up seldom enough to be worth a test, which the processor cannot predict; else always.
@@ -41,7 +41,7 @@ struct AxisWeights {
 
 // One channel's normalization. A division takes four times as long as the product with a reciprocal corrected by its
 // own remainder (two fused multiply-adds), which nearly always gives the same bits; `exact_reciprocals` says that it
-// was tried for all 256 levels and does.
+// was checked for all 256 values.
 struct NormalizeRule {
     float divisor, mean, std;
     float divisor_reciprocal, std_reciprocal;

@@ -14,7 +14,7 @@ namespace {
 struct Vector {
     using Int = __m256i;
     static constexpr int WORDS = 8;
-    static constexpr int MOST_BLOCKS = 6;
+    static constexpr int MAX_BLOCKS = 6;
 
     static Int zero() { return _mm256_setzero_si256(); }
     static Int set1(int32_t value) { return _mm256_set1_epi32(value); }

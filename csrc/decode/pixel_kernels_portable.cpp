@@ -14,17 +14,17 @@ void gather_columns(const uint8_t *rows, size_t stride_bytes, int columns, uint8
 }
 
 void fir(const uint8_t *first_four, size_t four_stride_bytes, const AxisWeights &axis, int i, uint8_t *out, int lanes) {
-    size_t most = static_cast<size_t>(axis.most_fours);
+    size_t max_fours = static_cast<size_t>(axis.max_fours);
     const int32_t *entries =
-        axis.entries + static_cast<size_t>(i) * static_cast<size_t>(weight_planes(WeightFormat::words)) * most;
+        axis.entries + static_cast<size_t>(i) * static_cast<size_t>(weight_planes(WeightFormat::words)) * max_fours;
     for (int lane = 0; lane < lanes; lane++) {
         int64_t sum = int64_t{1} << (WEIGHT_BITS - 1);
         for (size_t four = 0; four < static_cast<size_t>(axis.fours[i]); four++) {
             const uint8_t *taps = first_four + four * four_stride_bytes + FOUR * static_cast<size_t>(lane);
             for (size_t tap = 0; tap < FOUR; tap++) {
-                const int32_t *entry = entries + (tap % 2) * most + four;
+                const int32_t *entry = entries + (tap % 2) * max_fours + four;
                 int16_t high = static_cast<int16_t>(entry[0] >> (16 * (tap / 2)));
-                int16_t low = static_cast<int16_t>(entry[2 * most] >> (16 * (tap / 2)));
+                int16_t low = static_cast<int16_t>(entry[2 * max_fours] >> (16 * (tap / 2)));
                 sum += (int64_t{high} * (1 << axis.shift) + low) * taps[tap];
             }
         }

@@ -14,7 +14,7 @@ namespace {
 struct Vector {
     using Int = __m128i;
     static constexpr int WORDS = 4;
-    static constexpr int MOST_BLOCKS = 4;
+    static constexpr int MAX_BLOCKS = 4;
 
     static Int zero() { return _mm_setzero_si128(); }
     static Int set1(int32_t value) { return _mm_set1_epi32(value); }

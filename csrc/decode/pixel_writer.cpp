@@ -27,8 +27,8 @@ float quotient(float value, float by, float reciprocal) {
 NormalizeRule make_rule(float divisor, float mean, float std) {
     NormalizeRule rule{divisor, mean, std, 1.0f / divisor, 1.0f / std, true};
     for (int v = 0; v < 256; v++) {
-        float level = static_cast<float>(v), exact = level / divisor - mean;
-        float fast = quotient(level, divisor, rule.divisor_reciprocal) - mean;
+        float value = static_cast<float>(v), exact = value / divisor - mean;
+        float fast = quotient(value, divisor, rule.divisor_reciprocal) - mean;
         bool same = bits_of(fast) == bits_of(exact) &&
                     bits_of(quotient(exact, std, rule.std_reciprocal)) == bits_of(exact / std);
         rule.exact_reciprocals = rule.exact_reciprocals && same;

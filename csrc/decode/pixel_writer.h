@@ -1,6 +1,6 @@
 // From rows of bytes to the training tensor: normalize, cast, lay out.
 //
-// In: one planar row of a sample. Out: its place in the batch, float32, float16, bfloat16 or uint8, NCHW or NHWC.
+// In: one planar row of a sample. Out: the row in the batch, float32, float16, bfloat16 or uint8, NCHW or NHWC.
 // Promises: value = (float32(v) / divisor - mean) / std, each step rounded to float32, then rounded to nearest even
 // where the type is narrower; the same bits on every machine and twin. uint8 is passed on as it is.
 #pragma once

@@ -1,4 +1,4 @@
-// The pixel path on one decoded image, and the instruction set that it uses.
+// Resize and write of a decoded image, and the instruction set in use.
 #pragma once
 #include "base/kernel_choice.h"
 #include "decode/pixel_kernels.h"

@@ -23,15 +23,15 @@ ResizeRequest request_of(const Rgb &rgb, std::array<double, 4> box, std::array<i
                          bool flip, int filter) {
     check(rgb.ndim() == 3 && rgb.shape(2) == 3 && rgb.shape(0) > 0 && rgb.shape(1) > 0,
           "rgb must be [height, width, 3] and not empty");
-    check(rgb.shape(0) < (1 << 24) && rgb.shape(1) < (1 << 24), "an image has at most 2^24 rows and columns");
+    check(rgb.shape(0) < (1 << 24) && rgb.shape(1) < (1 << 24), "height and width of rgb must be below 2^24");
     int width = static_cast<int>(rgb.shape(1)), height = static_cast<int>(rgb.shape(0));
     check(box[0] >= 0 && box[1] >= 0 && box[2] <= width && box[3] <= height && box[0] < box[2] && box[1] < box[3],
-          "the box must lie inside the image");
+          "box must lie inside the image");
     check(crop[0] >= 0 && crop[1] >= 0 && crop[2] > 0 && crop[3] > 0 && crop[0] + crop[2] <= resized[0] &&
               crop[1] + crop[3] <= resized[1],
-          "the crop must lie inside the resized image");
+          "crop must lie inside the resized image");
     check(filter >= FILTER_NEAREST && filter <= FILTER_LANCZOS,
-          "filter is 0 (nearest), 1 (bilinear), 2 (bicubic) or 3 (lanczos)");
+          "filter must be 0 (nearest), 1 (bilinear), 2 (bicubic) or 3 (lanczos)");
     ResizeRequest request{width, height, {}, resized[0], resized[1], crop[0], crop[1], crop[2], crop[3], flip, filter};
     for (size_t i = 0; i < 4; i++) request.box[i] = static_cast<float>(box[i]);
     return request;
@@ -40,8 +40,8 @@ ResizeRequest request_of(const Rgb &rgb, std::array<double, 4> box, std::array<i
 void write_image(Rgb rgb, std::array<double, 4> box, std::array<int, 2> resized, std::array<int, 4> crop, bool flip,
                  int filter, const PixelWriter &writer, Rgb out, size_t sample) {
     ResizeRequest request = request_of(rgb, box, resized, crop, flip, filter);
-    check(request.width == writer.width() && request.height == writer.height(), "the crop must have the writer's size");
-    check(sample < static_cast<size_t>(out.nbytes()) / writer.sample_bytes(), "the sample must lie inside the buffer");
+    check(request.width == writer.width() && request.height == writer.height(), "crop must have the writer's size");
+    check(sample < static_cast<size_t>(out.nbytes()) / writer.sample_bytes(), "out is too small for this sample");
     uint8_t *to = out.mutable_data() + sample * writer.sample_bytes();
     const uint8_t *from = rgb.data();
     Unlocked unlocked;
@@ -60,7 +60,8 @@ void bind_pixels(py::module_ &module) {
                                                           "How pixels are written: dtype, layout, size, normalization.")
         .def(py::init([](Dtype dtype, bool channels_last, int height, int width, float divisor,
                          std::array<float, 3> mean, std::array<float, 3> std) {
-                 check(height > 0 && width > 0 && height < (1 << 24) && width < (1 << 24), "sizes are 1 to 2^24");
+                 check(height > 0 && width > 0 && height < (1 << 24) && width < (1 << 24),
+                       "height and width must be in [1, 2^24)");
                  return std::make_shared<PixelWriter>(dtype, channels_last, height, width, divisor, mean, std);
              }),
              py::arg("dtype"), py::arg("channels_last"), py::arg("height"), py::arg("width"), py::arg("divisor"),

@@ -15,7 +15,7 @@ namespace {
 
 using Status = JpegDecoder::Status;
 
-constexpr size_t MOST_KEPT_BYTES = size_t{32} << 20;
+constexpr size_t MAX_KEPT_BYTES = size_t{32} << 20;
 
 // What a thread keeps from image to image.
 struct Scratch {
@@ -28,8 +28,8 @@ struct Scratch {
     // One huge image must not hold its memory for the life of the thread.
     void let_go_of_much() {
         for (std::vector<uint8_t> *memory : {&strip, &pixels, &upright})
-            if (memory->capacity() > MOST_KEPT_BYTES) std::vector<uint8_t>().swap(*memory);
-        if (resizer && resizer->held_bytes() > MOST_KEPT_BYTES) kernels = nullptr;
+            if (memory->capacity() > MAX_KEPT_BYTES) std::vector<uint8_t>().swap(*memory);
+        if (resizer && resizer->held_bytes() > MAX_KEPT_BYTES) kernels = nullptr;
     }
 
     Resizer &resizer_for(const PixelKernels &wanted) {

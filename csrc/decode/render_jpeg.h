@@ -1,4 +1,4 @@
-// One JPEG, from bytes to its place in the batch: decode just what the crop needs, resize, flip, normalize.
+// One JPEG, from bytes to the batch: decode just what the crop needs, resize, flip, normalize.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -42,7 +42,7 @@ void Resizer::begin_strips(int rows) {
     if (copy_) return;
     int all_fours = round_up(rows, STRIP_ROWS) / FOUR;
     // What one output needs, one strip more, and room so that what is kept is seldom moved.
-    int enough_fours = vertical_->most_fours + 4 * STRIP_ROWS / FOUR;
+    int enough_fours = vertical_->max_fours + 4 * STRIP_ROWS / FOUR;
     four_capacity_ = vertical_first_ ? all_fours : std::min(all_fours, enough_fours);
     plane_stride_bytes_ = static_cast<size_t>(four_capacity_) * four_stride_bytes_;
     fours_.resize(plane_stride_bytes_ * 3 + LANE_PADDING);
@@ -157,8 +157,8 @@ void Resizer::run_vertical_first(const uint8_t *rgb, size_t stride_bytes, const 
     for (int row = first_row(); row < last_row(); row++) {
         const uint8_t *from =
             rgb + static_cast<size_t>(row) * stride_bytes + static_cast<size_t>(first_column_needed()) * 3;
-        size_t place = static_cast<size_t>(row - plan.origin);
-        uint8_t *to = &fours[place / FOUR * lanes * FOUR + place % FOUR];
+        size_t position = static_cast<size_t>(row - plan.origin);
+        uint8_t *to = &fours[position / FOUR * lanes * FOUR + position % FOUR];
         for (size_t i = 0; i < columns * 3; i++) to[FOUR * i] = from[i];
     }
     int height = plan.request.count;

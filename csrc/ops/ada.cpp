@@ -82,8 +82,8 @@ void noise(const AdaSize &size, T sigma, const int32_t *key, const T *eps, T *pl
 template <class T>
 void cutout(const AdaSize &size, T cut, const T *center, T *planes) {
     const T half = cut / 2;
-    auto hit = [half](int place, int side, T middle) {
-        return std::fabs((static_cast<T>(place) + T(0.5)) / static_cast<T>(side) - middle) < half;
+    auto hit = [half](int position, int side, T middle) {
+        return std::fabs((static_cast<T>(position) + T(0.5)) / static_cast<T>(side) - middle) < half;
     };
     int start = 0, stop = size.width;  // the columns that are hit are neighbours
     while (start < stop && !hit(start, size.width, center[0])) start++;

@@ -2,7 +2,7 @@
 //
 // In: an image of any strides, and its row of numbers as fastload/ops/ada_params.py has it. Out: the result in its
 // place in the batch. Promises: what that contract says, within the tolerances of its stages; a copy where there is
-// nothing to warp or to filter; the same bits on every thread and at every place of a batch; no row, whatever its
+// nothing to warp or to filter; the same bits on every thread and at every index of a batch; no row, whatever its
 // numbers, makes it touch anything outside the image, or takes more than ten times as long as a rotation.
 //
 // Memory of a thread, kept while a batch lasts, in numbers of the images' type: 17 H W for images of two channels or

@@ -9,7 +9,7 @@ namespace fastload {
 namespace {
 
 // A scale beyond which a row of weights is long, and the general way as good.
-constexpr double MOST_SCALE = 4;
+constexpr double MAX_SCALE = 4;
 
 // Result o of an axis is the sum of weights[starts[o] + k] times pixel firsts[o] + k, for k below counts[o].
 template <class T>
@@ -55,16 +55,16 @@ AxisMatrix<T> axis_matrix(const double *taps, double scale, double shift, int re
     const Span points = doubled_span(side);
     for (int o = 0; o < results; o++) {
         if (copies) {
-            const double one = 1;
-            matrix.add(folded(o + static_cast<int>(shift / 2), side), 1, &one);
+            const double whole = 1;
+            matrix.add(folded(o + static_cast<int>(shift / 2), side), 1, &whole);
             continue;
         }
         Span reach{side, 0};
         for (int k = 0; k < WARP_TAPS; k++) {
-            const double place = scale * (2 * o + k - 5) + shift;
-            if (!is_near(place, points)) continue;
-            int j = static_cast<int>(std::floor(place));
-            double share = place - j;
+            const double position = scale * (2 * o + k - 5) + shift;
+            if (!is_near(position, points)) continue;
+            int j = static_cast<int>(std::floor(position));
+            double share = position - j;
             if (j >= points.start && j < points.stop)
                 add_point(taps, j, taps[k] * (1 - share), side, sums.data(), reach);
             if (j + 1 >= points.start && j + 1 < points.stop)
@@ -133,22 +133,22 @@ void transposed(const T *from, int rows, int columns, T *to) {
 
 }  // namespace
 
-bool along_axes(const Placement &place) {
-    auto within = [](double scale) { return std::fabs(scale) <= MOST_SCALE; };
-    if (place.xy == 0 && place.yx == 0) return within(place.xx) && within(place.yy);
-    return place.xx == 0 && place.yy == 0 && within(place.xy) && within(place.yx);
+bool along_axes(const Placement &to_doubled) {
+    auto within = [](double scale) { return std::fabs(scale) <= MAX_SCALE; };
+    if (to_doubled.xy == 0 && to_doubled.yx == 0) return within(to_doubled.xx) && within(to_doubled.yy);
+    return to_doubled.xx == 0 && to_doubled.yy == 0 && within(to_doubled.xy) && within(to_doubled.yx);
 }
 
 template <int LANES, class T>
-void warp_along_axes(const AdaSettings &settings, const Placement &place, const T *from, T *to,
+void warp_along_axes(const AdaSettings &settings, const Placement &to_doubled, const T *from, T *to,
                      AdaScratch<T> &scratch) {
     const int height = settings.size.height, width = settings.size.width;
-    const bool turned = place.xy != 0 || place.yx != 0;
+    const bool turned = to_doubled.xy != 0 || to_doubled.yx != 0;
     // Along x of the input, and then along its y; turned, the first gives the rows of the output.
-    const auto across =
-        axis_matrix<T>(settings.warp_taps, turned ? place.xy : place.xx, place.tx, turned ? height : width, width);
-    const auto down =
-        axis_matrix<T>(settings.warp_taps, turned ? place.yx : place.yy, place.ty, turned ? width : height, height);
+    const auto across = axis_matrix<T>(settings.warp_taps, turned ? to_doubled.xy : to_doubled.xx, to_doubled.tx,
+                                       turned ? height : width, width);
+    const auto down = axis_matrix<T>(settings.warp_taps, turned ? to_doubled.yx : to_doubled.yy, to_doubled.ty,
+                                     turned ? width : height, height);
     const size_t line = static_cast<size_t>(width) * LANES, length = static_cast<size_t>(across.results()) * LANES;
     const size_t crossed_size = static_cast<size_t>(height) * length;
     const size_t image_size = settings.size.plane() * LANES;

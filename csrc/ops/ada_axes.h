@@ -10,10 +10,11 @@
 namespace fastload {
 
 // Whether both passes exist, and are short enough to be the faster way.
-bool along_axes(const Placement &place);
+bool along_axes(const Placement &to_doubled);
 
 // scratch.crossed is used; from and to: [H, W] points, not the same memory.
 template <int LANES, class T>
-void warp_along_axes(const AdaSettings &settings, const Placement &place, const T *from, T *to, AdaScratch<T> &scratch);
+void warp_along_axes(const AdaSettings &settings, const Placement &to_doubled, const T *from, T *to,
+                     AdaScratch<T> &scratch);
 
 }  // namespace fastload

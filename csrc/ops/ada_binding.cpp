@@ -17,8 +17,8 @@ namespace py = pybind11;
 using WarpTaps = std::array<double, WARP_TAPS>;
 using BandTaps = py::array_t<double, py::array::c_style>;
 
-// The doubled plane's places, six to a pixel, fit an int.
-constexpr py::ssize_t MOST_SIDE = (1 << 28) - 1, MOST_CHANNELS = 1 << 24, MOST_VALUES = PTRDIFF_MAX / 256;
+// So that indices of the doubled plane, six to a pixel, fit an int.
+constexpr py::ssize_t MAX_SIDE = (1 << 28) - 1, MAX_CHANNELS = 1 << 24, MAX_VALUES = PTRDIFF_MAX / 256;
 
 void check(bool condition, const char *message) {
     if (!condition) throw std::invalid_argument(message);
@@ -26,18 +26,20 @@ void check(bool condition, const char *message) {
 
 AdaSize checked_size(const py::array &images, int stages) {
     py::ssize_t channels = images.shape(1), height = images.shape(2), width = images.shape(3);
-    check(channels <= MOST_CHANNELS && height <= MOST_SIDE && width <= MOST_SIDE, "sides are below 2^28 pixels");
-    check(channels == 0 || height == 0 || width <= MOST_VALUES / channels / height, "images are too large");
-    check(!(stages & ADA_WARP) || std::min(height, width) >= 2, "a warp is for sides of 2 or more");
-    check(!(stages & ADA_COLOR) || channels == 1 || channels == 3, "colours are those of 1 or 3 channels");
-    check(!(stages & ADA_FILTER) || std::min(height, width) > BAND_MARGIN, "a filter is for sides of 22 or more");
+    check(channels <= MAX_CHANNELS && height <= MAX_SIDE && width <= MAX_SIDE,
+          "height and width must be below 2^28, channels at most 2^24");
+    check(channels == 0 || height == 0 || width <= MAX_VALUES / channels / height, "images are too large");
+    check(!(stages & ADA_WARP) || std::min(height, width) >= 2, "a warp needs height and width of 2 or more");
+    check(!(stages & ADA_COLOR) || channels == 1 || channels == 3, "a colour matrix needs 1 or 3 channels");
+    check(!(stages & ADA_FILTER) || std::min(height, width) > BAND_MARGIN,
+          "a filter needs height and width of 22 or more");
     return {static_cast<int>(channels), static_cast<int>(height), static_cast<int>(width)};
 }
 
 AdaSettings checked_settings(const py::array &images, int stages, int mode, const WarpTaps &warp_taps,
                              const BandTaps &bands) {
-    check(stages >= 0 && stages <= ADA_ALL, "stages is an AdaStage");
-    check(mode >= 0 && mode <= 2, "mode is AFFINE, LINEAR or ADJOINT");
+    check(stages >= 0 && stages <= ADA_ALL, "stages must be flags of AdaStage");
+    check(mode >= 0 && mode <= 2, "mode must be AFFINE, LINEAR or ADJOINT");
     check(bands.ndim() == 2 && bands.shape(0) == BANDS && bands.shape(1) == BAND_TAPS, "bands must be [4, 43]");
     AdaSettings settings{stages, static_cast<AdaMode>(mode), checked_size(images, stages), {}, {}};
     std::copy(warp_taps.begin(), warp_taps.end(), settings.warp_taps);

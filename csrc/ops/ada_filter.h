@@ -1,4 +1,4 @@
-// fastload/ops/band_filter.py for one image, in its place.
+// fastload/ops/band_filter.py for one image, in place.
 //
 // In: planes [C, H, W], H, W > BAND_MARGIN, and four gains. Out: the filtered planes, or in the adjoint mode the
 // adjoint applied to them. Promise: where all gains are 1 nothing is changed.

@@ -1,6 +1,7 @@
-// Where the warp of fastload/ops/affine_warp.py looks: the lattice of half pixels, its doubled plane, its mirrors.
+// The points that the warp of fastload/ops/affine_warp.py reads: the lattice of half pixels, its doubled plane, its
+// mirrors.
 //
-// Any numbers may come in, those that are not finite too: places are brought into range before they become integers.
+// Any numbers are allowed, NaN and infinities, too: positions are brought into range before they become integers.
 #pragma once
 #include <cmath>
 
@@ -55,22 +56,22 @@ Placement placement(const T *G_inv, const AdaSize &size) {
 inline Span doubled_span(int side) { return {-2 * (side - 1), 4 * side - 2}; }
 inline Span extended_span(int side) { return {-(side - 1), 2 * side - 1}; }
 
-// The pixel whose mirror image lies at a place of extended_span.
-inline int folded(int place, int side) {
-    if (place < 0) return -place;
-    return place < side ? place : 2 * side - 2 - place;
+// The pixel whose mirror image lies at a position of extended_span.
+inline int folded(int position, int side) {
+    if (position < 0) return -position;
+    return position < side ? position : 2 * side - 2 - position;
 }
 
 // The first of the six pixels that point j of the doubled plane is made of; the last is five further.
 inline int first_pixel(int j) { return (j - 5) >> 1; }
 
-// Whether a sample at this place has a part in any point of the span.
-inline bool is_near(double place, Span span) { return place >= span.start - 1 && place < span.stop; }
+// Whether a sample at this position contributes to any point of the span.
+inline bool is_near(double position, Span span) { return position >= span.start - 1 && position < span.stop; }
 
-// The place, but no further than one point outside the span, where all is 0; a place that is no number is there too.
-inline double kept_near(double place, Span span) {
+// The position, clamped to one point outside the span, where all is 0; NaN becomes that point, too.
+inline double kept_near(double position, Span span) {
     double low = span.start - 1, high = span.stop;
-    double above = place > low ? place : low;
+    double above = position > low ? position : low;
     return above < high ? above : high;
 }
 

@@ -1,6 +1,6 @@
 // The warp of fastload/ops/affine_warp.py for single samples of the lattice, without the doubled plane.
 //
-// In: a place of the lattice, and an image of points (see ada_lanes.h), [H, W]. Out: the sample, a sum of 7 x 7 pixels;
+// In: a point of the lattice, and an image of points (see ada_lanes.h), [H, W]. Out: the sample, a sum of 7 x 7 pixels;
 // or the other way, what the sample adds to these pixels.
 #pragma once
 #include "ops/ada_lanes.h"
@@ -11,8 +11,8 @@ namespace fastload {
 template <class T, int LANES>
 class PixelMixture {
    public:
-    PixelMixture(const WarpTaps<T> &taps, const Placement &place, const AdaSize &size)
-        : taps_(taps), place_(place), height_(size.height), width_(size.width) {}
+    PixelMixture(const WarpTaps<T> &taps, const Placement &to_doubled, const AdaSize &size)
+        : taps_(taps), to_doubled_(to_doubled), height_(size.height), width_(size.width) {}
 
     void sample(double ex, double ey, const T *image, T *to) const {
         const Mixture x = across(ex, ey), y = down(ex, ey);
@@ -45,16 +45,20 @@ class PixelMixture {
         bool any;
     };
 
-    Mixture across(double ex, double ey) const { return mixture(place_.xx * ex + place_.xy * ey + place_.tx, width_); }
-    Mixture down(double ex, double ey) const { return mixture(place_.yx * ex + place_.yy * ey + place_.ty, height_); }
+    Mixture across(double ex, double ey) const {
+        return mixture(to_doubled_.xx * ex + to_doubled_.xy * ey + to_doubled_.tx, width_);
+    }
+    Mixture down(double ex, double ey) const {
+        return mixture(to_doubled_.yx * ex + to_doubled_.yy * ey + to_doubled_.ty, height_);
+    }
     ptrdiff_t row_start(ptrdiff_t row) const { return row * width_ * LANES; }
 
-    Mixture mixture(double place, int side) const {
+    Mixture mixture(double position, int side) const {
         const Span points = doubled_span(side), extended = extended_span(side);
-        const bool near = is_near(place, points);
-        place = kept_near(place, points);
-        const int j = static_cast<int>(std::floor(place));
-        const T share = static_cast<T>(place - j);
+        const bool near = is_near(position, points);
+        position = kept_near(position, points);
+        const int j = static_cast<int>(std::floor(position));
+        const T share = static_cast<T>(position - j);
         const bool has_left = j >= points.start && j < points.stop;
         const bool has_right = j + 1 >= points.start && j + 1 < points.stop;
         const T left = has_left ? 1 - share : T{0}, right = has_right ? share : T{0};
@@ -63,7 +67,7 @@ class PixelMixture {
         const T *of_left = taps_.up(j), *of_right = taps_.up(j + 1) - later;
         Mixture found;
         found.any = false;
-        ptrdiff_t one = 0;
+        ptrdiff_t any_pixel = 0;
         bool there[7];
         for (int k = 0; k < 7; k++) {
             const int i = first_pixel(j) + k;
@@ -71,16 +75,16 @@ class PixelMixture {
                        ((has_left && k < 6) || (has_right && k >= later && k < 6 + later));
             found.pixels[k] = there[k] ? folded(i, side) : 0;
             found.weights[k] = there[k] ? left * of_left[k] + right * of_right[k] : T{0};
-            if (there[k]) one = found.pixels[k];
+            if (there[k]) any_pixel = found.pixels[k];
             found.any = found.any || there[k];
         }
         for (int k = 0; k < 7; k++)
-            if (!there[k]) found.pixels[k] = one;
+            if (!there[k]) found.pixels[k] = any_pixel;
         return found;
     }
 
     const WarpTaps<T> &taps_;
-    const Placement place_;
+    const Placement to_doubled_;
     const int height_, width_;
 };
 

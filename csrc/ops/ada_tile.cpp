@@ -8,7 +8,7 @@ namespace {
 
 // Of the doubled plane against the lattice, in points: the memory of a thread is bounded by it. 49 products per sample
 // take 18 ms for 256 x 256 pixels; so much of the plane takes 10, and the part that is usual 3.
-constexpr int MOST_DOUBLED = 16;
+constexpr int MAX_DOUBLED = 16;
 // Zeros on both sides of a row that is halved by twelve taps at places half as many.
 constexpr int HALVING_MARGIN = WARP_TAPS;
 
@@ -24,13 +24,13 @@ Span box(double low, double high, Span span) {
 }  // namespace
 
 template <class T, int LANES>
-TileWarp<T, LANES>::TileWarp(const AdaSettings &settings, const Placement &place, AdaScratch<T> &scratch)
-    : place_(place),
+TileWarp<T, LANES>::TileWarp(const AdaSettings &settings, const Placement &to_doubled, AdaScratch<T> &scratch)
+    : to_doubled_(to_doubled),
       height_(settings.size.height),
       width_(settings.size.width),
       scratch_(scratch),
       taps_(settings.warp_taps),
-      pixels_(taps_, place, settings.size) {}
+      pixels_(taps_, to_doubled, settings.size) {}
 
 template <class T, int LANES>
 void TileWarp<T, LANES>::forward(const WarpTile &tile, const T *image, T *out) {
@@ -75,11 +75,11 @@ void TileWarp<T, LANES>::look_at(const WarpTile &tile) {
         }
         return box(low, high, doubled_span(side));
     };
-    box_x_ = span(place_.xx, place_.xy, place_.tx, width_);
-    box_y_ = span(place_.yx, place_.yy, place_.ty, height_);
+    box_x_ = span(to_doubled_.xx, to_doubled_.xy, to_doubled_.tx, width_);
+    box_y_ = span(to_doubled_.yx, to_doubled_.yy, to_doubled_.ty, height_);
     const auto points = [](int width, int height) { return static_cast<size_t>(width) * static_cast<size_t>(height); };
     from_pixels_ =
-        points(box_x_.size() + 3, box_y_.size() + 3) > MOST_DOUBLED * points(2 * tile.width + 10, 2 * tile.height + 10);
+        points(box_x_.size() + 3, box_y_.size() + 3) > MAX_DOUBLED * points(2 * tile.width + 10, 2 * tile.height + 10);
     const size_t half = static_cast<size_t>(tile.width + 5) * LANES;
     even_ = grown(scratch_.even, half);
     odd_ = grown(scratch_.odd, half);
@@ -99,8 +99,8 @@ Span TileWarp<T, LANES>::pixels_below(Span points, int side) const {
 // The rows of the image that the box is made of: mirror images fold to neighbours.
 template <class T, int LANES>
 Span TileWarp<T, LANES>::rows_below(int height) const {
-    Span places = pixels_below(box_y_, height), rows{height, 0};
-    for (int i = places.start; i < places.stop; i++) {
+    Span pixels = pixels_below(box_y_, height), rows{height, 0};
+    for (int i = pixels.start; i < pixels.stop; i++) {
         int row = folded(i, height);
         rows = {std::min(rows.start, row), std::max(rows.stop, row + 1)};
     }
@@ -136,12 +136,12 @@ void TileWarp<T, LANES>::upsample(const T *image) {
 
 template <class T, int LANES>
 void TileWarp<T, LANES>::upsample_adjoint(T *image) {
-    const Span below = rows_below(height_), places = pixels_below(box_y_, height_);
+    const Span below = rows_below(height_), pixels = pixels_below(box_y_, height_);
     const size_t length = static_cast<size_t>(box_x_.size()) * LANES, line = static_cast<size_t>(width_) * LANES;
     const size_t margin = HALVING_MARGIN * LANES, step = length + 2 * margin;
     T *across = grown(scratch_.across, static_cast<size_t>(below.size()) * step);
     std::fill(across, across + static_cast<size_t>(below.size()) * step, T{0});
-    for (int i = places.start; i < places.stop; i++) {
+    for (int i = pixels.start; i < pixels.stop; i++) {
         const T *rows[WARP_TAPS];
         T weights[WARP_TAPS];
         int count = 0;
@@ -184,8 +184,8 @@ void TileWarp<T, LANES>::widen_row(const T *row, T *to) {
 // from: points of the box, with zeros on both sides.
 template <class T, int LANES>
 void TileWarp<T, LANES>::widen_row_adjoint(const T *from, T *row) {
-    const Span places = pixels_below(box_x_, width_);
-    for (int i = places.start; i < places.stop; i++) {
+    const Span pixels = pixels_below(box_x_, width_);
+    for (int i = pixels.start; i < pixels.stop; i++) {
         const T *points = from + (2 * i - 5 - box_x_.start) * LANES;
         Point sum = {};
         for (int k = 0; k < WARP_TAPS; k++) sum += (2 * taps_.down()[k]) * point<LANES>(points + k * LANES);
@@ -201,18 +201,19 @@ void TileWarp<T, LANES>::visit_row(int row, Visit visit) {
     typedef double Pair __attribute__((vector_size(16)));
     // Counted from the ring of zeros, so that what is inside is positive and rounds down when it is cut.
     const double ey = 2.0 * tile_.y - 5 + row, start_x = box_x_.start - 1, start_y = box_y_.start - 1;
-    const Pair base = {place_.xy * ey + (place_.tx - start_x), place_.yy * ey + (place_.ty - start_y)};
-    const Pair step = {place_.xx, place_.yx}, low = {0, 0};
+    const Pair base = {to_doubled_.xy * ey + (to_doubled_.tx - start_x),
+                       to_doubled_.yy * ey + (to_doubled_.ty - start_y)};
+    const Pair step = {to_doubled_.xx, to_doubled_.yx}, low = {0, 0};
     const Pair high = {box_x_.size() + 1.0, box_y_.size() + 1.0};
     const int columns = 2 * tile_.width + 10;
     for (int column = 0; column < columns; column++) {
-        Pair place = base + step * (2.0 * tile_.x - 5 + column);
-        // Before the ring, and where a place is no number: behind it, where no neighbour is looked at.
-        place = place >= low ? place : high;
-        place = place < high ? place : high;
-        const int x = static_cast<int>(place[0]), y = static_cast<int>(place[1]);
+        Pair point = base + step * (2.0 * tile_.x - 5 + column);
+        // Positions before the ring, and NaN, move behind it, where no neighbour is read.
+        point = point >= low ? point : high;
+        point = point < high ? point : high;
+        const int x = static_cast<int>(point[0]), y = static_cast<int>(point[1]);
         const size_t at = static_cast<size_t>(y) * pitch_ + static_cast<size_t>(x) * LANES;
-        visit(doubled_ + at, static_cast<T>(place[0] - x), static_cast<T>(place[1] - y), lattice_point(column));
+        visit(doubled_ + at, static_cast<T>(point[0] - x), static_cast<T>(point[1] - y), lattice_point(column));
     }
 }
 

@@ -24,7 +24,7 @@ struct WarpTile {
 template <class T, int LANES>
 class TileWarp {
    public:
-    TileWarp(const AdaSettings &settings, const Placement &place, AdaScratch<T> &scratch);
+    TileWarp(const AdaSettings &settings, const Placement &to_doubled, AdaScratch<T> &scratch);
     void forward(const WarpTile &tile, const T *image, T *out);
     // Adds to the image what the tile's part of the gradient [H, W] gives.
     void adjoint(const WarpTile &tile, const T *gradient, T *image);
@@ -45,7 +45,7 @@ class TileWarp {
     T *lattice_point(int column) { return ((column & 1) ? odd_ : even_) + (column >> 1) * LANES; }
     bool gradient_row(int row, const T *gradient);
 
-    const Placement place_;
+    const Placement to_doubled_;
     const int height_, width_;
     AdaScratch<T> &scratch_;
     const WarpTaps<T> taps_;

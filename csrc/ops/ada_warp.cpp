@@ -8,9 +8,9 @@
 namespace fastload {
 namespace {
 
-bool is_identity(const Placement &place, const AdaSize &size) {
-    return place.xx == 1 && place.yy == 1 && place.xy == 0 && place.yx == 0 && place.tx == 0 && place.ty == 0 &&
-           std::min(size.height, size.width) >= 4;  // below, mirror images end within the taps
+bool is_identity(const Placement &to_doubled, const AdaSize &size) {
+    return to_doubled.xx == 1 && to_doubled.yy == 1 && to_doubled.xy == 0 && to_doubled.yx == 0 && to_doubled.tx == 0 &&
+           to_doubled.ty == 0 && std::min(size.height, size.width) >= 4;  // below, mirror images end within the taps
 }
 
 // Channels [first, first + count) side by side; lanes without a channel are 0.
@@ -36,9 +36,10 @@ void to_planes(const AdaSize &size, const T *from, int first, int count, T *out)
 }
 
 template <int LANES, class T>
-void warp_by_tiles(const AdaSettings &settings, const Placement &place, const T *from, T *to, AdaScratch<T> &scratch) {
+void warp_by_tiles(const AdaSettings &settings, const Placement &to_doubled, const T *from, T *to,
+                   AdaScratch<T> &scratch) {
     const AdaSize &size = settings.size;
-    TileWarp<T, LANES> warp(settings, place, scratch);
+    TileWarp<T, LANES> warp(settings, to_doubled, scratch);
     const bool adjoint = settings.mode == AdaMode::adjoint;
     if (adjoint) std::fill(to, to + size.plane() * LANES, T{0});
     for (int y = 0; y < size.height; y += WARP_TILE)
@@ -52,16 +53,16 @@ void warp_by_tiles(const AdaSettings &settings, const Placement &place, const T 
 }
 
 template <int LANES, class T>
-void warp_channels(const AdaSettings &settings, const Placement &place, const AdaSource<T> &source, int first, T *out,
-                   AdaScratch<T> &scratch) {
+void warp_channels(const AdaSettings &settings, const Placement &to_doubled, const AdaSource<T> &source, int first,
+                   T *out, AdaScratch<T> &scratch) {
     const AdaSize &size = settings.size;
     const int count = std::min(LANES, size.channels - first);
     T *image = grown(scratch.image, size.plane() * LANES), *result = grown(scratch.result, size.plane() * LANES);
     to_points<LANES>(size, source, first, count, image);
-    if (along_axes(place))
-        warp_along_axes<LANES>(settings, place, image, result, scratch);
+    if (along_axes(to_doubled))
+        warp_along_axes<LANES>(settings, to_doubled, image, result, scratch);
     else
-        warp_by_tiles<LANES>(settings, place, image, result, scratch);
+        warp_by_tiles<LANES>(settings, to_doubled, image, result, scratch);
     to_planes<LANES>(size, result, first, count, out);
 }
 
@@ -69,13 +70,13 @@ void warp_channels(const AdaSettings &settings, const Placement &place, const Ad
 
 template <class T>
 void ada_warp(const AdaSettings &settings, const T *G_inv, const AdaSource<T> &source, T *out, AdaScratch<T> &scratch) {
-    const Placement place = placement(G_inv, settings.size);
-    if (is_identity(place, settings.size)) return copy_planes(settings.size, source, out);
+    const Placement to_doubled = placement(G_inv, settings.size);
+    if (is_identity(to_doubled, settings.size)) return copy_planes(settings.size, source, out);
     for (int first = 0; first < settings.size.channels; first += 4) {
         if (settings.size.channels - first == 1)
-            warp_channels<1>(settings, place, source, first, out, scratch);
+            warp_channels<1>(settings, to_doubled, source, first, out, scratch);
         else
-            warp_channels<4>(settings, place, source, first, out, scratch);
+            warp_channels<4>(settings, to_doubled, source, first, out, scratch);
     }
 }
 

@@ -10,7 +10,7 @@
 namespace fastload {
 namespace {
 
-constexpr size_t LINE_BYTES = 64, MOST_KEPT_BYTES = size_t{32} << 20;
+constexpr size_t LINE_BYTES = 64, MAX_KEPT_BYTES = size_t{32} << 20;
 
 bool runs_here(const AugmentKernels *kernels) {
 #if defined(__x86_64__)
@@ -23,17 +23,16 @@ bool runs_here(const AugmentKernels *kernels) {
     return true;
 }
 
-// Steps of an image as they are found in its row. Levels are in their range as they come: a step that changes nothing
-// is left out, and one that mixes them with their own mean or gray by a share below 1 need not clamp. Floats are
-// trusted with neither.
+// Builds the steps of an image from its row. uint8 pixels are in range: a step that changes nothing is left out, and a
+// step that mixes them with their mean or gray by a factor below 1 need not clamp. Floats may be out of range.
 class Steps {
    public:
     Steps(const AugmentSource &source, AugmentProgram *program)
         : colour_(source.channels == 3), trusted_(!source.floats), program_(program) {}
 
     void jitter(const float *factors, const float *order) {
-        for (int place = 0; place < 4; place++) {
-            int step = static_cast<int>(order[place]);
+        for (int i = 0; i < 4; i++) {
+            int step = static_cast<int>(order[i]);
             float factor = factors[step];
             if (step == 0) brightness(factor);
             if (step == 1) contrast(factor);
@@ -71,7 +70,7 @@ class Steps {
         step.numbers[1] = offset;
     }
 
-    // Gray is at most 0.9999: so much below 1 no sum is rounded to more than 1.
+    // The weights of gray add up to 0.9999, so that with such a factor no sum is rounded to more than 1.
     bool mixes(float factor) const { return trusted_ && factor >= 0 && factor < 0.99f; }
 
     void brightness(float factor) {
@@ -116,7 +115,7 @@ class Steps {
     AugmentProgram *const program_;
 };
 
-// From centred coordinates to those of columns and rows.
+// Converts G_inv from centred coordinates to columns and rows.
 void set_warp(const float *G_inv, const AugmentSource &source, AugmentProgram *program) {
     double center_x = (source.width - 1) / 2.0, center_y = (source.height - 1) / 2.0;
     bool mirrors = G_inv[1] == 0 && G_inv[2] == 0 && G_inv[3] == 0 && G_inv[5] == 0 && std::fabs(G_inv[0]) == 1 &&
@@ -126,14 +125,14 @@ void set_warp(const float *G_inv, const AugmentSource &source, AugmentProgram *p
     program->warped = !mirrors;
     for (int axis = 0; axis < 2; axis++) {
         const float *from = G_inv + 3 * axis;
-        double *to = program->places + 3 * axis;
+        double *to = program->to_source + 3 * axis;
         to[0] = static_cast<double>(from[0]);
         to[1] = static_cast<double>(from[1]);
         to[2] = static_cast<double>(from[2]) - to[0] * center_x - to[1] * center_y + (axis ? center_y : center_x);
     }
 }
 
-// The pixels of a side that a cut covers: those whose centre is nearer than half of its size.
+// The pixels of a side that a cut covers: those whose centre is less than half its size away.
 void set_cut(double size, double center, int side, int *start, int *stop) {
     *start = *stop = 0;
     for (int i = 0; i < side; i++)
@@ -143,23 +142,23 @@ void set_cut(double size, double center, int side, int *start, int *stop) {
         }
 }
 
-// What makes results of values in [0, top]: their ends are those of the reference to the last bit, and none lies
-// outside. Floats beyond their range, which the contract has not, are not cut off.
+// Scale and offset from values in [0, top] to results. The ends of the range equal the reference's to the last bit, and
+// no result lies outside. Floats out of range, which the contract excludes, are not clamped.
 void set_range(const AugmentSettings &settings, bool floats, size_t channel, AugmentProgram *program) {
-    const double levels = 255.0 / static_cast<double>(program->top), std = settings.std[channel];
-    float &scale = program->scale[channel], &offset = program->offset[channel], &most = program->most[channel];
-    most = std::numeric_limits<float>::infinity();
+    const double to_bytes = 255.0 / static_cast<double>(program->top), std = settings.std[channel];
+    float &scale = program->scale[channel], &offset = program->offset[channel], &limit = program->limit[channel];
+    limit = std::numeric_limits<float>::infinity();
     if (settings.dtype == Dtype::uint8) {
-        scale = static_cast<float>(levels);
+        scale = static_cast<float>(to_bytes);
         offset = 0;
         return;
     }
     const float mean_f = static_cast<float>(settings.mean[channel]), std_f = static_cast<float>(std);
     const float end = (255.0f / static_cast<float>(settings.divisor) - mean_f) / std_f;
-    scale = static_cast<float>(levels / (settings.divisor * std));
+    scale = static_cast<float>(to_bytes / (settings.divisor * std));
     offset = (0.0f - mean_f) / std_f;
     if (!floats)
-        most = end;
+        limit = end;
     else
         while (scale + offset > end) scale = std::nextafter(scale, 0.0f);
 }
@@ -186,7 +185,7 @@ AugmentProgram program_of(const AugmentSettings &settings, const float *row, con
     return program;
 }
 
-// Memory that a thread keeps from image to image.
+// Scratch memory of a thread, reused for each image.
 class Memory {
    public:
     AugmentScratch scratch(const AugmentSource &source, bool warped) {
@@ -198,7 +197,7 @@ class Memory {
         bytes_.resize(LINE_BYTES + 8 * row_bytes + packed_bytes);
         uint8_t *start = bytes_.data();
         start += (LINE_BYTES - reinterpret_cast<uintptr_t>(start) % LINE_BYTES) % LINE_BYTES;
-        scratch.levels = start;  // three rows of a quarter of row_bytes each
+        scratch.bytes = start;  // three rows of a quarter of row_bytes each
         scratch.floats = reinterpret_cast<float *>(start + row_bytes);
         scratch.results = start + 4 * row_bytes;
         scratch.keep = reinterpret_cast<int32_t *>(start + 7 * row_bytes);
@@ -210,9 +209,9 @@ class Memory {
         return image_.data();
     }
     // One huge image must not hold its memory for the life of the thread.
-    void let_go_of_much() {
+    void release_if_large() {
         for (std::vector<uint8_t> *memory : {&bytes_, &image_})
-            if (memory->capacity() > MOST_KEPT_BYTES) std::vector<uint8_t>().swap(*memory);
+            if (memory->capacity() > MAX_KEPT_BYTES) std::vector<uint8_t>().swap(*memory);
     }
 
    private:
@@ -242,16 +241,16 @@ KernelChoice<AugmentKernels> &augment_kernel_choice() {
 std::string row_error(const AugmentSettings &settings, const float *row) {
     if (settings.stages & STAGE_WARP)
         for (int i = 0; i < 6; i++)
-            if (!std::isfinite(row[COLUMN_G_INV + i])) return "G_inv has numbers that are not finite";
+            if (!std::isfinite(row[COLUMN_G_INV + i])) return "G_inv must be finite";
     if (settings.stages & STAGE_JITTER) {
         int seen = 0;
         for (int i = 0; i < 4; i++)
             for (int step = 0; step < 4; step++)
                 if (row[COLUMN_ORDER + i] == static_cast<float>(step)) seen |= 1 << step;
-        if (seen != 15) return "the order is no permutation of 0, 1, 2, 3";
-        if (!std::isfinite(row[COLUMN_JITTER + 3])) return "the hue shift of the jitter is not finite";
+        if (seen != 15) return "the order of the jitter must be a permutation of 0, 1, 2, 3";
+        if (!std::isfinite(row[COLUMN_JITTER + 3])) return "the hue shift of the jitter must be finite";
     }
-    if (settings.stages & STAGE_HSV && !std::isfinite(row[COLUMN_HSV])) return "the hue shift of hsv is not finite";
+    if (settings.stages & STAGE_HSV && !std::isfinite(row[COLUMN_HSV])) return "the hue shift of hsv must be finite";
     return {};
 }
 
@@ -264,7 +263,7 @@ void augment_image(const AugmentSettings &settings, const float *row, const Augm
     Memory &memory = memory_of_thread();
     AugmentProgram program = program_of(settings, row, source);
     augment_kernel_choice().in_use().augment(source, program, memory.scratch(source, program.warped), out);
-    memory.let_go_of_much();
+    memory.release_if_large();
 }
 
 Augmenter::Augmenter(const AugmentSettings &settings, std::vector<float> rows, int height, int width)

@@ -1,10 +1,10 @@
 // fastload/ops/fused_augment.py on the CPU: from resized pixels to the training tensor, all stages in one pass.
 //
-// In: an image, uint8 or float32 in any strides, and its row of numbers as fastload/ops/augment_params.py has it.
-// Out: the result in its place in the batch. Promises: what that contract says, within its tolerances of the float64
-// reference, on every instruction set; the same bits however many threads there are. The mean that a contrast needs is
-// taken wherever the contrast does something: Stage.MEAN is for kernels that must know before they read the row.
-// Which pixels are cut out is decided in float64, where the row's numbers times a side are exact.
+// In: an image, uint8 or float32 in any strides, and its row of parameters, laid out as in
+// fastload/ops/augment_params.py. Out: the sample in the batch. Promises: within the contract's tolerances of the
+// float64 reference, on every instruction set; the same bits however many threads there are. The mean that a contrast
+// needs is taken wherever the contrast does something: Stage.MEAN is for kernels that must know before they read the
+// row. Which pixels are cut out is decided in float64, where the row's numbers times a side are exact.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -44,7 +44,7 @@ enum AugmentStage {
 struct AugmentSettings {
     int stages;
     double divisor;
-    std::array<double, 3> mean, std;  // not used for uint8, which holds levels
+    std::array<double, 3> mean, std;  // not used for uint8 results
     bool nearest;
     Dtype dtype;
     bool channels_last;
@@ -54,7 +54,7 @@ struct AugmentSettings {
 // The best of this machine, unless a test or a benchmark forced another.
 KernelChoice<AugmentKernels> &augment_kernel_choice();
 
-// What is wrong with a row; empty where nothing is.
+// What is wrong with a row; empty if it is valid.
 std::string row_error(const AugmentSettings &settings, const float *row);
 
 size_t result_bytes(const AugmentSettings &settings, int height, int width, int channels);

@@ -16,9 +16,9 @@ namespace fastload {
 namespace {
 namespace py = pybind11;
 using Rows = py::array_t<float, py::array::c_style>;
-using Levels = py::array_t<uint8_t, py::array::c_style>;
+using Pixels = py::array_t<uint8_t, py::array::c_style>;
 
-constexpr py::ssize_t MOST_SIDE = (1 << 24) - 1, MOST_PIXELS = INT32_MAX;
+constexpr py::ssize_t MAX_SIDE = (1 << 24) - 1, MAX_PIXELS = INT32_MAX;
 constexpr size_t PAST_CACHE_BYTES = size_t{8} << 20;
 
 void check(bool condition, const char *message) {
@@ -26,8 +26,8 @@ void check(bool condition, const char *message) {
 }
 
 void check_size(py::ssize_t height, py::ssize_t width) {
-    check(height > 0 && width > 0 && height <= MOST_SIDE && width <= MOST_SIDE, "sides are 1 to 2^24 - 1 pixels");
-    check((height + 1) * (width + 1) <= MOST_PIXELS, "an image has less than 2^31 pixels");
+    check(height > 0 && width > 0 && height <= MAX_SIDE && width <= MAX_SIDE, "height and width must be in [1, 2^24)");
+    check((height + 1) * (width + 1) <= MAX_PIXELS, "(height + 1) * (width + 1) must be below 2^31");
 }
 
 std::vector<float> checked_rows(const Rows &rows, const AugmentSettings &settings) {
@@ -41,7 +41,7 @@ std::vector<float> checked_rows(const Rows &rows, const AugmentSettings &setting
 
 AugmentSettings checked_settings(int stages, double divisor, std::array<double, 3> mean, std::array<double, 3> std,
                                  bool nearest, Dtype dtype, bool channels_last) {
-    check(stages >= 0 && stages <= STAGE_ALL, "stages is a Stage");
+    check(stages >= 0 && stages <= STAGE_ALL, "stages must be flags of Stage");
     check(divisor > 0 && *std::min_element(std.begin(), std.end()) > 0, "divisor and std must be above 0");
     return {stages, divisor, mean, std, nearest, dtype, channels_last, true};
 }
@@ -87,7 +87,7 @@ bool is_dtype(const py::array &array, Dtype dtype) {
 }
 
 void check_out(const py::array &out, const py::array &images, const AugmentSettings &settings) {
-    check(is_dtype(out, settings.dtype), "out must be of the dtype (bfloat16 as uint16)");
+    check(is_dtype(out, settings.dtype), "out must have the dtype (bfloat16 as uint16)");
     std::array<int, 4> order = settings.channels_last ? std::array<int, 4>{0, 1, 2, 3} : std::array<int, 4>{0, 3, 1, 2};
     check(out.ndim() == 4, "out must be [N, C, H, W], or [N, H, W, C] where channels_last");
     for (int axis = 0; axis < 4; axis++)
@@ -133,23 +133,23 @@ std::shared_ptr<Augmenter> make_augmenter(const Rows &rows, int stages, double d
                                        static_cast<int>(width));
 }
 
-void write(const Augmenter &augmenter, const Levels &levels, size_t sample, const py::buffer &out) {
-    check(levels.ndim() == 3 && levels.shape(0) == augmenter.pixel_writer.height() &&
-              levels.shape(1) == augmenter.pixel_writer.width() && levels.shape(2) == 3,
-          "levels must be [height, width, 3] of the augmenter's size");
-    check(sample < augmenter.samples, "the augmenter has no row for this sample");
+void write(const Augmenter &augmenter, const Pixels &pixels, size_t sample, const py::buffer &out) {
+    check(pixels.ndim() == 3 && pixels.shape(0) == augmenter.pixel_writer.height() &&
+              pixels.shape(1) == augmenter.pixel_writer.width() && pixels.shape(2) == 3,
+          "pixels must be [height, width, 3] with the augmenter's size");
+    check(sample < augmenter.samples, "sample must be below the augmenter's number of rows");
     py::buffer_info buffer = out.request(true);
-    check(PyBuffer_IsContiguous(buffer.view(), 'C') != 0, "the buffer must be contiguous");
-    check(reinterpret_cast<uintptr_t>(buffer.ptr) % sizeof(float) == 0, "the buffer must be aligned to 4 bytes");
+    check(PyBuffer_IsContiguous(buffer.view(), 'C') != 0, "out must be contiguous");
+    check(reinterpret_cast<uintptr_t>(buffer.ptr) % sizeof(float) == 0, "out must be aligned to 4 bytes");
     size_t bytes = static_cast<size_t>(buffer.size) * static_cast<size_t>(buffer.itemsize);
-    check(sample < bytes / augmenter.sample_bytes, "the sample must lie inside the buffer");
+    check(sample < bytes / augmenter.sample_bytes, "out is too small for this sample");
     uint8_t *to = static_cast<uint8_t *>(buffer.ptr) + sample * augmenter.sample_bytes;
-    const uint8_t *from = levels.data();
+    const uint8_t *from = pixels.data();
     Unlocked unlocked;
     augmenter.augment(from, sample, to);
 }
 
-// Where a row's numbers lie, and the bits of the stages, for the test that compares them with Python's.
+// Columns of a row and bits of the stages, for the test that compares them with Python's.
 py::dict layout() {
     return py::dict(py::arg("COLUMNS") = +AUGMENT_COLUMNS, py::arg("G_INV") = +COLUMN_G_INV, py::arg("C") = +COLUMN_C,
                     py::arg("JITTER") = +COLUMN_JITTER, py::arg("ORDER") = +COLUMN_ORDER, py::arg("HSV") = +COLUMN_HSV,
@@ -178,8 +178,8 @@ void bind_augment(py::module_ &module) {
              py::arg("height"), py::arg("width"))
         .def_readonly("sample_bytes", &Augmenter::sample_bytes)
         .def_readonly("samples", &Augmenter::samples)
-        .def("write", &write, py::arg("levels").noconvert(), py::arg("sample"), py::arg("out"),
-             "Augments `levels` [height, width, 3] uint8 into sample number `sample` of the buffer `out`.");
+        .def("write", &write, py::arg("pixels").noconvert(), py::arg("sample"), py::arg("out"),
+             "Augments `pixels` [height, width, 3] uint8 into sample number `sample` of the buffer `out`.");
     module.def("augment_layout", &layout, "Columns of a row and bits of the stages, by name.");
     bind_kernel_choice(module, "augment_kernels", augment_kernel_choice());
 }

@@ -19,19 +19,19 @@
 namespace fastload {
 
 constexpr double AUGMENT_GRAY[3] = {0.2989, 0.587, 0.114};  // of red, green, blue; torchvision's
-constexpr int AUGMENT_PADDING = 64;    // elements that a row of scratch has room for past the last pixel
-constexpr int MOST_AUGMENT_STEPS = 8;  // four of the jitter and a clamp, C, hue, saturation
+constexpr int AUGMENT_PADDING = 64;   // elements that a row of scratch has room for past the last pixel
+constexpr int MAX_AUGMENT_STEPS = 8;  // four of the jitter and a clamp, C, hue, saturation
 
-// Values are on the scale of the source: [0, top] with top = 255 for levels and 1 for floats. Nothing but C's offset
-// and the normalization depends on it, so levels need no division.
+// Values are on the scale of the source: [0, top] with top = 255 for uint8 pixels and 1 for floats. Only C's offset and
+// the normalization depend on it, so uint8 pixels need no division.
 enum class AugmentStepKind : int32_t {
     affine,              // v = numbers[0] v + numbers[1], which is in the range as it is
     affine_capped,       // the same, at most top
     affine_clamped,      // the same, clamped
     saturation,          // v = numbers[0] v + numbers[1] r + numbers[2] g + numbers[3] b, in the range as it is
     saturation_clamped,  // the same, clamped
-    // A hue shift by two sixths of a turn renames the channels, and one to the left is one to the right of the mirrored
-    // hue, in which two of them are swapped: so any shift is one by numbers[0], in [0, 1], of renamed channels.
+    // A hue shift by two sixths of a turn renames the channels, and a shift to the left is a shift to the right with
+    // two channels swapped: so any shift is a shift by numbers[0] sixths, in [0, 1], of renamed channels.
     hue_rgb,
     hue_rbg,
     hue_brg,
@@ -57,15 +57,16 @@ struct AugmentStep {
 
 struct AugmentProgram {
     bool flip_columns, flip_rows, warped, nearest;
-    // Where warped: pixel (x, y) shows the place (places[0] x + places[1] y + places[2], places[3] x + ...).
-    double places[6];
+    // Where warped: pixel (x, y) shows the source at (to_source[0] x + to_source[1] y + to_source[2], to_source[3] x +
+    // ...).
+    double to_source[6];
 
     int step_count;
-    AugmentStep steps[MOST_AUGMENT_STEPS];
+    AugmentStep steps[MAX_AUGMENT_STEPS];
     int mean_step;  // the step whose numbers[1] is still to be multiplied with the mean of gray before it, or -1
     float top;
 
-    float scale[3], offset[3], most[3];            // the result is scale v + offset, and no more than most
+    float scale[3], offset[3], limit[3];           // the result is min(scale v + offset, limit)
     int cut_left, cut_right, cut_top, cut_bottom;  // half-open; nothing is cut where they are equal
     Dtype dtype;
     bool channels_last;
@@ -81,9 +82,10 @@ struct AugmentSource {
     void (*split_channels)(const uint8_t *rgb, int columns, bool reverse, uint8_t *out, size_t plane_stride_bytes);
 };
 
-// What a thread keeps, aligned to 64 bytes each; row_items = width rounded up to AUGMENT_PADDING, and AUGMENT_PADDING.
+// Scratch memory of a thread, each part aligned to 64 bytes; row_items = width rounded up to AUGMENT_PADDING, and
+// AUGMENT_PADDING.
 struct AugmentScratch {
-    uint8_t *levels;   // 3 rows of uint8
+    uint8_t *bytes;    // 3 rows of uint8
     float *floats;     // 3 rows of float32
     uint8_t *results;  // 3 rows of the result's type
     int32_t *keep;     // 1 row: 0 where a pixel is cut out, else -1

@@ -31,8 +31,8 @@ struct Vector {
     static Float counting() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
     static Float whole(Float v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
-    // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
-    static uint64_t sum_levels(const uint8_t *p, int count) {
+    // Of `count` bytes; what lies past them, up to a whole vector of bytes, is 0.
+    static uint64_t sum_uint8(const uint8_t *p, int count) {
         __m256i sum = _mm256_setzero_si256();
         for (int i = 0; i < count; i += 32)
             sum = _mm256_add_epi64(sum, _mm256_sad_epu8(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p + i)),
@@ -58,8 +58,8 @@ struct Vector {
         }
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), narrowed(_mm256_srli_epi32(bits, 16)));
     }
-    static void store_levels(uint8_t *p, Float v) {
-        v = least(most(v + 0.5f, _mm256_setzero_ps()), _mm256_set1_ps(255.0f));
+    static void store_uint8(uint8_t *p, Float v) {
+        v = min(max(v + 0.5f, _mm256_setzero_ps()), _mm256_set1_ps(255.0f));
         __m128i words = narrowed(_mm256_cvttps_epi32(v));
         _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(words, words));
     }

@@ -31,8 +31,8 @@ struct Vector {
     static Float counting() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
     static Float whole(Float v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
-    // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
-    static uint64_t sum_levels(const uint8_t *p, int count) {
+    // Of `count` bytes; what lies past them, up to a whole vector of bytes, is 0.
+    static uint64_t sum_uint8(const uint8_t *p, int count) {
         __m512i sum = _mm512_setzero_si512();
         for (int i = 0; i < count; i += 64)
             sum = _mm512_add_epi64(sum, _mm512_sad_epu8(_mm512_loadu_si512(p + i), _mm512_setzero_si512()));
@@ -51,8 +51,8 @@ struct Vector {
             bits = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x7fc00000));
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
     }
-    static void store_levels(uint8_t *p, Float v) {
-        v = least(most(v + 0.5f, _mm512_setzero_ps()), _mm512_set1_ps(255.0f));
+    static void store_uint8(uint8_t *p, Float v) {
+        v = min(max(v + 0.5f, _mm512_setzero_ps()), _mm512_set1_ps(255.0f));
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)));
     }
 

@@ -29,8 +29,8 @@ struct Vector {
     static void stream(float *p, Float v) { store(p, v); }
     static void finish_streams() {}
 
-    static Float least(Float a, Float b) { return a < b ? a : b; }
-    static Float most(Float a, Float b) { return a > b ? a : b; }
+    static Float min(Float a, Float b) { return a < b ? a : b; }
+    static Float max(Float a, Float b) { return a > b ? a : b; }
     static Float magnitude(Float v) { return (Float)((Int)v & 0x7fffffff); }
     static Float where_equal(Float a, Float b, Float then, Float other) { return a == b ? then : other; }
     static Float kept(Float v, const int32_t *keep) {
@@ -40,7 +40,7 @@ struct Vector {
     }
     static Float counting() { return Float{0, 1, 2, 3}; }
     static Float floats(Int v) { return __builtin_convertvector(v, Float); }
-    // Towards zero. What no int32 holds becomes 0: such a place is no place of an image.
+    // Towards zero. What does not fit an int32 becomes 0: such a coordinate is outside every image.
     static Int truncated(Float v) {
         Float small = magnitude(v) < 2147483648.0f ? v : Float{};
         return __builtin_convertvector(small, Int);
@@ -50,8 +50,8 @@ struct Vector {
         return floats(truncated(v + half));
     }
 
-    // Of `count` levels; what lies past them, up to a whole vector of bytes, is 0.
-    static uint64_t sum_levels(const uint8_t *p, int count) {
+    // Of `count` bytes; what lies past them, up to a whole vector of bytes, is 0.
+    static uint64_t sum_uint8(const uint8_t *p, int count) {
         uint64_t sum = 0;
         for (int i = 0; i < count; i++) sum += p[i];
         return sum;
@@ -73,12 +73,12 @@ struct Vector {
         bits = NANS ? (v == v ? rounded : (Int{} + 0x7fc0)) : rounded;
         for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint16_t>(bits[lane]);
     }
-    static void store_levels(uint8_t *p, Float v) {
-        Int levels = truncated(least(most(v + 0.5f, Float{}), Float{} + 255.0f));
-        for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint8_t>(levels[lane]);
+    static void store_uint8(uint8_t *p, Float v) {
+        Int bytes = truncated(min(max(v + 0.5f, Float{}), Float{} + 255.0f));
+        for (int lane = 0; lane < LANES; lane++) p[lane] = static_cast<uint8_t>(bytes[lane]);
     }
 
-    // The pixels at `pixels`, their neighbours to the right and below, blended by how far the place is from the first.
+    // The pixels at `pixels`, their neighbours to the right and below, blended by the distance from the first.
     template <class Value>
     static void blend(const Value *packed, size_t row_pixels, const int32_t *pixels, Float past_x, Float past_y,
                       Float *v) {

@@ -5,6 +5,7 @@
 #include <exception>
 #include <new>
 #include <stdexcept>
+#include <string>
 
 namespace fastload {
 namespace {
@@ -42,12 +43,13 @@ class ImageWork : public Work {
 }  // namespace
 
 ImageThreads::ImageThreads(int threads) : threads_(threads) {
-    if (threads < 1) throw std::invalid_argument("at least the calling thread works");
+    if (threads < 1) throw std::invalid_argument("threads must be at least 1, got " + std::to_string(threads));
     if (threads > 1) pool_ = std::make_unique<ThreadPool>(threads - 1, "fastload-ops");
 }
 
 void ImageThreads::check() const {
-    if (pool_ && !pool_->alive()) throw std::invalid_argument("these threads belong to another process");
+    if (pool_ && !pool_->alive())
+        throw std::invalid_argument("these threads belong to another process: make new ones after a fork");
 }
 
 size_t ImageThreads::workers(size_t images) const {

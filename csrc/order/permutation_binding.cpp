@@ -20,7 +20,7 @@ template <typename T>
 struct Operand {
     Operand(const Column<T> &column, py::ssize_t count, const char *name) : values(column.data()) {
         if (column.ndim() != 1 || (column.shape(0) != 1 && column.shape(0) != count)) {
-            throw py::value_error(std::string(name) + " must hold one value, or one for each index");
+            throw py::value_error(std::string(name) + " must hold 1 value, or 1 for each index");
         }
         step = column.shape(0) == 1 ? 0 : 1;
     }

@@ -18,7 +18,7 @@ size_t rounded_capacity(size_t size) {
 }
 
 uint8_t *map_pages(size_t capacity) {
-    // Huge pages need an aligned start: one more is mapped and the ends that stick out are given back.
+    // Huge pages need an aligned start: maps one page more, and unmaps what sticks out at both ends.
     size_t extra = capacity >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 0;
     void *mapped = mmap(nullptr, capacity + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) throw std::bad_alloc();
@@ -29,7 +29,7 @@ uint8_t *map_pages(size_t capacity) {
     if (extra - before) munmap(start + before + capacity, extra - before);
     start += before;
 #ifdef MADV_HUGEPAGE
-    (void)madvise(start, capacity, MADV_HUGEPAGE);  // a wish: without it the pages are small, and all else holds
+    (void)madvise(start, capacity, MADV_HUGEPAGE);  // a hint: without it the pages are small
 #endif
     return start;
 }
@@ -65,7 +65,7 @@ std::shared_ptr<Buffer> BufferPool::acquire(size_t size) {
     }
 }
 
-// An idle buffer of at least this capacity and at most twice of it, or else room for a fresh one.
+// An idle buffer of at least this capacity and at most twice it, or nullptr after making room for a new one.
 uint8_t *BufferPool::take_idle(size_t *capacity) {
     std::lock_guard<std::mutex> lock(state_->mutex);
     state_->keeps = true;
@@ -97,14 +97,14 @@ void BufferPool::give_back(uint8_t *bytes, size_t capacity) noexcept {
                 state_->idle.push_back({bytes, capacity});
                 idle_bytes_ += capacity;
                 return;
-            } catch (const std::bad_alloc &) {  // where there is none for its entry, all of it is needed elsewhere
+            } catch (const std::bad_alloc &) {  // no memory for its entry: unmapping helps more
             }
         }
     }
     munmap(bytes, capacity);
 }
 
-// Lets the oldest idle memory go until `capacity` more fits, or none is left; the mutex is held.
+// Unmaps the oldest idle memory until `capacity` more fits, or none is left; the mutex is held.
 void BufferPool::make_room(size_t capacity) {
     while (!state_->idle.empty() && used_bytes_ + idle_bytes_ + capacity > max_bytes_) {
         const Idle &oldest = state_->idle.front();

@@ -1,6 +1,6 @@
-// Memory for batches, used again and again.
+// Reusable memory for batches.
 //
-// In: a size. Out: a buffer that returns to the pool when its last owner lets go, and is never handed out earlier.
+// In: a size. Out: a buffer that returns to the pool when its last owner drops it, never earlier.
 // Promises: memory is kept for reuse only as far as it and what is handed out stay within `max_bytes` together; the
 // oldest goes first. Fresh pages are what a pool saves: at 256x256 float32 their faults alone cost 245 us an image
 // (54 us on huge pages, which are asked for), against 21 us for the writing. In a forked child the pool keeps nothing.
@@ -41,7 +41,7 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
 
     // At least `size` bytes on a page boundary. Throws std::bad_alloc.
     std::shared_ptr<Buffer> acquire(size_t size);
-    void trim();  // gives idle memory back to the system; what is handed out too, as it returns, until the next acquire
+    void trim();  // unmaps idle memory, and buffers as they return, until the next acquire
 
     size_t idle_bytes() const { return idle_bytes_; }
     size_t used_bytes() const { return used_bytes_; }  // handed out and not yet returned

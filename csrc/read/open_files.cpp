@@ -30,7 +30,7 @@ OpenFile::~OpenFile() {
 }
 
 int OpenFile::read(uint64_t offset, uint64_t size, uint8_t *to, bool nothing_follows) const {
-    // One byte more than there should be, in the same call: a file that has grown is found without another one.
+    // Reads one byte more than expected, so that a file that has grown is found without another call.
     uint8_t beyond;
     size_t more = nothing_follows ? 1 : 0;
     while (size + more > 0) {
@@ -60,32 +60,32 @@ struct Entry {
 struct State {
     std::mutex mutex;
     std::list<Entry> recent;  // front: used last
-    std::unordered_map<uint64_t, std::list<Entry>::iterator> places;
-    std::list<Entry> given_up;  // and to be closed
-    std::list<Entry> closing;   // one for each thread that is at it
-    size_t closers = 0;         // threads, those that wait for more among them
+    std::unordered_map<uint64_t, std::list<Entry>::iterator> entries;
+    std::list<Entry> evicted;  // and to be closed
+    std::list<Entry> closing;  // an entry for each thread that is closing one
+    size_t closers = 0;        // threads, idle ones included
     std::condition_variable changed;
     uint64_t of_others = 0;  // descriptors, when they were last counted
 
-    void give_up(std::list<Entry>::iterator one) {
-        places.erase(one->key);
-        given_up.splice(given_up.end(), recent, one);
+    void evict(std::list<Entry>::iterator entry) {
+        entries.erase(entry->key);
+        evicted.splice(evicted.end(), recent, entry);
     }
     bool has_unclosed(int64_t table) const {
-        for (const std::list<Entry> *some : {&given_up, &closing})
-            for (const Entry &one : *some)
-                if (table == ALL_TABLES || static_cast<int64_t>(one.key >> 32) == table) return true;
+        for (const std::list<Entry> *some : {&evicted, &closing})
+            for (const Entry &entry : *some)
+                if (table == ALL_TABLES || static_cast<int64_t>(entry.key >> 32) == table) return true;
         return false;
     }
 };
 
-// Where all closing threads hang, there is another one for each so many files.
+// While all closing threads hang, a further thread starts for every so many files.
 constexpr size_t FILES_OF_A_CLOSER = 8;
-constexpr double CLOSER_WAITS_SECONDS = 0.5;  // for more to close, before it ends
-constexpr size_t MOST_WAITING = 2;            // to be closed, where files are given up for others
-constexpr size_t MOST_HANGING = 16;           // threads that close; more of them hang where a mount is gone
+constexpr double CLOSER_WAITS_SECONDS = 0.5;  // for more files, before the thread ends
+constexpr size_t MAX_WAITING = 2;             // files waiting to be closed, while others are opened
+constexpr size_t MAX_HANGING = 16;            // closing threads, which all hang where a mount is gone
 constexpr double FULL_WAITS_SECONDS = 1.0;
-constexpr uint32_t OPENINGS_OF_A_MEASUREMENT = 16;  // one takes nearly as long as opening a file on a local disk
+constexpr uint32_t OPENINGS_OF_A_MEASUREMENT = 16;  // a measurement takes nearly as long as opening a local file
 
 // Never destroyed: threads that outlive main may use it. A child leaves its parent's where it is, for that may be
 // locked by a thread which does not exist there.
@@ -108,27 +108,27 @@ PerProcess<State> &here() {
 void close_all(PerProcess<State> &state, double wait_seconds) noexcept {
     std::unique_lock<std::mutex> lock(state->mutex);
     const auto wait = std::chrono::duration<double>(wait_seconds);
-    while (state->changed.wait_for(lock, wait, [&] { return !state->given_up.empty(); })) {
-        state->closing.splice(state->closing.begin(), state->given_up, state->given_up.begin());
-        auto one = state->closing.begin();
+    while (state->changed.wait_for(lock, wait, [&] { return !state->evicted.empty(); })) {
+        state->closing.splice(state->closing.begin(), state->evicted, state->evicted.begin());
+        auto entry = state->closing.begin();
         lock.unlock();
-        one->file.reset();
+        entry->file.reset();
         lock.lock();
-        state->closing.erase(one);
+        state->closing.erase(entry);
         state->changed.notify_all();
     }
     state->closers--;
 }
 
-// Sees to it that what is given up is closed. is_waited_for: at once, whatever hangs; and on this thread where the
-// system gives no other.
+// Makes sure that a thread closes the evicted files. is_waited_for: at once, even if others hang, and on this thread if
+// the system gives no other.
 void set_to_close(PerProcess<State> &state, bool is_waited_for = false) noexcept {
     {
         std::lock_guard<std::mutex> lock(state->mutex);
-        if (state->given_up.empty()) return;
+        if (state->evicted.empty()) return;
         if (state->closers > state->closing.size()) return state->changed.notify_all();
-        const bool is_enough = state->closing.size() > state->given_up.size() / FILES_OF_A_CLOSER;
-        if (is_enough && (!is_waited_for || state->closing.size() >= MOST_HANGING)) return;
+        const bool is_enough = state->closing.size() > state->evicted.size() / FILES_OF_A_CLOSER;
+        if (is_enough && (!is_waited_for || state->closing.size() >= MAX_HANGING)) return;
         state->closers++;
     }
     try {
@@ -140,7 +140,7 @@ void set_to_close(PerProcess<State> &state, bool is_waited_for = false) noexcept
             close_all(state, CLOSER_WAITS_SECONDS);
         }).detach();
     } catch (const std::exception &) {
-        // Else the next file that is given up tries again.
+        // Otherwise the next evicted file tries again.
         if (is_waited_for) return close_all(state, 0);
         std::lock_guard<std::mutex> lock(state->mutex);
         state->closers--;
@@ -157,11 +157,11 @@ uint64_t descriptors_taken() {
 
 uint64_t less(uint64_t all, uint64_t some) { return all > some ? all - some : 0; }
 
-// How many files to keep where others hold so many descriptors.
+// How many files to keep if others hold so many descriptors.
 size_t allowed(uint64_t of_others) {
     rlimit limit;
-    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return MOST;
-    return static_cast<size_t>(std::clamp<uint64_t>(less(limit.rlim_cur, of_others) / SHARE, 1, MOST));
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return MAX_FILES;
+    return static_cast<size_t>(std::clamp<uint64_t>(less(limit.rlim_cur, of_others) / SHARE, 1, MAX_FILES));
 }
 
 }  // namespace
@@ -176,8 +176,8 @@ uint32_t new_table() {
 SharedFile find(uint32_t table, int32_t file_id) {
     PerProcess<State> &state = here();
     std::lock_guard<std::mutex> lock(state->mutex);
-    auto found = state->places.find(key_of(table, file_id));
-    if (found == state->places.end()) return nullptr;
+    auto found = state->entries.find(key_of(table, file_id));
+    if (found == state->entries.end()) return nullptr;
     state->recent.splice(state->recent.begin(), state->recent, found->second);
     return found->second->file;
 }
@@ -187,28 +187,29 @@ SharedFile keep(uint32_t table, int32_t file_id, SharedFile file) {
     const uint64_t key = key_of(table, file_id);
     static std::atomic<uint32_t> openings{0};
     const uint64_t measured = openings++ % OPENINGS_OF_A_MEASUREMENT == 0 ? descriptors_taken() : 0;
-    std::list<Entry> one;
-    one.push_back({key, file});  // memory for the entry is asked for without the lock
+    std::list<Entry> added;
+    added.push_back({key, file});  // allocates without the lock
     std::unique_lock<std::mutex> lock(state->mutex);
-    auto [place, is_new] = state->places.try_emplace(key, one.begin());
+    auto [found, is_new] = state->entries.try_emplace(key, added.begin());
     if (!is_new) {
-        state->recent.splice(state->recent.begin(), state->recent, place->second);
-        return place->second->file;
+        state->recent.splice(state->recent.begin(), state->recent, found->second);
+        return found->second->file;
     }
-    state->recent.splice(state->recent.begin(), one);
-    // The descriptor that it got was the lowest that is free: all below it are taken.
-    const size_t ours = state->recent.size() + state->given_up.size() + state->closing.size();
+    state->recent.splice(state->recent.begin(), added);
+    // The new descriptor was the lowest free number: all below it are taken.
+    const size_t ours = state->recent.size() + state->evicted.size() + state->closing.size();
     if (measured) state->of_others = less(measured, ours);
-    const size_t most = allowed(std::max(state->of_others, less(static_cast<uint64_t>(file->descriptor()) + 1, ours)));
-    const bool is_full = state->recent.size() > most;
-    while (state->recent.size() > most) state->give_up(std::prev(state->recent.end()));
+    const size_t max_files =
+        allowed(std::max(state->of_others, less(static_cast<uint64_t>(file->descriptor()) + 1, ours)));
+    const bool is_full = state->recent.size() > max_files;
+    while (state->recent.size() > max_files) state->evict(std::prev(state->recent.end()));
     lock.unlock();
     if (!is_full) return file;
-    // What waits to be closed is open still: who opens more does not run ahead of it, unless closing hangs.
+    // Evicted files are still open: opening must not run ahead of closing, unless closing hangs.
     set_to_close(state, true);
     lock.lock();
     state->changed.wait_for(lock, std::chrono::duration<double>(FULL_WAITS_SECONDS), [&] {
-        return state->given_up.size() <= MOST_WAITING || state->closing.size() >= MOST_HANGING;
+        return state->evicted.size() <= MAX_WAITING || state->closing.size() >= MAX_HANGING;
     });
     return file;
 }
@@ -218,8 +219,8 @@ void forget(uint32_t table, int32_t file_id, const SharedFile &file) noexcept {
     if (!state) return;
     {
         std::lock_guard<std::mutex> lock((*state)->mutex);
-        auto found = (*state)->places.find(key_of(table, file_id));
-        if (found != (*state)->places.end() && found->second->file == file) (*state)->give_up(found->second);
+        auto found = (*state)->entries.find(key_of(table, file_id));
+        if (found != (*state)->entries.end() && found->second->file == file) (*state)->evict(found->second);
     }
     set_to_close(*state);
 }
@@ -229,23 +230,23 @@ void drop(uint32_t table) noexcept {
     if (!state) return;
     {
         std::lock_guard<std::mutex> lock((*state)->mutex);
-        for (auto one = (*state)->recent.begin(); one != (*state)->recent.end();) {
-            auto next = std::next(one);
-            if (one->key >> 32 == table) (*state)->give_up(one);
-            one = next;
+        for (auto entry = (*state)->recent.begin(); entry != (*state)->recent.end();) {
+            auto next = std::next(entry);
+            if (entry->key >> 32 == table) (*state)->evict(entry);
+            entry = next;
         }
     }
     set_to_close(*state);
 }
 
-size_t give_up() noexcept {
+size_t evict_all() noexcept {
     PerProcess<State> *state = made_here();
     if (!state) return 0;
     size_t count;
     {
         std::lock_guard<std::mutex> lock((*state)->mutex);
         count = (*state)->recent.size();
-        while (!(*state)->recent.empty()) (*state)->give_up((*state)->recent.begin());
+        while (!(*state)->recent.empty()) (*state)->evict((*state)->recent.begin());
     }
     set_to_close(*state);
     return count;
@@ -264,7 +265,7 @@ Count count() {
     PerProcess<State> *state = made_here();
     if (!state) return {0, 0};
     std::lock_guard<std::mutex> lock((*state)->mutex);
-    return {(*state)->recent.size(), (*state)->given_up.size() + (*state)->closing.size()};
+    return {(*state)->recent.size(), (*state)->evicted.size() + (*state)->closing.size()};
 }
 
 }  // namespace open_files

@@ -16,7 +16,7 @@ namespace {
 
 // The label and caption of a sample lie a header away from its image: reading the gap costs less than another call.
 constexpr uint64_t CLOSE_BYTES = 8192;
-constexpr uint64_t MOST_RANGE_BYTES = uint64_t{8} << 20;
+constexpr uint64_t MAX_RANGE_BYTES = uint64_t{8} << 20;
 constexpr size_t BLOB_ALIGNMENT = 64;
 
 size_t aligned(uint64_t size) {
@@ -28,10 +28,10 @@ SharedFile opened(const std::string &path, int *error) {
     return *error ? nullptr : file;
 }
 
-// Where no descriptor is left, those that are kept for later reads are given up for this one.
+// If no descriptor is left, closes the files that are kept for later reads.
 SharedFile open_path(const std::string &path, int *error) {
     SharedFile file = opened(path, error);
-    if (!open_files::is_scarce(*error) || open_files::give_up() == 0) return file;
+    if (!open_files::is_scarce(*error) || open_files::evict_all() == 0) return file;
     constexpr double SECONDS = 1.0;
     open_files::wait_until_closed(open_files::ALL_TABLES, SECONDS);
     return opened(path, error);
@@ -39,10 +39,10 @@ SharedFile open_path(const std::string &path, int *error) {
 
 }  // namespace
 
-// Whether the same read may succeed a moment later. What is about the file itself is final: ENOENT, EACCES, EISDIR.
-bool may_pass(int error) {
+// Errors about the file itself are final: ENOENT, EACCES, EISDIR.
+bool is_transient(int error) {
     switch (error) {
-        case EIO:  // a soft mount or a bucket that did not answer; a disk's next try
+        case EIO:  // a soft mount or a bucket that did not answer; a disk may succeed the next time
 #ifdef EREMOTEIO
         case EREMOTEIO:
 #endif
@@ -120,7 +120,7 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
         if (!ranges.empty() && blob.file_id >= 0) {
             Range &last = ranges.back();
             bool joins = blobs[last.blobs[0]].file_id == blob.file_id && blob.offset_bytes <= last.stop + CLOSE_BYTES &&
-                         stop - last.start <= MOST_RANGE_BYTES;
+                         stop - last.start <= MAX_RANGE_BYTES;
             if (joins) {
                 last.stop = std::max(last.stop, stop);
                 last.blobs.push_back(i);
@@ -129,31 +129,31 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
         }
         ranges.push_back({blob.offset_bytes, stop, {i}, nullptr});
     }
-    // Reading goes in the order of need, not of the disk: the first blob of the batch comes first.
+    // Ranges are read in the order of need, not of the disk: the first blob of the batch comes first.
     for (Range &range : ranges) std::sort(range.blobs.begin(), range.blobs.end());
     std::sort(ranges.begin(), ranges.end(), [](const Range &a, const Range &b) { return a.blobs[0] < b.blobs[0]; });
     return ranges;
 }
 
 ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges,
-                     std::shared_ptr<const ReadManners> manners)
+                     std::shared_ptr<const RetryPolicy> policy)
     : Work(ranges.size()),
       files_(std::move(files)),
       blobs_(std::move(blobs)),
       ranges_(std::move(ranges)),
-      places_(blobs_.size(), nullptr),
+      addresses_(blobs_.size(), nullptr),
       errors_(blobs_.size(), ECANCELED),
       attempts_(blobs_.size(), 0),
-      manners_(std::move(manners)) {
+      policy_(std::move(policy)) {
     for (size_t i = 0; i < blobs_.size(); i++)
         if (blobs_[i].missing) errors_[i] = 0;
 }
 
 std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs,
-                                           BufferPool &memory, std::shared_ptr<const ReadManners> manners) {
+                                           BufferPool &memory, std::shared_ptr<const RetryPolicy> policy) {
     std::vector<Range> ranges = plan(blobs);
     std::shared_ptr<ByteBatch> batch(
-        new ByteBatch(std::move(files), std::move(blobs), std::move(ranges), std::move(manners)));
+        new ByteBatch(std::move(files), std::move(blobs), std::move(ranges), std::move(policy)));
     size_t total = 0;
     for (const Range &range : batch->ranges_) {
         if (range.stop - range.start > std::numeric_limits<size_t>::max() / 2 - total) throw std::bad_alloc();
@@ -163,7 +163,7 @@ std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std
     uint8_t *to = batch->memory_->bytes();
     for (Range &range : batch->ranges_) {
         range.to = to;
-        for (size_t blob : range.blobs) batch->places_[blob] = to + (batch->blobs_[blob].offset_bytes - range.start);
+        for (size_t blob : range.blobs) batch->addresses_[blob] = to + (batch->blobs_[blob].offset_bytes - range.start);
         to += aligned(range.stop - range.start);
         batch->bytes_read_ += range.stop - range.start;
     }
@@ -171,43 +171,43 @@ std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std
 }
 
 void ByteBatch::run(size_t part) noexcept {
-    int64_t begun = now_nanoseconds(), delay = manners_->delay_nanoseconds;
+    int64_t begun = now_nanoseconds(), delay = policy_->delay_nanoseconds;
     if (delay > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(delay));
     const Range &range = ranges_[part];
     int attempts = 0;
-    int error = read_patiently(range, &attempts);
+    int error = read_with_retries(range, &attempts);
     for (size_t blob : range.blobs) {
         errors_[blob] = error;
         attempts_[blob] = attempts;
         if (!error || range.blobs.size() == 1 || cancelled()) continue;
-        // One bad stretch must not cost its neighbours.
+        // One bad blob must not fail its neighbours.
         uint64_t start = blobs_[blob].offset_bytes;
-        errors_[blob] = read_once(blobs_[blob], start, start + blobs_[blob].size_bytes, places_[blob]);
+        errors_[blob] = read_once(blobs_[blob], start, start + blobs_[blob].size_bytes, addresses_[blob]);
     }
     busy_nanoseconds_ += now_nanoseconds() - begun;
 }
 
-int ByteBatch::read_patiently(const Range &range, int *attempts) {
-    for (int64_t pause_nanoseconds : manners_->backoff_nanoseconds) {
+int ByteBatch::read_with_retries(const Range &range, int *attempts) {
+    for (int64_t pause_nanoseconds : policy_->backoff_nanoseconds) {
         ++*attempts;
         int error = read_once(blobs_[range.blobs[0]], range.start, range.stop, range.to);
-        if (!may_pass(error) || given_up_ || !pause(pause_nanoseconds)) return error;
+        if (!is_transient(error) || lost_ || !pause(pause_nanoseconds)) return error;
         retries_++;
     }
     ++*attempts;
     int error = read_once(blobs_[range.blobs[0]], range.start, range.stop, range.to);
-    if (may_pass(error)) given_up_ = true;
+    if (is_transient(error)) lost_ = true;
     return error;
 }
 
-int ByteBatch::read_once(const BlobRequest &place, uint64_t start, uint64_t stop, uint8_t *to) {
+int ByteBatch::read_once(const BlobRequest &blob, uint64_t start, uint64_t stop, uint8_t *to) {
     try {
         int error = 0;
-        bool in_table = place.file_id >= 0;
-        auto file = in_table ? files_->open(place.file_id, &error) : open_path(place.path, &error);
+        bool in_table = blob.file_id >= 0;
+        auto file = in_table ? files_->open(blob.file_id, &error) : open_path(blob.path, &error);
         if (file) error = file->read(start, stop - start, to, !in_table);
-        // A handle that is stale stays so: the next try opens the file anew.
-        if (file && in_table && may_pass(error)) files_->forget(place.file_id, file);
+        // A stale handle stays stale: the retry opens the file again.
+        if (file && in_table && is_transient(error)) files_->forget(blob.file_id, file);
         return error;
     } catch (const std::bad_alloc &) {
         return ENOMEM;
@@ -215,7 +215,7 @@ int ByteBatch::read_once(const BlobRequest &place, uint64_t start, uint64_t stop
 }
 
 void ByteBatch::finished() noexcept {
-    files_.reset();  // so that who waited for this may close the files, whenever this thread lets go of the batch
+    files_.reset();  // whoever waited may now close the files, however long this thread holds the batch
     std::vector<std::function<void()>> next;
     {
         std::lock_guard<std::mutex> lock(mutex_);
@@ -230,12 +230,12 @@ namespace {
 bool is_space(uint8_t byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r'); }
 
 bool parse_integer(const uint8_t *byte, const uint8_t *end, int64_t *out) {
-    constexpr int MOST_DIGITS = 18;  // no overflow so far
+    constexpr int MAX_DIGITS = 18;  // no overflow so far
     while (byte < end && is_space(*byte)) byte++;
     while (byte < end && is_space(end[-1])) end--;
     bool negative = byte < end && *byte == '-';
     if (byte < end && (*byte == '-' || *byte == '+')) byte++;
-    if (byte == end || end - byte > MOST_DIGITS) return false;
+    if (byte == end || end - byte > MAX_DIGITS) return false;
     int64_t value = 0;
     for (; byte < end; byte++) {
         if (*byte < '0' || *byte > '9') return false;

@@ -2,10 +2,9 @@
 //
 // In: (file, offset, size) for each blob of a batch. Out: the bytes, in the order that was asked for.
 // Promises: batches are read in order of submission; ranges that lie close together in a file are one read; an error
-// stays with the blobs that it hit; one that may pass is tried again, with growing pauses that end at once where the
-// batch is cancelled; a file is compared with what was indexed whenever it is opened; a file that is slow to open keeps
-// no other waiting; files stay open for the next read as far as open_files.h allows. Nothing here knows what the bytes
-// mean.
+// stays with the blobs that it hit; a transient error is retried, with growing pauses that end when the batch is
+// cancelled; a file is compared with its index whenever it is opened; a file that is slow to open delays no other;
+// files stay open for the next read as far as open_files.h allows. Nothing here knows what the bytes mean.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -20,16 +19,16 @@
 
 namespace fastload {
 
-bool may_pass(int error);  // whether a read that failed with this errno may succeed a moment later
+bool is_transient(int error);  // whether the same read may succeed a moment later
 
-// What is known of a container as it was when its dataset was opened; see shards/index_file.py.
+// A container as it was when its dataset was opened; see shards/index_file.py.
 struct FileStamp {
     uint64_t size_bytes;
     int64_t mtime_nanoseconds;
     uint64_t tail_start, tail_stop;
     uint32_t tail_crc;
 
-    // 0, an errno or CHANGED_FILE. Another time alone says little, for a copy that was put back has one: then the tail
+    // 0, an errno or CHANGED_FILE. A different time alone is no proof, as a restored copy has one: then the tail
     // decides.
     int check(const OpenFile &file) const;
 };
@@ -44,9 +43,9 @@ class FileTable {
     FileTable(const FileTable &) = delete;
     FileTable &operator=(const FileTable &) = delete;
     SharedFile open(int32_t file_id, int *error);
-    // The next `open` opens it anew, unless another thread has done so since.
+    // The next `open` opens it again, unless another thread has done so since.
     void forget(int32_t file_id, const SharedFile &file) { open_files::forget(number_, file_id, file); }
-    // Gives up all of them; whether they are closed after so many seconds. What is read later is opened anew.
+    // Closes all of them; false if that takes longer than `seconds`. Files that are read later are opened again.
     bool close(double seconds);
     size_t size() const { return paths_.size(); }
 
@@ -63,9 +62,9 @@ struct BlobRequest {
     std::string path;
 };
 
-struct ReadManners {
+struct RetryPolicy {
     int64_t delay_nanoseconds = 0;  // slept before each read, for tests
-    // Slept before a read is tried again. Seven seconds in all: a mount that lost its server, or a bucket that wants
+    // Pauses before each retry. Seven seconds in all: a mount that lost its server, or a bucket that wants
     // fewer requests, is often back by then, and prefetched batches cover most of it.
     std::vector<int64_t> backoff_nanoseconds{10'000'000, 50'000'000, 250'000'000, 1'250'000'000, 5'000'000'000};
 };
@@ -73,7 +72,7 @@ struct ReadManners {
 class ByteBatch : public Work {
    public:
     static std::shared_ptr<ByteBatch> make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs,
-                                           BufferPool &memory, std::shared_ptr<const ReadManners> manners);
+                                           BufferPool &memory, std::shared_ptr<const RetryPolicy> policy);
     void run(size_t part) noexcept override;
     void finished() noexcept override;
 
@@ -83,16 +82,16 @@ class ByteBatch : public Work {
 
     // What follows holds after the batch is complete.
     size_t blobs() const { return blobs_.size(); }
-    const uint8_t *bytes(size_t blob) const { return places_[blob]; }
+    const uint8_t *bytes(size_t blob) const { return addresses_[blob]; }
     size_t size(size_t blob) const { return static_cast<size_t>(blobs_[blob].size_bytes); }
     bool missing(size_t blob) const { return blobs_[blob].missing; }
     int error(size_t blob) const { return errors_[blob]; }  // 0, an errno, SHORT_FILE or CHANGED_FILE
     int attempts(size_t blob) const { return attempts_[blob]; }
-    // The decimal integers that `count` blobs from `first` hold, white space around them allowed; false where one of
-    // them is missing or holds anything else, or more than 18 digits.
+    // The decimal integers that `count` blobs from `first` hold, white space around them allowed; false if a blob
+    // is missing, or holds anything else or more than 18 digits.
     bool integers(size_t first, size_t count, int64_t *out) const;
     uint64_t bytes_read() const { return bytes_read_; }
-    int64_t retries() const { return retries_.load(); }  // reads that were tried again, summed over the batch
+    int64_t retries() const { return retries_.load(); }  // summed over the batch
     double busy_seconds() const { return static_cast<double>(busy_nanoseconds_.load()) * 1e-9; }
 
    private:
@@ -102,22 +101,22 @@ class ByteBatch : public Work {
         uint8_t *to = nullptr;
     };
     ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges,
-              std::shared_ptr<const ReadManners> manners);
+              std::shared_ptr<const RetryPolicy> policy);
     static std::vector<Range> plan(const std::vector<BlobRequest> &blobs);
-    int read_patiently(const Range &range, int *attempts);
-    int read_once(const BlobRequest &place, uint64_t start, uint64_t stop, uint8_t *to);
+    int read_with_retries(const Range &range, int *attempts);
+    int read_once(const BlobRequest &blob, uint64_t start, uint64_t stop, uint8_t *to);
 
     std::shared_ptr<FileTable> files_;
     std::vector<BlobRequest> blobs_;
     std::vector<Range> ranges_;
     std::shared_ptr<Buffer> memory_;
-    std::vector<uint8_t *> places_;
+    std::vector<uint8_t *> addresses_;
     std::vector<int> errors_, attempts_;
-    const std::shared_ptr<const ReadManners> manners_;
+    const std::shared_ptr<const RetryPolicy> policy_;
     uint64_t bytes_read_ = 0;
     std::atomic<int64_t> busy_nanoseconds_{0}, retries_{0};
-    // A range was tried in vain as often as may be: the batch is lost, and the rest of it is not waited for.
-    std::atomic<bool> given_up_{false};
+    // A range has used up its retries: the batch is lost, and its other ranges are not retried.
+    std::atomic<bool> lost_{false};
     Completion completion_;
     std::mutex mutex_;
     std::vector<std::function<void()>> next_;

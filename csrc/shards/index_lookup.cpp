@@ -107,13 +107,13 @@ void IndexLookup::add(std::shared_ptr<ContainerColumns> container) {
     containers_.push_back(std::move(container));
 }
 
-void IndexLookup::replace(uint64_t place, std::shared_ptr<ContainerColumns> container) {
+void IndexLookup::replace(uint64_t number, std::shared_ptr<ContainerColumns> container) {
     check_columns(*container);
     std::unique_lock<std::shared_mutex> lock(changing_);
-    if (place >= containers_.size() || containers_[place]->rows != container->rows) {
+    if (number >= containers_.size() || containers_[number]->rows != container->rows) {
         throw std::invalid_argument("a container's index can only be replaced by one with as many rows");
     }
-    containers_[place] = std::move(container);
+    containers_[number] = std::move(container);
 }
 
 uint64_t IndexLookup::rows() const {
@@ -139,7 +139,7 @@ const ContainerColumns &IndexLookup::verified(uint64_t number) const {
     return container;
 }
 
-std::pair<uint64_t, uint64_t> IndexLookup::place_of(int64_t row) const {
+std::pair<uint64_t, uint64_t> IndexLookup::container_and_row(int64_t row) const {
     if (row < 0 || static_cast<uint64_t>(row) >= starts_.back()) {
         throw std::out_of_range("row " + std::to_string(row) + " is outside [0, " + std::to_string(starts_.back()) +
                                 ")");
@@ -170,7 +170,7 @@ LocatedRows IndexLookup::locate(const int64_t *rows, uint64_t count, const std::
 
 void IndexLookup::locate_one(uint64_t i, int64_t dataset_row, const std::vector<uint64_t> &alternatives,
                              LocatedRows &out) const {
-    const auto [number, row] = place_of(dataset_row);
+    const auto [number, row] = container_and_row(dataset_row);
     const ContainerColumns &container = verified(number);
     for (uint64_t choice = 0; choice < alternatives.size(); ++choice) {
         for (const ExtensionColumns &columns : container.extensions) {
@@ -205,7 +205,7 @@ std::vector<std::string> IndexLookup::keys(const int64_t *rows, uint64_t count) 
     std::vector<std::string> out;
     out.reserve(count);
     for (uint64_t i = 0; i < count; ++i) {
-        const auto [number, row] = place_of(rows[i]);
+        const auto [number, row] = container_and_row(rows[i]);
         out.emplace_back(key_of(verified(number), number, row));
     }
     return out;
@@ -215,7 +215,7 @@ std::vector<int64_t> IndexLookup::labels(const int64_t *rows, uint64_t count) co
     std::shared_lock<std::shared_mutex> lock(changing_);
     std::vector<int64_t> out(count);
     for (uint64_t i = 0; i < count; ++i) {
-        const auto [number, row] = place_of(rows[i]);
+        const auto [number, row] = container_and_row(rows[i]);
         const ContainerColumns &container = verified(number);
         if (container.labels.width != 4) throw std::invalid_argument("a container has no labels");
         out[i] = static_cast<int32_t>(container.labels.at(row));
@@ -250,7 +250,7 @@ std::pair<std::map<uint64_t, uint64_t>, uint64_t> IndexLookup::tally(const int64
     std::map<uint64_t, uint64_t> having;
     uint64_t bytes = 0;
     for (uint64_t i = 0; i < count; ++i) {
-        const auto [number, row] = place_of(rows[i]);
+        const auto [number, row] = container_and_row(rows[i]);
         for (const ExtensionColumns &columns : verified(number).extensions) {
             if (columns.size_bytes.is_all_ones(row)) continue;
             ++having[columns.extension];

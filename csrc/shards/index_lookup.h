@@ -79,14 +79,14 @@ struct LocatedRows {
     std::vector<int32_t> file_id;  // the container; -1 in a folder, whose files have paths of their own
     std::vector<int64_t> offset_bytes, size_bytes;
     std::vector<int8_t> alternative;
-    std::vector<std::pair<int64_t, std::string>> paths;  // (place in the batch, path), folder containers only
+    std::vector<std::pair<int64_t, std::string>> paths;  // (index in the batch, path), folder containers only
 };
 
 class IndexLookup {
    public:
     // Throws std::invalid_argument if a column does not fit into its file.
     void add(std::shared_ptr<ContainerColumns> container);
-    void replace(uint64_t place, std::shared_ptr<ContainerColumns> container);
+    void replace(uint64_t number, std::shared_ptr<ContainerColumns> container);
     uint64_t rows() const;
     std::vector<uint64_t> row_starts() const;
 
@@ -106,7 +106,7 @@ class IndexLookup {
     void locate_one(uint64_t i, int64_t row, const std::vector<uint64_t> &alternatives, LocatedRows &out) const;
     std::string path_of(const ContainerColumns &container, uint64_t container_number, uint64_t row,
                         const ExtensionColumns &columns) const;
-    std::pair<uint64_t, uint64_t> place_of(int64_t row) const;  // (container, row inside it)
+    std::pair<uint64_t, uint64_t> container_and_row(int64_t row) const;  // (container, row inside it)
     std::string_view key_of(const ContainerColumns &container, uint64_t container_number, uint64_t row) const;
 
     std::vector<std::shared_ptr<ContainerColumns>> containers_;

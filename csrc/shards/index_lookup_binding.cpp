@@ -1,4 +1,4 @@
-// The Python face of index_lookup: arguments are checked here, the GIL is released, results become numpy arrays.
+// Binds index_lookup.h to Python: arguments are checked, the GIL is released, results become NumPy arrays.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -47,7 +47,7 @@ PackedColumn column(const MappedFile &file, const py::object &description) {
     const auto width = description["width"].cast<uint8_t>();
     const auto shift = description["shift"].cast<uint8_t>();
     if ((width != 1 && width != 2 && width != 4 && width != 8) || shift > 16 || at > file.size()) {
-        throw std::invalid_argument("an index column has a width, a shift or a place that cannot be");
+        throw std::invalid_argument("an index column has an impossible width, shift or offset");
     }
     return {file.bytes() + at, width, shift};
 }
@@ -66,13 +66,13 @@ std::shared_ptr<ContainerColumns> container(const std::shared_ptr<MappedFile> &f
     out->keys_bytes = described["keys_bytes"].cast<uint64_t>();
     out->labels = column(*file, described["labels"]);
     for (const py::handle item : described["extensions"]) {
-        const auto one = item.cast<py::dict>();
+        const auto extension = item.cast<py::dict>();
         ExtensionColumns columns;
-        columns.extension = one["extension"].cast<uint64_t>();
-        columns.offset_bytes = column(*file, one["offset_bytes"]);
-        columns.size_bytes = column(*file, one["size_bytes"]);
-        columns.spelling = column(*file, one["spelling"]);
-        columns.spellings = one["spellings"].cast<std::vector<std::string>>();
+        columns.extension = extension["extension"].cast<uint64_t>();
+        columns.offset_bytes = column(*file, extension["offset_bytes"]);
+        columns.size_bytes = column(*file, extension["size_bytes"]);
+        columns.spelling = column(*file, extension["spelling"]);
+        columns.spellings = extension["spellings"].cast<std::vector<std::string>>();
         if (columns.size_bytes.width == 0) throw std::invalid_argument("an extension has no sizes");
         out->extensions.push_back(std::move(columns));
     }
@@ -81,14 +81,15 @@ std::shared_ptr<ContainerColumns> container(const std::shared_ptr<MappedFile> &f
 }
 
 py::tuple locate(const IndexLookup &lookup, const Rows &rows, const std::vector<uint64_t> &alternatives) {
-    if (alternatives.size() > 127) throw std::invalid_argument("more than 127 alternatives of one field");
+    if (alternatives.size() > 127)
+        throw std::invalid_argument("a field has at most 127 alternatives, got " + std::to_string(alternatives.size()));
     LocatedRows found;
     {
         Unlocked unlocked;
         found = lookup.locate(rows.data(), static_cast<uint64_t>(rows.size()), alternatives);
     }
     py::dict paths;
-    for (const auto &[place, path] : found.paths) paths[py::int_(place)] = text(path);
+    for (const auto &[i, path] : found.paths) paths[py::int_(i)] = text(path);
     return py::make_tuple(array(found.file_id), array(found.offset_bytes), array(found.size_bytes),
                           array(found.alternative), paths);
 }
@@ -122,8 +123,8 @@ void bind_index_lookup(py::module_ &module) {
         .def(py::init<>())
         .def("add", [](IndexLookup &self, const std::shared_ptr<MappedFile> &file,
                        const py::dict &described) { self.add(container(file, described)); })
-        .def("replace", [](IndexLookup &self, uint64_t place, const std::shared_ptr<MappedFile> &file,
-                           const py::dict &described) { self.replace(place, container(file, described)); })
+        .def("replace", [](IndexLookup &self, uint64_t number, const std::shared_ptr<MappedFile> &file,
+                           const py::dict &described) { self.replace(number, container(file, described)); })
         .def_property_readonly("rows", &IndexLookup::rows)
         .def("row_starts",
              [](const IndexLookup &self) {

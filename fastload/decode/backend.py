@@ -1,8 +1,8 @@
 """Which backend decodes images on this machine, and why.
 
-In: the loader's `decode` ("auto", "native", "pillow" or "dali"), and the type of device of its batches. Out: a
-`Backend` that describes itself. Promised: the choice is made once, by what is installed and never by load; a
-slower backend is never chosen without saying so.
+In: the loader's `decode` ("auto", "native", "pillow" or "dali"), and the type of device of its batches. Out:
+a `Backend` that describes itself. Promised: the choice is made once, by what is installed and never by load;
+a slower backend is never chosen without saying so.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastload import _native, backends
 from fastload.errors import BackendError, ConfigError
-from fastload.shortage import naming_shortage, shortage_told_by, way_out
+from fastload.shortage import naming_shortage, shortage_in, way_out
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def load_libjpeg() -> tuple[str | None, int, str]:
     """
     with naming_shortage("cannot search for a libjpeg"):
         path, abi, reasons = _native.load_jpeg_library([str(path) for path in backends.find_libjpeg()])
-    code = None if path is not None else shortage_told_by(reasons)
+    code = None if path is not None else shortage_in(reasons)
     if code is not None:
         raise BackendError(f"no libjpeg can be loaded ({os.strerror(code)}). {way_out(code, '')}")
     return path, abi, reasons

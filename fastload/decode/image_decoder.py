@@ -1,8 +1,8 @@
 """What a decoder of image fields needs to know, and what it has to answer.
 
-In: a `DecodeSpec`, made once from the loader's arguments. Out: an `ImageDecoder`, which turns the bytes of each
-batch into `BatchImages`. Promised by a decoder: `submit` does not wait; the geometry and the random draws are
-those of spec.py; a bad image is named by `settle` and affects no other image.
+In: a `DecodeSpec`, made once from the loader's arguments. Out: an `ImageDecoder`, which turns the bytes of
+each batch into `BatchImages`. Promised by a decoder: `submit` does not wait; the geometry and the random
+draws are those of spec.py; a bad image is named by `settle` and affects no other image.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,9 @@ class DecodeSpec:
     def image_specs(self) -> dict[str, ImageSpec]:
         """The geometry of each image field."""
         fields = self.image_fields
-        return {name: ImageSpec.of(field, self.xflip, fields.get(field.like)) for name, field in fields.items()}
+        return {
+            name: ImageSpec.of(field, self.xflip, fields.get(field.like)) for name, field in fields.items()
+        }
 
 
 class BatchImages(Protocol):

@@ -28,7 +28,7 @@ class ImageHeader(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether the size was found; if not, the format is unknown, or the bytes are damaged or truncated."""
+        """Whether the size was found; else the format is unknown, or the bytes are damaged or truncated."""
         return self.width > 0
 
     @property

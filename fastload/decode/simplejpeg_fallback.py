@@ -39,8 +39,8 @@ def decode_image(
         return pillow.decode_image(content, spec, seed, position, max_pixels=max_pixels, guide=guide)
     if header.width * header.height > max_pixels:
         raise SampleError(f"{header.width} x {header.height} pixels are more than max_pixels={max_pixels}")
-    if header.progressive and bytes(content).count(_SCAN) > _native.MOST_JPEG_SCANS:
-        raise SampleError(f"cannot decode the JPEG image: more than {_native.MOST_JPEG_SCANS} scans")
+    if header.progressive and bytes(content).count(_SCAN) > _native.MAX_JPEG_SCANS:
+        raise SampleError(f"cannot decode the JPEG image: more than {_native.MAX_JPEG_SCANS} scans")
     own = header.upright
     size = guide or own
     chosen = geometry(spec, *size, seed, position)

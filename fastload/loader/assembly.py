@@ -1,4 +1,4 @@
-"""A settled batch as the dict that the training gets.
+"""A settled batch as the dict that is delivered.
 
 In: a PendingBatch of which everything is made. Out: the fields in the order that the user gave, then
 "__key__", "__id__", "__position__", of a mixture "__source__", and with last="pad" "__mask__".
@@ -12,8 +12,10 @@ from fastload.loader.pending_batch import PendingBatch
 
 
 class Assembly:
-    """names: of all fields. labelled: of those that the dataset's labels answer. source_names: of a mixture,
-    else []. masks: whether a batch tells what repeats the start of the epoch.
+    """Puts batches together.
+
+    names: of all fields. labelled: of those that are the dataset's labels. source_names: of a mixture, else
+    []. masks: whether a batch marks samples that repeat the start of the epoch.
     """
 
     def __init__(

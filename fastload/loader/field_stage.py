@@ -42,10 +42,10 @@ class FieldBatch(Protocol):
     busy_seconds: float = 0.0
 
     def settle(self, deadline: float) -> dict[tuple[int, str], FastloadError]:
-        """Waits until everything is made that can be; (sample, field) -> what is wrong with it.
+        """Waits until everything is made that can be; (sample, field) -> its fault.
 
         deadline: of time.monotonic, after which it raises BatchTimeoutError. Raises CancelledError where the
-        batch was cancelled, and what no sample is to blame for.
+        batch was cancelled, and errors that no sample is at fault for.
         """
 
     def adopt(self, to: np.ndarray, other: "FieldBatch", samples: np.ndarray) -> None:
@@ -97,7 +97,7 @@ class FieldStage(Protocol):
 
 
 def wait_seconds(deadline: float) -> float:
-    """How long to wait at once. Raises BatchTimeoutError after the deadline."""
+    """How long to wait in one go. Raises BatchTimeoutError after the deadline."""
     if deadline == math.inf:
         return WAIT_SECONDS
     left = deadline - time.monotonic()
@@ -160,5 +160,5 @@ class ThreadWork:
 
     def give_up(self) -> None:
         """A finalizer may call it."""
-        # What futures raised holds frames, and these the stages with their open files.
+        # Exceptions of futures hold frames, and these the stages with their open files.
         self.cancelled, self._futures = True, []

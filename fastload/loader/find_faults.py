@@ -1,9 +1,8 @@
-"""What is wrong with the samples of a source, without replacing or delivering any.
+"""The faults of the samples of a source, without replacing or delivering any.
 
 In: a config, a dataset, sample_ids. Out: their faults, sample by sample. Promised: bytes and pixels go
-through the very stages that a training uses, so that what is found here is what it would meet; a sample that
-cannot be read is a fault like any other, and does not hide the samples beside it; one chunk is decoded while
-the next is read.
+through the same stages as in a training run, so the same faults are found; a sample that cannot be read is a
+fault like any other, and does not hide the samples beside it; one chunk is decoded while the next is read.
 """
 
 from collections import deque
@@ -29,9 +28,9 @@ _AHEAD = 2  # chunks
 def examine(
     config: LoaderConfig, dataset, sample_ids: np.ndarray, threads: int
 ) -> Iterator[tuple[int, list[BadSample]]]:
-    """(how many samples more are done, what is wrong with them), chunk by chunk, in order.
+    """(number of samples, their faults), chunk by chunk, in order.
 
-    config: its batch_size is that of a chunk; `position` of what is found is the sample_id.
+    config: its batch_size is the size of a chunk. The `position` of a fault is the sample_id.
     """
     memory = _native.BufferPool(config.max_bytes)
     sample_order = PlanSampleOrder(Sequential(dataset.n))
@@ -46,7 +45,7 @@ def examine(
                 in_flight.batches.append(_launched(pipeline, chunks.popleft()))
             found = _faults(pipeline, in_flight.batches[0])
             yield len(in_flight.batches.popleft().positions), found
-    except GeneratorExit:  # raised also where a forgotten generator is collected as garbage
+    except GeneratorExit:  # raised also when a dropped generator is collected as garbage
         in_flight.give_up()
         raise
     except BaseException:
@@ -68,6 +67,6 @@ def _faults(pipeline: Pipeline, batch: PendingBatch) -> list[BadSample]:
         batch.wait()
         if len(batch.positions) == 1:
             return [pipeline.unreadable(batch, error)]
-    # The disk had its time: each of many samples would take as long again.
+    # Reads were retried already; with many samples, retrying each would take too long.
     alone = (_launched(pipeline, sample_id[None], retry=False) for sample_id in batch.positions)
     return [found for single in alone for found in _faults(pipeline, single)]

@@ -1,7 +1,7 @@
-"""The image fields of a loader: a decoder, what Python's threads add to it, and what whole batches need.
+"""The image fields of a loader: a decoder, Python's threads beside it, and the work on whole batches.
 
 In: the bytes of a batch. Out: for each field a tensor, finished by decoder threads, or uint8 pixels that
-`finish` makes tensors of, and what report=True adds. Promised: images that no native thread takes (formats
+`finish` turns into tensors, and what report=True adds. Promised: images that no native thread takes (formats
 other than JPEG) are rendered by Python's worker threads, ahead of need as long as batches have some.
 """
 
@@ -38,12 +38,12 @@ class ImageFields(FieldStage):
         self._acquire = acquire
         self.fields, self.names = decoder.fields, list(decoder.fields)
         self.by_batch, self.counters = decoder.by_batch or pixels.mixes, decoder.counters
-        # Pixels too, where whole batches are finished.
+        # The finished images too, where whole batches are finished.
         self.sample_bytes = decoder.sample_bytes + (pixels.sample_bytes if decoder.by_batch else 0)
-        self.expects_others = False  # images for Python were among the last ones
+        self.expects_others = False  # the last batch had images for Python
 
     def submit(self, stored: StoredBytes, urgent: bool) -> "BatchImageFields":
-        backends.ignore_jpegmem()  # whoever has set it since
+        backends.ignore_jpegmem()  # it may have been set since
         n = len(stored.positions)
         buffers = {name: self._acquire(n * size) for name, size in self.decoder.bytes_of.items()}
         augments = {} if self.decoder.by_batch else self.pixels.augments(stored.positions)
@@ -122,7 +122,7 @@ class BatchImageFields(FieldBatch):
         """Every `parts`-th sample from `part` on."""
         wait_for(self._stored.content, lambda: self._work.cancelled)
         if self._work.cancelled or self._stored.content.first_error is not None:
-            return  # it is raised where the bytes are waited for
+            return  # raised by whoever waits for the bytes
         wait_for(self._images, lambda: self._work.cancelled)
         begun = time.perf_counter()
         for name, i in self._images.others():

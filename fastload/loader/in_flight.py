@@ -1,9 +1,9 @@
 """What an iteration has in flight, and how it ends.
 
-In: a pipeline, and the batches that it is at. Promised: ending waits until no thread works for it, but for
-reads and functions that hang: these are left behind when the time is over; giving up takes no lock and waits
-for nothing, so that a finalizer may do it. Garbage, and with it a forgotten iteration, is collected amid any
-line of any thread, whatever locks that thread holds: what waits there may wait for ever.
+In: a pipeline, and its batches. Promised: ending waits until no thread works for them, except for reads and
+functions that hang, which are left behind after a time; giving up takes no lock and does not wait, so that a
+finalizer may do it. Garbage, and with it a dropped iteration, is collected at any line of any thread,
+whatever locks that thread holds: what waits there may wait for ever.
 """
 
 import time
@@ -17,7 +17,7 @@ CLOSE_SECONDS = 5.0  # that closing waits for what is at work
 
 
 class InFlight:
-    """The pipeline of an iteration and its batches on their way; nothing that holds the iteration."""
+    """The pipeline of an iteration and its batches; neither holds the iteration."""
 
     def __init__(self, pipeline: Pipeline | None = None):
         self.process = process()

@@ -1,12 +1,12 @@
-"""One iteration of a loader: keeps batches on their way and hands them out in order.
+"""One iteration of a loader: keeps batches in flight and delivers them in order.
 
-In: where it begins, once the first batch is asked for, and whom to tell how far the training has got. Out:
-batches. Promised: no work before the first `next`; batches come in order, an error at its own place, and then
-nothing more; at most `prefetch` batches are ahead of the one that is asked for, and fewer where they would
-hold more than `max_bytes` together with the batch that the training has (one is always on its way, however
-large); threads that ask at the same time are served one after the other, and get each batch once; closing it
-leaves no thread that works for it, but where a read or a function hangs: that is left behind after
-CLOSE_SECONDS; forgetting it does the same, and waits for nothing.
+In: where it begins, once the first batch is asked for, and a callback for what was delivered. Out: batches.
+Promised: no work before the first `next`; batches come in order, an error in the place of its batch, and
+nothing after it; at most `prefetch` batches are ahead of the requested one, and fewer if together with the
+batch in use they would hold more than `max_bytes` (one is always in flight, however large); threads that ask
+at the same time are served one after the other, and each batch is delivered once; closing leaves no thread
+that works for it, except that a read or function that hangs is left behind after CLOSE_SECONDS; dropping it
+does the same without waiting.
 """
 
 import weakref
@@ -22,64 +22,58 @@ from fastload.loader.pipeline import Pipeline
 from fastload.loader.stats import Stats
 from fastload.order.sample_order import OrderState
 from fastload.order.step_source import StepSource
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
 
-INTERRUPTED_SECONDS = 1.0  # in place of CLOSE_SECONDS after Ctrl-C, which is to be heard at once
+INTERRUPTED_SECONDS = 1.0  # instead of CLOSE_SECONDS after Ctrl-C, which must act at once
 OF_ANOTHER_PROCESS = "this iteration began in another process: begin a new one, iter(loader), after the fork."
 CLOSED = "the loader was closed while this batch was made: close it between two batches."
 
 
 class RunSpec(NamedTuple):
-    """What an iteration goes through: the steps that start in [start, stop) of the endless order."""
+    """The steps that an iteration delivers: those that start in [start, stop) of the endless order."""
 
     pipeline: Pipeline
     step_source: StepSource | DrawnStepSource
     start: OrderState
-    stop: float  # infinity where it never ends
+    stop: float  # infinity if it never ends
     world: World
-
-
-class Limits(NamedTuple):
-    """How far an iteration works ahead: batches, and bytes of memory."""
-
-    prefetch: int
-    max_bytes: int
+    prefetch: int  # batches ahead of need
+    max_bytes: int  # for them
 
 
 class BatchIterator:
     """An iterator over batches.
 
-    begin(): the RunSpec; called by the first `next`, and by the one after `plan_anew`. arrive(start, state):
-    the training got the step that starts at `start`, or there are no more before `state`. world: asks who
-    this rank is. images: of each sample, for the statistics.
+    begin(): makes the RunSpec; called by the first `next`, and by the one after `plan_anew`. arrive(start,
+    state): the step that starts at `start` was delivered, or there are no more before `state`. world():
+    the current world. images: image fields per sample, for the statistics.
     """
 
     def __init__(
         self,
         begin: Callable[[], RunSpec],
         arrive: Callable[[int, OrderState], None],
-        limits: Limits,
         world: Callable[[], World],
         images: int,
         stats: Stats,
     ):
-        self._begin, self._arrive, self._limits, self._stats = begin, arrive, limits, stats
+        self._begin, self._arrive, self._stats = begin, arrive, stats
         self._current_world, self._images = world, images
         self.in_flight = InFlight()
-        self._next: OrderState | None = None  # where the step after the planned ones is to be looked for
+        self._next: OrderState | None = None  # where to look for the step after the planned ones
         self._world: World | None = None  # in which it began
         self._stop = 0.0  # of the run with which it began
         self._run: RunSpec | None = None  # of the pipeline in flight
-        self._planned: PendingBatch | None = None  # not launched: it has to wait for memory
-        self._failed: Exception | None = None  # after the batches that are on their way
+        self._planned: PendingBatch | None = None  # not launched yet: it waits for memory
+        self._failed: Exception | None = None  # raised after the batches in flight
         self._ended = False
-        self._why: str | None = None  # it ended, where the user may not have meant it to
+        self._why: str | None = None  # it ended, if the user may not have meant it
         self.is_making = False  # a `next` has not returned yet
-        self._turn = Turn()  # of the threads that call `next`
-        # No __del__: Python may collect garbage, and with it a forgotten iteration, amid any line of any
-        # thread, whatever locks that thread holds.
+        self._turn = Turn()  # of threads that call `next`
+        # No __del__: Python may collect garbage, and with it a dropped iteration, at any line of any thread,
+        # whatever locks that thread holds.
         weakref.finalize(self, InFlight.give_up, self.in_flight).atexit = False
         end_with_the_program(self.in_flight)
 
@@ -92,7 +86,7 @@ class BatchIterator:
             raise ConfigError(OF_ANOTHER_PROCESS)
         with self._turn:
             if self.is_making:
-                raise ConfigError("map_batch asked for the next batch of the iteration that calls it.")
+                raise ConfigError("map_batch called next() on the iteration that calls map_batch.")
             if self._why is not None:
                 raise ConfigError(self._why)
             if self._ended:
@@ -117,28 +111,28 @@ class BatchIterator:
         return self._world is not None and not self._ended
 
     def plan_anew(self) -> None:
-        """Gives up what is on its way; the next batch begins where the training is by then."""
+        """Drops the batches in flight; the next batch is planned from the position of the loader."""
         self.in_flight.end(CLOSE_SECONDS)
         self._run = self._planned = None
 
     def close(self, why: str | None = None, seconds: float = CLOSE_SECONDS) -> None:
-        """Stops what is on its way and waits until no thread works for it, or leaves behind what hangs.
+        """Stops what is in flight and waits until no thread works for it, or leaves behind what hangs.
 
-        why: what the next `next` raises as a ConfigError; without it the iteration is simply over.
+        why: raised as a ConfigError by the next `next`; without it the iteration simply ends.
         """
         if not self._ended:
             self._ended, self._why = True, why
             self._stats.paused()
-        self.in_flight.end(seconds)  # again, where Ctrl-C came while it waited
+        self.in_flight.end(seconds)  # again, if Ctrl-C came while it waited
         self._run = self._planned = None
 
     def _end_with(self, error: BaseException) -> None:
-        """Ends the iteration after what `next` is about to raise, or raises what is to be told instead."""
-        # Whatever the rest of a batch says that was cancelled under way, this is why.
+        """Ends the iteration after an error of `next`, or raises a better one."""
+        # A batch that was cancelled by closing may raise anything; closing is the reason.
         was_closed = self._ended and isinstance(error, Exception)
         self._turn.sleep_at_the_end()
         if isinstance(error, BatchTimeoutError):
-            seconds = 0.0  # what hangs would hang the training, too
+            seconds = 0.0  # what hangs would hang the training loop too
         else:
             seconds = CLOSE_SECONDS if isinstance(error, Exception) else INTERRUPTED_SECONDS
         self.close(seconds=seconds)
@@ -148,7 +142,7 @@ class BatchIterator:
     def _next_batch(self) -> tuple[dict, PendingBatch]:
         in_flight = self.in_flight
         if in_flight.pipeline is None:
-            with told("to begin an iteration"):
+            with raising_shortage("to begin an iteration"):
                 self._run = self._begin()
             in_flight.pipeline = self._run.pipeline
             self._next = self._run.start
@@ -161,7 +155,7 @@ class BatchIterator:
             try:
                 raise failed
             finally:
-                del failed  # or its traceback, and with it this frame, would hold itself and the loader
+                del failed  # or its traceback would hold this frame, and so itself and the loader
         if not in_flight.batches:
             self._arrive(self._stop - 1, self._next)
             raise StopIteration
@@ -174,12 +168,12 @@ class BatchIterator:
 
     def _launch_ahead(self) -> None:
         in_flight = self.in_flight
-        while len(in_flight.batches) <= self._limits.prefetch:
+        while len(in_flight.batches) <= self._run.prefetch:
             if self._planned is None and self._failed is None:
                 self._planned = self._plan_next()
             if self._planned is None or not self._fits(self._planned):
                 return
-            # Before it is launched: Ctrl-C may come at any line, and a closing thread at any time.
+            # Before the launch: Ctrl-C may come at any line, and another thread may close at any time.
             in_flight.batches.append(self._planned)
             self._run.pipeline.launch(self._planned)
             self._planned = None
@@ -188,9 +182,9 @@ class BatchIterator:
         run = self._run
         try:
             taken = run.step_source.take(self._next, self._stop)
-        except Exception as error:  # a sampler's: the batches that it drew before come first
+        except Exception as error:  # of a sampler: the batches that it drew before come first
             if isinstance(run.step_source, StepSource):
-                raise  # an order of ours raises nothing: a signal's handler did, which is heard at once
+                raise  # a planned order raises nothing, so this is from a signal handler
             self._failed = error
             return None
         if taken is None:
@@ -202,9 +196,7 @@ class BatchIterator:
     def _check_world(self) -> None:
         try:
             began, now = self._world, self._current_world()
-        except (
-            ConfigError
-        ):  # half of an environment's variables say nothing about an iteration that has begun
+        except ConfigError:  # an incomplete environment says nothing about an iteration that has begun
             return
         if (now.rank, now.world_size) != (began.rank, began.world_size):
             raise ConfigError(
@@ -215,9 +207,9 @@ class BatchIterator:
             )
 
     def _fits(self, pending: PendingBatch) -> bool:
-        """Whether memory allows one more; the training still has a batch, which is taken to be as large."""
+        """Whether memory allows one more; the batch in use is assumed to be as large."""
         batches = self.in_flight.batches
         if len(batches) < 2:
             return True
         held_bytes = sum(batch.held_bytes for batch in batches)
-        return held_bytes + 2 * pending.held_bytes <= self._limits.max_bytes
+        return held_bytes + 2 * pending.held_bytes <= self._run.max_bytes

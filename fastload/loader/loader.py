@@ -1,10 +1,10 @@
-"""The public face: `Loader`, an iterable of ready batches with a place that can be saved.
+"""The public face: `Loader`, an iterable of ready batches whose position can be saved.
 
-In: a source and how its samples are to look. Out: batches, in the order that (source, seed, epoch) fixes.
-Promised: no work before the first batch is asked for; the state is what the training got, whatever was
-prefetched; a loader has one place, so one iteration at a time; closing, breaking off or forgetting an
-iteration leaves no thread and no open file; a forked child begins anew. It is one file, because whatever
-moves a loader's place must keep the same few variables right.
+In: a source, and how its samples should look. Out: batches, in the order that (source, seed, epoch) fixes.
+Promised: no work before the first batch is asked for; the state is after the last batch that was delivered,
+whatever was prefetched; a loader has one position, so one iteration at a time; closing, leaving or dropping
+an iteration leaves no thread and no open file; a forked child begins anew. It is one file, because everything
+that moves the position must keep the same few variables consistent.
 """
 
 import math
@@ -29,7 +29,7 @@ from fastload.loader.describe import (
     order_as_now,
     pixel_fingerprints,
 )
-from fastload.loader.iterator import BatchIterator, Limits, RunSpec
+from fastload.loader.iterator import BatchIterator, RunSpec
 from fastload.loader.orders.planned import PlannedOrder
 from fastload.loader.orders.sampled import SampledOrder
 from fastload.loader.pipeline import Pipeline
@@ -61,9 +61,9 @@ class Loader:
     dtype, layout: of image tensors: "float32", "float16", "bfloat16" or "uint8" (not normalized); "nchw" or
         "channels_last" (also "nhwc"). The shape is [N, 3, height, width] either way.
     shuffle, window, seed: the order, a pure function of these and the epoch; window=None shuffles all
-        samples, a number shuffles within so many neighbours, for media that dislike random reads.
-    epochs: an iteration ends when this many epochs are over, counted from epoch 0 in blocks; None never ends.
-    last: what happens with the samples that fill no batch: "drop", "partial", "pad" or "straddle"
+        samples, a number shuffles within that many neighbours, for storage with slow random reads.
+    epochs: an iteration ends after this many epochs, counted from epoch 0 in blocks; None never ends.
+    last: what happens to the samples that do not fill a batch: "drop", "partial", "pad" or "straddle"
         (see fastload/order/steps.py).
     select, exclude: which samples to keep, and which to leave out: ids, which are row numbers of the index
         as "__id__" has them, keys, "shard:key", or a function of an index row; exclude also the path of a
@@ -77,43 +77,46 @@ class Loader:
     prefetch: batches ahead of need; max_bytes: of memory for them, with which fewer may be ahead.
     max_pixels: an image with more is bad, which its header tells before a byte of it is decoded.
     on_bad: "replace": a sample whose content cannot be decoded, or that lacks a field without a default,
-        gives its place to another one of the same source and window, drawn from (seed, position); the first
-        is warned of. "raise": its batch raises.
-    max_bad_fraction: more bad samples than this share of the rank's last 10,000 end the run; a process counts
-        from its own start; None: 0.01.
+        is replaced by another sample of the same source and window, drawn from (seed, position), with a
+        warning for the first. "raise": its batch raises.
+    max_bad_fraction: the run ends when more than this share of the rank's last 10,000 samples was bad,
+    counted
+        from the start of the process; None: 0.01.
     ledger: the file that lists bad samples, one JSON object a line (fastload/read/ledger.py), with the rank
-        before its suffix where there are several; "auto": in the cache folder; None: nowhere.
+        before the suffix if there are several; "auto": in the cache folder; None: no ledger.
     rank, world_size: of this process; None: torch.distributed's, else RANK and WORLD_SIZE, else one process.
-    sampler, batch_sampler: of yours, which draws sample_ids, or lists of them (then batch_size=None). It
-        alone says which samples come, on this rank; shuffle, and how many ranks there are, play no part. Its
-        place is saved (fastload/loader/orders/sampler_state.py), for as many ranks and batches as large.
-        last: "drop" or "partial".
+    sampler, batch_sampler: your own, which draws sample_ids, or lists of them (then batch_size=None). It
+    alone
+        decides which samples this rank gets; shuffle and the number of ranks have no effect. Its
+        state is saved (fastload/loader/orders/sampler_state.py), for the same number of ranks and the same
+        batch size. last: "drop" or "partial".
     timeout_seconds: a batch that takes longer raises BatchTimeoutError; None: never.
 
-    deterministic: True: nothing that load or timing decides has a say in pixels. hw_decoder_load: of DALI on
+    deterministic: True: pixels do not depend on load or timing. hw_decoder_load: of DALI on
         a GPU, the share of JPEGs that the hardware engine decodes: 0 or 1 (the default), or, where
         deterministic=False, anything between (0.65 is DALI's default).
 
-    What is given is fixed then: relative paths lie in the folder that was the current one when the loader was
-    made, and lists and arrays are copied.
+    Arguments are fixed when the loader is made: relative paths are resolved against the current folder, lists
+    and arrays are copied.
 
     A batch is a dict: the fields, "__key__" (list of str), "__id__" ([N] int64, the row in the index of its
-    source), "__position__" ([N] int64, the place in the global order); of a mixture also "__source__" (list
-    of str, the names of the sources); with last="pad" also "__mask__" ([N] bool, False for what repeats the
-    start of the epoch); with report=True "NAME.original_size" and the others of fastload/decode/images.py;
-    with mixup or cutmix "__lambda__" ([N] float32, how much of an image is its own; the rest is that of the
-    sample before it in the batch) and "NAME.mixed" for every fl.Int, the label of that other sample.
+    source), "__position__" ([N] int64, in the global order); of a mixture also "__source__" (list
+    of str, the names of the sources); with last="pad" also "__mask__" ([N] bool, False for samples that
+    repeat the start of the epoch); with report=True "NAME.original_size" and the others of
+    fastload/decode/images.py; with mixup or cutmix "__lambda__" ([N] float32, the share of an image that is
+    its own; the rest is from the sample before it in the batch) and "NAME.mixed" for every fl.Int, the label
+    of that other sample.
 
-    Raises ConfigError here for what is wrong in itself; SourceError, ShardError and FieldError when the first
-    batch, or `len`, needs the source. A batch raises ShardError for bytes that cannot be read, after several
-    attempts where that may help, and for a shard that has changed; SampleError where eight samples that were
-    to stand in for a bad one are bad as well; BadSamplesError where there are too many; FunctionError for
-    what your function in fl.Custom raised, unless it is a ValueError, an EOFError or a fl.SampleError, which
-    say that the content is bad. With on_bad="raise": FieldError for a missing field, SampleError for content
-    that cannot be decoded. `__cause__` is the exception of your function, or of the decoder.
+    Raises ConfigError here for invalid arguments; SourceError, ShardError and FieldError when the first
+    batch, or `len`, needs the source. A batch raises ShardError for bytes that cannot be read, after retries
+    where they may help, and for a shard that has changed; SampleError if eight replacements of a bad sample
+    are bad as well; BadSamplesError if there are too many bad samples; FunctionError for an exception of your
+    function in fl.Custom, unless it is a ValueError, an EOFError or a fl.SampleError, which say that the
+    content is bad. With on_bad="raise": FieldError for a missing field, SampleError for content that cannot
+    be decoded. `__cause__` is the exception of your function, or of the decoder.
     """
 
-    # What a torch DataLoader that is made of this loader's parts needs to be told: no process works for it.
+    # What a torch DataLoader made from this loader's parts must see: no worker processes.
     num_workers, prefetch_factor, collate_fn = 0, None, Collate()
 
     def __init__(
@@ -158,43 +161,40 @@ class Loader:
         spec = order_spec(self._config)
         self._sampled = SampledOrder(spec, self._samples) if spec.is_sampled else None
         self._order = PlannedOrder(spec, self._samples) if self._sampled is None else self._sampled
-        self._at = _Position(0, OrderState.start(self._config.shares), is_start=True, got_of=None)
+        self._at = _Position(0, OrderState.start(self._config.shares), is_start=True, delivered_epoch=None)
         self._restored: Cursor | None = None  # not yet compared with the dataset
         self._begin_process()
 
     def __iter__(self) -> Iterator[dict]:
         """Begins at the cursor; after the end of an epoch, or a break, at the start of the next.
 
-        Another iteration under way is over: its `next` raises ConfigError.
+        It ends an iteration that is under way: its `next` raises ConfigError.
         """
         self._iterator_between_batches()
         self._end_iterator(
-            "another iter(loader) has ended this iteration: a loader has one place, so use two loaders."
+            "another iter(loader) has ended this iteration: a loader has one position, so use two loaders."
         )
-        if self._at.got_of == self._at.epoch:
+        if self._at.delivered_epoch == self._at.epoch:
             self._go_to(self._at.epoch + 1)
         if self._sampled is not None:
             self._sampled.begin()
-        config = self._config
-        limits = Limits(config.prefetch, config.max_bytes)
-        iterator = BatchIterator(
-            self._begin, self._arrive, limits, config.world, len(config.image_fields), self._stats
-        )
+        config, images = self._config, len(self._config.image_fields)
+        iterator = BatchIterator(self._begin, self._arrive, config.world, images, self._stats)
         self._iterator = weakref.ref(iterator)
         return iterator
 
     def __len__(self) -> int:
-        """The steps of a whole epoch. Raises TypeError where a sampler of yours has no length."""
+        """The steps of a whole epoch. Raises TypeError if your sampler has no length."""
         return len(self._order)
 
     def __bool__(self) -> bool:
         return True  # or `if loader:` would open the source to count its steps
 
     def state_dict(self) -> dict:
-        """The cursor after the last batch that the training got: JSON-able, the same on every rank.
+        """The cursor after the last delivered batch: JSON-able, the same on every rank.
 
-        After the last batch of an epoch, and before the iteration is over, it is still in that epoch where
-        some of its samples are left over, and at the start of the next where none is.
+        After the last batch of an epoch, and before the iteration is over, it is still in that epoch if some
+        of its samples are left over, and at the start of the next if none is.
         """
         restored, at = self._restored, self._at
         if restored is not None and restored.state is at.state and not at.is_start:
@@ -208,13 +208,13 @@ class Loader:
         return Cursor(at.epoch, state, *prints, self._config.shares, self._inventories).to_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        """Goes to a saved place; the next iteration is the rest of its epoch, on any number of ranks.
+        """Goes to a saved position; the next iteration is the rest of its epoch, on any number of ranks.
 
-        How much that is, the sizes of this run decide; it is nothing where the state is of an epoch's last
-        step and what is left fills no batch. An iteration under way is over. The weights of a mixture are the
-        saved ones. Raises CursorError for what is no cursor of this version; the first batch raises it where
-        the cursor belongs to another order (seed, plan, window, source, selection), and warns where pixels
-        are made differently, or where the mixture was given other weights when it was saved.
+        The sizes of this run decide how much that is; it is nothing if the state is of an epoch's last step
+        and the rest does not fill a batch. An iteration that is under way ends. A mixture gets the saved
+        weights. Raises CursorError for anything but a cursor of this version; the first batch raises it if
+        the cursor belongs to another order (seed, plan, window, source, selection), and warns if pixels are
+        made differently, or if the mixture was given other weights when it was saved.
         """
         restored = Cursor.from_dict(state)
         self._go_to(restored.epoch, restored.state)
@@ -223,17 +223,15 @@ class Loader:
             self._sampled.put_back(restored.state)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
-        """Other weights for the sources of a mixture, from the next batch on; call it on every rank alike.
+        """Changes the weights of a mixture from the next batch on; call it on every rank alike.
 
-        What was prefetched with other weights is given up, so the next batch takes as long as a first one.
-        The cursor keeps the weights. Raises ConfigError where the source is no fl.Mixture, where a name is
-        missing or unknown, and for what is no weight.
+        Prefetched batches are dropped, so the next batch takes as long as a first one. The cursor keeps the
+        weights. Raises ConfigError if the source is not an fl.Mixture, for a missing or unknown name, and for
+        an invalid weight.
         """
         mixture = self._config.source
         if not isinstance(mixture, Mixture):
-            raise ConfigError(
-                "set_weights: the loader's source is no fl.Mixture, so there is nothing to weigh."
-            )
+            raise ConfigError("set_weights needs an fl.Mixture as the loader's source; this loader has none.")
         shares = shares_of(mixture.weights_of(weights))
         iterator = self._iterator_between_batches()
         self._check_restored()
@@ -243,22 +241,21 @@ class Loader:
             iterator.plan_anew()
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to the start of `epoch`, and ends an iteration under way.
+        """Goes to the start of `epoch`, and ends an iteration that is under way.
 
-        Changes nothing where the cursor lies in that epoch already: after `load_state_dict`, or while the
-        epoch is under way. An epoch that was broken off begins anew. A mixture goes to epochs before the one
-        under way as if the weights now in force had always held; unless these repeat soon, as 0.7 and 0.3 do,
-        it counts the places up to the epoch one by one. A sampler of yours is told it, where it has a
-        set_epoch.
+        It changes nothing if the cursor is in that epoch already: after `load_state_dict`, or during the
+        epoch. An epoch that was left early begins anew. A mixture goes back to earlier epochs as if the
+        current weights had always held; unless these repeat soon, as 0.7 and 0.3 do, it counts the positions
+        up to the epoch one by one. set_epoch is forwarded to your sampler, if it has one.
         """
         epoch = count("epoch", epoch, 0, MAX_EPOCH)
         if self._sampled is not None:
             self._sampled.tell(epoch)
         iterator = self._iterator_between_batches()
         if iterator is not None and iterator.begun:
-            is_there = epoch in (self._at.epoch, self._at.got_of)
+            is_there = epoch in (self._at.epoch, self._at.delivered_epoch)
         else:
-            is_there = epoch == self._at.epoch != self._at.got_of
+            is_there = epoch == self._at.epoch != self._at.delivered_epoch
         if not is_there:
             self._go_to(epoch)
 
@@ -272,7 +269,7 @@ class Loader:
         the stream on a GPU; {} on a CPU), "bad_samples" (replaced in batches that were delivered),
         "bad_replacements" (drawn for these, and bad as well), "ledger" (its path, or None), "read_retries"};
         the stages are read, decode, values (Python's worker threads), batch (stacking and map_batch, in the
-        training's thread) and training.
+        thread that iterates) and training.
         """
         self._notice_fork()
         pool = {name: getattr(self._memory, name, 0) for name in _POOL_COUNTERS}
@@ -290,7 +287,7 @@ class Loader:
         self._kept = {}
 
     def __reduce__(self):
-        """A copy, or one in another process, is a loader of its own at the same place."""
+        """A copy, or one in another process, is an independent loader at the same position."""
         config = {one.name: getattr(self._config, one.name) for one in fields(self._config) if one.init}
         shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         state = None if self._is_new() else self.state_dict()
@@ -319,15 +316,15 @@ class Loader:
 
     @property
     def sampler(self) -> Any:
-        """Yours, or else one that shows this loader's order, whose set_epoch is the loader's."""
+        """Your sampler, or else one that shows this loader's order, whose set_epoch is the loader's."""
         return self._order.sampler(self._epoch_start, self.set_epoch)
 
     @property
     def batch_sampler(self) -> Any:
-        """Yours, or else one that shows this loader's batches, in the epoch that the loader is in.
+        """Your batch sampler, or else one that shows this loader's batches in its current epoch.
 
         A torch DataLoader of the loader's batch_sampler, dataset and collate_fn delivers the loader's own
-        batches, and one that leaves out the first n goes to the place after them (loader/skipped.py).
+        batches; one that skips the first n continues after them (loader/skipped.py).
         """
         return self._order.batch_sampler(
             self._epoch_start, self.set_epoch, Moves(self._iterate_from, self._end_at)
@@ -335,8 +332,7 @@ class Loader:
 
     @property
     def dataset(self) -> Any:
-        """The samples behind the loader, as it was given them; else opened, and indexed where that was never
-        done, on first use."""
+        """The fl.Dataset that the loader was given; else the opened samples, indexed on first use."""
         return self._samples() if self._samples.given is None else self._samples.given
 
     @room_for("no batch can be made", "torch")
@@ -356,10 +352,11 @@ class Loader:
             self._at = self._at._replace(epoch=self._at.epoch + 1, is_start=True)
         state, span = self._here(), self._order.span
         stop = span * (self._at.epoch // epochs + 1) * epochs if epochs else math.inf
-        return RunSpec(pipeline, self._order.step_source(state, world), state, stop, world)
+        limits = self._config.prefetch, self._config.max_bytes
+        return RunSpec(pipeline, self._order.step_source(state, world), state, stop, world, *limits)
 
     def _prepare_ledger(self, world: World) -> None:
-        """Its counts go on; rank and file are those of the world as it is now."""
+        """Its counts continue; rank and file are those of the current world."""
         path = self._config.ledger
         if path == "auto":
             path = backends.cache_dir() / "ledger" / default_name(self._samples().files)
@@ -370,33 +367,33 @@ class Loader:
         self._ledger.path, self._ledger.rank = path, world.rank
 
     def _arrive(self, start: int, state: OrderState) -> None:
-        """The training got everything before `state`, last the step that starts at `start`."""
+        """Everything before `state` was delivered, last the step that starts at `start`."""
         n = self._order.span
-        self._at = _Position(state.position // n, state, is_start=False, got_of=start // n)
+        self._at = _Position(state.position // n, state, is_start=False, delivered_epoch=start // n)
 
     def _go_to(self, epoch: int, state: OrderState | None = None) -> None:
         iterator = self._iterator_between_batches()
-        if iterator is not None and iterator.begun:  # one that has not begun will begin there
+        if iterator is not None and iterator.begun:  # another one will begin there
             iterator.close()
-        self._at = _Position(epoch, state or self._at.state, is_start=state is None, got_of=None)
+        self._at = _Position(epoch, state or self._at.state, is_start=state is None, delivered_epoch=None)
 
     def _iterate_from(self, state: OrderState) -> BatchIterator:
         self._go_to(state.position // self._order.span, state)
         return iter(self)
 
     def _end_at(self, iterator: BatchIterator, state: OrderState) -> None:
-        """Ends an iteration that has delivered all that it has, which ends at `state`."""
+        """Ends an iteration that has delivered everything, up to `state`."""
         if iterator is self._live_iterator():
             iterator.close()
             self._arrive(state.position - 1, state)
 
     def _here(self, at: "_Position | None" = None) -> OrderState:
-        """The state before the next batch. Looking changes nothing: who saves must go on as the others do."""
+        """The state before the next batch. Looking changes nothing: saving must not make ranks differ."""
         at = at or self._at
         return self._epoch_start(at) if at.is_start else at.state
 
     def _epoch_start(self, at: "_Position | None" = None) -> OrderState:
-        """Where the epoch begins that the loader is in."""
+        """The start of the current epoch."""
         at = at or self._at
         return at.state.at(at.epoch * self._order.span, self._order.span)
 
@@ -404,7 +401,7 @@ class Loader:
         return self._at.is_start and self._at.epoch == 0 and self._restored is None
 
     def _check_restored(self) -> None:
-        """Compares a restored cursor with what it is to be used on, once."""
+        """Compares a restored cursor with this loader, once."""
         restored = self._restored
         if restored is None:
             return
@@ -426,17 +423,15 @@ class Loader:
 
     def _begin_process(self) -> None:
         self._process = backends.process()
-        self._iterator: weakref.ref[BatchIterator] | None = (
-            None  # weak: an iteration that nobody holds ends by itself
-        )
+        self._iterator: weakref.ref[BatchIterator] | None = None  # weak: an unused iteration ends by itself
         self._stats = Stats()
         self._memory: _native.BufferPool | None = None
         self._ledger: Ledger | None = None
-        self._kept: dict[str, Any] = {}  # what is dear to make and serves all iterations: DALI's pipelines
+        self._kept: dict[str, Any] = {}  # costly and shared by iterations: DALI's pipelines
 
     def _notice_fork(self) -> None:
-        # The parent's threads do not exist in a child, and its locks may be held by them for ever. The child
-        # begins where `state_dict` stood, as one does that got the loader pickled.
+        # The parent's threads do not exist in a child, and may hold its locks for ever. The child begins at
+        # `state_dict`, as a process does that got the loader pickled.
         if self._process != backends.process():
             self._begin_process()
             if not self._is_new():
@@ -451,7 +446,7 @@ class Loader:
         if iterator is not None and iterator.is_making:
             raise ConfigError(
                 "a batch is being made: call set_weights, load_state_dict, set_epoch and iter between two "
-                "batches, not in map_batch, and not beside the thread that iterates."
+                "batches, not in map_batch, and not in another thread."
             )
         return iterator
 
@@ -463,12 +458,12 @@ class Loader:
 
 
 class _Position(NamedTuple):
-    """Where a loader is. One object, set at once, as threads may look while another one gets a batch."""
+    """Where a loader is. One object, replaced at once: other threads may look while a batch is delivered."""
 
-    epoch: int  # of the first batch that the training has not got
-    state: OrderState  # of that batch, unless it is
-    is_start: bool  # the start of `epoch`, to be counted on from `state`
-    got_of: int | None  # the epoch of the last batch that it got, since it went to a place
+    epoch: int  # of the next batch
+    state: OrderState  # before that batch, unless `is_start`
+    is_start: bool  # the next batch is the first of `epoch`, counted on from `state`
+    delivered_epoch: int | None  # of the last batch since the position was set
 
 
 def loader_of(dataset: OwnSamples | None, *arguments: Any, **options: Any) -> Loader:

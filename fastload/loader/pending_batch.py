@@ -1,8 +1,8 @@
-"""One batch on its way: its samples, what the stages make of them, and what is wrong with it.
+"""One batch in flight: its samples, what the stages make of them, and their faults.
 
-In: a step and the samples that it takes; where their bytes lie. Out: settled fields, and the faults of its
-samples. Promised: cancelling it stops what has not begun, its replacement samples too; after `wait` no native
-thread works on it; a finalizer may give it up.
+In: a step and its samples; where their bytes are. Out: settled fields, and the faults of the samples.
+Promised: cancelling stops what has not begun, replacement samples included; after `wait` no native thread
+works on it; a finalizer may give it up.
 """
 
 import math
@@ -22,12 +22,12 @@ from fastload.order.sample_order import RankBatch
 from fastload.order.steps import Step
 from fastload.read.ledger import MAX_REASON, BadSample
 from fastload.read.shard_reader import ShardReader
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 from fastload.threads import WorkerThreads
 
 
 class Fault(NamedTuple):
-    """What is wrong with one field of a sample. reason: without the sample's name, which is in `error`."""
+    """A fault of one field of a sample. reason: without the name of the sample, which is in `error`."""
 
     reason: str
     error: FastloadError
@@ -46,13 +46,13 @@ class Fault(NamedTuple):
 
     @property
     def is_of_the_content(self) -> bool:
-        """Whether a replacement sample helps; else something is wrong with the program."""
+        """Whether a replacement sample helps; otherwise the program is at fault."""
         return isinstance(self.error, (SampleError, FieldError))
 
 
 @dataclass
 class PendingBatch:
-    """One batch on its way.
+    """One batch in flight.
 
     step: None for replacement samples, which belong to another batch. where(sample_id): names a sample.
     held_bytes: what it holds from its launch on; the bytes of its fields come on top.
@@ -95,7 +95,7 @@ class PendingBatch:
         self.held_bytes += int(located.size_bytes.clip(min=0).sum())
 
     def note(self, i: int, name: str, fault: Fault) -> None:
-        """Something is wrong with sample i; of several faults of a field, the first counts."""
+        """Adds a fault of sample i; of several for one field, the first counts."""
         self.wrong.setdefault((i, name), fault)
 
     def submit(
@@ -107,7 +107,7 @@ class PendingBatch:
         retry: bool = True,
     ) -> None:
         """Hands it to the native threads. urgent: before all that waits there. Raises ResourceError."""
-        with told(f"for a batch of {self.held_bytes:,} bytes ({len(self.positions)} samples)"):
+        with raising_shortage(f"for a batch of {self.held_bytes:,} bytes ({len(self.positions)} samples)"):
             self.content = reader.submit(self.located, memory, urgent, retry)
             stored = StoredBytes(self.content, self.first_blob, self.missing, self.positions)
             for stage in stages:
@@ -116,7 +116,7 @@ class PendingBatch:
             self.cancel()
 
     def deliver_on(self, thread: WorkerThreads, deliver: Callable[["PendingBatch"], Delivered]) -> None:
-        """Has it made ahead of need."""
+        """Has a thread make it ahead of need."""
         self.delivered = thread.submit(deliver, self)
 
     def fail(self, error: Exception) -> None:
@@ -124,7 +124,7 @@ class PendingBatch:
         self.error = error
 
     def wanted_within(self, seconds: float | None) -> None:
-        """It was asked for; None: whoever asked waits for ever."""
+        """Sets the deadline; None: wait for ever."""
         self.deadline = math.inf if seconds is None else time.monotonic() + seconds
 
     def result(self) -> Delivered:
@@ -132,9 +132,9 @@ class PendingBatch:
         return result_of(self.delivered, self.deadline)
 
     def settle(self, reader: ShardReader) -> None:
-        """Waits until all is made that can be, and notes what is wrong with its samples.
+        """Waits until everything is made that can be, and notes the faults of its samples.
 
-        Raises what is no sample's fault.
+        Raises errors that no sample is at fault for.
         """
         wait_for(self.content, lambda: self.cancelled, self.deadline)
         reader.raise_error(self.content, self.sample_ids)
@@ -148,7 +148,7 @@ class PendingBatch:
             self.note(i, name, Fault.of(self.where_of(i), name, error))
 
     def replace_by(self, made: "PendingBatch") -> None:
-        """`made` is for its bad samples: from here on, who cancels the one cancels the other."""
+        """`made` holds samples for its bad ones: from here on, cancelling this batch cancels both."""
         made.deadline, self.replacement = self.deadline, made
         if self.cancelled:
             raise futures.CancelledError
@@ -177,9 +177,9 @@ class PendingBatch:
             delivered.cancel()
 
     def give_up(self) -> None:
-        """Says that nobody wants it any more, for whoever works on it to see. A finalizer may call it."""
+        """Marks it as no longer wanted, for whoever works on it. A finalizer may call it."""
         self.cancelled = True
-        self.delivered = None  # what it raises holds frames, and these the stages with their open files
+        self.delivered = None  # its exception holds frames, and these the stages with their open files
         if self.content is not None:
             self.content.cancel()
         for part in list(self.parts):
@@ -188,7 +188,7 @@ class PendingBatch:
             self.replacement.give_up()
 
     def wait(self, deadline: float = math.inf) -> bool:
-        """Until no native thread works on it any more, once it is cancelled; False at the deadline."""
+        """Waits until no native thread works on it, once it is cancelled; False at the deadline."""
         for native in (self.content, *self.parts):
             while native is not None and not native.wait(min(deadline - time.monotonic(), WAIT_SECONDS)):
                 if time.monotonic() >= deadline:

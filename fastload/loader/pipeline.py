@@ -1,11 +1,11 @@
-"""The way of a batch: planned, launched ahead of need, finished when the training asks for it.
+"""A batch is planned, launched ahead of need, and finished when the training loop asks for it.
 
 In: a `Step` of the order. Out: a batch, a dict of tensors and lists. Promised: everything that takes long
 happens on other threads between `launch` and `finish`; native threads read and decode, Python's worker
-threads do only what must be Python (npy, json, your own functions, formats other than JPEG); bad samples are
+threads do only what needs Python (npy, json, your own functions, formats other than JPEG); bad samples are
 replaced (replacements.py) without queueing behind other batches; an error is raised by the `finish` of its
-own batch, and of several bad samples it is always the same that is named; what a batch will hold is known in
-bytes before it is launched; nothing is made of bytes that a cancelled batch did not read.
+own batch, and of several bad samples the same is always named; the memory of a batch is known before it is
+launched; bytes that a cancelled batch did not read are never decoded.
 """
 
 import time
@@ -32,7 +32,7 @@ from fastload.order.sample_order import RankBatch, SampleOrder
 from fastload.order.steps import Step
 from fastload.read.ledger import MAX_REASON, BadSample, Ledger
 from fastload.read.shard_reader import ShardReader
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 from fastload.threads import WorkerThreads
 
 MIN_READERS, MAX_READERS = 4, 16  # reads at once: a disk wants several, a page cache does not mind
@@ -42,7 +42,7 @@ WORKER_NAME = "fastload-"  # what the names of all of Python's worker threads be
 class Pipeline:
     """Everything between the order and the batch, for one dataset.
 
-    kept: name -> what is costly to make and serves the iterations to come, too; it is closed with the loader.
+    kept: name -> what is costly to make and shared with later iterations; it is closed with the loader.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Pipeline:
         self._stages = self._stages_of(stored, threads, device, kept)
         self._delivers_ahead = self._delivery.pins or any(stage.by_batch for stage in self._stages)
         sample_bytes = sum(stage.sample_bytes for stage in self._stages)
-        self._planner = Planner(stored, dataset, spec.max_pixels, sample_bytes)
+        self._planner = Planner(stored, dataset, spec.decode.max_pixels, sample_bytes)
         self._assembly = Assembly(
             spec.fields, labelled, dataset, spec.source_names, rank, masks=spec.last == "pad"
         )
@@ -83,12 +83,12 @@ class Pipeline:
         )
 
     def _stages_of(self, stored: dict, threads: int, device, kept: dict) -> list[FieldStage]:
-        """Values first: what they make is there before images are waited for."""
+        """Values first: they are made before images are waited for."""
         how = self._workers, threads, self._stats.add
         valued = {name: field for name, field in stored.items() if not isinstance(field, Image)}
         stages: list[FieldStage] = [ValueStage(valued, *how)] if valued else []
         if len(valued) < len(stored):
-            pixels = Pixels(self._spec.pixels, threads, self._memory)
+            pixels = Pixels(self._spec, threads, self._memory)
             acquire = self._delivery.pinned if self._delivery.pins else self._memory.acquire
             decoder = self._decoder(threads, device, kept)
             stages.append(ImageFields(decoder, pixels, acquire, *how))
@@ -100,7 +100,7 @@ class Pipeline:
             return ImageStage(spec.decode, threads, as_uint8=device.type == "cuda")
         from fastload.decode.dali.images import DaliImageStage, make_stage
 
-        ahead = spec.prefetch + 3  # one of replacement samples, one of an iteration that was given up
+        ahead = spec.prefetch + 3  # one for replacement samples, one for an iteration that was given up
         stage = _kept_or_made(kept, "dali", lambda: make_stage(spec.decode, threads, device, ahead))
         return DaliImageStage(spec.decode, stage, self._delivery.stream)
 
@@ -128,10 +128,10 @@ class Pipeline:
             raise pending.error
         pending.wanted_within(self._spec.timeout_seconds)
         try:
-            with told("for a batch"):
+            with raising_shortage("for a batch"):
                 delivered = pending.result() if pending.delivered else self._deliver(pending)
         except FastloadError:
-            self._ledger.write(pending.bad)  # the run ends, and what was found may say why
+            self._ledger.write(pending.bad)  # the run ends, and these may say why
             raise
         self._ledger.enter(pending.bad, len(pending.positions))
         begun = time.perf_counter()
@@ -140,16 +140,16 @@ class Pipeline:
             batch = self._spec.map_batch(batch)
             if batch is None:
                 raise ConfigError(
-                    "map_batch returned None: return the batch, also where it was changed in place."
+                    "map_batch returned None: it must return the batch, even if it changes it in place."
                 )
         self._stats.add("batch", time.perf_counter() - begun)
         self._stats.count_native(pending)
         return batch
 
     def faults(self, pending: PendingBatch) -> list[BadSample]:
-        """All that is wrong with the samples of a launched batch, which is delivered to nobody.
+        """The faults of a launched batch that is not delivered.
 
-        Raises ShardError for what cannot be read.
+        Raises ShardError for bytes that cannot be read.
         """
         if pending.error is not None:
             raise pending.error
@@ -160,27 +160,27 @@ class Pipeline:
         return [entry(pending, i, 0, name, pending.wrong[i, name]) for i, name in sorted(pending.wrong)]
 
     def unreadable(self, pending: PendingBatch, error: ShardError) -> BadSample:
-        """The fault of a batch of one sample, of which bytes cannot be read."""
+        """The fault of a batch of one sample whose bytes cannot be read."""
         name = list(pending.first_blob)[pending.content.first_error]
         return self._replacements.entry(pending, 0, 0, name, Fault(str(error)[:MAX_REASON], error))
 
     def give_up(self) -> None:
-        """Lets the worker threads end when they have done what they are at. A finalizer may call it."""
+        """Lets the worker threads end after their current work. A finalizer may call it."""
         for part in (self._deliverer, self._workers):  # in this order: the first gives work to the second
             part.stop()
         for stage in self._stages:
             stage.give_up()
 
     def close(self, deadline: float) -> bool:
-        """Ends the worker threads; native threads are the process's. May be called again, to wait on.
+        """Ends the worker threads; native threads belong to the process. May be called again, to wait longer.
 
-        deadline: of time.monotonic, until when it waits for them; False where they still work then.
+        deadline: of time.monotonic; False if they still work then.
         """
         self.give_up()
         return all([part.join(deadline) for part in (self._deliverer, self._workers, *self._stages)])
 
     def close_files(self, deadline: float) -> bool:
-        """Closes the files, when nothing is read any more; False where they are open at the deadline."""
+        """Closes the files once nothing reads them; False if some are open at the deadline."""
         return self._reader.close_files(max(0.0, deadline - time.monotonic()))
 
     def leave_behind(self, pending: PendingBatch) -> None:
@@ -190,7 +190,7 @@ class Pipeline:
                 self._reader.leave_behind(batch.content)
 
     def _deliver(self, pending: PendingBatch) -> Delivered:
-        """Waits for the parts of a batch and makes it, on its device."""
+        """Waits for the fields of a batch and assembles it on its device."""
         if pending.content is not None:
             pending.settle(self._reader)
         if pending.wrong:
@@ -209,7 +209,7 @@ class Pipeline:
         return batch
 
     def _make_replacement(self, pending: PendingBatch, rank_batch: RankBatch) -> PendingBatch:
-        """Other samples for some of a batch's, made at once; Python's part in this thread."""
+        """Replacements for some samples of a batch, made at once; Python's part in this thread."""
         made = self.plan(None, rank_batch)
         pending.replace_by(made)
         if made.error is not None:

@@ -16,7 +16,7 @@ from fastload import _native
 from fastload.caching import cached_property
 from fastload.decode.images import tensor_over
 from fastload.fields import Image, Int
-from fastload.loader.specs import PixelSpec
+from fastload.loader.specs import PipelineSpec
 from fastload.normalize import Normalization
 from fastload.ops.fused.augment_params import IDENTITY, Stage
 from fastload.ops.fused.draw_params import draw_params
@@ -83,10 +83,10 @@ class Pixels:
     new memory takes longer to get than to fill.
     """
 
-    def __init__(self, spec: PixelSpec, threads: int, memory: "_native.BufferPool"):
-        self._spec, self._threads, self._memory = spec, threads, memory
-        self.mixes = spec.augment.mixes
-        fields = spec.image_fields
+    def __init__(self, spec: PipelineSpec, threads: int, memory: "_native.BufferPool"):
+        self._fields, self._augment, self._spec = spec.fields, spec.augment, spec.decode
+        self._threads, self._memory, self.mixes = threads, memory, spec.augment.mixes
+        fields = spec.decode.image_fields
         self.fields = {
             name: self._plan(name, field, fields.get(field.like, field)) for name, field in fields.items()
         }
@@ -95,7 +95,7 @@ class Pixels:
         height, width = sized.size
         nearest = field.filter == "nearest"
         colors = not nearest and field.like is None
-        plan = self._spec.augment.plan(height, width, xflip=False, colors=colors)
+        plan = self._augment.plan(height, width, xflip=False, colors=colors)
         rule = IDENTITY if self._spec.dtype == "uint8" else self._spec.normalizations[name]
         return FieldPlan(plan, rule, height, width, nearest)
 
@@ -150,7 +150,7 @@ class Pixels:
 
     def mixed(self, batch: dict, positions: np.ndarray) -> dict:
         """The batch after mixup or CutMix: images, "NAME.mixed" for every tensor of labels, "__lambda__"."""
-        augment, seed = self._spec.augment, self._spec.seed
+        augment, seed = self._augment, self._spec.seed
         share = None
         for name, field in self.fields.items():
             drawn = augment.draw_mix(positions, seed, field.height, field.width)
@@ -159,7 +159,7 @@ class Pixels:
             out = None if images.is_cuda else self._tensor(len(positions), field)
             batch[name] = mix(images, blend, boxes, out)
             share = of_field if share is None else share
-        for name, field in self._spec.fields.items():
+        for name, field in self._fields.items():
             if isinstance(field, Int):
                 batch[f"{name}.mixed"] = batch[name].roll(1, 0)
         batch["__lambda__"] = share

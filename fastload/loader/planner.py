@@ -1,4 +1,4 @@
-"""Where the bytes of a batch lie, and how much memory it will hold, before any of them is read.
+"""Where the bytes of a batch are, and how much memory it will hold, before any of them is read.
 
 In: a step and the samples that it takes. Out: a PendingBatch. Promised: nothing waits; a field that a sample
 lacks and an image that is too large to be one are faults of their samples; an error is that of its batch, so
@@ -15,14 +15,14 @@ from fastload.loader.field_check import missing_error
 from fastload.loader.pending_batch import Fault, PendingBatch
 from fastload.order.sample_order import RankBatch
 from fastload.order.steps import Step
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 
 # What no image file exceeds: RGBA of 32-bit floats, uncompressed, with previews and profiles.
 MAX_BYTES_PER_PIXEL, MAX_METADATA_BYTES = 16, 16 << 20
 
 
 class Planner:
-    """fields: those that are stored. sample_bytes: what the stages need for one sample beside its bytes."""
+    """Plans batches. fields: those that are stored. sample_bytes: memory of the stages for one sample."""
 
     def __init__(self, fields: Mapping[str, Field], dataset, max_pixels: int, sample_bytes: int):
         self._fields, self._dataset, self._sample_bytes = fields, dataset, sample_bytes
@@ -33,7 +33,7 @@ class Planner:
         held_bytes = len(rank_batch.positions) * self._sample_bytes
         batch = PendingBatch(step, rank_batch, self._dataset.where, held_bytes)
         try:
-            with told("to plan a batch"):
+            with raising_shortage("to plan a batch"):
                 for name, field in self._fields.items():
                     self._locate(batch, name, field)
         except FastloadError as error:

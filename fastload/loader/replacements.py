@@ -3,7 +3,7 @@
 In: a settled batch, with what is wrong with its samples. Out: the same batch with replacement samples, and
 its part of the ledger. Promised: only content that is damaged, or a field that is missing, is replaced;
 anything else is raised, and so is a sample whose replacements are all bad; a sample is replaced as a whole,
-picture, mask and caption together; the good ones are not made again.
+image, mask and caption together; good samples are not made again.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Replacements:
         self._field_order = {name: i for i, name in enumerate(spec.fields)}
 
     def replace(self, pending: PendingBatch, make: Callable[[PendingBatch, RankBatch], PendingBatch]) -> None:
-        """Replaces the bad samples of a batch that has some, and notes them in `pending.bad`.
+        """Replaces the bad samples of a batch, and lists them in `pending.bad`.
 
         make(pending, rank_batch): a settled batch of other samples for some of `pending`; it holds what is
         wrong with them in turn. Raises the first error of the samples where on_bad="raise" or where no sample
@@ -41,7 +41,7 @@ class Replacements:
         pending.bad += [self.entry(pending, i, 0, *faults[i]) for i in bad.tolist()]
         pending.wrong.clear()  # or tracebacks would keep the batch's memory until garbage is collected
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            drawn = self._sample_order.replacements(pending.rank_batch, bad, attempt, self._spec.seed)
+            drawn = self._sample_order.replacements(pending.rank_batch, bad, attempt, self._spec.decode.seed)
             made = make(pending, drawn)
             self._raise_what_is_raised(made)
             still_bad = self._first_faults(made)
@@ -56,7 +56,7 @@ class Replacements:
         raise self._gave_up(pending, i) from faults[i][1].error
 
     def entry(self, pending: PendingBatch, i: int, attempt: int, name: str, fault: Fault) -> BadSample:
-        """The line of the ledger for sample i of a batch, of which one field is bad."""
+        """The ledger's line for sample i of a batch, whose field `name` is bad."""
         row = self._dataset.row(int(pending.sample_ids[i]))
         offsets = {extension: start for extension, (start, _) in row.extensions.items()}
         stored = [offsets[ext] for ext in self._spec.fields[name].extensions if ext in offsets]
@@ -80,14 +80,14 @@ class Replacements:
         )
 
     def _first_faults(self, pending: PendingBatch) -> dict[int, tuple[str, Fault]]:
-        """sample -> the first field, in the order of the user's, that is wrong with it."""
+        """sample -> its first bad field, in the user's order."""
         faults: dict[int, tuple[str, Fault]] = {}
         for i, name in sorted(pending.wrong, key=self._in_order):
             faults.setdefault(i, (name, pending.wrong[i, name]))
         return faults
 
     def _raise_what_is_raised(self, pending: PendingBatch) -> None:
-        """Of several, the first in the batch, so that every run names the same."""
+        """The first in the batch, so that every run names the same."""
         for at in sorted(pending.wrong, key=self._in_order):
             fault = pending.wrong[at]
             if self._spec.on_bad == "raise" or not fault.is_of_the_content:

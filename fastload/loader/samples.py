@@ -12,7 +12,7 @@ from fastload import backends
 from fastload.errors import ConfigError
 from fastload.shards import dataset as shards
 from fastload.shards.mixture import Mixture, MixtureDataset, open_mixture
-from fastload.shortage import told
+from fastload.shortage import raising_shortage
 from fastload.world import World
 
 
@@ -25,10 +25,10 @@ class OwnSamples(ABC):
 
 
 def refuse_dataset(source: Any) -> None:
-    """Raises ConfigError for a Dataset, which is no source: it would be iterated over, sample by sample."""
+    """Raises ConfigError for a Dataset given as a source: it would be iterated over, sample by sample."""
     if isinstance(source, OwnSamples):
         raise ConfigError(
-            "a fastload.Dataset is no source: give it to fastload.DataLoader(dataset, batch_size)."
+            "the source is a fastload.Dataset: pass it to fastload.DataLoader(dataset, batch_size)."
         )
 
 
@@ -62,7 +62,7 @@ def open_samples(
     Raises SourceError, ShardError, ConfigError, ResourceError.
     """
     open_source = open_mixture if isinstance(source, Mixture) else shards.open_dataset
-    with told("to open the source"):
+    with raising_shortage("to open the source"):
         return open_source(
             source,
             cache_dir=backends.cache_dir() / "index",

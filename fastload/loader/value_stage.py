@@ -1,8 +1,8 @@
-"""The fields that are no images: bytes to values, on Python's worker threads or in the one that asks.
+"""The fields that are not images: bytes to values, on Python's worker threads or in the calling one.
 
-In: the bytes of a batch. Out: a column for each field (decode/values.py). Promised: only what takes long goes
-to worker threads (npy, json, your own functions); integers, text and bytes are made where the batch is put
-together, because a change of threads would cost more.
+In: the bytes of a batch. Out: a column for each field (decode/values.py). Promised: only slow work goes to
+worker threads (npy, json, your own functions); integers, text and bytes are made where the batch is
+assembled, because a change of threads would cost more.
 """
 
 import copy
@@ -38,7 +38,7 @@ class ValueStage(FieldStage):
         values.import_parsers(fields.values())
 
     def submit(self, stored: StoredBytes, urgent: bool) -> "BatchValues":
-        """Urgent ones are made by the thread that settles them."""
+        """Urgent batches are made by the thread that settles them."""
         batch = BatchValues(self, stored)
         if self.on_workers and not urgent:
             batch.begin()
@@ -69,7 +69,7 @@ class BatchValues(FieldBatch):
         return self._take_faults()
 
     def _take_faults(self) -> dict[tuple[int, str], FastloadError]:
-        """Not where they were raised: that frame, which their tracebacks hold, must hold none of them."""
+        """A method of its own: the frame that their tracebacks hold must not hold them."""
         faults, self._faults = self._faults, {}
         return faults
 
@@ -92,7 +92,7 @@ class BatchValues(FieldBatch):
         content = self._stored.content
         wait_for(content, lambda: self._work.cancelled)
         if self._work.cancelled or content.first_error is not None:
-            return  # it is raised where the bytes are waited for
+            return  # raised by whoever waits for the bytes
         begun = time.perf_counter()
         self._make(self._stage.on_workers, range(part, len(self._stored.positions), parts))
         self._stage.busy("values", time.perf_counter() - begun)
@@ -102,7 +102,7 @@ class BatchValues(FieldBatch):
         for name in names:
             if isinstance(self._stage.fields[name], Int):
                 labels = self._stored.content.integers(self._stored.first_blob[name], n)
-                if labels is not None:  # else one is missing or odd, and is found below
+                if labels is not None:  # otherwise a label is missing or invalid, and is found below
                     self._columns[name] = labels
                     continue
             made = self._columns.setdefault(name, [None] * n)
@@ -117,6 +117,6 @@ class BatchValues(FieldBatch):
     def _value(self, name: str, i: int) -> Any:
         field = self._stage.fields[name]
         if self._stored.missing[name][i]:
-            # A document is a sample's own: who changes one must not change the next one's.
+            # A copy: changing the document of one sample must not change the next.
             return copy.deepcopy(field.default) if isinstance(field, Json) else field.default
         return values.decode(field, self._stored.content.bytes(self._stored.first_blob[name] + i))

@@ -2,8 +2,8 @@
 
 In: weights, how many samples each source has given, and what each is owed. Out: for each of the next
 positions, the source and the index of the sample within it. Promised: exact integers, the same in Python and
-C++ (csrc/order/mixture.h); with constant weights every prefix of p positions is less than one sample away
-from weight * p, for each source; the state is three integers a source, so resuming replays nothing.
+C++ (csrc/order/mixture.h); with constant weights, after any p positions each source has given less than one
+sample more or fewer than weight * p; the state is three integers a source, so resuming replays nothing.
 
 The rule is Tijdeman's (The chairman assignment problem, Discrete Mathematics 32, 1980). With k sources of
 positive weight, a source may be taken once it is owed 1/(2k-2) of a sample. Of these, the source is taken
@@ -99,7 +99,9 @@ class MixtureState:
     def from_dict(cls, state: dict) -> "MixtureState":
         """What `to_dict` wrote. Raises CursorError for anything else, and for inconsistent numbers."""
         if not isinstance(state, dict) or set(state) != {"shares", "given", "owed"}:
-            raise CursorError(f"the cursor's mixture must have shares, given and owed, got {state!r}: {WAY_OUT}")
+            raise CursorError(
+                f"the cursor's mixture must have shares, given and owed, got {state!r}: {WAY_OUT}"
+            )
         mixture = cls(**{name: integers(name, values) for name, values in state.items()})
         if not mixture._is_consistent():
             raise CursorError(f"the cursor's mixture has inconsistent numbers: {WAY_OUT}")
@@ -178,7 +180,7 @@ def _reference(shares, given, owed, count):
     for i in range(count):
         for source in active:
             owed[source] += shares[source]
-        # No source is owed enough only after a change of weights, when sources of weight 0 are owed something.
+        # No source is owed enough only after a change of weights, if sources of weight 0 are owed something.
         ready = [source for source in active if owed[source] >= few] or active
         source = min(ready, key=lambda source: (-((owed[source] - due) // shares[source]), source))
         sources[i], samples[i] = source, given[source]

@@ -22,7 +22,7 @@ from fastload.errors import ConfigError
 from fastload.order.permutation import MAX_N, permute
 from fastload.rng import Purpose
 
-# Part of every `describe()`. Raise it when an order changes, so that old checkpoints are refused, not misread.
+# Part of every `describe()`. Raise it when an order changes, so that old checkpoints are refused.
 ORDER_VERSION = 1
 
 

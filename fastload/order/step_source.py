@@ -19,7 +19,7 @@ class StepSource:
     rank: int
 
     def take(self, state: OrderState, stop: float) -> tuple[Step, RankBatch] | None:
-        """The first step at or after `state` that starts before the position `stop`; None if there is none."""
+        """The first step at or after `state` that starts before position `stop`, or None."""
         if state.position >= stop:
             return None
         step = self.steps.step_at(state.position)

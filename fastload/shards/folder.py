@@ -1,13 +1,14 @@
 """The rows of a folder of images: every file below it, walked with os.scandir.
 
-In: a folder. Out: `Rows` sorted by key, and the folder's stamp (the time of the last change of every folder
-in it, by which a cached index is found out of date). Promised: files are never opened, except a dataset.json
-at the root.
+In: a folder. Out: `Rows` sorted by key, and the folder's stamp (the modification time of every folder in it,
+which shows whether a cached index is out of date). Promised: files are never opened, except a dataset.json at
+the root.
 
-The extension is what follows the LAST dot, lower-cased, and the key is the rest of the relative path: photos
-are called "IMG 2020.01.02.jpg". Files with the same key (a.jpg and a.txt) are one sample. Hidden files and
-folders, files without an extension, broken links and whatever is no file are passed over, and so are samples
-without an image; all are counted in `Rows.skipped`. Links to files and folders are followed.
+The extension is what follows the LAST dot, in lower case, and the key is the rest of the relative path,
+because photos have names such as "IMG 2020.01.02.jpg". Files with the same key (a.jpg and a.txt) are one
+sample. Hidden files and folders, files without an extension, broken links and anything that is not a file are
+skipped, and so are samples without an image; all are counted in `Rows.skipped`. Links to files and folders
+are followed.
 
 Class folders: if all images lie in subfolders, and there is no dataset.json, a sample's label is the index of
 its top-level folder among all top-level folders, sorted (as in torchvision: a folder without images counts
@@ -25,20 +26,20 @@ import numpy as np
 
 from fastload.errors import ShardError, SourceError, raise_if_foreign
 from fastload.shards.labels import labels_of_json
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 from fastload.shards.rows import IMAGE_EXTENSIONS, Rows, shown
 
 Stamp = list[tuple[str, int]]
 
 _IMAGES = frozenset(extension.encode() for extension in IMAGE_EXTENSIONS)
-# A change within the clock's resolution of the walk could leave a folder's time as it was; FAT's is 2 s.
+# A change within the clock's resolution of the walk may not change a folder's time; FAT's resolution is 2 s.
 _SETTLED_NS = 2_000_000_000
 
 
 def index_folder(path: str, name: str) -> tuple[Rows, Stamp, list[str] | None]:
     """Rows, stamp and class names (or None) of the folder at `path`, called `name` in messages.
 
-    Raises SourceError if it holds no image, ShardError if two files are the same sample's same extension.
+    Raises SourceError if it has no image, ShardError if two files are the same field of one sample.
     """
     try:
         walk = with_retries(lambda: _Walk(os.fsencode(path), name))
@@ -60,7 +61,7 @@ def index_folder(path: str, name: str) -> tuple[Rows, Stamp, list[str] | None]:
 
 
 def folder_changed(path: str, stamp: Stamp) -> bool:
-    """True if a folder of the stamp was changed (or vanished) since."""
+    """Whether a folder of the stamp was changed or removed since."""
     try:
         return any(os.stat(os.path.join(path, inner)).st_mtime_ns != mtime_ns for inner, mtime_ns in stamp)
     except OSError as error:
@@ -69,17 +70,16 @@ def folder_changed(path: str, stamp: Stamp) -> bool:
 
 
 def time_of(status: os.stat_result, started_ns: int) -> int:
-    """When a folder was last changed, for its stamp; -1, which no folder has, if that was just now.
+    """The modification time of a folder, for its stamp; -1, which no folder has, if it is too recent.
 
-    started_ns: when the look at it began.
+    started_ns: when the walk began.
     """
     settled = status.st_mtime_ns + _SETTLED_NS < started_ns
     return status.st_mtime_ns if settled else -1
 
 
 class _Walk:
-    """files: (key, extension in lower case, extension as written, size in bytes) of every file that may
-    count."""
+    """files: (key, extension in lower case, extension as written, size in bytes) of every possible field."""
 
     def __init__(self, root: bytes, name: str):
         self.root = root
@@ -97,7 +97,7 @@ class _Walk:
         identity = (status.st_dev, status.st_ino)
         if identity in above:
             raise ShardError(
-                f"{self.name}: the folder {shown(inner)} is a link back to one above it. Remove the link."
+                f"{self.name}: the folder {shown(inner)} is a link to one of its parents. Remove the link."
             )
         self._note_time(inner, status)
         with os.scandir(os.path.join(self.root, inner)) as entries:
@@ -162,10 +162,10 @@ def _rows(samples: list[tuple[bytes, dict[bytes, tuple[bytes, int]]]], skipped: 
     )
     for extension in extensions:
         found = [fields.get(extension) for _, fields in samples]
-        size_bytes = np.array([-1 if one is None else one[1] for one in found], np.int64)
-        written = sorted({one[0] for one in found if one is not None})
-        number = {text: place for place, text in enumerate(written)}
-        chosen = np.array([0 if one is None else number[one[0]] for one in found], np.int64)
+        size_bytes = np.array([-1 if file is None else file[1] for file in found], np.int64)
+        written = sorted({file[0] for file in found if file is not None})
+        number = {text: i for i, text in enumerate(written)}
+        chosen = np.array([0 if file is None else number[file[0]] for file in found], np.int64)
         rows.size_bytes.append(size_bytes)
         rows.offset_bytes.append(np.where(size_bytes < 0, np.int64(-1), np.int64(0)))
         rows.spellings[extension] = (written, chosen)
@@ -177,10 +177,10 @@ def _no_image(walk: _Walk, path: str) -> SourceError:
     if b"tar" in extensions or b"zip" in extensions:
         pattern = os.path.join(path, "**", "*.tar" if b"tar" in extensions else "*.zip")
         return SourceError(
-            f"{path}: the folder holds shards in subfolders only. Name them by a pattern: {pattern}"
+            f"{path}: the folder has shards only in subfolders. Name them by a pattern: {pattern}"
         )
     found = ", ".join(f"{count} .{shown(extension)}" for extension, count in extensions.most_common(3))
     return SourceError(
-        f"{path}: the folder holds no image (found: {found or 'no files'}). "
+        f"{path}: the folder has no images (found: {found or 'no files'}). "
         f"Images are {' '.join(sorted(IMAGE_EXTENSIONS))}; pack anything else as tar shards."
     )

@@ -1,19 +1,19 @@
-"""A container's index: found beside the container, found in the cache, or built and put there.
+"""A container's index: found beside the container or in the cache, or built and cached.
 
-In: containers. Out: one valid `IndexFile` each. Promised: an index that does not belong to the container as
-it is now, that is damaged or of another version, is built again and never trusted; each missing index is
-built once, however many threads, ranks or other processes of the host ask for it; if one of them dies,
-another takes over.
+In: containers. Out: a valid `IndexFile` for each. Promised: an index that does not match the container as it
+is now, is damaged or has another version is never used, but built again; each missing index is built once,
+however many threads, ranks or other processes of the host ask for it; if the builder dies, another process
+takes over.
 
-An index beside its container ("published": NAME.flidx, to be copied with the data) is preferred and valid if
-the size and the checksum of the container's tail agree. One in the cache must agree in the time of the last
-change too, which a copy may change. A folder is unchanged if none of its folders has changed; a file that is
-overwritten in place changes no folder, so a reader must find the size that the index tells. A list of files
-is as a folder, but has an index in the cache only, and another list has another one.
+An index beside its container ("published": NAME.flidx, to be copied with the data) is preferred. It is valid
+if the size and the checksum of the container's tail agree. For a cached index the modification time must
+agree as well; a copy may change it. A folder is unchanged if none of its folders has changed. A file that is
+overwritten in place changes no folder, so a reader checks that it has the size in the index. A list of files
+is like a folder, but its index is only cached, and each list has its own.
 
-The work of a host is divided by file locks: each rank first builds its own share (every `local_world_size`-th
-missing index), then whatever nobody is at work on, then waits for the rest. The kernel drops the lock of a
-process that dies.
+File locks divide the work on a host: each rank first builds its own share (every `local_world_size`-th
+missing index), then those that no process works on, then waits for the rest. The kernel releases the lock of
+a process that dies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fastload.shards.files import index_files
 from fastload.shards.folder import folder_changed, index_folder
 from fastload.shards.index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
 from fastload.shards.labels import labels_of_json
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 from fastload.shards.rows import COPY_AGAIN, Rows, split_name
 from fastload.shards.source import INDEX_SUFFIX, Container
 from fastload.shards.tar import BLOCK, index_tar
@@ -43,7 +43,7 @@ from fastload.shortage import is_shortage, way_out
 from fastload.threads import for_all
 
 TAIL_BYTES = 4096
-_HELD, _UNKNOWN = "held", "the file system knows no locks"
+_HELD, _UNKNOWN = "held", "the file system has no locks"
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 
 
@@ -60,47 +60,43 @@ def open_indexes(
     local_world_size: int = 1,
     found: Callable[[int, int], None] | None = None,
 ) -> list[IndexFile]:
-    """The index of each container, in order, built where there is none; found(done, all) is called as they
-    come.
+    """The index of each container, in order; missing ones are built. found(done, total) is called for each.
 
     Raises SourceError or ShardError for a container that cannot be indexed (of several, the first in order,
-    as far as is known), ConfigError if the cache folder cannot be written.
+    as far as known), ConfigError if the cache folder is not writable.
     """
     indexes: dict[int, IndexFile] = {}
 
-    def note(place: int, index: IndexFile | None) -> None:
+    def note(i: int, index: IndexFile | None) -> None:
         if index is not None:
-            indexes[place] = index
+            indexes[i] = index
             if found is not None:
                 found(len(indexes), len(containers))
 
-    places = range(len(containers))
-    # On threads: where a mount is gone `open` never returns, and Ctrl-C is heard on the calling thread alone.
-    for_all(places, partial(_find_at, containers, cache_dir), note, threads, "fastload-index")
-    own = [place for place in range(len(containers)) if place % local_world_size == local_rank]
-    others = [place for place in range(len(containers)) if place % local_world_size != local_rank]
-    others = (
-        others[len(others) * local_rank // local_world_size :]
-        + others[: len(others) * local_rank // local_world_size]
-    )
-    for places, wait in ((own, True), (others, False), (others, True)):
-        missing = [place for place in places if place not in indexes]
+    # On threads: if a mount is gone, `open` never returns, and only the calling thread reacts to Ctrl-C.
+    find = partial(_find_at, containers, cache_dir)
+    for_all(range(len(containers)), find, note, threads, "fastload-index")
+    own = [i for i in range(len(containers)) if i % local_world_size == local_rank]
+    others = [i for i in range(len(containers)) if i % local_world_size != local_rank]
+    middle = len(others) * local_rank // local_world_size
+    others = others[middle:] + others[:middle]
+    for numbers, wait in ((own, True), (others, False), (others, True)):
+        missing = [i for i in numbers if i not in indexes]
         make = partial(_build_at, containers, cache_dir, wait)
         for_all(missing, make, note, threads, "fastload-index")
-    return [indexes[place] for place in range(len(containers))]
+    return [indexes[i] for i in range(len(containers))]
 
 
-def _find_at(containers: list[Container], cache_dir: Path, place: int) -> IndexFile | None:
-    return find_valid(containers[place], cache_dir)
+def _find_at(containers: list[Container], cache_dir: Path, i: int) -> IndexFile | None:
+    return find_valid(containers[i], cache_dir)
 
 
-def _build_at(containers: list[Container], cache_dir: Path, wait: bool, place: int) -> IndexFile | None:
-    return build(containers[place], cache_dir, wait=wait)
+def _build_at(containers: list[Container], cache_dir: Path, wait: bool, i: int) -> IndexFile | None:
+    return build(containers[i], cache_dir, wait=wait)
 
 
 def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
-    """The published or else the cached index of a container, if there is one that holds for it as it is
-    now."""
+    """The published or else the cached index of a container, if one is valid for its current state."""
     for path, published in ((published_path(container), True), (cached_path(container, cache_dir), False)):
         if published and container.files is not None:
             continue
@@ -118,7 +114,7 @@ def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
 
 
 def _read(path: Path) -> IndexFile | None:
-    """The index at `path`, if there is one that can be used. Raises SourceError where that is not known."""
+    """The index at `path`, if it exists and is usable. Raises SourceError if that cannot be found out."""
     try:
         with contextlib.suppress(FileNotFoundError, IndexUnusableError):
             return with_retries(lambda: read_index(path), is_shortage)
@@ -132,7 +128,7 @@ def build(
 ) -> IndexFile | None:
     """Indexes a container into the cache, unless another process has done so meanwhile.
 
-    wait=False: None if another process is at it. afresh: also if there is an index that seems valid.
+    wait=False: returns None if another process is building it. afresh: even if there is a valid index.
     """
     path = cached_path(container, cache_dir)
 
@@ -152,7 +148,7 @@ def build(
         return with_retries(built, is_shortage)
     except IndexUnusableError as error:
         raise ConfigError(
-            f"{error}, right after it was written. Check the disk of {path.parent}, or name another folder."
+            f"{error}, right after it was written. Check the disk of {path.parent}, or use another folder."
         ) from error
     except OSError as error:
         raise_if_foreign(error)
@@ -162,12 +158,11 @@ def build(
 
 
 def changed(container: Container, stamp: Stamp) -> bool:
-    """Whether a tar or zip is no longer the one of this stamp: by one `stat`, where nobody has touched it.
+    """Whether a tar or zip has changed since this stamp: one `stat`, if it was not touched.
 
-    Another time of its last change says little, for a copy that was put back has one: then the tail decides.
-    False for one that is gone, or cannot be asked: that tells nothing about what was read before. Raises
-    SourceError where there are no descriptors or memory to ask. The twin of FileStamp::check in
-    csrc/read/shard_reader.
+    If only the modification time differs, as for a restored copy, the tail decides. False for a file that is
+    gone or inaccessible: that says nothing about what was read before. Raises SourceError if descriptors or
+    memory run out. The twin of FileStamp::check in csrc/read/shard_reader.
     """
 
     def look() -> bool:
@@ -189,10 +184,9 @@ def changed(container: Container, stamp: Stamp) -> bool:
 
 
 def forget(container: Container, cache_dir: Path) -> None:
-    """Drops the cached index of a folder or a list.
+    """Drops the cached index of a folder or a list in which a file was overwritten.
 
-    For one of which a file was overwritten: no folder's time of change tells that, so that the index would be
-    taken for valid again.
+    The modification times of the folders do not show that, so the index would be considered valid again.
     """
     with contextlib.suppress(OSError):
         cached_path(container, cache_dir).unlink()
@@ -202,15 +196,13 @@ def publish(container: Container) -> Path:
     """Indexes a container and writes the index beside it, to be copied with the data. Raises as build."""
     path = published_path(container)
     if container.files is not None:
-        raise ConfigError(
-            f"{container.files!r}: the index of a list lies in the cache; pack the files instead."
-        )
+        raise ConfigError(f"{container.files!r}: the index of a list is only cached; pack the files instead.")
     rows, stamp, classes = index_container(container)
     try:
         with_retries(lambda: write_index(path, rows, stamp, classes), is_shortage)
     except OSError as error:
         raise_if_foreign(error)
-        otherwise = "Let the cache hold the index instead."
+        otherwise = "Keep the index in the cache instead."
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror}). "
             f"{way_out(error.errno, otherwise) if is_shortage(error.errno) else otherwise}"
@@ -240,8 +232,8 @@ def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
         if rows.label_member is not None:
             content = _bytes_at(file.fileno(), *rows.label_member)
             rows.labels = labels_of_json(content, rows, container.name, _key_of)
-        # Of a tar with the first block behind its members: one that is appended there, in the padding of the
-        # file, changes neither its size nor what lies before.
+        # Of a tar including the first block after its members: a member that is written there, in the padding
+        # of the file, changes neither its size nor the bytes before.
         stop = -(-rows.members_stop // BLOCK) * BLOCK + BLOCK
         tail_stop = before.st_size if is_zip else min(before.st_size, stop)
         tail_start = max(0, tail_stop - TAIL_BYTES)
@@ -249,7 +241,7 @@ def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
         after = os.stat(container.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ShardError(
-            f"{container.name}: the file changed while it was indexed. Open it when it is complete."
+            f"{container.name}: the file changed while it was indexed. Open it once it is complete."
         )
     return rows, Stamp(after.st_size, after.st_mtime_ns, tail_start, tail_stop, tail_crc), None
 
@@ -264,14 +256,14 @@ def published_path(container: Container) -> Path:
 
 
 def cached_path(container: Container, cache_dir: Path) -> Path:
-    """One file a container: its own name, to be recognised, and a hash of where it lies and what it lists."""
+    """One file for each container: its name, for humans, and a hash of its path and of the listed files."""
     listed = f"\0{container.list_hash}".encode() if container.list_hash else b""
     where = hashlib.blake2b(os.fsencode(container.path) + listed, digest_size=10).hexdigest()
     return Path(cache_dir) / f"{os.path.basename(container.path)[:100]}-{where}{INDEX_SUFFIX}"
 
 
 def _mtime_if_current(container: Container, stamp: Stamp, published: bool) -> int | None:
-    """When the tar or zip was last changed; None if it is not the one that was indexed."""
+    """The modification time of a tar or zip; None if it has changed since it was indexed."""
 
     def look() -> int | None:
         with open(container.path, "rb", buffering=0) as file:
@@ -292,7 +284,7 @@ def _has_tail(descriptor: int, stamp: Stamp) -> bool:
 
 
 def _bytes_at(descriptor: int, start: int, size_bytes: int) -> bytes:
-    """So many bytes, or fewer where the file ends before; a read may fall short of what there is."""
+    """`size_bytes` bytes, or fewer at the end of the file; a single read may return fewer."""
     found = b""
     while len(found) < size_bytes:
         more = os.pread(descriptor, size_bytes - len(found), start + len(found))
@@ -303,24 +295,24 @@ def _bytes_at(descriptor: int, start: int, size_bytes: int) -> bytes:
 
 
 def _way_out(error: OSError) -> str:
-    """What to do about a folder for indexes that refuses one."""
+    """What to do if an index cannot be written to its folder."""
     if is_shortage(error.errno):
         return way_out(error.errno, "")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return (
-        f"{'Free some space there' if full else 'Make it writable'}, or name another folder (FASTLOAD_CACHE, "
-        "or cache_dir=), or let the indexes lie beside the shards: fastload index --beside"
+        f"{'Free some space there' if full else 'Make it writable'}, or use another folder (FASTLOAD_CACHE, "
+        "or cache_dir=), or put the indexes beside the shards: fastload index --beside"
     )
 
 
 def _sniff(start: bytes, name: str) -> bool:
-    """True for a zip, False for what may be a tar; what is surely neither is a ShardError."""
+    """True for a zip, False for a possible tar; anything else is a ShardError."""
     if not start:
         raise ShardError(f"{name}: the file is empty (0 bytes). {COPY_AGAIN}")
     for magic, packer in _COMPRESSED.items():
         if start.startswith(magic):
             raise ShardError(
-                f"{name}: the file is compressed ({packer}), and only plain ones can be read. Decompress it."
+                f"{name}: the file is compressed ({packer}), which is not supported. Decompress it."
             )
     if start.startswith((b"PK\3\4", b"PK\5\6")):
         return True
@@ -333,19 +325,18 @@ def _sniff(start: bytes, name: str) -> bool:
 
 
 def _may_be_old_tar(start: bytes) -> bool:
-    """Before ustar a header had no magic: its checksum field holds an octal number. An empty tar is all
-    zeros."""
+    """Before ustar, headers had no magic, but an octal checksum field. An empty tar is all zeros."""
     digits = start[148:156].strip(b" \0")
     return not any(start) or (bool(digits) and all(byte in b"01234567" for byte in digits))
 
 
 @contextlib.contextmanager
 def _locked(path: Path, wait: bool) -> Iterator[str | None]:
-    """Holds the file lock at `path`, which is removed again; None if another process has it and wait is
-    False.
+    """Holds the file lock at `path`, and removes the file afterwards; None if another process holds it and
+    wait is False.
 
-    Threads of one process never ask for the same one. Where the file system knows no locks, _UNKNOWN: the
-    same index may then be built twice, and the last one written wins.
+    Threads of one process never ask for the same lock. _UNKNOWN if the file system has no locks: then the
+    same index may be built twice, and the last one written wins.
     """
     while True:
         with open(path, "wb") as file:
@@ -358,7 +349,7 @@ def _locked(path: Path, wait: bool) -> Iterator[str | None]:
                 raise_if_foreign(error)
                 yield _UNKNOWN
                 return
-            # The holder before us may have removed the file that we have opened.
+            # The previous holder may have removed the file that we opened.
             try:
                 if os.fstat(file.fileno()).st_ino != os.stat(path).st_ino:
                     continue

@@ -1,25 +1,24 @@
-"""The index file of one container: its rows as columns, to be memory-mapped. This file is the format's
-description.
+"""The index file of one container: its rows as columns, to be memory-mapped. This file describes the format.
 
     bytes 0..8    magic "FLINDEX\\n"
-    then uint32   version, bytes of the JSON text, CRC-32 of the JSON text, CRC-32 of all bytes behind it
+    then uint32   version, bytes of the JSON text, CRC-32 of the JSON text, CRC-32 of all bytes after it
     then          the JSON text, padded with blanks to a multiple of 64
     then          the columns, each starting at a multiple of 8
 
 All numbers are little-endian. The JSON lists the columns: {"name", "width" in bytes, "shift" in bits,
-"start", "count"}; a reader takes the columns that it knows and lets the others be, so that columns may be
-added without a new version:
+"start", "count"}. A reader ignores columns that it does not know, so columns may be added without a new
+version:
 
     size:EXT      bytes of each sample's member; all ones: there is none. Unsigned, 1, 2, 4 or 8 bytes wide
     offset:EXT    where its content starts, shifted right by `shift`; as wide as the largest value needs
     spelling:EXT  folders: which of `spellings[EXT]` the file has on disk
     key_end       where each sample's key ends in `keys`
-    keys          the keys, one behind the other
+    keys          the concatenated keys
     label         int32 class labels, if there are any
 
-Promised: a file is written whole or not at all (temporary file, fsync, rename); a file that is not exactly
-what was written is never used: `read_index` refuses a wrong header or size, and IndexLookup checks the
-columns before their first use. A jpg + cls + txt sample takes about 23 bytes and its key.
+Promised: a file is written whole or not at all (temporary file, fsync, rename). A damaged file is never used:
+`read_index` refuses a wrong header or size, and IndexLookup checks the columns before their first use. A
+jpg + cls + txt sample takes about 23 bytes and its key.
 """
 
 from __future__ import annotations
@@ -44,20 +43,19 @@ MAGIC = b"FLINDEX\n"
 VERSION = 1
 _HEAD = struct.Struct("<8s4I")
 _HEADER_MULTIPLE = 64
-ROWS_AT_ONCE = 1 << 16  # of which keys are gathered, in 8 bytes for each of theirs
+ROWS_AT_ONCE = 1 << 16  # whose keys are gathered at once, with 8 bytes for each of their bytes
 
 
 class IndexUnusableError(Exception):
-    """An index file is damaged, of another version, or no index file; never leaves this folder of the
-    package."""
+    """An index file is damaged, of another version, or not an index file; never leaves shards/."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells whether a container is still the one that was indexed; no part of any fingerprint.
+    """Shows whether a container has changed since it was indexed; not part of any fingerprint.
 
-    The tail are 4 KiB: of a zip the last ones, of a tar those up to the end of the block behind its last
-    member, where another one would be appended.
+    The tail is 4 KiB: of a zip the last ones; of a tar those up to the end of the block after its last
+    member, where another member would be appended.
     """
 
     size_bytes: int = 0
@@ -70,15 +68,14 @@ class Stamp:
 
 @dataclass(frozen=True)
 class IndexFile:
-    """A mapped index file. header: the JSON text, parsed. columns_start: the byte at which the columns
-    begin."""
+    """A mapped index file. header: the parsed JSON text. columns_start: the byte offset of the columns."""
 
     path: str
     mapped: _native.MappedFile
     header: dict
     columns_start: int
     checksum: int
-    seen_mtime_ns: int | None = None  # of the container, when it was found to be the one that was indexed
+    seen_mtime_ns: int | None = None  # of the container, when it was found to be unchanged
 
     @property
     def n(self) -> int:
@@ -91,10 +88,10 @@ class IndexFile:
         return Stamp(**{**stored, **seen, "folders": [tuple(pair) for pair in stored["folders"]]})
 
     def described(self, extension_numbers: dict[str, int], folder: str | None) -> dict:
-        """What IndexLookup.add wants to know; folder: the absolute path, for a folder container."""
+        """The argument of IndexLookup.add; folder: the absolute path of a folder container."""
         columns = {column["name"]: column for column in self.header["columns"]}
 
-        def place(name: str) -> dict | None:
+        def location(name: str) -> dict | None:
             column = columns.get(name)
             if column is None:
                 return None
@@ -110,16 +107,16 @@ class IndexFile:
             "columns_start": self.columns_start,
             "checksum": self.checksum,
             "folder": None if folder is None else os.fsencode(folder) + b"/",
-            "key_end": place("key_end"),
-            "keys": place("keys"),
+            "key_end": location("key_end"),
+            "keys": location("keys"),
             "keys_bytes": columns["keys"]["count"],
-            "labels": place("label"),
+            "labels": location("label"),
             "extensions": [
                 {
                     "extension": extension_numbers[name],
-                    "offset_bytes": place(f"offset:{name}"),
-                    "size_bytes": place(f"size:{name}"),
-                    "spelling": place(f"spelling:{name}"),
+                    "offset_bytes": location(f"offset:{name}"),
+                    "size_bytes": location(f"size:{name}"),
+                    "spelling": location(f"spelling:{name}"),
                     "spellings": [_bytes(text) for text in self.header["spellings"].get(name, [])],
                 }
                 for name in self.header["counts"]
@@ -130,7 +127,7 @@ class IndexFile:
 def write_index(
     path: str | Path, rows: Rows, stamp: Stamp, classes: list[str] | None = None, *, alone: bool = False
 ) -> None:
-    """Writes the index of a container to `path`, whole or not at all; `alone` as for write_atomically.
+    """Writes the index of a container to `path`, whole or not at all; `alone` as in write_atomically.
 
     Raises OSError.
     """
@@ -155,7 +152,7 @@ def write_index(
         "header_bytes": rows.header_bytes,
         "classes": classes,
         "spellings": {
-            _text(name): [_text(one) for one in written] for name, (written, _) in rows.spellings.items()
+            _text(name): list(map(_text, written)) for name, (written, _) in rows.spellings.items()
         },
         "columns": columns,
         "columns_bytes": len(content),
@@ -167,9 +164,9 @@ def write_index(
 
 
 def read_index(path: str | Path) -> IndexFile:
-    """The index file at `path`, mapped; in O(1), so the columns themselves are checked later, by IndexLookup.
+    """The mapped index file at `path`. Takes O(1): IndexLookup checks the columns later.
 
-    Raises FileNotFoundError, IndexUnusableError; OSError where there are no descriptors or memory for it.
+    Raises FileNotFoundError, IndexUnusableError; OSError if descriptors or memory run out.
     """
     try:
         mapped = _native.MappedFile(os.fsencode(path))
@@ -185,20 +182,20 @@ def read_index(path: str | Path) -> IndexFile:
         raise IndexUnusableError(f"{path}: too short for an index file")
     magic, version, text_bytes, text_crc, checksum = _HEAD.unpack_from(view)
     if magic != MAGIC or version != VERSION:
-        raise IndexUnusableError(f"{path}: another format or version ({version}, this is {VERSION})")
+        raise IndexUnusableError(f"{path}: another format or version ({version}, expected {VERSION})")
     columns_start = _HEAD.size + text_bytes
     if columns_start > len(view) or zlib.crc32(view[_HEAD.size : columns_start]) != text_crc:
         raise IndexUnusableError(f"{path}: damaged header")
     header = json.loads(bytes(view[_HEAD.size : columns_start]))
     if header["columns_bytes"] != len(view) - columns_start:
-        raise IndexUnusableError(f"{path}: cut")
+        raise IndexUnusableError(f"{path}: truncated")
     return IndexFile(os.fspath(path), mapped, header, columns_start, checksum)
 
 
 def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
-    """Some rows of an index, as they would be if their container had no others.
+    """Some rows of an index, as if their container had no others.
 
-    chosen: ascending row numbers, int64. The columns must have been checked (IndexLookup).
+    chosen: ascending row numbers, int64. IndexLookup must have checked the columns.
     """
     columns = {column["name"]: column for column in index.header["columns"]}
 
@@ -237,12 +234,12 @@ def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
             number = np.zeros(len(chosen), np.int64)
             number[~missing] = spelled
             written = index.header["spellings"][name]
-            rows.spellings[_bytes(name)] = [_bytes(written[one]) for one in used.tolist()], number
+            rows.spellings[_bytes(name)] = [_bytes(written[i]) for i in used.tolist()], number
     return rows
 
 
 def _joined(keys: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> bytes:
-    """The bytes [start, stop) of keys, uint8, for each row, one behind the other."""
+    """The bytes [start, stop) of `keys`, uint8, of each row, concatenated."""
     pieces = []
     for at in range(0, len(starts), ROWS_AT_ONCE):
         begin, lengths = starts[at : at + ROWS_AT_ONCE], (stops - starts)[at : at + ROWS_AT_ONCE]
@@ -252,10 +249,10 @@ def _joined(keys: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> bytes:
 
 
 def write_atomically(path: str | Path, content: bytes, *, alone: bool = False) -> None:
-    """Writes a file that is there whole or not at all, also after a power cut. Raises OSError.
+    """Writes a file whole or not at all, also if the power fails. Raises OSError.
 
-    alone: nobody else writes it now, so the temporary file has one name, and takes the place of what a
-    process left that was killed as it wrote.
+    alone: no other process writes it now. Then the temporary file has a fixed name, and replaces one that was
+    left by a killed process.
     """
     path = Path(path)
     if alone:
@@ -278,14 +275,14 @@ def write_atomically(path: str | Path, content: bytes, *, alone: bool = False) -
 def _pack_all(rows: Rows) -> dict[str, tuple[np.ndarray, int]]:
     """Column name -> (unsigned array, shift in bits)."""
     packed: dict[str, tuple[np.ndarray, int]] = {}
-    for place, extension in enumerate(rows.extensions):
+    for i, extension in enumerate(rows.extensions):
         name = _text(extension)
-        present = rows.size_bytes[place] >= 0
-        packed[f"size:{name}"] = _pack_sizes(rows.size_bytes[place], present), 0
-        if extension in rows.spellings:
+        present = rows.size_bytes[i] >= 0
+        packed[f"size:{name}"] = _pack_sizes(rows.size_bytes[i], present), 0
+        if extension in rows.spellings:  # of a folder: all offsets are 0 and need no column
             packed[f"spelling:{name}"] = _narrow(rows.spellings[extension][1]), 0
-        else:  # a file of a folder starts at byte 0 and needs no column for it
-            offset = np.where(present, rows.offset_bytes[place], 0)
+        else:
+            offset = np.where(present, rows.offset_bytes[i], 0)
             shift = 9 if not np.any(offset & 511) else 0  # tar: whole blocks of 512 bytes
             packed[f"offset:{name}"] = _narrow(offset >> shift), shift
     packed["key_end"] = _narrow(rows.key_end), 0
@@ -297,7 +294,7 @@ def _pack_all(rows: Rows) -> dict[str, tuple[np.ndarray, int]]:
 
 def _pack_sizes(size_bytes: np.ndarray, present: np.ndarray) -> np.ndarray:
     largest = int(size_bytes.max(initial=0))
-    width = _width(largest + 1)  # all ones is taken
+    width = _width(largest + 1)  # all ones means missing
     return np.where(present, size_bytes.astype("<u8"), np.uint64(2**64 - 1)).astype(f"<u{width}")
 
 

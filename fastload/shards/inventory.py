@@ -1,8 +1,8 @@
 """What a checkpoint remembers of the data, so that a loader that refuses it can say what has changed since.
 
-In: a dataset; later another one, and what was remembered. Out: an inventory, three JSON values of constant
-shape; later sentences. Promised: an inventory decides nothing, the fingerprint does; it takes 8 characters a
-container, and none where there are more than MAX_LISTED; the way out that is named is one that was tried.
+In: a dataset; later another one, and the inventory of the first. Out: an inventory, three JSON values of
+constant shape; later sentences for a message. Promised: an inventory only explains, the fingerprint decides;
+it takes 8 characters a container, and none for more than MAX_LISTED; the suggested solution was verified.
 """
 
 from __future__ import annotations
@@ -17,35 +17,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastload.shards.dataset import Dataset
 
-MAX_LISTED = 4096  # containers, 32 KiB of text; of more only what was appended is told
+MAX_LISTED = 4096  # containers, 32 KiB of text; with more, only appended samples are recognised
 MAX_SHOWN = 5  # names, in a message
-_HASH_BYTES = 3  # of each name, and of each content; an error in a message is no harm
+_HASH_BYTES = 3  # of each name, and of each content; a collision only affects a message
 
 Inventory = list  # [samples, containers, table: str]
 
 
 def inventory_of(dataset: Dataset) -> Inventory:
-    """[selected samples, containers that have some, a table of short hashes of these]."""
+    """[selected samples, containers that have any, a table of short hashes of these]."""
     listed = dataset.parts if len(dataset.parts) <= MAX_LISTED else []
     table = b"".join(_short(os.fsencode(name)) + _short(content.encode()) for name, content in listed)
     return [dataset.n, len(dataset.parts), base64.b64encode(table).decode()]
 
 
-def is_inventory(one: object) -> bool:
+def is_inventory(value: object) -> bool:
     """Whether it has the form of an inventory; it may come from JSON."""
-    if not isinstance(one, Sequence) or len(one) != 3 or not all(type(count) is int for count in one[:2]):
+    if not isinstance(value, Sequence) or len(value) != 3:
+        return False
+    samples, containers, table = value
+    if type(samples) is not int or type(containers) is not int or not isinstance(table, str):
         return False
     try:
-        table = base64.b64decode(one[2], validate=True) if isinstance(one[2], str) else None
+        return len(base64.b64decode(table, validate=True)) % (2 * _HASH_BYTES) == 0
     except ValueError:
         return False
-    return table is not None and len(table) % (2 * _HASH_BYTES) == 0
 
 
 def what_changed(dataset: Dataset, then: Inventory, fingerprint_then: str, source: str | None = None) -> str:
-    """Sentences for a message: how the dataset differs from that of the inventory, and what goes on with it.
+    """Sentences for a message: how the dataset differs from that of the inventory, and how to continue.
 
-    fingerprint_then: that of the dataset then, or its beginning. source: what a mixture calls it.
+    fingerprint_then: of the dataset then, or its beginning. source: its name in a mixture.
     """
     samples, containers, table = then
     if 0 < samples < dataset.n:
@@ -58,23 +60,22 @@ def what_changed(dataset: Dataset, then: Inventory, fingerprint_then: str, sourc
 
 
 def _grown_at_the_end(dataset: Dataset, samples: int, source: str | None) -> str:
-    rows = dataset.rows_of([samples - 1, samples])  # the last of then, and the first that is new
-    home_then, home = dataset.containers_of(rows).tolist()
-    by_shard = home_then != home
-    where = (
-        f"in {_few(dataset.part_names(home))}" if by_shard else f"the first of them {dataset.where(samples)}"
-    )
+    rows = dataset.rows_of([samples - 1, samples])  # the last old one, and the first new one
+    last_old, first_new = dataset.containers_of(rows).tolist()
+    by_shard = last_old != first_new
+    added = dataset.part_names(first_new)
+    where = f"in {_few(added)}" if by_shard else f"the first of them {dataset.where(samples)}"
     if dataset.has_all_rows:
         kept = f"range({samples})" if source is None else f"{{{source!r}: range({samples})}}"
-        way_out = f"Pass select={kept} to keep what was there then"
-        way_out += ", or name the source without what was added" if by_shard else ""
+        way_out = f"Pass select={kept} to keep the previous samples"
+        way_out += ", or name the source without the new shards" if by_shard else ""
     else:
-        way_out = f"Let select= keep no id above {rows[0]}: what was there then ends with it"
-    return f"{dataset.n - samples} samples were added to the {samples} of then, {where}. {way_out}."
+        way_out = f"Let select= keep no id above {rows[0]}, the last one of the checkpoint"
+    return f"{dataset.n - samples} samples were added to the {samples} of the checkpoint, {where}. {way_out}."
 
 
 def _compared(dataset: Dataset, table: str, fingerprint_then: str) -> str:
-    """What the table of then tells: which containers are new, changed or gone."""
+    """Which containers are new, changed or gone, according to the table of then."""
     listed = base64.b64decode(table)
     if not listed:
         return ""
@@ -94,22 +95,22 @@ def _compared(dataset: Dataset, table: str, fingerprint_then: str) -> str:
     if added:
         sentences.append(f"Added since: {_few(added)}.")
     if changed:
-        sentences.append(f"With other samples than then: {_few(changed)}.")
+        sentences.append(f"Changed since: {_few(changed)}.")
     if gone:
-        sentences.append(f"No longer there: {gone} of the shards of then.")
+        sentences.append(f"Removed since: {gone} shards.")
     if added and not changed and not gone:
         from fastload.shards.dataset import fingerprint_of
 
         if fingerprint_of([dataset.parts[i] for i in known]).startswith(fingerprint_then):
             return (
-                f"{sentences[0]} To go on, name the source without what was added, or let select= keep what "
-                "was there then."
+                f"{sentences[0]} To resume, name the source without the new shards, or let select= keep only "
+                "the previous samples."
             )
     if not sentences:
-        return "The shards come in another order than then."
+        return "The shards are in a different order."
     sentences.append(
-        "Where select= or exclude= was another, restore it; where samples were added to a shard, let select= "
-        "keep what was there then; what was written anew is other data."
+        "If select= or exclude= was different, restore it; if samples were added to a shard, let select= "
+        "keep only the previous ones; a shard that was rewritten is different data."
     )
     return " ".join(sentences)
 

@@ -1,9 +1,9 @@
-"""Samples named by key: what a list or a file of keys says, and the rows that are meant.
+"""Samples named by key: a list or a file of keys, and the rows that it means.
 
-In: keys and "shard:key", or a file of them, or a ledger of bad samples. Out: `Entry`s, and of a dataset the
-row numbers of all of them, and which entries no sample has. Promised: an entry that is a key as a whole is
-taken for that key, whatever colons it has; a shard may be called by the name that messages and the ledger
-call it, or by the last parts of its path; what may mean samples of two files is an error.
+In: keys and "shard:key", or a file of them, or a ledger of bad samples. Out: `Entry`s; and for a dataset,
+their row numbers and the entries that match no sample. Promised: if the whole entry is a key, it means that
+key, whatever colons it has; a shard may be named as in messages and the ledger, or by the last parts of its
+path; an entry that matches samples of two files is an error.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import numpy as np
 
 from fastload.errors import ConfigError
 from fastload.shards.ledger_lines import ledger_files, read_ledger
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 
 if TYPE_CHECKING:
     from fastload.shards.dataset import Dataset
 
-MAX_SHOWN = 5  # of what is unknown, in a message
-MAX_ENTRY = 8192  # characters of what may be shard:key; a path has 4096 at most, and so has a name
+MAX_SHOWN = 5  # unknown entries in a message
+MAX_ENTRY = 8192  # characters of a shard:key; a path has at most 4096, and so has a name
 _short = reprlib.Repr()
 _short.maxstring = 300
 
 
 class KeyFile(NamedTuple):
-    """A file of keys, one a line, as exclude= takes it. given: its path as the user wrote it."""
+    """A file of keys, one a line, for exclude=. given: its path as the user wrote it."""
 
     given: str
     path: str
 
 
 class Entry(NamedTuple):
-    """What names samples by key. shard: None: of any, unless `key` is "shard:key". source: of a mixture."""
+    """Names samples by key. shard: None: any, unless `key` is "shard:key". source: of a mixture."""
 
     key: str
     shard: str | None = None
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 
 def lines_of(file: KeyFile) -> list[Entry]:
-    """The entries of a file: a line is a key or shard:key; or those of a ledger, of all its ranks."""
+    """The entries of a file with a key or shard:key on each line, or of a ledger with all its ranks."""
 
     def read() -> list[bytes]:
         contents = []
@@ -68,18 +68,20 @@ def lines_of(file: KeyFile) -> list[Entry]:
             f"{what}: {found}. Give a file of keys, or keys as a list: exclude=[{file.given!r}]."
         )
     if any(content.lstrip().startswith(b'{"') for content in contents):
-        entries = read_ledger(file.path).entries
-        return [*dict.fromkeys(Entry(one["key"], one["shard"], one.get("source")) for one in entries)]
-    # In a file of keys those of ranks have no meaning; one of them is there where the file itself is not.
+        lines = read_ledger(file.path).entries
+        return [*dict.fromkeys(Entry(line["key"], line["shard"], line.get("source")) for line in lines)]
+    # Files of ranks have no meaning for a file of keys; the first one is read if the file itself is missing.
     text = contents[0].removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     if text.lstrip().startswith(("[", "\0")) or "\0" in text[:1024]:
-        raise ConfigError(f"{what}: this is no list of keys: {text[:80]!r}. Write a key or shard:key a line.")
+        raise ConfigError(
+            f"{what}: not a list of keys: {text[:80]!r}. Write a key or shard:key on each line."
+        )
     lines = (line.removesuffix("\r") for line in text.split("\n"))
     return [*dict.fromkeys(Entry(line) for line in lines if line.strip())]
 
 
 def refuse_missed(name: str, missed: Iterable[Entry]) -> None:
-    """Raises ConfigError where entries name no sample."""
+    """Raises ConfigError if there are entries that match no sample."""
     unknown = [*missed]
     if unknown:
         first = ", ".join(map(str, unknown[:MAX_SHOWN]))
@@ -90,32 +92,31 @@ def refuse_missed(name: str, missed: Iterable[Entry]) -> None:
 
 
 def rows_of_entries(name: str, dataset: Dataset, entries: list[Entry]) -> tuple[np.ndarray, list[Entry]]:
-    """The rows that the entries name, and the entries that name none."""
-    whole = [one.key for one in entries if one.shard is None]
-    rows, unknown = dataset.find_keys(whole)
+    """The rows that the entries name, and the entries that match no sample."""
+    rows, unknown = dataset.find_keys([entry.key for entry in entries if entry.shard is None])
     unknown = {*unknown}
-    parts = [one for one in entries if one.shard is not None or one.key in unknown]
-    if not parts:
+    with_shard = [entry for entry in entries if entry.shard is not None or entry.key in unknown]
+    if not with_shard:
         return rows, []
-    in_shards, missed = _rows_in_shards(name, dataset, parts)
+    in_shards, missed = _rows_in_shards(name, dataset, with_shard)
     return np.concatenate([rows, in_shards]), missed
 
 
 def _rows_in_shards(name: str, dataset: Dataset, entries: list[Entry]) -> tuple[np.ndarray, list[Entry]]:
-    """The rows of what is named with a shard, and the entries that name none."""
-    called = _Shards(dataset)
-    wanted = [(i, *pair) for i, one in enumerate(entries) for pair in _pairs(one, called)]
+    """The rows of entries that name a shard, and the entries that match no sample."""
+    shards = _Shards(dataset)
+    wanted = [(i, *pair) for i, entry in enumerate(entries) for pair in _pairs(entry, shards)]
     keys = {key: number for number, key in enumerate(dict.fromkeys(key for _, _, key in wanted))}
     rows, _ = dataset.find_keys([*keys])
-    # A sample is told by one number: its container, then its key.
+    # A sample's code is one integer of its container and key.
     numbers = np.fromiter(map(keys.__getitem__, dataset.raw_keys(rows)), np.int64, len(rows))
-    there = dataset.containers_of(rows) * len(keys) + numbers
-    order = np.argsort(there, kind="stable")
-    rows, there = rows[order], there[order]
-    codes = np.array([place * len(keys) + keys[key] for _, place, key in wanted], np.int64)
+    row_codes = dataset.containers_of(rows) * len(keys) + numbers
+    order = np.argsort(row_codes, kind="stable")
+    rows, row_codes = rows[order], row_codes[order]
+    codes = np.array([container * len(keys) + keys[key] for _, container, key in wanted], np.int64)
     entry = np.array([i for i, _, _ in wanted], np.int64)
-    first, stop = np.searchsorted(there, codes, "left"), np.searchsorted(there, codes, "right")
-    hit = stop > first  # several rows, where a list names a file twice
+    first, stop = np.searchsorted(row_codes, codes, "left"), np.searchsorted(row_codes, codes, "right")
+    hit = stop > first  # several rows if a list names a file twice
     _refuse_ambiguous(name, dataset, entries, entry[hit], codes[hit] // max(1, len(keys)))
     missed = np.ones(len(entries), bool)
     missed[entry[hit]] = False
@@ -125,50 +126,50 @@ def _rows_in_shards(name: str, dataset: Dataset, entries: list[Entry]) -> tuple[
 
 
 def _refuse_ambiguous(
-    name: str, dataset: Dataset, entries: list[Entry], entry: np.ndarray, place: np.ndarray
+    name: str, dataset: Dataset, entries: list[Entry], entry: np.ndarray, container: np.ndarray
 ) -> None:
-    """Raises ConfigError where an entry names samples of several files. entry, place: of each hit."""
+    """Raises ConfigError if an entry names samples of several files. entry, container: of each hit."""
     for i in entry[:-1][entry[1:] == entry[:-1]].tolist():
-        places = place[entry == i].tolist()
-        paths = dict.fromkeys(dataset.containers[one] for one in places)
-        if len(paths) > 1:  # lists of files of one folder have one path
+        paths = dict.fromkeys(dataset.containers[number] for number in container[entry == i].tolist())
+        if len(paths) > 1:  # several lists of files in the same folder have the same path
             first, second, *_ = paths
             raise ConfigError(
-                f"{name}: {entries[i]} may be a sample of {first} or of {second}. Give more of the path."
+                f"{name}: {entries[i]} is ambiguous: it may be in {first} or in {second}. Give more of "
+                "the path."
             )
 
 
-def _pairs(entry: Entry, called: _Shards) -> Iterator[tuple[int, str]]:
+def _pairs(entry: Entry, shards: _Shards) -> Iterator[tuple[int, str]]:
     """(container, key) that an entry may mean: "a:b:c" is the key "b:c" of shard "a", or "c" of "a:b"."""
     if entry.shard is not None:
-        yield from ((place, entry.key) for place in called[entry.shard])
+        yield from ((number, entry.key) for number in shards[entry.shard])
         return
     text = entry.key
     if len(text) > MAX_ENTRY:
         return
     at = text.find(":")
     while at >= 0:
-        yield from ((place, text[at + 1 :]) for place in called[text[:at]])
+        yield from ((number, text[at + 1 :]) for number in shards[text[:at]])
         at = text.find(":", at + 1)
 
 
 class _Shards(dict):
-    """What a shard is called -> the containers that may be meant: by name, else by the end of the path."""
+    """A shard's name -> numbers of the containers that it may mean: by name, else by the end of the path."""
 
     def __init__(self, dataset: Dataset):
         super().__init__()
         self._containers = dataset.containers
         self._named: dict[str, list[int]] = {}
         self._ending: dict[str, list[int]] = {}
-        for place, (name, path) in enumerate(zip(dataset.names, dataset.containers, strict=True)):
-            self._named.setdefault(name, []).append(place)
-            self._ending.setdefault(os.path.basename(path), []).append(place)
+        for number, (name, path) in enumerate(zip(dataset.names, dataset.containers, strict=True)):
+            self._named.setdefault(name, []).append(number)
+            self._ending.setdefault(os.path.basename(path), []).append(number)
 
     def __missing__(self, shard: str) -> list[int]:
         found = self._named.get(shard)
         if found is None:
             end = f"/{shard.removeprefix('./')}"
             likely = self._ending.get(os.path.basename(shard), ())
-            found = [place for place in likely if f"/{self._containers[place]}".endswith(end)]
+            found = [number for number in likely if f"/{self._containers[number]}".endswith(end)]
         self[shard] = found
         return found

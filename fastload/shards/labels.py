@@ -1,9 +1,8 @@
-"""Class labels: of class folders, and of the dataset.json that EDM's tools put at the root of a zip or a
-folder.
+"""Class labels from the dataset.json that EDM's tools put at the root of a zip or a folder.
 
 In: rows, and the content of a dataset.json ({"labels": [[name, label], ...]} or {"labels": null}). Out: int32
-[n], one a row, or None where there are no integer labels (null, or vectors, which are conditioning and no
-classes). Promised: either every row has a label or none has; extra names in the file are of no matter.
+[n], one a row, or None if there are no integer labels (null, or vectors, which are conditioning and not
+classes). Promised: either every row has a label or none has; other names in the file are ignored.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ _CORRECT = 'Write {"labels": [[name, integer], ...]} or {"labels": null} there.'
 def labels_of_json(
     content: bytes, rows: Rows, name: str, key_of: Callable[[bytes], bytes]
 ) -> np.ndarray | None:
-    """Labels of `rows` as int32 [n], or None; `key_of` turns a name of the file into the key of its sample.
+    """Labels of `rows` as int32 [n], or None; `key_of` turns a name in the file into the key of its sample.
 
-    Raises ShardError if the file is no such JSON or leaves samples without a label.
+    Raises ShardError if the file is not such a JSON, or leaves samples without a label.
     """
     try:
         table = json.loads(content)["labels"]

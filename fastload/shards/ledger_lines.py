@@ -1,8 +1,8 @@
-"""A ledger of bad samples, read: by whoever checks them again, or leaves them out.
+"""Reads a ledger of bad samples, to check them again or to exclude them.
 
-In: the path that `ledger=` was given. Out: its lines, those of all ranks. Promised: lines that a crash or a
-full disk cut are passed over and counted; what is no ledger is an error. Who writes it, and what a line
-means, is in fastload/read/ledger.py.
+In: the path given as `ledger=`. Out: its lines, from all ranks. Promised: lines that were truncated by a
+crash or a full disk are skipped and counted; a file that is not a ledger is an error. fastload/read/ledger.py
+writes ledgers and describes their lines.
 """
 
 import json
@@ -18,29 +18,29 @@ _KINDS |= {"field": str, "reason": str}
 
 
 class Lines(NamedTuple):
-    """What a ledger holds. damaged: lines that a crash or a full disk cut."""
+    """The lines of a ledger. damaged: how many were truncated by a crash or a full disk."""
 
     entries: list[dict]
     damaged: int
 
 
 def ledger_files(path: "str | os.PathLike") -> list[Path]:
-    """The file at `path`, and those of ranks beside it, as far as they are there."""
+    """The file at `path`, and those of ranks beside it, as far as they exist."""
     path = Path(path)
     ranks = path.parent.glob(f"{_escaped(path.stem)}.rank*{_escaped(path.suffix)}")
-    return [one for one in (path, *sorted(ranks)) if one.is_file()]
+    return [file for file in (path, *sorted(ranks)) if file.is_file()]
 
 
 @naming_shortage("the ledger cannot be read")
 def read_ledger(path: "str | os.PathLike") -> Lines:
-    """The lines of a ledger, those of all its ranks. Raises ConfigError for what is no ledger."""
+    """The lines of a ledger, from all its ranks. Raises ConfigError if it is not a ledger."""
     files = ledger_files(path)
     if not files:
-        raise ConfigError(f"{path}: no such ledger; name the file that ledger= was given.")
+        raise ConfigError(f"{path}: no such ledger; name the file that was given as ledger=.")
     entries: list[dict] = []
     damaged = 0
-    for one in files:
-        with open(one, encoding="utf-8", errors="replace") as lines:
+    for file in files:
+        with open(file, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 entry = _entry(line)
                 if entry is None:
@@ -48,17 +48,17 @@ def read_ledger(path: "str | os.PathLike") -> Lines:
                 else:
                     entries.append(entry)
     if damaged and not entries:
-        raise ConfigError(f"{path}: none of its {damaged} lines is one of a ledger; name another file.")
+        raise ConfigError(f"{path} is not a ledger: none of its {damaged} lines is valid; name another file.")
     return Lines(entries, damaged)
 
 
 def _entry(line: str) -> dict | None:
     try:
         entry = json.loads(line)
-        is_right = all(isinstance(entry[name], kind) for name, kind in _KINDS.items())
+        is_valid = all(isinstance(entry[name], kind) for name, kind in _KINDS.items())
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return entry if is_right else None
+    return entry if is_valid else None
 
 
 def _escaped(name: str) -> str:

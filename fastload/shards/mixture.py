@@ -1,9 +1,9 @@
 """Several sources as one: what the user asks for, and the dataset that it becomes.
 
-In: names with a source and a weight each. Out: `Mixture`, checked; and `MixtureDataset`, which answers the
-questions of `Dataset` for sample_ids that are numbered through all sources, in the order of their names.
-Promised: the order in which the sources were written down has no say in anything; a message about a sample
-names its source. Which source comes when is decided in order/mixture.py.
+In: names, each with a source and a weight. Out: a checked `Mixture`; and `MixtureDataset`, which has the
+methods of `Dataset` for sample_ids that are numbered through all sources, in the order of their names.
+Promised: the order in which the sources were written has no effect; a message about a sample names its
+source. order/mixture.py decides which source comes when.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastload.shards.source import Source
 from fastload.step_ids import batch_of
 
 MAX_EPOCH_SAMPLES = 2**32  # times the highest epoch it must fit int64
-MAX_WEIGHT = 1e300  # weights are divided by each other; nobody means more, or infinity
+MAX_WEIGHT = 1e300  # weights are divided by each other; larger ones, or infinity, are a mistake
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Mixture:
 
         fl.Mixture({"faces": ("faces/*.tar", 0.7), "art": ("art.zip", 0.3)}, epoch_samples=1_000_000)
 
-    sources: name -> (source, weight); a source is what `fl.Loader` takes, a weight a number from 0 up in any
-        unit; both are copied. epoch_samples: samples that count as an epoch; the sources' own passes go on
-        across its end, and each begins anew, in another order, when it is through.
+    sources: name -> (source, weight); a source is what `fl.Loader` takes, a weight a number >= 0 in any unit;
+        both are copied. epoch_samples: the samples of an epoch. The sources' own epochs are independent of
+        it: each source starts again, in a different order, when all of its samples were delivered.
 
-    Raises ConfigError for a name that is no string, a weight below 0, weights that are all 0, and
+    Raises ConfigError for a name that is not a string, a negative weight, weights that are all 0, and
     epoch_samples below 1.
     """
 
@@ -47,14 +47,15 @@ class Mixture:
         if not isinstance(self.sources, Mapping) or not self.sources:
             example = '{"faces": ("faces/*.tar", 0.7), "art": ("art.zip", 0.3)}'
             raise ConfigError(
-                f"Mixture(sources={self.sources!r}): name the sources and weights, such as {example}."
+                f"Mixture(sources=...) must map names to sources and weights, such as {example}, got "
+                f"{self.sources!r}."
             )
-        for name, one in self.sources.items():
+        for name, entry in self.sources.items():
             if not isinstance(name, str) or not name:
-                raise ConfigError(f"Mixture(sources=...): {name!r} cannot name a source; use a string.")
-            if not isinstance(one, (tuple, list)) or len(one) != 2:
-                raise ConfigError(f"Mixture(sources=...): {name!r} is {one!r}; give (source, weight).")
-            if isinstance(one[0], Mixture):
+                raise ConfigError(f"Mixture(sources=...): names must be non-empty strings, got {name!r}.")
+            if not isinstance(entry, (tuple, list)) or len(entry) != 2:
+                raise ConfigError(f"Mixture(sources=...): {name!r} must be (source, weight), got {entry!r}.")
+            if isinstance(entry[0], Mixture):
                 raise ConfigError(f"Mixture(sources=...): {name!r} is a mixture itself; name its sources.")
         fixed_sources = {}
         for name in sorted(self.sources):
@@ -68,14 +69,14 @@ class Mixture:
             samples = 0
         if isinstance(self.epoch_samples, bool) or not 1 <= samples <= MAX_EPOCH_SAMPLES:
             raise ConfigError(
-                f"Mixture: epoch_samples={self.epoch_samples!r}: give a whole number, 1 to "
-                f"{MAX_EPOCH_SAMPLES}."
+                f"Mixture: epoch_samples must be an integer in [1, {MAX_EPOCH_SAMPLES}], got "
+                f"{self.epoch_samples!r}."
             )
         object.__setattr__(self, "epoch_samples", samples)
 
     @property
     def names(self) -> list[str]:
-        """The names of the sources, sorted: source number i of the order is names[i]."""
+        """The names of the sources, sorted; source number i of the order is names[i]."""
         return list(self.sources)
 
     @property
@@ -85,24 +86,25 @@ class Mixture:
     def weights_of(self, weights: Mapping[str, float]) -> list[float]:
         """Other weights for the same sources, in the order of `names`.
 
-        Raises ConfigError where a name is missing or unknown, or a weight is no number from 0 up.
+        Raises ConfigError if a name is missing or unknown, or a weight is not a number >= 0.
         """
         if not isinstance(weights, Mapping):
-            raise ConfigError(f"weights={weights!r}: give a number for each of {', '.join(self.names)}.")
+            raise ConfigError(
+                f"weights must map each of {', '.join(self.names)} to a number, got {weights!r}."
+            )
         missing = [name for name in self.names if name not in weights]
         unknown = [name for name in weights if name not in self.sources]
         if missing or unknown:
-            wrong = [f"{name!r} has no weight" for name in missing] + [
-                f"{name!r} is no source" for name in unknown
-            ]
+            wrong = [f"{name!r} has no weight" for name in missing]
+            wrong += [f"{name!r} is not a source" for name in unknown]
             raise ConfigError(f"weights: {', '.join(wrong)}; the sources are {', '.join(self.names)}.")
         for name, weight in weights.items():
             kinds = (int, float, np.integer, np.floating)
-            number = isinstance(weight, kinds) and not isinstance(weight, bool)
-            if not number or not 0 <= weight <= MAX_WEIGHT:
-                raise ConfigError(f"weights: {name!r} has {weight!r}; give an int or a float from 0 up.")
+            is_number = isinstance(weight, kinds) and not isinstance(weight, bool)
+            if not is_number or not 0 <= weight <= MAX_WEIGHT:
+                raise ConfigError(f"weights: {name!r} must have an int or float >= 0, got {weight!r}.")
         if not any(weights.values()):
-            raise ConfigError(f"weights: all are 0, in {weights!r}; give at least one source a positive one.")
+            raise ConfigError(f"weights: at least one must be positive, got {weights!r}.")
         return [weights[name] for name in self.names]
 
 
@@ -110,10 +112,10 @@ def open_mixture(mixture: Mixture, *, select: Any = None, exclude: Any = None, *
     """Opens the sources of a mixture, one after the other; `how`: as for open_dataset.
 
     select: None, a function of a Row for all sources, or name -> selection. exclude: the same, or keys, or a
-    file of them, each of which some source must have. Raises what open_dataset raises, with the source's name
-    before it, and ConfigError for a selection of another kind, or of no source.
+    file of them, each of which some source must have. Raises what open_dataset raises, prefixed by the
+    source's name, and ConfigError for another kind of selection, or an unknown source.
     """
-    select, exclude = (fixed(name, one, True) for name, one in (("select", select), ("exclude", exclude)))
+    select, exclude = fixed("select", select, True), fixed("exclude", exclude, True)
     _check_sources(mixture, "select", select)
     entries = entries_of(exclude)
     if entries is None:
@@ -121,7 +123,7 @@ def open_mixture(mixture: Mixture, *, select: Any = None, exclude: Any = None, *
     missed = set(entries or ())
     datasets = {}
     for name, (source, _) in mixture.sources.items():
-        own = [one for one in entries or () if one.source in (None, name)]
+        own = [entry for entry in entries or () if entry.source in (None, name)]
         excluded = Excluded(own) if entries is not None else _of_source(exclude, name)
         try:
             datasets[name] = open_dataset(source, select=_of_source(select, name), exclude=excluded, **how)
@@ -144,11 +146,11 @@ def _check_sources(mixture: Mixture, argument: str, selection: Any) -> None:
     if selection is None or callable(selection):
         return
     if not isinstance(selection, Mapping):
-        raise ConfigError(f"{argument}: of a mixture, give a function of a row, or name -> selection.")
+        raise ConfigError(f"{argument}: for a mixture, give a function of a row, or name -> selection.")
     unknown = [name for name in selection if name not in mixture.sources]
     if unknown:
         raise ConfigError(
-            f"{argument}: {unknown[0]!r} is no source; the sources are {', '.join(mixture.names)}."
+            f"{argument}: {unknown[0]!r} is not a source; the sources are {', '.join(mixture.names)}."
         )
 
 
@@ -157,19 +159,20 @@ def _of_source(selection: Any, name: str) -> Any:
 
 
 class MixtureDataset:
-    """The samples of all sources of a mixture, numbered through; the questions are those of `Dataset`.
+    """The samples of all sources of a mixture, numbered through; the methods are those of `Dataset`.
 
-    datasets: name -> Dataset. n, names, files, stamps, extensions, classes, has_labels: of all
-    together.
+    datasets: name -> Dataset. n, names, files, stamps, extensions, classes, has_labels: of all together.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset]):
         self.datasets = dict(datasets)
         self._parts = list(self.datasets.values())
-        self._first_ids = np.cumsum([0, *(one.n for one in self._parts)])
-        self._first_files = np.cumsum([0, *(len(one.files) for one in self._parts)])
+        self._first_ids = np.cumsum([0, *(dataset.n for dataset in self._parts)])
+        self._first_files = np.cumsum([0, *(len(dataset.files) for dataset in self._parts)])
         self.n = int(self._first_ids[-1])
-        self.names = [f"{name}: {one}" for name, dataset in self.datasets.items() for one in dataset.names]
+        self.names = [
+            f"{name}: {container}" for name, dataset in self.datasets.items() for container in dataset.names
+        ]
         self.files = [path for dataset in self._parts for path in dataset.files]
         self.stamps = [stamp for dataset in self._parts for stamp in dataset.stamps]
         self.extensions = sums([dataset.extensions for dataset in self._parts])
@@ -180,11 +183,12 @@ class MixtureDataset:
         return self.n
 
     def __getitems__(self, indices: Any) -> Any:
-        """As in fl.Dataset: of a loader's step its batch, and an error for all else."""
+        """As in fl.Dataset: the batch of a loader's step, and an error for anything else."""
         return batch_of(indices)
 
     def __repr__(self) -> str:
-        return f"MixtureDataset({', '.join(f'{name}: {one!r}' for name, one in self.datasets.items())})"
+        parts = ", ".join(f"{name}: {dataset!r}" for name, dataset in self.datasets.items())
+        return f"MixtureDataset({parts})"
 
     def locate(self, sample_ids: np.ndarray, alternatives: Sequence[str]) -> Located:
         """As Dataset.locate."""
@@ -192,21 +196,21 @@ class MixtureDataset:
         file_id, ext_index = np.full(n, -1, np.int32), np.full(n, -1, np.int8)
         offset_bytes, size_bytes = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         paths: dict[int, str] = {}
-        for part, places, own_ids in self._by_source(sample_ids):
+        for part, indices, own_ids in self._by_source(sample_ids):
             found = self._parts[part].locate(own_ids, alternatives)
             in_files = found.file_id >= 0
-            file_id[places] = np.where(in_files, found.file_id + self._first_files[part], found.file_id)
-            offset_bytes[places], size_bytes[places] = found.offset_bytes, found.size_bytes
-            ext_index[places] = found.ext_index
-            paths.update({int(places[i]): path for i, path in found.paths.items()})
+            file_id[indices] = np.where(in_files, found.file_id + self._first_files[part], found.file_id)
+            offset_bytes[indices], size_bytes[indices] = found.offset_bytes, found.size_bytes
+            ext_index[indices] = found.ext_index
+            paths.update({int(indices[i]): path for i, path in found.paths.items()})
         return Located(file_id, offset_bytes, size_bytes, ext_index, paths, self.files)
 
     def keys(self, sample_ids: np.ndarray) -> list[str]:
         """As Dataset.keys; keys of two sources may be equal."""
         keys = [""] * len(sample_ids)
-        for part, places, own_ids in self._by_source(sample_ids):
-            for place, key in zip(places.tolist(), self._parts[part].keys(own_ids), strict=True):
-                keys[place] = key
+        for part, indices, own_ids in self._by_source(sample_ids):
+            for i, key in zip(indices.tolist(), self._parts[part].keys(own_ids), strict=True):
+                keys[i] = key
         return keys
 
     def labels(self, sample_ids: np.ndarray) -> np.ndarray | None:
@@ -214,24 +218,24 @@ class MixtureDataset:
         if not self.has_labels:
             return None
         labels = np.empty(len(sample_ids), np.int64)
-        for part, places, own_ids in self._by_source(sample_ids):
-            labels[places] = self._parts[part].labels(own_ids)
+        for part, indices, own_ids in self._by_source(sample_ids):
+            labels[indices] = self._parts[part].labels(own_ids)
         return labels
 
     def rows_of(self, sample_ids: np.ndarray) -> np.ndarray:
         """As Dataset.rows_of; rows count within each source."""
         rows = np.empty(len(sample_ids), np.int64)
-        for part, places, own_ids in self._by_source(sample_ids):
-            rows[places] = self._parts[part].rows_of(own_ids)
+        for part, indices, own_ids in self._by_source(sample_ids):
+            rows[indices] = self._parts[part].rows_of(own_ids)
         return rows
 
     def row(self, sample_id: int) -> Row:
-        """One sample of its source, whose sample_id counts there."""
+        """A sample, with its sample_id within its source."""
         part = self._part_of(sample_id)
         return self._parts[part].row(sample_id - int(self._first_ids[part]))
 
     def where(self, sample_id: int) -> str:
-        """The sample's place for messages: "faces: 00012.tar: key '0001' at byte 10240"."""
+        """Names the sample in messages: "faces: 00012.tar: key '0001' at byte 10240"."""
         part = self._part_of(sample_id)
         name = list(self.datasets)[part]
         return f"{name}: {self._parts[part].where(sample_id - int(self._first_ids[part]))}"
@@ -248,20 +252,20 @@ class MixtureDataset:
         return int(np.searchsorted(self._first_ids, sample_id, side="right")) - 1
 
     def _by_source(self, sample_ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """(number of the source, places in the batch, sample_ids there) for each source that is in it."""
+        """(number of the source, indices in the batch, sample_ids there) for each source of the batch."""
         part_of = np.searchsorted(self._first_ids, sample_ids, side="right") - 1
         for part in np.unique(part_of).tolist():
-            places = np.flatnonzero(part_of == part)
-            yield part, places, sample_ids[places] - self._first_ids[part]
+            indices = np.flatnonzero(part_of == part)
+            yield part, indices, sample_ids[indices] - self._first_ids[part]
 
     def _common_classes(self) -> list[str] | None:
         if not self.has_labels:
             return None
-        (first, classes), *others = ((name, one.classes) for name, one in self.datasets.items())
+        (first, classes), *others = ((name, dataset.classes) for name, dataset in self.datasets.items())
         for name, other in others:
             if other != classes:
                 raise ConfigError(
-                    f"Mixture: {first!r} and {name!r} have different classes, so that a label would mean two "
-                    "things. Give all sources the same class folders, or leave the labels out."
+                    f"Mixture: {first!r} and {name!r} have different classes, so labels would be ambiguous. "
+                    "Give all sources the same class folders, or leave the labels out."
                 )
         return classes

@@ -1,9 +1,9 @@
-"""What a glob pattern matches, as Python's `glob` has it, but for one thing.
+"""What a glob pattern matches, as in Python's `glob`, with one exception.
 
-In: a pattern with `*`, `?`, `[]` or `**`. Out: the paths that match it, sorted. Promised: those of
-`glob.glob(pattern, recursive=True)`; but where a folder cannot be listed for a reason that may pass (no
-descriptors left, a disk that does not answer), an OSError, where `glob` takes the folder for empty. A folder
-that may not be listed is passed over by both.
+In: a pattern with `*`, `?`, `[]` or `**`. Out: the paths that match it, sorted. Promised: the same as
+`glob.glob(pattern, recursive=True)`. But if a folder cannot be listed because of a transient error (no
+descriptors left, a disk that does not respond), this raises OSError; `glob` would treat the folder as empty.
+Both skip folders without permission.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _found(pattern: str, only_folders: bool) -> Iterator[str]:
 
 
 def _names(home: str, name: str, only_folders: bool) -> Iterator[str]:
-    """What `name`, the last part of a pattern, matches in a folder."""
+    """The names in a folder that match `name`, the last part of a pattern."""
     if name == "**":
         if not home or os.path.isdir(home):
             yield ""
@@ -58,7 +58,7 @@ def _listed(folder: str, only_folders: bool) -> list[str]:
         with os.scandir(folder or os.curdir) as entries:
             return [entry.name for entry in entries if not only_folders or _is_folder(entry)]
     except OSError as error:
-        if error.errno is None or _native.may_pass(error.errno):
+        if error.errno is None or _native.is_transient(error.errno):
             raise
         return []
 
@@ -67,7 +67,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno is None or _native.may_pass(error.errno):
+        if error.errno is None or _native.is_transient(error.errno):
             raise
         return False
 

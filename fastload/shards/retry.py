@@ -1,8 +1,8 @@
-"""Another try where the system refuses what it may grant a moment later.
+"""Retries for calls that the system refuses with a transient error.
 
-In: a function that opens, lists, reads or writes something. Out: what it returns. Promised: errors that say
-something about the file come at once, those that may pass after two seconds of tries; where there are no
-descriptors left, the shards that fastload keeps open for later reads are given up for the next one.
+In: a function that opens, lists, reads or writes something. Out: what it returns. Promised: permanent errors
+are raised at once, transient ones after two seconds of attempts; if there are no descriptors left, fastload
+closes the shards that it keeps open for later reads before the next attempt.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from fastload import _native
 from fastload.errors import SourceError, raise_if_foreign
 from fastload.shortage import lacks_descriptors, way_out
 
-# Not for as long as a training's own reads (csrc/read/shard_reader): here somebody waits for the first batch.
+# Shorter than a training run's own reads (csrc/read): here the user waits for the first batch.
 PAUSES_SECONDS = (0.01, 0.05, 0.25, 1.25)
-_CLOSING_SECONDS = 1.0  # a server that is gone may hold what is closed
+_CLOSING_SECONDS = 1.0  # closing a file may hang if its server is gone
 
 
-def with_retries(call: Callable[[], Any], may_pass: Callable[[int], bool] = _native.may_pass) -> Any:
-    """What `call()` returns; where it raises an OSError whose errno `may_pass`, it is called again.
+def with_retries(call: Callable[[], Any], is_transient: Callable[[int], bool] = _native.is_transient) -> Any:
+    """What `call()` returns; an OSError whose errno `is_transient` makes it be called again.
 
     The last error is raised as it is.
     """
@@ -29,7 +29,7 @@ def with_retries(call: Callable[[], Any], may_pass: Callable[[int], bool] = _nat
         try:
             return call()
         except OSError as error:
-            if error.errno is None or not may_pass(error.errno):
+            if error.errno is None or not is_transient(error.errno):
                 raise
             if lacks_descriptors(error.errno):
                 _native.give_up_open_files(_CLOSING_SECONDS)
@@ -38,7 +38,7 @@ def with_retries(call: Callable[[], Any], may_pass: Callable[[int], bool] = _nat
 
 
 def unreadable(path: str, error: OSError, what: str = "cannot be read") -> SourceError:
-    """What is raised where the system refuses to read part of a source."""
+    """The error to raise if the system refuses to read part of a source."""
     raise_if_foreign(error)
     return SourceError(
         f"{path}: {what} ({error.strerror}). {way_out(error.errno, 'Check its disk or mount.')}"

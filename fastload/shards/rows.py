@@ -1,21 +1,24 @@
 """Members of a container become rows: one row a sample, one column an extension.
 
 In: the regular members of one container in their order, as (name, header offset, payload offset, size). Out:
-`Rows`, plain numpy columns. Names are bytes: a container says nothing about their encoding.
+`Rows`, NumPy columns. Names are bytes, because a container does not declare their encoding.
 
-WebDataset's grouping rule: the key is the path up to the first dot of the basename (directories kept), the
-extension is the rest, lower-cased in ASCII. Passed over and counted by kind in `Rows.skipped`: names whose
+WebDataset's grouping rule: the key is the path up to the first dot of the basename (directories included),
+the extension is the rest, lower-cased in ASCII. Skipped, and counted by kind in `Rows.skipped`: names whose
 first path component is `__x__` ("meta"), basenames that begin with a dot ("hidden"), names without an
 extension ("no extension"). Refused with a ShardError: a second member with the same key and extension, a key
-that comes back after another key, more than 256 different extensions.
+that recurs after another key, more than 256 different extensions.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import BinaryIO
 
 import numpy as np
 
@@ -32,11 +35,11 @@ class Rows:
     """The samples of one container; n of them, e extensions.
 
     extensions: e names, lower case, as bytes, in order of first appearance. offset_bytes, size_bytes: e
-    arrays int64 [n] each; -1 where a sample has no such member. key_end: int64 [n]; the key of row i is
-    keys[key_end[i - 1]:key_end[i]]. skipped: what was no sample, counted by kind. members_stop: where the
-    last payload ends. label_member: (offset, size) of EDM's dataset.json. header_bytes: how much was read to
-    find all this. labels: int32 [n] or None. spellings: for folders, how each extension is written on disk: a
-    list of spellings and an int64 [n] that chooses among them.
+    arrays int64 [n] each; -1 if a sample has no such member. key_end: int64 [n]; the key of row i is
+    keys[key_end[i - 1]:key_end[i]]. skipped: members that are not samples, counted by kind. members_stop: the
+    end of the last payload. label_member: (offset, size) of EDM's dataset.json. header_bytes: how many bytes
+    of headers were read. labels: int32 [n] or None. spellings: for folders, how each extension is written on
+    disk: a list of spellings and an int64 [n] of indices into it.
     """
 
     extensions: list[bytes]
@@ -60,11 +63,10 @@ class Rows:
         return [self.keys[start:stop] for start, stop in pairwise([0, *self.key_end.tolist()])]
 
     def content_hash(self) -> str:
-        """32 hex digits over keys, extensions, offsets and sizes: the container's part of a dataset's
+        """32 hex digits of keys, extensions, offsets and sizes: the container's part of a dataset's
         fingerprint.
 
-        It does not depend on how an index file stores the columns, nor on the order in which extensions
-        appear.
+        They depend neither on how an index file stores the columns, nor on the order of the extensions.
         """
         digest = hashlib.blake2b(f"rows 1 {self.n}".encode(), digest_size=16)
         digest.update(self.key_end.astype("<i8"))
@@ -79,9 +81,9 @@ class Rows:
 
 
 class RowBuilder:
-    """Groups members into rows, one `add` a member; the readable twin of csrc/shards/sample_rows.
+    """Groups members into rows, with one `add` a member; the reference of csrc/shards/sample_rows.
 
-    has_label_file: a root `dataset.json` is no sample but where EDM's tools keep the labels.
+    has_label_file: a root `dataset.json` is not a sample, but EDM's file of labels.
     """
 
     def __init__(self, name: str, has_label_file: bool):
@@ -163,8 +165,41 @@ class RowBuilder:
             first_offset[key] = header_offset
 
 
+class HeaderWalk:
+    """One pass over the headers of a container: `run` makes its Rows. The reference of a native indexer."""
+
+    has_label_file = False  # as in RowBuilder
+
+    def __init__(self, file: BinaryIO, name: str):
+        self.file, self.name = file, name
+        self.size_bytes = os.fstat(file.fileno()).st_size
+        self.rows = RowBuilder(name, self.has_label_file)
+        self.header_bytes = 0
+
+    @classmethod
+    def index(cls, native: Callable, path: str, name: str, impl: str) -> Rows:
+        """impl: "native" (and "auto") reads without the GIL; "reference" is this class."""
+        if impl == "reference":
+            with open(path, "rb", buffering=0) as file:
+                return cls(file, name).run()
+        return Rows(**native(os.fsencode(path), name.encode("utf-8", "surrogateescape")))
+
+    def run(self) -> Rows:
+        raise NotImplementedError
+
+    def damaged(self, offset_bytes: int, what: str, way_out: str = COPY_AGAIN) -> ShardError:
+        return damaged(self.name, offset_bytes, what, way_out)
+
+    def read(self, start: int, count: int) -> bytes:
+        content = os.pread(self.file.fileno(), count, start)
+        if len(content) != count:
+            raise self.damaged(start + len(content), "the file became shorter while it was read")
+        self.header_bytes += count
+        return content
+
+
 def split_name(member: bytes) -> tuple[bytes, bytes] | str:
-    """(key, extension) of a member's name, or the kind under which it is passed over."""
+    """(key, extension) of a member's name, or the kind under which it is skipped."""
     if _META.match(member):
         return "meta"
     base = member.rfind(b"/") + 1
@@ -177,12 +212,12 @@ def split_name(member: bytes) -> tuple[bytes, bytes] | str:
 
 
 def damaged(name: str, offset_bytes: int, what: str, way_out: str) -> ShardError:
-    """The one form that all errors about a container have."""
+    """An error about a container; all have this form."""
     return ShardError(f"{name}: {what} at byte {offset_bytes}. {way_out}")
 
 
 def shown(member: bytes) -> str:
-    """A member's name as text for a message of one line."""
+    """A member's name for a message of one line."""
     return re.sub(
         r"[\0-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02x}", member.decode("utf-8", "backslashreplace")
     )

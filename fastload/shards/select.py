@@ -1,10 +1,10 @@
-"""Which samples of a dataset take part.
+"""Which samples of a dataset are used.
 
 In: what to keep and what to leave out: ids, which are row numbers of the index; keys; or a function of a Row.
-Out: the row numbers that stay, ascending, in 4 bytes each where that is enough. Promised: `fixed` takes a
-copy, so that nothing that becomes of the caller's list changes what is trained on; a selection that means
-nothing (an id or a key that is not there, no sample left) is an error, never an empty stream. A key names all
-samples of that name, "shard:key" the one in that shard (keys.py).
+Out: the row numbers that stay, ascending, in 4 bytes each if that is enough. Promised: `fixed` takes a copy,
+so later changes of the caller's list have no effect; a selection that cannot be meant (an unknown id or key,
+no sample left) is an error, never an empty stream. A key names all samples with that key, "shard:key" the one
+in that shard (keys.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ else:
 
 
 class Excluded:
-    """What a mixture leaves out of one source, where the source has it. `missed`: what it has not."""
+    """What a mixture leaves out of one source. `missed`: entries that the source does not have."""
 
     def __init__(self, entries: list[Entry]):
         self.entries = entries
@@ -39,10 +39,10 @@ class Excluded:
 
 
 def fixed(name: str, selection: Any, by_source: bool = False) -> Any:
-    """A selection in a form that nobody else can change: None, a function, an int64 array, a tuple of keys, a
-    KeyFile, or (by_source) name -> any of these. Reads nothing.
+    """An immutable copy of a selection: None, a function, an int64 array, a tuple of keys, a KeyFile, or
+    (by_source) name -> any of these. Reads nothing.
 
-    name: of the argument, "select" or "exclude". Raises ConfigError for what is no selection.
+    name: of the argument, "select" or "exclude". Raises ConfigError for anything else.
     """
     if selection is None or callable(selection) or isinstance(selection, KeyFile):
         return selection
@@ -51,15 +51,15 @@ def fixed(name: str, selection: Any, by_source: bool = False) -> Any:
     if isinstance(selection, Mapping):
         if not by_source:
             raise ConfigError(f"{name}={reprlib.repr(selection)}: only a mixture has sources to select by.")
-        return {source: fixed(name, one) for source, one in selection.items()}
+        return {source: fixed(name, own) for source, own in selection.items()}
     return _fixed_values(name, selection)
 
 
 def selected_rows(dataset: Dataset, select: Selection | None, exclude: Any = None) -> np.ndarray | None:
-    """Ascending row numbers, uint32 (or uint64 from 2^32 rows on); None where all rows stay.
+    """Ascending row numbers, uint32 (or uint64 from 2^32 rows on); None if all rows stay.
 
-    Raises ConfigError; SourceError for a file of keys that cannot be read; FunctionError for what a function
-    of a row raises.
+    Raises ConfigError; SourceError for a file of keys that cannot be read; FunctionError if a function of a
+    row raises an exception.
     """
     if not isinstance(exclude, Excluded):
         exclude = fixed("exclude", exclude)
@@ -77,15 +77,13 @@ def selected_rows(dataset: Dataset, select: Selection | None, exclude: Any = Non
         return None
     rows = np.flatnonzero(stays)
     if len(rows) == 0:
-        given = " and ".join(
-            name for name, one in (("select", select), ("exclude", exclude)) if one is not None
-        )
-        raise ConfigError(f"{given} leave{'' if ' ' in given else 's'} none of the {n} samples. Widen it.")
+        given = " and ".join(["select"] * (select is not None) + ["exclude"] * (exclude is not None))
+        raise ConfigError(f"{given} leave{'' if ' ' in given else 's'} none of the {n} samples. Select more.")
     return rows.astype(np.uint32 if n <= 1 << 32 else np.uint64)
 
 
 def entries_of(exclude: Any) -> list[Entry] | None:
-    """The keys that a fixed selection names, read from its file where it is one; None where it names none."""
+    """The keys of a fixed selection, read from its file if it is one; None if it does not name keys."""
     if isinstance(exclude, KeyFile):
         return lines_of(exclude)
     if isinstance(exclude, tuple):
@@ -95,10 +93,10 @@ def entries_of(exclude: Any) -> list[Entry] | None:
 
 def _key_file(name: str, given: Any) -> KeyFile:
     if name != "exclude" or not isinstance(given, str) or not given:
-        way_out = f"keys come as a list. Write {name}=[{given!r}]" if given else "give ids, keys or a file"
+        way_out = f"keys must be a list. Write {name}=[{given!r}]" if given else "give ids, keys or a file"
         raise ConfigError(f"{name}={given!r}: {way_out}.")
     if "\0" in given:
-        raise ConfigError(f"{name}={given!r}: no file has a NUL byte in its name. Correct the path.")
+        raise ConfigError(f"{name}={given!r}: a file name cannot contain a NUL byte. Correct the path.")
     folder = "" if os.path.isabs(given) else current_folder(given)
     return KeyFile(given, os.path.join(folder, given))
 
@@ -106,13 +104,13 @@ def _key_file(name: str, given: Any) -> KeyFile:
 def _fixed_values(name: str, selection: Any) -> np.ndarray | range | tuple[str, ...]:
     """ids as int64 [n] or a range, or keys."""
     if isinstance(selection, np.ma.MaskedArray):
-        raise ConfigError(f"{name}={reprlib.repr(selection)} has a mask: give ids.compressed().")
+        raise ConfigError(f"{name}={reprlib.repr(selection)} is a masked array: give ids.compressed().")
     values = _listed(name, selection)
     if len(values) == 0:
         if name == "exclude":
             return ()
         raise ConfigError(
-            f"{name}={selection!r} is empty: it keeps nothing. Write {name}=None for all samples."
+            f"{name}={selection!r} is empty and keeps nothing. Write {name}=None for all samples."
         )
     if isinstance(values, range):
         return values
@@ -122,18 +120,18 @@ def _fixed_values(name: str, selection: Any) -> np.ndarray | range | tuple[str, 
 
 
 def _listed(name: str, selection: Any) -> np.ndarray | range | list:
-    """What is to be gone through, in one dimension."""
+    """The values as a one-dimensional sequence."""
     if isinstance(selection, range):
         return selection
     if hasattr(selection, "__array__"):
         try:
             values = np.asarray(selection)
-        except (TypeError, ValueError, RuntimeError) as error:  # of tensors that NumPy does not have
+        except (TypeError, ValueError, RuntimeError) as error:  # a tensor that NumPy cannot represent
             raise ConfigError(f"{name}={reprlib.repr(selection)}: {error} Give integers.") from error
         if values.ndim != 1:
             raise ConfigError(
-                f"{name}={reprlib.repr(selection)}: an array of {values.dtype} in {values.ndim} dimensions. "
-                "Give it in one."
+                f"{name}={reprlib.repr(selection)} must be one-dimensional, got {values.dtype} with "
+                f"{values.ndim} dimensions."
             )
         return values if values.dtype.kind in "iub" else values.tolist()
     if isinstance(selection, Iterable) and not isinstance(selection, (bytes, bytearray, memoryview)):
@@ -147,14 +145,16 @@ def _fixed_ids(name: str, selection: Any, values: np.ndarray | list) -> np.ndarr
     except ValueError:  # lists of several lengths
         ids = np.empty((0, 0))
     if ids.dtype.kind == "b":
-        raise ConfigError(f"{name}={reprlib.repr(selection)} is a mask. np.flatnonzero makes ids of it.")
+        raise ConfigError(
+            f"{name}={reprlib.repr(selection)} is a mask. Convert it to ids with np.flatnonzero."
+        )
     if ids.dtype.kind in "uO" and all(isinstance(value, int | np.integer) for value in values):
         beyond = next((value for value in values if not 0 <= value < 1 << 63), None)
         if beyond is not None:
-            raise ConfigError(f"{name} has the id {beyond}, which no dataset has. Leave it out.")
+            raise ConfigError(f"{name} has the id {beyond}, which no dataset can have. Leave it out.")
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         kinds = ", ".join(sorted({type(value).__name__ for value in values}))
-        raise ConfigError(f"{name}={reprlib.repr(selection)} holds {kinds}: give integers, or strings.")
+        raise ConfigError(f"{name}={reprlib.repr(selection)} must hold integers or strings, got {kinds}.")
     ids = ids.astype(np.int64)  # a copy
     ids.flags.writeable = False
     return ids
@@ -180,7 +180,7 @@ def _of_function(name: str, dataset: Dataset, function: Callable[[Row], bool]) -
     for row in dataset.raw_rows():
         try:
             is_named = bool(function(row))
-        except Exception as error:  # also StopIteration, which would end somebody's loop
+        except Exception as error:  # also StopIteration, which could end a caller's loop
             raise FunctionError(
                 f"{name}: the function raised {type(error).__name__} ({error}) for key '{row.key}' of "
                 f"{row.container}, which has {', '.join(row.extensions)}."
@@ -192,15 +192,15 @@ def _of_function(name: str, dataset: Dataset, function: Callable[[Row], bool]) -
 
 def _checked(name: str, dataset: Dataset, ids: np.ndarray | range) -> np.ndarray:
     n = dataset.all_rows()
-    # min of a range goes through it
+    # min() of a range would iterate over it.
     low, high = sorted((ids[0], ids[-1])) if isinstance(ids, range) else (ids.min(), ids.max())
     if low < 0 or high >= n:
         wrong = low if low < 0 else high
-        raise ConfigError(f"{name} has the id {wrong}, and the ids are [0, {n}). Leave it out.")
+        raise ConfigError(f"{name}: ids must be in [0, {n}), got {wrong}. Leave it out.")
     if isinstance(ids, range):
         return np.arange(low, high + 1, abs(ids.step))
-    named = np.zeros(n, bool)  # np.unique took most of an opening (bench_open)
+    named = np.zeros(n, bool)  # np.unique took most of the time to open (bench_open)
     named[ids] = True
     if name == "select" and (twice := len(ids) - np.count_nonzero(named)):
-        raise ConfigError(f"select has {twice} ids twice. Name each sample once (np.unique).")
+        raise ConfigError(f"select has {twice} duplicate ids. Name each sample once (np.unique).")
     return ids

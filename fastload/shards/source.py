@@ -1,14 +1,14 @@
-"""From what a user calls the data to the containers that hold it.
+"""From the source that a user names to the containers that hold the data.
 
-In: a path, a brace or glob pattern, `Files`, or a list of them. Out: a `Source`, which is what was named and
-the folder that relative paths lie in; and its `Container`s in the order in which their samples count, each
-with its absolute path and the relative name by which messages and the fingerprint know it. Promised: a Source
-means the same wherever the program goes, and whatever becomes of the caller's list; to make one reads
-nothing; nothing that was named is left out; a name that leads nowhere is a SourceError that says so.
+In: a path, a brace or glob pattern, `Files`, or a list of them. Out: a `Source`: what was named, and the
+folder of relative paths; and its `Container`s in the order of their samples, each with its absolute path and
+the relative name that messages and the fingerprint use. Promised: the meaning of a Source never changes, even
+if the current folder or the caller's list does; creating one reads nothing; everything that was named is
+included; a name without a match is a SourceError.
 
-A path that exists is taken literally, whatever characters it has. Braces expand in the order that they are
-written (`{00000..00031}`, `{train,val}`), globs (`*`, `?`, `[]`, `**`) in sorted order. A folder with tar or
-zip files directly in it stands for those, sorted; any other folder is one container of images.
+A path that exists is taken literally, whatever characters it has. Braces expand in the order in which they
+are written (`{00000..00031}`, `{train,val}`), globs (`*`, `?`, `[]`, `**`) in sorted order. A folder that
+directly contains tar or zip files means those, sorted; any other folder is one container of images.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from pathlib import Path
 from fastload.errors import ConfigError, SourceError
 from fastload.shards.files import Files, current_folder
 from fastload.shards.pattern import matches
-from fastload.shards.retry import with_retries, unreadable
+from fastload.shards.retry import unreadable, with_retries
 from fastload.shards.rows import IMAGE_EXTENSIONS
 
 INDEX_SUFFIX = ".flidx"
 _short = reprlib.Repr()
-_short.maxstring = _short.maxother = 200  # a path is of use only as a whole
+_short.maxstring = _short.maxother = 200  # long enough for most paths
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
 
 @dataclass(frozen=True)
 class Container:
-    """path: absolute. name: relative to what all containers share. is_folder: a folder of images, else a tar
-    or zip. files: of a folder of which the samples are just these, and list_hash: 32 hex digits of them."""
+    """path: absolute. name: relative to the folder that all containers share. is_folder: a folder of images,
+    else a tar or zip. files: if only these files of the folder are samples; list_hash: 32 hex digits of
+    them."""
 
     path: str
     name: str
@@ -47,19 +48,24 @@ class Container:
 
     @property
     def fingerprint_name(self) -> str:
-        """The shard's own name. Where it lies is no part of what is in it, nor is a folder's own name: a copy
-        may lie elsewhere and be called otherwise."""
+        """The shard's own name, without its folder; empty for a folder, because a copy may have another name
+        elsewhere."""
         return "" if self.is_folder else os.path.basename(self.path)
+
+    @property
+    def folder(self) -> str | None:
+        """The path, if it is a folder."""
+        return self.path if self.is_folder else None
 
 
 class Source:
-    """What a user named, fixed at once: later changes of the list, or of the current folder, change nothing.
+    """What a user named. Later changes of the list, or of the current folder, have no effect.
 
-    given: a path, a pattern or Files, or any iterable of them. folder: where relative paths lie; None: the
-    current folder. Nothing is read.
+    given: a path, a pattern or Files, or any iterable of them. folder: of relative paths; None: the current
+    folder. Nothing is read.
 
-    Raises ConfigError for what is no path, SourceError for an empty list, and where a path is relative and
-    there is no current folder.
+    Raises ConfigError for anything but paths; SourceError for an empty list, and for a relative path if there
+    is no current folder.
     """
 
     def __init__(self, given: str | Path | Files | Iterable[str | Path | Files], folder: str | None = None):
@@ -73,7 +79,7 @@ class Source:
 
     @classmethod
     def of(cls, source: Source | str | Path | Files | Iterable) -> Source:
-        """`source` itself where it is one already."""
+        """`source` as a Source; unchanged if it is one."""
         return source if isinstance(source, cls) else cls(source)
 
     def __repr__(self) -> str:
@@ -83,7 +89,7 @@ class Source:
         return str(self.given)
 
     def __fspath__(self) -> str:
-        """Of one path. Raises TypeError for anything else."""
+        """Of a single path. Raises TypeError for anything else."""
         return os.fspath(self.given)
 
     def __eq__(self, other: object) -> bool:
@@ -99,16 +105,16 @@ def find_containers(source: Source | str | Path | Files | Iterable[str | Path | 
     found: list[Container] = []
     for part in source.parts:
         if isinstance(part, Files):
-            path, list_hash = part.place()
+            path, list_hash = part.root_and_hash()
             found.append(Container(path, "", True, part, list_hash))
         else:
             folder = source.folder or ""
             found.extend(Container(path, "", is_folder) for path, is_folder in _expand(part, folder))
     if len(set(found)) < len(found):
-        twice = next(one.path for i, one in enumerate(found) if one in found[:i])
+        twice = next(container.path for i, container in enumerate(found) if container in found[:i])
         raise ConfigError(f"{twice}: the source names this container twice. Name it once.")
-    root = os.path.commonpath([os.path.dirname(one.path) for one in found])
-    return [replace(one, name=os.path.relpath(one.path, root)) for one in found]
+    root = os.path.commonpath([os.path.dirname(container.path) for container in found])
+    return [replace(container, name=os.path.relpath(container.path, root)) for container in found]
 
 
 def _part(part: object) -> str | Files:
@@ -116,19 +122,21 @@ def _part(part: object) -> str | Files:
         return part
     path = os.fspath(part) if isinstance(part, (str, os.PathLike)) else part
     if not isinstance(path, str):
-        raise ConfigError(f"a source is a path or a list of paths, not {type(part).__name__} ({part!r}).")
+        raise ConfigError(
+            f"a source must be a path or a list of paths, got {type(part).__name__} ({part!r})."
+        )
     if not path:
         raise SourceError(
-            f"the source is {part!r}, an empty path. Name a tar, a zip, a folder or a pattern; the current "
+            f"the source is an empty path ({part!r}). Name a tar, a zip, a folder or a pattern; the current "
             "folder is '.'."
         )
     return path
 
 
 def _expand(part: str, folder: str) -> list[tuple[str, bool]]:
-    """One entry of the source as (absolute path, is a folder of images). folder: that it is relative to."""
+    """One entry of the source as (absolute path, is a folder of images). folder: of relative paths."""
     if "://" in part or part.startswith("pipe:"):
-        raise SourceError(f"{part}: only local files can be read. Mount or copy the data first.")
+        raise SourceError(f"{part}: only local files are supported. Mount or copy the data first.")
     if os.path.exists(os.path.join(folder, part)):
         return _existing(os.path.join(folder, part))
     found: list[tuple[str, bool]] = []
@@ -137,12 +145,11 @@ def _expand(part: str, folder: str) -> list[tuple[str, bool]]:
         if os.path.exists(os.path.join(folder, path)):
             found.extend(_existing(os.path.join(folder, path)))
         elif glob.has_magic(path):
-            pattern = os.path.join(glob.escape(folder), path)  # the folder is meant as it is written
+            pattern = os.path.join(glob.escape(folder), path)  # the folder is not a pattern
             matched = [match for match in _matches(pattern) if not match.endswith(INDEX_SUFFIX)]
             if not matched:
                 raise SourceError(
-                    f"{path}: nothing matches this pattern{where}. Look at the folder part, and quote the "
-                    "pattern."
+                    f"{path}: nothing matches this pattern{where}. Check its folder, and quote the pattern."
                 )
             for match in matched:
                 found.extend(_existing(match))
@@ -176,7 +183,7 @@ def _existing(path: str) -> list[tuple[str, bool]]:
         packed = [name for name in names if name.lower().endswith(_COMPRESSED)]
         if packed:
             raise SourceError(
-                f"{path}: {packed[0]} is compressed, and only plain tars can be read. Decompress it."
+                f"{path}: {packed[0]} is compressed, but only uncompressed tars are supported. Decompress it."
             )
         return [(path, True)]
     image = next((name for name in names if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS), None)
@@ -191,14 +198,13 @@ def _existing(path: str) -> list[tuple[str, bool]]:
 def _absolute(path: str) -> str:
     if ".." not in path.split(os.sep):
         return os.path.abspath(path)
-    # What ".." means behind a link, only the file system knows.
+    # Only the file system can resolve ".." after a link.
     home, name = os.path.split(path.rstrip(os.sep))
     return os.path.join(os.path.realpath(home), name) if name != ".." else os.path.realpath(path)
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`a{1..3}{x,y}` -> a1x a1y a2x ...; a number written with leading zeros keeps its width; no match stays
-    as it is.
+    """`a{1..3}{x,y}` -> a1x a1y a2x ...; numbers with leading zeros keep their width; other braces stay.
 
     Raises ConfigError for a range of more than a million names.
     """
@@ -213,7 +219,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def _choices(pattern: str, start: int) -> tuple[list[str], int]:
-    """What the brace at `start` stands for and where it ends; no choices if it is an ordinary character."""
+    """The choices of the brace at `start`, and where it ends; no choices if it is an ordinary character."""
     depth, cuts = 0, [start]
     for at in range(start, len(pattern)):
         depth += {"{": 1, "}": -1}.get(pattern[at], 0)
@@ -233,7 +239,9 @@ def _choices(pattern: str, start: int) -> tuple[list[str], int]:
 def _number_range(first: str, last: str) -> list[str]:
     start, stop = int(first), int(last)
     if abs(stop - start) >= 1_000_000:
-        raise ConfigError(f"{{{first}..{last}}}: a range of more than a million names. Correct the pattern.")
+        raise ConfigError(
+            f"{{{first}..{last}}} is a range of more than a million names. Correct the pattern."
+        )
     padded = any(len(text.lstrip("-")) > 1 and text.lstrip("-").startswith("0") for text in (first, last))
     width = max(len(first), len(last)) if padded else 0
     step = 1 if stop >= start else -1

@@ -1,9 +1,9 @@
-"""Writes WebDataset tar shards, as `webdataset` and every tar program read them.
+"""Writes WebDataset tar shards, which `webdataset` and every tar program can read.
 
 In: samples, as {"__key__": "000001", "jpg": bytes, "cls": 3, "txt": "..."}. Out: shards PATTERN % 0, PATTERN
-% 1, ... Promised: the same samples give the same bytes (time 0, owner 0, no names of users); a shard is there
-whole or not at all (temporary file, fsync, rename); what would not read back as the same samples is refused:
-keys with dots, a key twice, extensions in capitals.
+% 1, ... Promised: the same samples give the same bytes (time 0, owner 0, no user names); a shard is written
+whole or not at all (temporary file, fsync, rename); samples that would read back differently are refused:
+keys with dots, duplicate keys, extensions in upper case.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class ShardWriter:
     """A context manager; `write` one sample after the other.
 
     pattern: a path with one %d, such as "out/train-%05d.tar". max_samples, max_bytes: a shard is closed when
-    it has as many samples, or when the next sample would make it larger (a sample that is larger by itself
-    gets its own). paths: the shards that are finished. If the block is left by an exception, the shard in
+    it has this many samples, or when the next sample would make it larger (a sample that exceeds max_bytes
+    gets a shard of its own). paths: the finished shards. If an exception leaves the block, the shard in
     progress is removed.
     """
 
@@ -42,10 +42,12 @@ class ShardWriter:
             distinct = False
         if not distinct:
             raise ConfigError(
-                f"{self.pattern}: a shard pattern has one number in it, such as train-%05d.tar."
+                f"{self.pattern}: a shard pattern must contain one number, such as train-%05d.tar."
             )
         if max_samples < 1 or max_bytes < 1:
-            raise ConfigError(f"max_samples={max_samples}, max_bytes={max_bytes}: both are at least 1.")
+            raise ConfigError(
+                f"max_samples and max_bytes must be at least 1, got {max_samples} and {max_bytes}."
+            )
         self.max_samples = max_samples
         self.max_bytes = max_bytes
         self.paths: list[str] = []
@@ -63,11 +65,10 @@ class ShardWriter:
             self._abandon()
 
     def write(self, sample: Mapping[str, Any]) -> None:
-        """Adds one sample: `__key__`, and extension -> content; other names that begin with "__" are passed
-        over.
+        """Adds one sample: `__key__`, and extension -> content; other names that begin with "__" are ignored.
 
-        Content: bytes as they are; str as UTF-8; int as its digits; for "json" anything that json writes; for
-        "npy" a numpy array. Raises ConfigError.
+        Content: bytes unchanged; str as UTF-8; int as digits; for "json" anything that json can write; for
+        "npy" a NumPy array. Raises ConfigError.
         """
         key = sample.get("__key__")
         members = [
@@ -76,7 +77,7 @@ class ShardWriter:
             if not name.startswith("__")
         ]
         if not members:
-            raise ConfigError(f"the sample '{key}' has no content. Give it at least one extension.")
+            raise ConfigError(f"the sample '{key}' has no content. Add at least one extension.")
         size = sum(_bytes_in_tar(content) for _, content in members)
         full = len(self._keys) >= self.max_samples or (
             self._keys and self._size_bytes + size > self.max_bytes
@@ -86,7 +87,7 @@ class ShardWriter:
         if self._tar is None:
             self._begin()
         if key in self._keys:
-            raise ConfigError(f"the key '{key}' is in this shard already. Give every sample its own key.")
+            raise ConfigError(f"the key '{key}' is already in this shard. Give every sample its own key.")
         self._keys.add(key)
         for name, content in members:
             self._tar.addfile(_header(name, len(content)), io.BytesIO(content))
@@ -126,13 +127,13 @@ class ShardWriter:
 
 def _member_name(key: Any, extension: str) -> str:
     if not isinstance(key, str) or not key:
-        raise ConfigError(f"a sample needs a '__key__' that is text, not {key!r}.")
+        raise ConfigError(f"the '__key__' of a sample must be a non-empty str, got {key!r}.")
     name = f"{key}.{extension}"
-    # What the reader makes of the name must be what was meant.
+    # The reader must split the name into the same key and extension.
     if split_name(name.encode()) != (key.encode(), extension.encode()) or key.startswith("/") or "\0" in name:
         raise ConfigError(
-            f"'{name}' would not read back as key '{key}' and extension '{extension}': a key's last part has "
-            "no dot and is no __x__, an extension is lower case and has no slash."
+            f"'{name}' would not read back as key '{key}' and extension '{extension}': the last part of a "
+            "key must have no dot and not be __x__; an extension must be in lower case, without a slash."
         )
     return name
 
@@ -151,15 +152,13 @@ def _content(extension: str, value: Any) -> bytes:
         out = io.BytesIO()
         np.save(out, value, allow_pickle=False)
         return out.getvalue()
-    raise ConfigError(
-        f"a value of type {type(value).__name__} cannot be written as '{extension}'. Encode it to bytes."
-    )
+    raise ConfigError(f"a {type(value).__name__} cannot be written as '{extension}'. Encode it to bytes.")
 
 
 def _header(name: str, size_bytes: int) -> tarfile.TarInfo:
     header = tarfile.TarInfo(name)
     header.size = size_bytes
-    header.mode = 0o644  # all else is zero or empty by default
+    header.mode = 0o644  # everything else is zero or empty by default
     return header
 
 

@@ -1,25 +1,23 @@
 """The rows of one zip file, read from its central directory and its local headers: stored members, zip64.
 
-In: the path of a zip. Out: `Rows` (see rows.py). Promised: nothing is passed over in silence.
+In: the path of a zip. Out: `Rows` (see rows.py). Promised: nothing is skipped silently.
 
-Members count in the order of the central directory. Each one's local header is read too, because only it
-tells where the content starts; its signature, name, method and sizes must agree with the directory.
-Directories and symbolic links are no samples; they are counted in `Rows.skipped`. A root `dataset.json` is no
-sample (EDM keeps labels there; labels.py reads them). Refused by name: compressed and encrypted members.
-Refused: several disks, bytes put before the zip, a directory whose length or count is wrong, members that
-overlap. Names stay the bytes that the zip holds, also where a zip of the old kind declares them as code page
-437: tools on Linux write UTF-8 there.
+Members are in the order of the central directory. Each local header is read too, because only it says where
+the content starts; its signature, name, method and sizes must agree with the directory. Directories and
+symbolic links are not samples; they are counted in `Rows.skipped`. Nor is a root `dataset.json` (EDM stores
+labels there; labels.py reads them). Refused: compressed and encrypted members, several disks, bytes before
+the zip, a directory with a wrong length or count, members that overlap. Names are the bytes in the zip, even
+if an old zip declares them as code page 437, because tools on Linux write UTF-8 there.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from itertools import pairwise
 from typing import BinaryIO
 
 from fastload import _native
-from fastload.shards.rows import COPY_AGAIN, RowBuilder, Rows, damaged, shown
+from fastload.shards.rows import HeaderWalk, Rows, shown
 
 REPACK = "Pack it again as one plain zip without compression (zip -0), or as a tar."
 MAX_COMMENT_BYTES = 65535
@@ -35,53 +33,44 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 def index_zip(path: str, name: str, impl: str = "auto") -> Rows:
     """The rows of the zip at `path`, called `name` in messages.
 
-    impl: "native" (which "auto" means) reads without the GIL; "reference" is the specification below.
-    Raises ShardError for anything that is not a whole zip of stored members.
+    impl: "native" (and "auto") reads without the GIL; "reference" is the specification below.
+    Raises ShardError for anything but a complete zip of stored members.
     """
-    if impl == "reference":
-        return _reference(path, name)
-    return Rows(**_native.index_zip(os.fsencode(path), name.encode("utf-8", "surrogateescape")))
+    return _ZipWalk.index(_native.index_zip, path, name, impl)
 
 
-def _reference(path: str, name: str) -> Rows:
-    with open(path, "rb", buffering=0) as file:
-        return _ZipWalk(file, name).run()
+class _ZipWalk(HeaderWalk):
+    """Reads the directory, and each member's local header."""
 
-
-class _ZipWalk:
-    """One pass over the directory, with a look at each member's local header."""
+    has_label_file = True
 
     def __init__(self, file: BinaryIO, name: str):
-        self.file = file
-        self.name = name
-        self.size_bytes = os.fstat(file.fileno()).st_size
-        self.rows = RowBuilder(name, has_label_file=True)
-        self.header_bytes = 0
+        super().__init__(file, name)
         self.extents: list[tuple[int, int]] = []  # of the members: local header, end of the content
 
     def run(self) -> Rows:
         start, stop, claimed = self._find_directory()
-        directory = self._read(start, stop - start)
+        directory = self.read(start, stop - start)
         at = count = 0
         while at < len(directory):
             length = 0
             if len(directory) - at >= _ENTRY.size and directory.startswith(b"PK\1\2", at):
                 length = _ENTRY.size + sum(struct.unpack_from("<3H", directory, at + 28))
             if length == 0 or at + length > len(directory):
-                raise damaged(self.name, start + at, "damaged entry in the directory", COPY_AGAIN)
+                raise self.damaged(start + at, "damaged entry in the directory")
             self._take(directory[at : at + length], start + at, start)
             at += length
             count += 1
         if count != claimed:
             what = f"the directory has {count} entries and claims {claimed}, starting"
-            raise damaged(self.name, start, what, COPY_AGAIN)
+            raise self.damaged(start, what)
         self._check_overlap()
         return self.rows.finish(self.header_bytes)
 
     def _find_directory(self) -> tuple[int, int, int]:
         """(start, stop, number of entries) of the central directory."""
         tail_start = max(0, self.size_bytes - _END.size - MAX_COMMENT_BYTES)
-        tail = self._read(tail_start, self.size_bytes - tail_start)
+        tail = self.read(tail_start, self.size_bytes - tail_start)
         at = tail.rfind(b"PK\5\6")
         while at >= 0:
             if len(tail) - at >= _END.size:
@@ -89,50 +78,31 @@ class _ZipWalk:
                 if comment_bytes == len(tail) - at - _END.size:
                     return self._checked(_END.unpack_from(tail, at), tail_start + at)
             at = tail.rfind(b"PK\5\6", 0, at + 3)
-        raise damaged(
-            self.name, self.size_bytes, "the zip is cut: it has no directory before its end", COPY_AGAIN
-        )
+        raise self.damaged(self.size_bytes, "the zip is cut: it has no directory before its end")
 
     def _checked(self, end: tuple, end_offset: int) -> tuple[int, int, int]:
         _, disk, directory_disk, _, count, size, start, _ = end
         stop = end_offset
         locator_offset = end_offset - _LOCATOR.size
         if locator_offset >= 0:
-            signature, _, end64_offset, _ = _LOCATOR.unpack(self._read(locator_offset, _LOCATOR.size))
+            signature, _, end64_offset, _ = _LOCATOR.unpack(self.read(locator_offset, _LOCATOR.size))
             if signature == b"PK\6\7":
                 stop = end64_offset
                 whole = end64_offset + _END64.size <= self.size_bytes
-                end64 = _END64.unpack(self._read(end64_offset, _END64.size)) if whole else (b"",)
+                end64 = _END64.unpack(self.read(end64_offset, _END64.size)) if whole else (b"",)
                 if end64[0] != b"PK\6\6":
-                    raise damaged(self.name, locator_offset, "damaged zip64 record", COPY_AGAIN)
+                    raise self.damaged(locator_offset, "damaged zip64 record")
                 disk, directory_disk, _, count, size, start = end64[4:]
         if disk or directory_disk:
-            raise damaged(self.name, end_offset, "the zip is spread over several disks", REPACK)
+            raise self.damaged(end_offset, "the zip is spread over several disks", REPACK)
         if start > stop or size != stop - start:
             what = "the directory does not end where it should (bytes put before the zip, or damage)"
-            raise damaged(self.name, stop, what, REPACK)
+            raise self.damaged(stop, what, REPACK)
         return start, stop, count
 
     def _take(self, entry: bytes, entry_offset: int, directory_start: int) -> None:
-        (
-            _,
-            made_by,
-            _,
-            flags,
-            method,
-            _,
-            _,
-            _,
-            packed,
-            size,
-            name_bytes,
-            extra_bytes,
-            _,
-            _,
-            _,
-            attributes,
-            local,
-        ) = _ENTRY.unpack_from(entry)
+        _, made_by, _, flags, method, _, _, _, packed, size, *rest = _ENTRY.unpack_from(entry)
+        name_bytes, extra_bytes, _, _, _, attributes, local = rest
         member = entry[_ENTRY.size : _ENTRY.size + name_bytes]
         extra = entry[_ENTRY.size + name_bytes :][:extra_bytes]
         if FULL in (size, packed, local):
@@ -142,28 +112,28 @@ class _ZipWalk:
         if made_by >> 8 == 3 and attributes >> 16 & 0xF000 == 0xA000:
             return self.rows.skip("link")
         if flags & 0x2041:
-            raise damaged(self.name, local, f"'{shown(member)}' is encrypted", REPACK)
+            raise self.damaged(local, f"'{shown(member)}' is encrypted", REPACK)
         if method != 0 or packed != size:
-            raise damaged(self.name, local, f"'{shown(member)}' is compressed (method {method})", REPACK)
+            raise self.damaged(local, f"'{shown(member)}' is compressed (method {method})", REPACK)
         start = self._content_start(member, local, size)
         if start + size > directory_start:
-            raise damaged(self.name, local, f"'{shown(member)}' runs into the directory", COPY_AGAIN)
+            raise self.damaged(local, f"'{shown(member)}' runs into the directory")
         self.extents.append((local, start + size))
         self.rows.add(member, local, start, size)
 
     def _content_start(self, member: bytes, local: int, size: int) -> int:
         head_bytes = _LOCAL.size + len(member)
-        head = self._read(local, head_bytes) if local + head_bytes <= self.size_bytes else bytes(head_bytes)
+        head = self.read(local, head_bytes) if local + head_bytes <= self.size_bytes else bytes(head_bytes)
         signature, _, flags, method, *_, packed, unpacked, local_name_bytes, local_extra_bytes = (
             _LOCAL.unpack_from(head)
         )
         if signature != b"PK\3\4" or local_name_bytes != len(member) or head[_LOCAL.size :] != member:
-            raise damaged(self.name, local, f"no local header of '{shown(member)}'", COPY_AGAIN)
-        # Sizes may stand behind the content instead (flag 8), or in a zip64 field.
+            raise self.damaged(local, f"no local header of '{shown(member)}'")
+        # Sizes may follow the content instead (flag 8), or be in a zip64 field.
         sized = flags & 8 or {packed, unpacked} <= {size, FULL}
         if method != 0 or flags & 0x2041 or not sized:
             what = f"the local header of '{shown(member)}' contradicts the directory"
-            raise damaged(self.name, local, what, COPY_AGAIN)
+            raise self.damaged(local, what)
         return local + head_bytes + local_extra_bytes
 
     def _check_overlap(self) -> None:
@@ -171,7 +141,7 @@ class _ZipWalk:
         for (_, end), (begin, _) in pairwise(sorted(self.extents)):
             if begin < end:
                 what = "two members overlap, the second"
-                raise damaged(self.name, begin, what, COPY_AGAIN)
+                raise self.damaged(begin, what)
 
     def _zip64(self, extra: bytes, numbers: tuple, member: bytes, entry_offset: int) -> list[int]:
         """Extra field 1 holds, in the order (size, packed, local), those of the three that did not fit."""
@@ -184,15 +154,4 @@ class _ZipWalk:
                 wide = list(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
                 return [wide.pop(0) if number == FULL and wide else number for number in numbers]
             at += 4 + length
-        raise damaged(
-            self.name, entry_offset, f"'{shown(member)}' has no zip64 sizes: damaged entry", COPY_AGAIN
-        )
-
-    def _read(self, start: int, count: int) -> bytes:
-        got = os.pread(self.file.fileno(), count, start)
-        if len(got) != count:
-            raise damaged(
-                self.name, start + len(got), "the file became shorter while it was read", COPY_AGAIN
-            )
-        self.header_bytes += count
-        return got
+        raise self.damaged(entry_offset, f"'{shown(member)}' has no zip64 sizes: damaged entry")

@@ -1,4 +1,7 @@
-"""Draws within a backward pass: torch.utils.checkpoint computes functions again, and must not draw again."""
+"""Draws within a backward pass: torch.utils.checkpoint computes functions again, and must not draw again.
+
+Covers registering.py.
+"""
 
 import copy
 import functools

@@ -36,7 +36,7 @@ def ran(cases, path, context, deadline=None):
 
 
 # Interpreted, the kernels take a minute; tests/ops runs each of them.
-SLOW = {"kernels": pytest.mark.slow}
+SLOW = {"kernels": pytest.mark.slow, "correctness": pytest.mark.slow}
 
 
 @pytest.mark.parametrize("part", [pytest.param(part, marks=SLOW.get(part, ())) for part in PARTS])

@@ -22,16 +22,16 @@ choose_backend("native")  # finds libjpeg
 
 def drawn(n):
     """All stages, the first image flipped only, without a warp."""
-    dice = torch.Generator().manual_seed(1)
-    G_inv = torch.eye(3) + torch.rand((n, 3, 3), generator=dice) - 0.5
+    generator = torch.Generator().manual_seed(1)
+    G_inv = torch.eye(3) + torch.rand((n, 3, 3), generator=generator) - 0.5
     G_inv[0] = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
     return AugmentParams(
         G_inv=G_inv,
-        jitter=torch.rand((n, 4), generator=dice) * 1.5,
-        C=torch.eye(4) + torch.rand((n, 4, 4), generator=dice) / 4,
-        hsv=torch.rand((n, 2), generator=dice) * 2,
+        jitter=torch.rand((n, 4), generator=generator) * 1.5,
+        C=torch.eye(4) + torch.rand((n, 4, 4), generator=generator) / 4,
+        hsv=torch.rand((n, 2), generator=generator) * 2,
         cut_size=torch.full((n,), 0.5),
-        cut_center=torch.rand((n, 2), generator=dice),
+        cut_center=torch.rand((n, 2), generator=generator),
     )
 
 
@@ -108,7 +108,7 @@ def test_write_does_the_same_for_an_image_that_is_decoded_already(dtype, channel
     assert np.array_equal(out, expected)
 
 
-def test_levels_only_pass_through_the_writer_in_both_layouts(tmp_path, blobs):
+def test_uint8_pixels_pass_through_the_writer_unchanged_in_both_layouts(tmp_path, blobs):
     size = (40, 64)
     planes = decoded(tmp_path, blobs, size, np.empty((len(blobs), 3, *size), np.uint8))
     image = np.ascontiguousarray(planes[0].transpose(1, 2, 0))
@@ -135,7 +135,7 @@ def test_an_augmenter_that_does_not_fit_the_batch_is_refused(tmp_path, blobs):
         decoded(tmp_path, blobs, size, np.empty((n, 3, *size), np.float16), augmenter(drawn(n), n, size))
 
 
-def test_write_refuses_what_does_not_fit():
+def test_write_refuses_arguments_that_do_not_match():
     one, levels = augmenter(drawn(2), 2, (4, 5)), np.zeros((4, 5, 3), np.uint8)
     out = np.zeros((2, 3, 4, 5), np.float32)
     frozen = out.copy()
@@ -143,8 +143,8 @@ def test_write_refuses_what_does_not_fit():
     for match, arguments in [
         ("augmenter's size", (np.zeros((5, 4, 3), np.uint8), 0, out)),
         ("augmenter's size", (np.zeros((4, 5, 1), np.uint8), 0, out)),
-        ("no row", (levels, 2, out)),
-        ("inside the buffer", (levels, 1, out[:1])),
+        ("number of rows", (levels, 2, out)),
+        ("out is too small", (levels, 1, out[:1])),
         ("contiguous", (levels, 0, np.zeros((2, 3, 4, 10), np.float32)[..., ::2])),
         ("aligned", (levels, 0, np.zeros(481, np.uint8)[1:])),
         ("read-?only", (levels, 0, frozen)),

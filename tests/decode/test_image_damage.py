@@ -21,7 +21,7 @@ SEED = 11
 SPEC = ImageSpec(SIZE[1], SIZE[0])
 
 
-def test_what_a_png_inflates_to_is_not_kept(monkeypatch):
+def test_decompressed_bytes_of_a_png_are_not_kept(monkeypatch):
     """Of a bomb as much is inflated as its rows need, a piece at a time."""
     largest = []
     real = damage._inflated
@@ -80,7 +80,7 @@ OWN = ("geometry", "stretched", "denominator", "scaled_box", "turned", "check_jp
 
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("error", [TypeError, ValueError, KeyError, OSError])
-def test_an_error_of_this_program_is_no_bad_sample(monkeypatch, name, error):
+def test_an_error_of_this_program_is_not_a_bad_sample(monkeypatch, name, error):
     def broken(*arguments):
         raise error("a bug")
 
@@ -90,7 +90,7 @@ def test_an_error_of_this_program_is_no_bad_sample(monkeypatch, name, error):
 
 
 @pytest.mark.parametrize("name", ["geometry", "stretched", "denominator", "scaled_box"])
-def test_an_error_of_this_program_is_no_bad_sample_of_simplejpeg_either(monkeypatch, name):
+def test_an_error_of_this_program_is_not_a_bad_sample_of_simplejpeg(monkeypatch, name):
     def broken(*arguments):
         raise ValueError("a bug")
 
@@ -101,7 +101,7 @@ def test_an_error_of_this_program_is_no_bad_sample_of_simplejpeg_either(monkeypa
 
 @pytest.mark.parametrize("place", ["PIL.JpegImagePlugin.JpegImageFile.load", "PIL.Image.Image.convert"])
 @pytest.mark.parametrize("error", [MemoryError, ImportError, ModuleNotFoundError])
-def test_want_of_memory_and_of_a_plugin_is_no_bad_sample(monkeypatch, place, error):
+def test_lack_of_memory_or_of_a_plugin_is_not_a_bad_sample(monkeypatch, place, error):
     def missing(*arguments, **options):
         raise error("not here")
 
@@ -139,7 +139,7 @@ def test_jpeg_damage_wants_bytes():
 
 @pytest.mark.parametrize("level", [0, 90])
 @pytest.mark.parametrize("interlaced", [False, True])
-def test_a_png_that_is_cut_behind_its_pixels_is_what_pillow_says_whatever_they_are(level, interlaced):
+def test_a_png_truncated_after_its_pixels_decodes_as_in_pillow(level, interlaced):
     png = adam7(level) if interlaced else encode(np.full((40, 40), level, np.uint8), "PNG")
     whole = 0
     for cut in range(20 if level == 0 else 40):  # of black pixels nobody sees which are missing

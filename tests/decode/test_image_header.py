@@ -30,7 +30,7 @@ def by_pillow(content: bytes) -> ImageHeader:
 
 
 @pytest.mark.parametrize("name", pictures())
-def test_a_header_is_what_pillow_says(name):
+def test_a_header_agrees_with_pillow(name):
     content = pictures()[name]
     got, expected = image_header(content), by_pillow(content)
     assert got.complete
@@ -66,7 +66,7 @@ def test_exif_is_read_in_both_byte_orders_and_both_integer_types(endian, kind, f
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_is_none_counts_as_upright(value):
+def test_an_invalid_orientation_counts_as_upright(value):
     assert image_header(encode(picture(), "JPEG", orientation=value)).orientation == 1
 
 
@@ -194,7 +194,7 @@ def test_damaged_files_never_break_the_parser():
 @pytest.mark.parametrize(
     "content", [b"", b"\xff", b"text", bytes(100), b"P7\n1 1\n", b"RIFF\0\0\0\0AVI ", b"P6"]
 )
-def test_what_is_no_image_is_unknown(content):
+def test_anything_but_an_image_is_unknown(content):
     got = image_header(content)
     assert (got.format, got.width, got.height, got.complete) == ("unknown", 0, 0, False)
 

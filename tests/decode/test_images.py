@@ -1,4 +1,7 @@
-"""Whole images through the native threads equal the reference, from the bytes to the training tensor."""
+"""Whole images through the native threads equal the reference, from the bytes to the training tensor.
+
+Covers image_decoder.py.
+"""
 
 import io
 import struct
@@ -19,6 +22,7 @@ from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError, SampleError
 from fastload.fields import Image
 from fastload.loader.config import LoaderConfig
+from fastload.loader.specs import decode_spec
 from fastload.normalize import PRESETS, normalize
 from tests import corpus
 from tests.pillow_version import needs_pillow_13
@@ -45,12 +49,12 @@ def read(tmp_path, blobs):
 def decoded(tmp_path, blobs, fields, **settings):
     """(batch of images, tensors by field) of blobs[field * N + sample]."""
     config = LoaderConfig(source="unused", batch_size=1, fields=fields, **{"seed": SEED, **settings})
-    stage = ImageStage(config, threads=2)
+    stage = ImageStage(decode_spec(config), threads=2)
     n = len(blobs) // len(fields)
     memory = _native.BufferPool(1 << 26)
     buffers = {name: memory.acquire(n * size) for name, size in stage.bytes_of.items()}
     first_blob = {name: f * n for f, name in enumerate(fields)}
-    images = stage.submit(read(tmp_path, blobs), first_blob, buffers, np.arange(n))
+    images = stage.submit(read(tmp_path, blobs), first_blob, buffers, np.arange(n), {})
     assert images.wait(60)
     for name, i in images.others():
         images.render_other(name, i)
@@ -121,7 +125,7 @@ def test_exif_orientation_holds_at_every_scale(tmp_path, orientation):
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8"])
 @pytest.mark.parametrize("preset", [*PRESETS, (0.3, (0.1, 0.2, 0.7))], ids=str)
-def test_what_is_written_is_the_formula_to_the_last_bit(tmp_path, preset, dtype, layout):
+def test_written_values_equal_the_formula_bit_for_bit(tmp_path, preset, dtype, layout):
     rng = np.random.default_rng(0)
     levels = np.concatenate([np.arange(256), rng.integers(0, 256, 17 * 17 * 3 - 256)])
     blob = corpus.encode(rng.permuted(levels).astype(np.uint8).reshape(17, 17, 3), "PNG")
@@ -175,7 +179,7 @@ def test_fields_that_share_a_geometry_show_the_same_part(tmp_path):
 
 
 @pytest.mark.parametrize("decode", ["native", "pillow"])
-def test_the_report_tells_what_the_output_shows(tmp_path, decode):
+def test_the_report_describes_the_visible_part(tmp_path, decode):
     blobs = [corpus.encode(corpus.picture(300, 200), "JPEG"), corpus.encode(corpus.picture(120, 480), "PNG")]
     images, _ = decoded(tmp_path, blobs, {"image": Image(size=(64, 32), report=True)}, decode=decode)
     report = images.report("image")
@@ -249,15 +253,15 @@ def test_a_given_crop_that_does_not_fit_is_refused(tmp_path):
         )
 
 
-def test_the_backend_says_who_decodes_and_why(monkeypatch):
+def test_the_backend_describes_its_decoders_and_the_reason(monkeypatch):
     assert "libjpeg" in backends.choose_backend("auto").describe()
     assert backends.choose_backend("pillow").name == "pillow"
-    with pytest.raises(ConfigError, match="decode='gpu'"):
+    with pytest.raises(ConfigError, match=r"decode must be .* got 'gpu'"):
         backends.choose_backend("gpu")
     monkeypatch.setattr(
         backends._native, "load_jpeg_library", lambda paths: (None, 0, "libjpeg.so.62: not found")
     )
-    assert "simplejpeg on Python threads, because no libjpeg would do: libjpeg.so.62: not found" in repr(
+    assert "simplejpeg on Python threads, because no libjpeg is usable: libjpeg.so.62: not found" in repr(
         backends.choose_backend("auto")
     )
     monkeypatch.setattr(backends.backends, "has", lambda name: False)
@@ -289,10 +293,10 @@ def test_simplejpeg_gives_the_same_pixels(tmp_path, monkeypatch):
         decoded(tmp_path, [corpus.photos()["0155.jpg"][:9000]], {"image": Image(size=31)})
 
 
-def test_letting_go_of_a_batch_stops_it_and_gives_back_its_memory_when_nobody_writes_to_it(tmp_path):
+def test_dropping_a_batch_stops_it_and_frees_its_memory_once_no_thread_writes_to_it(tmp_path):
     blobs = list(corpus.photos().values()) * 8
     config = LoaderConfig(source="unused", batch_size=1, fields={"image": Image(size=256, scaled=None)})
-    stage = ImageStage(config, threads=1)
+    stage = ImageStage(decode_spec(config), threads=1)
     memory = _native.BufferPool(1 << 28)
     content = read(tmp_path, blobs)
     for _ in range(5):
@@ -301,6 +305,7 @@ def test_letting_go_of_a_batch_stops_it_and_gives_back_its_memory_when_nobody_wr
             {"image": 0},
             {"image": memory.acquire(len(blobs) * stage.sample_bytes)},
             np.arange(len(blobs)),
+            {},
         )
         assert not images.wait(0.0)
         del images
@@ -314,7 +319,8 @@ def test_letting_go_of_a_batch_stops_it_and_gives_back_its_memory_when_nobody_wr
 def test_urgent_images_are_decoded_before_all_that_wait(tmp_path):
     large, small = corpus.encode(corpus.picture(1600, 1200), "JPEG"), corpus.pictures()["jpeg 420"]
     fields = {"image": Image(size=16, scaled=None)}
-    stage = ImageStage(LoaderConfig(source="unused", batch_size=1, fields=fields, dtype="uint8"), threads=1)
+    config = LoaderConfig(source="unused", batch_size=1, fields=fields, dtype="uint8")
+    stage = ImageStage(decode_spec(config), threads=1)
     decoder, memory = _native.ImageDecoder(1), _native.BufferPool(1 << 26)
 
     def submit(name, blobs, **how):

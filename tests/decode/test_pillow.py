@@ -103,21 +103,21 @@ def test_gray_of_12_bits_keeps_its_high_byte():
     assert decode_rgb(content)[0, :, 0].tolist() == [level >> 4 for level in levels]
 
 
-def test_cmyk_is_the_plain_formula():
+def test_cmyk_is_converted_by_the_formula():
     c, m, y, k = np.moveaxis(np.asarray(opened(pictures()["tiff cmyk"])).astype(float), -1, 0)
     expected = np.stack([(255 - ink) * (255 - k) / 255 for ink in (c, m, y)], axis=-1)
     # Pillow's division by 255 is rounded
     assert np.abs(decode_rgb(pictures()["tiff cmyk"]) - expected).max() <= 0.5001
 
 
-def test_floats_are_levels_in_0_to_1_rounded_half_to_even():
+def test_floats_in_0_to_1_are_rounded_half_to_even():
     levels = np.array([[0.0, 0.5 / 255, 1.5 / 255, 0.25, 1.0]], np.float32)
     assert decode_rgb(encode(levels, "TIFF"))[0, :, 0].tolist() == [0, 0, 2, 64, 255]
 
 
 @pytest.mark.parametrize("level", [1.01, -0.01, float("nan"), float("inf"), 255.0])
 def test_floats_outside_have_no_one_meaning_and_are_refused(level):
-    with pytest.raises(SampleError, match=r"must lie in \[0, 1\].*fl.Custom"):
+    with pytest.raises(SampleError, match=r"must be in \[0, 1\].*fl.Custom"):
         decode_rgb(encode(np.array([[0.5, level]], np.float32), "TIFF"))
 
 
@@ -129,7 +129,7 @@ def test_gray_of_32_bits_holds_16_or_is_refused():
         255,
     ]
     for level in (-1, 65536):
-        with pytest.raises(SampleError, match=r"must lie in \[0, 65535\]"):
+        with pytest.raises(SampleError, match=r"must be in \[0, 65535\]"):
             decode_rgb(encode(np.array([[0, level]], np.int32), "TIFF"))
 
 
@@ -242,7 +242,7 @@ def test_a_field_like_another_follows_the_guide():
         assert (mask.pixels == render(picture(45, 30), half)).all()
 
 
-def test_the_dice_are_the_specs():
+def test_the_random_draws_are_those_of_the_spec():
     spec = ImageSpec(10, 10, crop="random", xflip=0.5)
     for position in range(5):
         assert decode_image(pictures()["png rgb"], spec, 3, position).geometry == geometry(
@@ -276,7 +276,9 @@ def test_the_reason_says_what_is_wrong():
 
 def test_a_tiff_that_pillow_turns_and_its_header_does_not_is_refused():
     signed = tiff((256, 3, 1, 4), (257, 3, 1, 1), (274, 8, 1, 6))  # an orientation is never a signed number
-    with pytest.raises(SampleError, match=r"decoded to \(1, 4\) pixels, where its header promised \(4, 1\)"):
+    with pytest.raises(
+        SampleError, match=r"decoded to \(1, 4\) pixels instead of the \(4, 1\) of its header"
+    ):
         decode_image(signed, ImageSpec(1, 1), 0, 0)
 
 

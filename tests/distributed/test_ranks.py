@@ -27,8 +27,14 @@ LAUNCHES = {
 }
 
 
+SLOW = ("3 own", "4 own")  # the others have the same scenarios
+
+
 def launches(scenario: str):
-    return pytest.mark.parametrize("launch", [name for name, one in LAUNCHES.items() if scenario in one[2]])
+    names = [name for name, one in LAUNCHES.items() if scenario in one[2]]
+    return pytest.mark.parametrize(
+        "launch", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
+    )
 
 
 @pytest.fixture(scope="session")

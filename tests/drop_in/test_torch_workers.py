@@ -29,7 +29,7 @@ def fail_to_start(worker_id):
     raise RuntimeError(f"worker {worker_id} cannot start")
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @both
 def test_worker_init_fn_finds_your_dataset_in_get_worker_info(loader_class, context):
     loader = loader_class(

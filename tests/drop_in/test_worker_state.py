@@ -1,4 +1,7 @@
-"""The states of datasets, in worker processes and without: saved with each batch, and loaded again."""
+"""The states of datasets, in worker processes and without: saved with each batch, and loaded again.
+
+Covers notices.py.
+"""
 
 import json
 import random

@@ -10,6 +10,7 @@ import fastload as fl
 from fastload import _native
 from fastload.decode.images import ImageStage
 from fastload.loader.config import LoaderConfig
+from fastload.loader.specs import decode_spec
 from fastload.read.shard_reader import ShardReader
 from fastload.shards.dataset import open_dataset
 from tests import corpus
@@ -45,7 +46,7 @@ class Images:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
-        self._stage = ImageStage(config, threads=1)
+        self._stage = ImageStage(decode_spec(config), threads=1)
 
     def decode(self, decoder) -> tuple[list[int], bytes]:
         """(the status of each, all pixels)"""

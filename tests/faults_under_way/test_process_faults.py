@@ -86,15 +86,20 @@ def end(process: subprocess.Popen, by: int | None, folder: Path) -> Ended:
     return Ended(process.returncode, first_batch_seconds, seconds, err, left)
 
 
+SLOW = ("SIGTERM that is handled", "an exception")
+
+
 @pytest.fixture(scope="module")
-def ended(shards, tmp_path_factory):
-    """name -> how it ended; all are started at once, since that takes longest."""
+def ended(request, shards, tmp_path_factory):
+    """name -> how it ended; those of this run are started at once, since that takes longest."""
     faults.needs_faults()
     shared_memory = set(os.listdir(faults.SHARED_MEMORY))
-    folders = {name: tmp_path_factory.mktemp("ended") for name in ENDS}
+    asked = {one.callspec.params.get("name") for one in request.session.items if hasattr(one, "callspec")}
+    names = [name for name in ENDS if name in asked or name == "SIGKILL"]
+    folders = {name: tmp_path_factory.mktemp("ended") for name in names}
     for folder in folders.values():
         open_dataset(shards, cache_dir=folder / "cache" / "index")
-    running = {name: start(shards, folders[name], one.how, *one.given) for name, one in ENDS.items()}
+    running = {name: start(shards, folders[name], ENDS[name].how, *ENDS[name].given) for name in names}
     try:
         found = {name: end(process, ENDS[name].signal, folders[name]) for name, process in running.items()}
         found["again"] = end(start(shards, folders["SIGKILL"], "ends"), None, folders["SIGKILL"])
@@ -106,7 +111,9 @@ def ended(shards, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ENDS]
+)
 def test_a_training_ends_at_once_and_leaves_nothing(ended, name):
     expected, one = ENDS[name], ended[name]
     assert one.status == expected.status, one.err

@@ -1,6 +1,7 @@
 """The fuzz targets run over their corpora and mutations of them; a target that is wrong is noticed.
 
 A few seconds each, with libFuzzer or without (build.py); `python -m benchmarks.bench_fuzz` does it for long.
+Compiling takes longer than that, so all but the smallest target are slow tests.
 """
 
 import pytest
@@ -36,18 +37,17 @@ def chain():
     return found
 
 
-@pytest.fixture(scope="module")
-def programs(chain, tmp_path_factory):
-    return build.build(tuple(build.SOURCES), tmp_path_factory.mktemp("fuzz"), chain)
+TARGETS = [pytest.param(one, marks=[pytest.mark.slow] * (one != "image_header")) for one in build.SOURCES]
 
 
-@pytest.mark.parametrize("target", build.SOURCES)
-def test_nothing_breaks_a_parser(programs, chain, tmp_path, capsys, target):
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_breaks_a_parser(chain, tmp_path, capsys, target):
+    program = build.build((target,), tmp_path, chain)[target]
     corpus = write_seeds(target, tmp_path / "corpus")
     given = len(list(corpus.iterdir()))
     for libjpeg in find_libjpeg() if target == "jpeg" else [None]:
         run = build.run(
-            programs[target],
+            program,
             f"-max_total_time={SECONDS}",
             f"-runs={MOST_RUNS}",
             "-seed=1",

@@ -176,7 +176,10 @@ def test_mixup_and_cutmix_give_both_labels_and_the_share(shards):
         ({"augment": fl.Augment(cutmix=1), "fields": {"label": fl.Int()}}, "no image field"),
         ({"deterministic": "yes"}, "deterministic='yes'"),
         ({"hw_decoder_load": 0.5}, "use 0 or 1, or deterministic=False"),
-        ({"hw_decoder_load": 2, "deterministic": False}, "hw_decoder_load=2"),
+        (
+            {"hw_decoder_load": 2, "deterministic": False},
+            "hw_decoder_load must be a share of the images in [0, 1], got 2",
+        ),
         ({"decode": "cv2"}, "decode='cv2'"),
         ({"hw_decoder_load": 1, "decode": "native"}, 'is for DALI, and decode="native"'),
         (

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:a bad sample was replaced")
 
 @pytest.mark.parametrize("fraction", [k / 1000 for k in (1, 7, 57, 501, 819, 999)])
 def test_exactly_as_many_as_are_allowed_are_allowed(fraction):
-    allowed = ledger_module.Ledger(None, fraction, 0)._most
+    allowed = ledger_module.Ledger(None, fraction, 0)._max_bad
     assert allowed == int(f"{fraction:.3f}".split(".")[1]) * 10
 
 
@@ -53,9 +53,7 @@ def test_too_many_bad_samples_end_the_run_and_name_the_worst_shards(tmp_path, mo
         for batch in made:
             got += batch["__position__"].tolist()
     assert got == list(range(12))
-    assert "max_bad_fraction=0.15 allows 3 in 20; most of them in 001.tar (3), 000.tar (1)." in str(
-        caught.value
-    )
+    assert "max_bad_fraction=0.15 allows 3 in 20; most are in 001.tar (3), 000.tar (1)." in str(caught.value)
     assert len(flat(pictures(source, 2, shuffle=False, max_bad_fraction=0.25))) == N
 
 

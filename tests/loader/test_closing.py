@@ -1,4 +1,7 @@
-"""A loader that is closed while something is under way: from another thread, or by Ctrl-C amid closing."""
+"""A loader that is closed while something is under way: from another thread, or by Ctrl-C amid closing.
+
+Covers field_stage.py and in_flight.py.
+"""
 
 import threading
 

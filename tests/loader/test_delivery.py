@@ -1,6 +1,8 @@
 """Batches that are finished ahead of need, whole: by DALI, or by native threads that leave levels.
 
 On a GPU every batch comes this way; here the same threads and the same code run for the CPU.
+
+Covers image_stage.py.
 """
 
 import gc
@@ -20,7 +22,7 @@ from fastload.decode.images import ImageStage
 from fastload.errors import SampleError, ShardError
 from fastload.loader.pipeline import WORKER_NAME, Pipeline
 from fastload.loader.pixels import Pixels
-from fastload.loader.specs import pixel_spec
+from fastload.loader.specs import pipeline_spec
 from tests.loader.samples import flat, sample, write
 from tests.loader.test_augment import SIZE, STRENGTHS, TOLERANCE, by_position, largest_difference, loader
 from tests.loader.test_life import workers, workers_after_a_while
@@ -204,7 +206,7 @@ def test_what_leaves_the_loader_on_a_gpu_is_not_dalis_memory(shards, monkeypatch
     """uint8 and channels last is what DALI gives; here a tensor that says it is on a GPU."""
     config = loader(shards, 2, dtype="uint8", layout="channels_last")._config
     levels = torch.zeros(2, 3, *SIZE, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    pixels = Pixels(pixel_spec(config), 1, BufferPool(1 << 20))
+    pixels = Pixels(pipeline_spec(config), 1, BufferPool(1 << 20))
     assert pixels.finished("image", levels, np.arange(2)) is levels
 
     class OnGpu(torch.Tensor):

@@ -1,10 +1,11 @@
-"""What goes wrong with a source or a sample: one line that says what, where and the way out; never a hang."""
+"""What goes wrong with a source or a sample: one line that says what, where and the way out; never a hang.
+
+Covers field_check.py.
+"""
 
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
@@ -20,7 +21,7 @@ from fastload.errors import (
     ShardError,
     SourceError,
 )
-from tests import corpus
+from tests import corpus, preloaded
 from tests.loader.samples import flat, jpeg, labels, pictures, sample, write, write_shards
 
 DECODERS = ("native", "pillow")
@@ -44,7 +45,7 @@ def test_a_missing_path_is_named_whatever_asks_first(ask):
     ("make", "error", "message"),
     [
         (lambda folder: None, SourceError, "the folder is empty"),
-        (lambda folder: (folder / "a.txt").write_text("x"), SourceError, "holds no image"),
+        (lambda folder: (folder / "a.txt").write_text("x"), SourceError, "has no images"),
         (lambda folder: (folder / "a.tar").write_bytes(b"no tar" * 500), ShardError, "a.tar"),
         (lambda folder: (folder / "a.zip").write_bytes(b"no zip" * 500), ShardError, "a.zip"),
         (lambda folder: (folder / "a.tar").write_bytes(b""), ShardError, "a.tar"),
@@ -90,9 +91,9 @@ try:
 except fl.OutOfMemoryError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    run = preloaded.run(script, limit_seconds=60)
     said = r"no memory for a batch of [\d,]+ bytes \(8 samples\): .*ulimit -v.* a smaller batch_size, size"
-    assert re.match(said, run.stdout), run.stderr
+    assert re.match(said, run.out), run.err
 
 
 def test_a_missing_field_is_raised_by_its_own_batch_after_those_before_it(tmp_path):
@@ -228,7 +229,7 @@ def test_an_error_of_your_own_function_is_the_cause_with_its_traceback(shards):
         (fl.Int("x"), b"seven", "not an integer"),
         (fl.Text("x"), b"\xff", "not UTF-8"),
         (fl.Json("x"), b"{", "not JSON"),
-        (fl.Tensor("x"), b"pickle", "neither npy nor npz nor pth"),
+        (fl.Tensor("x"), b"pickle", "not npy, npz or pth"),
     ],
     ids=["int", "text", "json", "tensor"],
 )
@@ -254,7 +255,7 @@ def test_map_batch_changes_the_batch_and_its_errors_are_its_own(shards):
     ]
     with pytest.raises(LookupError, match="mine"):
         next(iter(labels(shards, map_batch=broken)))
-    with pytest.raises(ConfigError, match="map_batch returned None: return the batch"):
+    with pytest.raises(ConfigError, match="map_batch returned None: it must return the batch"):
         next(iter(labels(shards, map_batch=lambda batch: batch.update(more=1))))
 
 

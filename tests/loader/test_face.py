@@ -1,4 +1,7 @@
-"""What a loader does before it is asked for a batch (nothing), and what it says of itself."""
+"""What a loader does before it is asked for a batch (nothing), and what it says of itself.
+
+Covers loader.py and samples.py.
+"""
 
 import subprocess
 import sys
@@ -130,7 +133,7 @@ def test_a_world_that_only_lies_otherwise_on_its_hosts_is_the_same_world(shards,
 
 def test_what_the_environment_has_wrong_is_said_at_the_first_batch(shards, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(ConfigError, match="RANK=1 and no WORLD_SIZE"):
+    with pytest.raises(ConfigError, match="RANK=1 but no WORLD_SIZE"):
         next(iter(labels(shards)))
 
 

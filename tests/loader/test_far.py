@@ -97,7 +97,7 @@ def _windowed(epoch: int, index: int) -> int:
 
 def _permuted(index: int, n: int, key_position: int, purpose: Purpose) -> int:
     key = _keys(0, np.array([key_position]), purpose)
-    return int(permute(np.array([index]), n, key, impl="plain")[0])
+    return int(permute(np.array([index]), n, key, impl="reference")[0])
 
 
 def place_of(loader, position: int) -> dict:

@@ -1,4 +1,7 @@
-"""Fields and containers through the whole loader: masks, reports, defaults, values, folders, zips."""
+"""Fields and containers through the whole loader: masks, reports, defaults, values, folders, zips.
+
+Covers crop_report.py and value_stage.py.
+"""
 
 import io
 import json

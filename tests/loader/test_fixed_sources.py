@@ -60,7 +60,7 @@ def test_a_list_of_files_is_the_one_of_where_it_was_made(here, monkeypatch):
         bytes_of = {"bytes": fl.Bytes("jpg")}
         (batch,) = fl.Loader(one, 3, bytes_of, shuffle=False)
         assert batch["bytes"] == [jpeg(i) for i in range(3)]
-    with pytest.raises(SourceError, match=r"^0\.jpg: .*no such file, looked for in .*elsewhere"):
+    with pytest.raises(SourceError, match=r"^0\.jpg, .*does not exist in .*elsewhere"):
         len(fl.Dataset(fl.Files(["0.jpg"]), bytes_of))
 
 
@@ -91,7 +91,9 @@ def test_a_folder_with_the_signs_of_patterns_in_its_name_is_taken_as_it_is(tmp_p
 
 @pytest.mark.parametrize("empty", ["", [""], ("d", "")])
 def test_an_empty_path_is_not_the_current_folder(here, empty):
-    with pytest.raises(SourceError, match=r"the source is '', an empty path\. .*the current folder is '\.'"):
+    with pytest.raises(
+        SourceError, match=r"the source is an empty path \(''\)\. .*the current folder is '\.'"
+    ):
         labels(empty)
     with pytest.raises(SourceError, match=r"Mixture\(sources=\.\.\.\): 'a': the source is ''"):
         fl.Mixture({"a": (empty, 1)}, 4)
@@ -118,7 +120,7 @@ def test_a_relative_path_without_a_current_folder_is_refused(tmp_path, monkeypat
     monkeypatch.chdir(gone)
     gone.rmdir()
     for make in (lambda: labels("d"), lambda: fl.Files(["a.jpg"]), lambda: labels("/d", exclude="bad.txt")):
-        with pytest.raises(SourceError, match=r"relative.* no current folder .*Give"):
+        with pytest.raises(SourceError, match=r"relative.* no current folder .*Use"):
             make()
     write_shards(tmp_path / "d", 3, 3)
     assert len(flat(labels(str(tmp_path / "d"), 1))) == 3

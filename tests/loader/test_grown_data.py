@@ -114,8 +114,8 @@ def resumed(source, then, **how) -> str:
 
 def test_a_refusal_names_the_shards_that_were_appended_and_a_way_out_that_works(data):
     assert resumed(data / "shards", data / "then") == (
-        "7 samples were added to the 10 of then, in 003.tar, 004.tar. Pass select=range(10) to keep what was "
-        "there then, or name the source without what was added."
+        "7 samples were added to the 10 of the checkpoint, in 003.tar, 004.tar. Pass select=range(10) to "
+        "keep the previous samples, or name the source without the new shards."
     )
     first = labels(str(data / "then"), 2)
     next(iter(first))
@@ -127,19 +127,20 @@ def test_a_refusal_names_the_shards_that_were_appended_and_a_way_out_that_works(
 def test_a_refusal_names_shards_that_came_between(data):
     assert resumed(data / "scattered", data / "then") == (
         "It was saved with 10 samples in 3 shards, and this loader has 17 in 5. Added since: 000-.tar, "
-        "001x.tar. To go on, name the source without what was added, or let select= keep what was there then."
+        "001x.tar. To resume, name the source without the new shards, or let select= keep only the previous "
+        "samples."
     )
 
 
 def test_a_refusal_names_the_first_sample_that_was_appended_to_a_tar_or_a_folder(data):
     assert re.fullmatch(
-        r"7 samples were added to the 10 of then, the first of them 000\.tar: key '00010' at byte \d+\. Pass "
-        r"select=range\(10\) to keep what was there then\.",
+        r"7 samples were added to the 10 of the checkpoint, the first of them 000\.tar: key '00010' at "
+        r"byte \d+\. Pass select=range\(10\) to keep the previous samples\.",
         resumed(data / "tar", data / "before"),
     )
     assert resumed(data / "folder", data / "folder then") == (
-        "7 samples were added to the 10 of then, the first of them folder: key '00010'. Pass "
-        "select=range(10) to keep what was there then."
+        "7 samples were added to the 10 of the checkpoint, the first of them folder: key '00010'. Pass "
+        "select=range(10) to keep the previous samples."
     )
 
 
@@ -147,9 +148,9 @@ def test_a_refusal_says_that_a_folder_grew_in_its_middle(data, tmp_path):
     shutil.copytree(data / "folder then", tmp_path / "d")
     shutil.copy(tmp_path / "d" / "00001.jpg", tmp_path / "d" / "00001b.jpg")
     assert resumed(tmp_path / "d", data / "folder then") == (
-        "It was saved with 10 samples in 1 shards, and this loader has 11 in 1. With other samples than "
-        "then: d. Where select= or exclude= was another, restore it; where samples were added to a shard, "
-        "let select= keep what was there then; what was written anew is other data."
+        "It was saved with 10 samples in 1 shards, and this loader has 11 in 1. Changed since: d. If "
+        "select= or exclude= was different, restore it; if samples were added to a shard, let select= keep "
+        "only the previous ones; a shard that was rewritten is different data."
     )
 
 
@@ -159,9 +160,9 @@ def test_a_refusal_tells_shards_that_changed_from_those_that_are_gone(data, tmp_
     shutil.copy(data / "more" / "000.tar", tmp_path / "d" / "001.tar")
     assert resumed(tmp_path / "d", data / "then") == (
         "It was saved with 10 samples in 3 shards, and this loader has 13 in 4. Added since: 003.tar, "
-        "004.tar. With other samples than then: 001.tar. No longer there: 1 of the shards of then. Where "
-        "select= or exclude= was another, restore it; where samples were added to a shard, let select= "
-        "keep what was there then; what was written anew is other data."
+        "004.tar. Changed since: 001.tar. Removed since: 1 shards. If select= or exclude= was different, "
+        "restore it; if samples were added to a shard, let select= keep only the previous ones; a shard that "
+        "was rewritten is different data."
     )
 
 
@@ -170,7 +171,7 @@ def test_a_refusal_knows_shards_that_come_in_another_order(data):
     state = labels(str(data / "then"), 2).state_dict()
     loader = labels(paths, 2)
     loader.load_state_dict(state)
-    with pytest.raises(CursorError, match=r"The shards come in another order than then\. Or start anew"):
+    with pytest.raises(CursorError, match=r"The shards are in a different order\. Or start anew"):
         next(iter(loader))
 
 
@@ -194,7 +195,7 @@ def test_a_selection_that_grew_is_told_from_a_source_that_grew(data):
     state = labels(str(data / "shards"), 2, select=range(N)).state_dict()
     loader = labels(str(data / "shards"), 2, select=range(N + 2))
     loader.load_state_dict(state)
-    with pytest.raises(CursorError, match=r"Let select= keep no id above 9: what was there then"):
+    with pytest.raises(CursorError, match=r"Let select= keep no id above 9, the last one"):
         next(iter(loader))
 
 
@@ -220,8 +221,8 @@ def test_what_was_added_to_the_last_shard_and_behind_it_is_told_by_its_first_sam
     shutil.copy(tmp_path / "longer" / "000.tar", tmp_path / "d" / "002.tar")
     shutil.copy(data / "more" / "000.tar", tmp_path / "d" / "003.tar")
     said = resumed(tmp_path / "d", data / "then")
-    assert "6 samples were added to the 10 of then, the first of them 002.tar: key '00010'" in said
-    assert said.endswith("Pass select=range(10) to keep what was there then.")
+    assert "6 samples were added to the 10 of the checkpoint, the first of them 002.tar: key '00010'" in said
+    assert said.endswith("Pass select=range(10) to keep the previous samples.")
 
 
 def test_many_shards_leave_the_state_small_and_what_was_appended_is_told_all_the_same(tmp_path, monkeypatch):
@@ -233,7 +234,9 @@ def test_many_shards_leave_the_state_small_and_what_was_appended_is_told_all_the
     assert then["inventory"] == {"": [8, 4, ""]}
     loader = labels(str(tmp_path / "d"))
     loader.load_state_dict(then)
-    with pytest.raises(CursorError, match=r"2 samples were added to the 8 of then, in 004\.tar\. Pass s"):
+    with pytest.raises(
+        CursorError, match=r"2 samples were added to the 8 of the checkpoint, in 004\.tar\. Pass s"
+    ):
         next(iter(loader))
 
 

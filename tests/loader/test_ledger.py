@@ -31,7 +31,7 @@ def test_the_ledger_says_where_each_bad_sample_lies_and_why(tmp_path):
             shard.seek(line["offset_bytes"])
             size = row.extensions["jpg"][1]
             assert shard.read(size) == (jpeg(i)[:-150] if BAD[i] == "cut" else BAD[i])
-        assert line["reason"] and len(line["reason"]) <= ledger_module.MOST_REASON
+        assert line["reason"] and len(line["reason"]) <= ledger_module.MAX_REASON
     assert "the file is empty" in first[3]["reason"]
     assert "404" in first[7]["reason"]
 
@@ -93,7 +93,7 @@ def test_ranks_have_ledgers_of_their_own_which_are_read_together(tmp_path):
     with pytest.raises(fl.ConfigError, match="no such ledger"):
         read_ledger(tmp_path / "other.jsonl")
     (tmp_path / "no.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(fl.ConfigError, match=r"no\.jsonl: none of its 1 lines is one of a ledger"):
+    with pytest.raises(fl.ConfigError, match=r"no\.jsonl is not a ledger: none of its 1 lines is valid"):
         read_ledger(tmp_path / "no.jsonl")
 
 
@@ -107,7 +107,7 @@ def test_a_ledger_that_cannot_be_written_stops_nothing(tmp_path):
 
 
 def test_a_ledger_does_not_grow_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "MOST_BYTES", 900)
+    monkeypatch.setattr(ledger_module, "MAX_BYTES", 900)
     source = write(tmp_path / "shards", samples())
     path = tmp_path / "bad.jsonl"
     made = pictures(source, 1, shuffle=False, ledger=path, epochs=20, max_bad_fraction=1)

@@ -1,10 +1,12 @@
-"""How iterations begin, end, and are forgotten: no thread, no file and no memory stays, and nothing hangs."""
+"""How iterations begin, end, and are forgotten: no thread, no file and no memory stays, and nothing hangs.
+
+Covers iterator.py.
+"""
 
 import contextlib
 import gc
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +19,7 @@ from fastload import _native
 from fastload.backends import has, once_per_process
 from fastload.errors import ConfigError
 from fastload.order.step_source import StepSource
+from tests import preloaded
 from tests.contracts.stream import assert_equal_streams, positions
 from tests.loader.samples import labels, pictures, write, write_shards
 
@@ -278,9 +281,8 @@ run = iter(loader)
 
 
 def run_script(script: str, source) -> tuple[int, str, float]:
-    begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script, source], capture_output=True, text=True, timeout=25)
-    return done.returncode, done.stderr, time.perf_counter() - begun
+    done = preloaded.run(script, source, limit_seconds=25)
+    return done.status, done.err, done.seconds
 
 
 def test_a_script_that_forks_in_the_middle_ends_cleanly_in_both_processes(shards):

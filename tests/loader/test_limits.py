@@ -14,7 +14,7 @@ import torch
 
 import fastload as fl
 from fastload.backends import has
-from fastload.shortage import MEMORY_LIMITS, THREAD_LIMITS, is_of_memory, shortage, told
+from fastload.shortage import MEMORY_LIMITS, THREAD_LIMITS, is_of_memory, raising_shortage, shortage
 from fastload.threads import WorkerThreads
 from tests import faults
 from tests.loader import limits
@@ -69,7 +69,7 @@ OF_NEITHER = (
 def test_want_of_memory_is_one_class_whoever_says_so(error):
     with (
         pytest.raises(fl.OutOfMemoryError, match=f"^no memory for it.*{MEMORY_LIMITS}") as caught,
-        told("for it"),
+        raising_shortage("for it"),
     ):
         raise error
     assert isinstance(caught.value, (fl.ResourceError, MemoryError)) and caught.value.__cause__ is error
@@ -83,7 +83,7 @@ def test_want_of_threads_names_the_limit_on_processes(message):
 
 @pytest.mark.parametrize("error", OF_NEITHER)
 def test_what_says_nothing_about_memory_stays_what_it_is(error):
-    with pytest.raises(type(error)) as caught, told("for it"):
+    with pytest.raises(type(error)) as caught, raising_shortage("for it"):
         raise error
     assert caught.value is error and not is_of_memory(error)
 
@@ -92,7 +92,10 @@ def test_native_code_without_memory_raises_ours_and_who_called_it_says_what_for(
     pool = fl._native.BufferPool(1)
     with pytest.raises(fl.OutOfMemoryError, match=r"no memory in native code: .*ulimit -v"):
         pool.acquire(2**64 - 1)
-    with pytest.raises(fl.OutOfMemoryError, match=r"no memory for it: raise.*ulimit -v"), told("for it"):
+    with (
+        pytest.raises(fl.OutOfMemoryError, match=r"no memory for it: raise.*ulimit -v"),
+        raising_shortage("for it"),
+    ):
         pool.acquire(2**64 - 1)
 
 

@@ -184,7 +184,7 @@ def test_select_goes_to_all_sources_or_to_each_its_own(folders):
     labels_of = set(flat(own))
     assert {label for label in labels_of if 2000 <= label < 3000} == {2003, 2005}
     assert 1000 not in labels_of and {1001, 3000} <= labels_of
-    with pytest.raises(ConfigError, match="select: 'birds' is no source; the sources are art, cats, dogs"):
+    with pytest.raises(ConfigError, match="select: 'birds' is not a source; the sources are art, cats, dogs"):
         next(iter(labels(mixture(folders), select={"birds": [1]})))
     with pytest.raises(ConfigError, match="a function of a row, or name -> selection"):
         next(iter(labels(mixture(folders), select=[1, 2])))
@@ -239,17 +239,17 @@ def test_class_folders_of_a_mixture_share_their_classes(tmp_path, folders):
 @pytest.mark.parametrize(
     ("sources", "epoch_samples", "message"),
     [
-        ({}, 10, "name the sources and weights, such as"),
-        (["a"], 10, "name the sources and weights, such as"),
-        ({"a": "a.tar"}, 10, r"'a' is 'a\.tar'; give \(source, weight\)"),
-        ({1: ("a.tar", 1)}, 10, "1 cannot name a source"),
-        ({"": ("a.tar", 1)}, 10, "'' cannot name a source"),
-        ({"a": ("a.tar", -1)}, 10, "'a' has -1"),
-        ({"a": ("a.tar", True)}, 10, "'a' has True"),
-        ({"a": ("a.tar", 0)}, 10, "weights: all are 0"),
-        ({"a": ("a.tar", 1)}, 0, "epoch_samples=0: give a whole number, 1 to"),
-        ({"a": ("a.tar", 1)}, 1.5, r"epoch_samples=1\.5"),
-        ({"a": ("a.tar", 1)}, True, "epoch_samples=True"),
+        ({}, 10, "must map names to sources and weights, such as"),
+        (["a"], 10, "must map names to sources and weights, such as"),
+        ({"a": "a.tar"}, 10, r"'a' must be \(source, weight\), got 'a\.tar'"),
+        ({1: ("a.tar", 1)}, 10, "names must be non-empty strings, got 1"),
+        ({"": ("a.tar", 1)}, 10, "names must be non-empty strings, got ''"),
+        ({"a": ("a.tar", -1)}, 10, "'a' must have an int or float >= 0, got -1"),
+        ({"a": ("a.tar", True)}, 10, "'a' must have an int or float >= 0, got True"),
+        ({"a": ("a.tar", 0)}, 10, "weights: at least one must be positive"),
+        ({"a": ("a.tar", 1)}, 0, "epoch_samples must be an integer in .* got 0"),
+        ({"a": ("a.tar", 1)}, 1.5, r"epoch_samples must be an integer in .* got 1\.5"),
+        ({"a": ("a.tar", 1)}, True, "epoch_samples must be an integer .* got True"),
         ({"a": (fl.Mixture({"b": ("b.tar", 1)}, 4), 1)}, 4, "'a' is a mixture itself"),
     ],
 )
@@ -296,7 +296,7 @@ def test_a_source_that_is_not_there_is_named(folders):
 
 
 def test_an_epoch_that_is_too_short_for_a_batch_is_told_by_its_own_name(folders):
-    with pytest.raises(ConfigError, match="an epoch has n=3, but batch_size=5"):
+    with pytest.raises(ConfigError, match="an epoch has n=3 samples, but a step takes "):
         len(labels(mixture(folders, epoch_samples=3), 5))
 
 

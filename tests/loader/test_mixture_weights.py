@@ -134,14 +134,14 @@ def test_set_weights_refuses_what_cannot_be_weighed_and_changes_nothing(folders)
     loader = labels(mixture(folders), 5)
     for weights, message in [
         ({"cats": 1}, "weights: 'art' has no weight, 'dogs' has no weight; the sources are art, cats, dogs"),
-        (WEIGHTS | {"birds": 1}, "weights: 'birds' is no source"),
-        (WEIGHTS | {"cats": -1}, "weights: 'cats' has -1; give an int or a float from 0 up"),
-        (WEIGHTS | {"cats": float("nan")}, "weights: 'cats' has nan"),
-        (WEIGHTS | {"cats": "1"}, "weights: 'cats' has '1'"),
-        (WEIGHTS | {"cats": 10**400}, "weights: 'cats' has 1000"),
-        (WEIGHTS | {"cats": True}, "weights: 'cats' has True"),
-        (dict.fromkeys(WEIGHTS, 0), "weights: all are 0"),
-        ([1, 2, 3], "give a number for each of art, cats, dogs"),
+        (WEIGHTS | {"birds": 1}, "weights: 'birds' is not a source"),
+        (WEIGHTS | {"cats": -1}, "weights: 'cats' must have an int or float >= 0, got -1"),
+        (WEIGHTS | {"cats": float("nan")}, "weights: 'cats' must have an int or float >= 0, got nan"),
+        (WEIGHTS | {"cats": "1"}, "weights: 'cats' must have an int or float >= 0, got '1'"),
+        (WEIGHTS | {"cats": 10**400}, "weights: 'cats' must have an int or float >= 0, got 1000"),
+        (WEIGHTS | {"cats": True}, "weights: 'cats' must have an int or float >= 0, got True"),
+        (dict.fromkeys(WEIGHTS, 0), "weights: at least one must be positive"),
+        ([1, 2, 3], "weights must map each of art, cats, dogs to a number"),
     ]:
         with pytest.raises(ConfigError, match=message):
             loader.set_weights(weights)

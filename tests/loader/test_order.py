@@ -1,4 +1,7 @@
-"""Which samples come when: epochs, ranks, ends of epochs, windows; all through the whole loader."""
+"""Which samples come when: epochs, ranks, ends of epochs, windows; all through the whole loader.
+
+Covers assembly.py and planned.py.
+"""
 
 from itertools import chain
 

@@ -4,13 +4,13 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
 
 import fastload as fl
 from fastload import backends
+from tests import preloaded
 from tests.loader.samples import labels, numbers, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -138,10 +138,8 @@ def can_unshare() -> bool:
 def test_a_child_in_a_pid_namespace_of_its_own_is_told_apart_from_its_parent(source):
     if not can_unshare():
         pytest.skip("PID namespaces need Linux and root")
-    done = subprocess.run(
-        [sys.executable, "-c", NAMESPACES, *source], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    done = preloaded.run(NAMESPACES, *source, limit_seconds=60)
+    assert (done.status, done.err) == (0, "")
 
 
 @pytest.mark.parametrize("ends", ["os._exit(0)", "sys.exit(0)", "raise SystemExit(0)"])
@@ -160,10 +158,8 @@ for _ in range(5):
     next(iterator)
     assert os.waitpid(child, 0)[1] == 0
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, *source], capture_output=True, text=True, timeout=90
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    done = preloaded.run(program, *source, limit_seconds=60)
+    assert (done.status, done.err) == (0, "")
 
 
 def test_an_interrupt_in_the_parent_is_not_the_child_s(source):

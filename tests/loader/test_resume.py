@@ -1,4 +1,7 @@
-"""A saved cursor gives the rest of the stream: anywhere, in any loader, on any number of ranks."""
+"""A saved cursor gives the rest of the stream: anywhere, in any loader, on any number of ranks.
+
+Covers checkpoint_check.py.
+"""
 
 import json
 import warnings
@@ -168,7 +171,7 @@ def test_a_cursor_of_another_selection_is_refused_and_the_way_out_named(shards, 
     loader = labels(shards, select=[1, 2, 3, 5])
     loader.load_state_dict(state)
     with pytest.raises(
-        CursorError, match=r"differs in source\. .*Where select= or exclude= was another, restore it"
+        CursorError, match=r"differs in source\. .*If select= or exclude= was different, restore it"
     ):
         next(iter(loader))
     cases("fingerprints", 1)

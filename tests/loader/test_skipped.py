@@ -1,4 +1,7 @@
-"""A torch DataLoader of a loader's parts, as accelerate's skip_first_batches makes one, has its batches."""
+"""A torch DataLoader of a loader's parts, as accelerate's skip_first_batches makes one, has its batches.
+
+Covers step_ids.py.
+"""
 
 import itertools
 import sys
@@ -217,7 +220,7 @@ def test_indices_that_no_loader_drew_raise(shards):
         labels(shards).dataset,
         labels(two_sources(shards)).dataset,
     ):
-        with pytest.raises(ConfigError, match=r"one by one.*docs/resume\.md"):
+        with pytest.raises(ConfigError, match=r"one at a time.*docs/resume\.md"):
             next(iter(torch.utils.data.DataLoader(dataset, 2)))
 
 
@@ -233,7 +236,7 @@ def test_worker_processes_raise(shards):
 def test_skipping_in_a_sampler_of_yours_raises_with_the_way_out(shards):
     sampler = SequentialSampler(range(N))
     loader = of_dataset_with(shards, sampler)
-    with pytest.raises(ConfigError, match=r"a sampler of yours.*load_state_dict"):
+    with pytest.raises(ConfigError, match=r"your own sampler.*load_state_dict"):
         next(iter(skip_first_batches(loader, 2)))
 
 

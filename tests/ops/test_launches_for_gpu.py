@@ -95,6 +95,7 @@ def the_other_operators():
     upfirdn2d(images, torch.ones(4), up=2, impl="triton").sum().backward()
 
 
+# `everything` launches each kernel once; the others compile them again, in other forms.
 CASES = (
     everything, tiles, half_precision_channels_last, noise_of_a_second_group_of_channels,
     images_of_one_row_and_of_one_column, more_images_than_an_axis_of_a_grid, all_draws, the_other_operators,
@@ -115,12 +116,13 @@ def _trained(shape, pipe, dtype=None, form=None, backward=True):
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory):
-    """What became of each case: nothing, or what went wrong."""
+def launched(request, tmp_path_factory):
+    """What became of each case of this run: nothing, or what went wrong."""
     pytest.importorskip("triton", reason="Triton is not installed")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    command = [sys.executable, "-m", __name__]
+    tests = (one for one in request.session.items if one.module is request.module)
+    command = [sys.executable, "-m", __name__, *(one.callspec.params["case"].__name__ for one in tests)]
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert ran.returncode == 0, ran.stderr[-4000:]
     results = json.loads(ran.stdout.splitlines()[-1])
@@ -129,13 +131,17 @@ def launched(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.__name__ for case in CASES])
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] * (case is not everything)) for case in CASES],
+    ids=[case.__name__ for case in CASES],
+)
 def test_a_launch_compiles_for_a_gpu(case, launched):
     assert launched[case.__name__] is None, launched[case.__name__]
 
 
-def main():
-    """Runs the cases and prints one object: what went wrong by name of the case, None where nothing did."""
+def main(names):
+    """Runs the named cases and prints one object: what went wrong by name, None where nothing did."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver, jit
@@ -161,7 +167,7 @@ def main():
     except Exception as error:  # whatever it is, the reason to skip
         print(json.dumps({"unable": f"{type(error).__name__}: {error}"[:500]}))
         return
-    print(json.dumps({case.__name__: _failure(case) for case in CASES}))
+    print(json.dumps({case.__name__: _failure(case) for case in CASES if case.__name__ in names}))
 
 
 def _nothing(number):
@@ -180,4 +186,4 @@ def _failure(case):
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

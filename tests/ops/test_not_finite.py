@@ -96,8 +96,10 @@ FUSED["nothing"] = AugmentParams()
 def test_of_the_fused_stages_what_is_not_finite_is_that_of_the_reference(impl, value, channels):
     images = planted(value, channels)
     for name, params in FUSED.items():
+        if impl == "triton" and name.endswith("[0, 1, 2, 3]"):
+            continue  # an interpreter is slow: one order of the jitter, one dtype, one normalization
         dtypes = ("float32",) if impl == "triton" else ("float32", "float16", "bfloat16")
-        for dtype, normalize in itertools.product(dtypes, (None, "gan")):
+        for dtype, normalize in itertools.product(dtypes, ("gan",) if impl == "triton" else (None, "gan")):
             settings = {"dtype": dtype, "normalize": normalize}
             expected = fused_augment(images, params, impl="reference", **settings)
             found = fused_augment(images, params, impl=impl, **settings)
@@ -194,18 +196,18 @@ def cast(params, dtype):
     return params.to(dtype) if dtype == torch.float64 else params
 
 
-def forward_and_back(value, params, impl, dtype):
+def forward_and_back(value, params, impl, dtype, size=(26, 30)):
     """What comes of images with the value, and of gradients with it."""
-    odd = planted(value, size=(26, 30), dtype=dtype).permute(0, 3, 1, 2)
+    odd = planted(value, size=size, dtype=dtype).permute(0, 3, 1, 2)
     out = ada_augment(odd, params, impl)
     images = torch.zeros_like(odd).requires_grad_()
     (gradient,) = torch.autograd.grad(ada_augment(images, params, impl), images, odd)
     return out, gradient
 
 
-def found_and_expected(value, params, impl, dtype):
+def found_and_expected(value, params, impl, dtype, size=(26, 30)):
     """(of a twin, of the reference): results, then gradients."""
-    twins = (forward_and_back(value, params, one, dtype) for one in (impl, "reference"))
+    twins = (forward_and_back(value, params, one, dtype, size) for one in (impl, "reference"))
     return zip(*twins, strict=True)
 
 
@@ -225,7 +227,8 @@ def test_of_pixel_by_pixel_stages_it_is_that_of_the_reference(name, value, dtype
 @pytest.mark.skipif(not INTERPRETED, reason="kernels are interpreted where there is no GPU")
 @pytest.mark.parametrize("name", ["identity", "whole pixels", "colour", "no noise", "cutout"])
 def test_of_pixel_by_pixel_stages_tritons_is_that_of_the_reference(name):
-    for found, expected in found_and_expected(math.nan, POINTWISE[name], "triton", torch.float32):
+    case = (math.nan, POINTWISE[name], "triton", torch.float32, (8, 9))
+    for found, expected in found_and_expected(*case):
         assert torch.equal(pattern(found), pattern(expected)) and pattern(found).any()
 
 

@@ -71,25 +71,27 @@ def test_an_unknown_entry_is_named():
     + [("mixture", value) for value in (1, [], {}, {"now": {}, "epoch": {}, "made_with": []})],
 )
 def test_an_entry_of_another_type_is_named(name, value):
-    with pytest.raises(CursorError, match=f"the cursor's {name} (is|has) "):
+    with pytest.raises(CursorError, match=f"the cursor's {name} (is|must|has) "):
         Cursor.from_dict({**GOOD, name: value})
 
 
 @pytest.mark.parametrize("version", [0, 1, 99])
 def test_another_version_is_refused_before_its_entries_are_looked_at(version):
-    with pytest.raises(CursorError, match=rf"has version {version}, this fastload reads versions 2 and 3"):
+    with pytest.raises(
+        CursorError, match=rf"has version {version}, but this fastload reads versions 2 and 3"
+    ):
         Cursor.from_dict({"version": version, "something": "else"})
 
 
 @pytest.mark.parametrize("state", [{}, {"version": None}, {"version": True}, {"version": "1"}])
 def test_a_dictionary_without_a_version_is_refused(state):
-    with pytest.raises(CursorError, match=r"version is .*, not an integer"):
+    with pytest.raises(CursorError, match=r"version must be an integer, got "):
         Cursor.from_dict(state)
 
 
 @pytest.mark.parametrize("state", [None, [], "cursor", 3])
 def test_something_else_than_a_dictionary_is_refused(state):
-    with pytest.raises(CursorError, match="a cursor is a dictionary, not a"):
+    with pytest.raises(CursorError, match="a cursor must be a dict, got a"):
         Cursor.from_dict(state)
 
 
@@ -114,7 +116,7 @@ def test_counters_that_do_not_belong_together_are_refused(change):
         Cursor.from_dict(MIXED.to_dict() | change)
 
 
-def test_what_differs_is_told_with_its_values_unless_they_are_hashes():
+def test_differences_are_shown_with_their_values_unless_they_are_hashes():
     then = {"seed": 0, "plan": "global/1", "window": None, "source": "0123456789abcdef", "selection": None}
     assert differing(then, dict(then)) == []
     now = {"seed": 1, "plan": "global/1", "window": 4, "source": "fedcba9876543210", "selection": "0" * 16}

@@ -36,8 +36,10 @@ def maker(n, plan="global", seed=3):
     if plan == "mixture":
         parts = [part for part in (n // 2, n // 3, n - n // 2 - n // 3) if part]
         how = {"seed": seed, "shuffle": True, "window": None}
-        walk = MixtureSampleOrder(n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)])
-        return lambda **sizes: IntegerLoader(walk, weights=parts, **sizes)
+        sample_order = MixtureSampleOrder(
+            n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)]
+        )
+        return lambda **sizes: IntegerLoader(sample_order, weights=parts, **sizes)
     made = make_plan(np.diff([*range(0, n, 6), n]), seed=seed, **PLANS[plan])
     return lambda **sizes: IntegerLoader(made, **sizes)
 

@@ -19,8 +19,8 @@ WEIGHTS = st.lists(st.one_of(st.integers(1, 9), st.floats(1e-4, 1, allow_nan=Fal
 
 def maker(n, parts, weights):
     how = {"seed": 1, "shuffle": True, "window": None}
-    walk = MixtureSampleOrder(n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)])
-    return lambda **sizes: IntegerLoader(walk, weights=weights, **sizes)
+    sample_order = MixtureSampleOrder(n, [make_plan([part], stream=i, **how) for i, part in enumerate(parts)])
+    return lambda **sizes: IntegerLoader(sample_order, weights=weights, **sizes)
 
 
 def taken(make_loader, sizes, epochs):
@@ -107,10 +107,10 @@ class CountsForEachRank(IntegerLoader):
 @pytest.mark.parametrize("loader", [ForgetsWhatIsOwed, ForgetsTheWeights, CountsForEachRank])
 def test_a_fault_of_a_mixture_is_noticed(loader):
     how = {"seed": 1, "shuffle": True, "window": None}
-    walk = MixtureSampleOrder(60, [make_plan([9], stream=i, **how) for i in range(3)])
+    sample_order = MixtureSampleOrder(60, [make_plan([9], stream=i, **how) for i in range(3)])
 
     def make_loader(kind=loader, **sizes):
-        return kind(walk, weights=[1, 2, 4], **sizes)
+        return kind(sample_order, weights=[1, 2, 4], **sizes)
 
     links = [
         (Sizes(1, 2), 5, None),

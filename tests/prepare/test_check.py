@@ -1,4 +1,7 @@
-"""`fastload check`: exactly the bad samples of a source are found and named; a ledger is read."""
+"""`fastload check`: exactly the bad samples of a source are found and named; a ledger is read.
+
+Covers find_faults.py.
+"""
 
 import io
 import json

@@ -3,12 +3,10 @@
 Each test is a program, as the limit on open files is that of a whole process.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import preloaded
+
 BEGINNING = """if 1:
     import contextlib, os, resource, sys, threading, time
     import numpy as np
@@ -67,10 +65,8 @@ BEGINNING = """if 1:
 
 
 def run(program: str, folder: Path) -> None:
-    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", BEGINNING + program, str(folder)]
-    ran = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=100)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    ran = preloaded.run(BEGINNING + program, str(folder), limit_seconds=100)
+    assert ran.status == 0, ran.out + ran.err
 
 
 def test_all_loaders_together_keep_a_quarter_of_the_descriptors_open(tmp_path):

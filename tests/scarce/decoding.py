@@ -1,6 +1,6 @@
 """A program: what comes of decoding an image with so many MiB of memory left, each try in a child of its own.
 
-Arguments: a folder with images. It prints one line "file, decoder, MiB: outcome" for each.
+Arguments: a folder with images, and how many MiB. It prints one line "file, decoder, MiB: outcome" for each.
 """
 
 import os
@@ -13,7 +13,6 @@ from fastload.decode import pillow, simplejpeg_fallback
 from fastload.decode.damage import check_jpeg
 from fastload.decode.spec import ImageSpec
 
-SLACKS_MIB = (0.3, 1, 2, 4, 6, 8, 11, 14, 18, 23, 29, 36, 44, 53, 64, 80, 100, 130, 200)
 SPEC = ImageSpec(32, 32)
 MOST_PIXELS = 10**8
 DECODERS = {
@@ -54,7 +53,7 @@ def decoders_of(path: Path) -> list[str]:
     return sorted(DECODERS) if path.suffix == ".jpg" else ["pillow"]
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, slacks_mib: list[float]) -> None:
     check_jpeg((folder / "small.jpg").read_bytes())  # loads libjpeg
     for path in sorted(folder.glob("small.*")):  # imports what reads the format
         for decoder in decoders_of(path):
@@ -62,9 +61,9 @@ def main(folder: Path) -> None:
     for path in sorted(folder.glob("large*")):
         content = path.read_bytes()
         for decoder in decoders_of(path):
-            for slack_mib in SLACKS_MIB:
+            for slack_mib in slacks_mib:
                 in_a_child(path.name, decoder, content, slack_mib)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), list(map(float, sys.argv[2:])))

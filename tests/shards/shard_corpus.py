@@ -147,7 +147,7 @@ def outcome(index, path: Path, impl: str):
 
 
 def assert_same_outcome(index, path: Path):
-    plain, native = outcome(index, path, "plain"), outcome(index, path, "native")
+    plain, native = outcome(index, path, "reference"), outcome(index, path, "native")
     if isinstance(plain, str) or isinstance(native, str):
         assert plain == native, f"{plain!r} != {native!r}"
     else:

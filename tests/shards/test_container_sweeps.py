@@ -297,7 +297,7 @@ def test_members_of_no_bytes_are_samples_with_an_empty_field(tmp_path, kind):
     assert samples_of(rows, path)[0] == (b"empty", {b"jpg": b"", b"txt": b""})
 
 
-def test_a_long_link_name_is_no_name(tmp_path):
+def test_a_long_link_name_is_not_the_name_of_a_member(tmp_path):
     """GNU's header K names what the next link leads to, and no file, should one follow."""
     target = header_block(b"././@LongLink", 200, b"K", b"ustar  \0") + padded(b"y" * 200)
     blob = target + header_block(b"link.jpg", 0, b"2") + target + header_block(b"a.jpg", 0) + END

@@ -11,6 +11,7 @@ from tests.trainers import recipe_run
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "resume.md"
 LAUNCH_SECONDS = 100
+# Those of trainers take long to import; test_trainers.py has them, too.
 PROGRAMS = {
     1: ["Lightning 1", "Accelerate 1", "transformers.Trainer 1", "transformers.Trainer 2"],
     2: [
@@ -22,7 +23,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("world_size", PROGRAMS)
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_each_recipe_gives_exactly_the_rest_after_a_crash(tmp_path, world_size):
     """Of the first epoch, at its end, and of the second one."""
     write_shards(tmp_path / "shards", 24, 6)

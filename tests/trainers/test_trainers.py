@@ -18,8 +18,13 @@ N = 44
 EPOCHS = 3
 LAUNCH_SECONDS = 100
 TRAINERS = {"lightning": lightning_run, "accelerate": accelerate_run, "transformers": transformers_run}
-RUNS = [(name, ranks) for name in ("lightning", "accelerate") for ranks in (1, 2)]
+# One run of each trainer is quick enough, lightning's on one process and accelerate's on two.
+slow = pytest.mark.slow
+RUNS = [("lightning", 1), pytest.param(("lightning", 2), marks=slow)]
+RUNS += [pytest.param(("accelerate", 1), marks=slow), ("accelerate", 2)]
 each_run = pytest.mark.parametrize("run", RUNS, ids=str)
+of_lightning = pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=slow)])
+of_accelerate = pytest.mark.parametrize("ranks", [pytest.param(1, marks=slow), 2])
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +91,7 @@ def assert_rest(found: dict, name: str, place: str, saved_after: int) -> None:
     assert len(found[name + place]) > 0
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@of_lightning
 def test_a_checkpoint_that_lightning_saved_resumes_exactly(ranks_saw, ranks):
     for found in ranks_saw(("lightning", ranks)):
         steps_per_epoch = len(found["whole"]) // EPOCHS
@@ -95,7 +100,7 @@ def test_a_checkpoint_that_lightning_saved_resumes_exactly(ranks_saw, ranks):
             assert_rest(found, name, "from an epoch's end", steps_per_epoch)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@of_lightning
 def test_a_checkpoint_of_a_torch_dataset_resumes_in_lightning_too(ranks_saw, ranks):
     """From within an epoch. Of an epoch's end Lightning restores no loader's state, nor does it tell a torch
     sampler the epoch before workers draw from it: what comes then, comes with torch's own loader as well."""
@@ -105,7 +110,7 @@ def test_a_checkpoint_of_a_torch_dataset_resumes_in_lightning_too(ranks_saw, ran
         assert len(found["torch's from an epoch's end"]) == (EPOCHS - 1) * steps_per_epoch
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@of_accelerate
 def test_a_checkpoint_that_accelerate_saved_resumes_exactly(ranks_saw, ranks):
     for found in ranks_saw(("accelerate", ranks)):
         steps_per_epoch = len(found["whole"]) // EPOCHS
@@ -129,7 +134,7 @@ def test_lightning_overfits_on_the_first_batches_of_a_loader_that_does_not_shuff
     assert [step["labels"] for step in found["overfit"]] == [list(range(5)), list(range(5, 10))] * 2
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@of_lightning
 def test_lightning_validates_on_every_sample_once(ranks_saw, ranks):
     everybody = ranks_saw(("lightning", ranks))
     labels = []

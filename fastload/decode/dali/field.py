@@ -246,7 +246,7 @@ class FieldShare:
 
 def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
     if target.device.type == "cpu":
-        # In this thread alone: torch's threads would spin beside DALI's, and take longer than everything else.
+        # In this thread alone: torch's threads would spin beside DALI's and take longer than the rest.
         target.numpy()[...] = source.numpy()
     else:
         target.copy_(source)

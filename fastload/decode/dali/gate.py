@@ -1,4 +1,4 @@
-"""Which images DALI may decode, and its arguments for each: the region to decode, the box to resize, the flip.
+"""Which images DALI may decode, and its arguments for each: region to decode, box to resize, flip.
 
 In: the bytes of a batch's images with their geometry (spec.py). Out: the samples that DALI takes, and their
 arguments as columns. Promised: DALI gets nothing that its parser refuses, because a bad header in a batch of
@@ -69,10 +69,12 @@ def hardware_share(hw_decoder_load: float | None, deterministic: bool) -> float:
         return 1.0 if deterministic else DALI_LOAD
     is_number = isinstance(hw_decoder_load, (int, float)) and not isinstance(hw_decoder_load, bool)
     if not is_number or not 0.0 <= hw_decoder_load <= 1.0:
-        raise ConfigError(f"hw_decoder_load must be a share of the images in [0, 1], got {hw_decoder_load!r}.")
+        raise ConfigError(
+            f"hw_decoder_load must be a share of the images in [0, 1], got {hw_decoder_load!r}."
+        )
     if deterministic and hw_decoder_load not in (0.0, 1.0):
         raise ConfigError(
-            f"with hw_decoder_load={hw_decoder_load!r} the load decides which decoder an image gets, and their "
+            f"with hw_decoder_load={hw_decoder_load!r} the load decides which decoder an image gets, and "
             "pixels differ: use 0 or 1, or deterministic=False."
         )
     return float(hw_decoder_load)
@@ -89,7 +91,7 @@ def admits(library, content: np.ndarray, header: ImageHeader, max_pixels: int) -
         return False
     if header.format == "jpeg" and (header.channels not in (1, 3) or header.adobe_transform == 0):
         return False
-    if header.format == "jpeg" and _max_scans(content) > _native.MOST_JPEG_SCANS:
+    if header.format == "jpeg" and _max_scans(content) > _native.MAX_JPEG_SCANS:
         return False
     if header.format == "png" and packed_text_bytes(content) > _MAX_TEXT_BYTES:
         return False

@@ -1,9 +1,9 @@
 """The images of a loader's batches through DALI: the ImageDecoder of a `DaliStage`.
 
-In: a `ByteBatch`, the image fields, positions. Out: uint8 pixels, channels last, on the loader's device, which
-whole batches finish there, and the crop report. Promised: a thread of its own hands bytes to DALI as soon as
-they are read, in order; at most `in_flight` batches are with DALI; a bad sample is named by `settle` and
-affects no other.
+In: a `ByteBatch`, the image fields, positions. Out: uint8 pixels, channels last, on the loader's device,
+which whole batches finish there, and the crop report. Promised: a thread of its own hands bytes to DALI as
+soon as they are read, in order; at most `in_flight` batches are with DALI; a bad sample is named by `settle`
+and affects no other.
 """
 
 from concurrent import futures
@@ -28,10 +28,9 @@ class DaliImageStage(ImageDecoder):
     """
 
     by_batch = True
-    bytes_of: dict[str, int] = {}  # DALI has buffers of its own
 
     def __init__(self, spec: DecodeSpec, stage: DaliStage, stream):
-        self.fields = spec.image_fields
+        self.fields, self.bytes_of = spec.image_fields, {}  # DALI has buffers of its own
         self.stage, self.stream = stage, stream
         self.sample_bytes = sum(3 * geometry.height * geometry.width for geometry in stage.specs.values())
         self._feeder = WorkerThreads(1, _FEEDER)
@@ -66,8 +65,8 @@ def make_stage(spec: DecodeSpec, threads: int, device, in_flight: int) -> DaliSt
     """The DaliStage of a loader. Building pipelines is slow, so all iterations share it."""
     if spec.max_batch is None:
         raise ConfigError(
-            "DALI needs to know the size of the largest batch: give the batch_sampler an attribute batch_size, "
-            'or use decode="native".'
+            "DALI needs to know the size of the largest batch: give batch_sampler= an attribute "
+            'batch_size, or use decode="native".'
         )
     return DaliStage(
         spec.image_specs(),

@@ -1,4 +1,4 @@
-"""DALI itself: one pipeline of a field, and a decoder that finds bad samples. Only this file imports `nvidia`.
+"""DALI itself: one pipeline of a field, and a decoder that finds bad samples. Nothing else imports `nvidia`.
 
 In: encoded images and their `Arguments`. Out: tensors uint8 [n, height, width, 3] on the device, in the order
 of scheduling. Promised: DALI's dynamic executor, with which a failed run neither stops other runs nor

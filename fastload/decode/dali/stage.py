@@ -103,7 +103,9 @@ class DaliStage:
         self.lock = threading.RLock()
         self._process = process()
         self._counted = 0  # of `in_flight`
-        self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item for each batch that no longer counts
+        self.left: queue.SimpleQueue[None] = (
+            queue.SimpleQueue()
+        )  # an item for each batch that no longer counts
         self.held: deque = deque()  # (event, memory that a stream may read until the event has passed)
         self._free_since = 0.0  # when DALI finished its last batch
         self.workers = WorkerThreads(min(MAX_WORKERS, threads), _THREADS)
@@ -138,7 +140,9 @@ class DaliStage:
             if self._closed:  # after the end of the queue no batch would be settled
                 raise futures.CancelledError("the DaliStage was closed")
             self._drop_released()
-            assert self.pending() < self.in_flight, f"more than {self.in_flight} batches: finish or release one"
+            assert self.pending() < self.in_flight, (
+                f"more than {self.in_flight} batches: finish or release one"
+            )
             self._counted += 1
             batch = DaliBatch(self, shares)
             for share in shares:

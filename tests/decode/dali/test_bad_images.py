@@ -1,4 +1,7 @@
-"""A bad image costs itself only: it gets the reference's reason, and the rest of its batch comes."""
+"""A bad image costs itself only: it gets the reference's reason, and the rest of its batch comes.
+
+Covers gate.py.
+"""
 
 import re
 import subprocess
@@ -109,7 +112,7 @@ def test_formats_that_dali_lacks_come_from_pillow_into_the_same_batch(make_stage
             assert np.array_equal(pixels[i], image.pixels)
 
 
-def test_what_dali_cannot_decode_and_pillow_can_is_decoded(make_stage, monkeypatch):
+def test_an_image_that_only_pillow_can_decode_is_decoded(make_stage, monkeypatch):
     """Here: because DALI's decoder says so, of a sample that is fine."""
     stage = make_stage(ImageSpec(20, 20))
     expected, _, _ = decoded(stage, PHOTOS[:4])

@@ -205,7 +205,7 @@ def test_a_text_that_is_no_generator_is_refused(shards, text):
         loader.load_state_dict(loader.state_dict() | {"global_generator": text})
     loader = labels(shards, sampler=[1, 2])
     state = loader.state_dict()
-    with pytest.raises(CursorError, match=r"no state of|no place of a sampler"):
+    with pytest.raises(CursorError, match=r"no state of|not a sampler's state"):
         loader.load_state_dict(state | {"draws": state["draws"] | {"global_generator": text}})
 
 

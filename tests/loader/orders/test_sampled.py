@@ -1,4 +1,7 @@
-"""A sampler of the user's in the place of fastload's order: what it draws comes, and its place is kept."""
+"""A sampler of the user's in the place of fastload's order: what it draws comes, and its place is kept.
+
+Covers order_sampler.py.
+"""
 
 import contextlib
 import gc

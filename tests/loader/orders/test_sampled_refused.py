@@ -124,7 +124,7 @@ def test_a_sampler_that_draws_less_than_it_had_drawn_is_told(shards):
 def test_draws_that_are_none_are_refused(shards, draws):
     loader = labels(shards, 4, sampler=[1, 2, 3, 4])
     next(iter(loader))
-    with pytest.raises(CursorError, match="no place of a sampler"):
+    with pytest.raises(CursorError, match="not a sampler's state"):
         loader.load_state_dict(loader.state_dict() | {"draws": draws})
 
 

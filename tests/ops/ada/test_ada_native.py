@@ -444,7 +444,7 @@ class TestRefusals:
         self.refused("eps must be", eps=self.images[:1])
         self.refused("needs a key or eps", stages=8)
         self.refused("AdaStage", stages=32)
-        self.refused("mode is", mode=3)
+        self.refused("mode must be", mode=3)
         self.refused("bands must be", bands=BANDS[:3])
         self.refused("incompatible", warp_taps=SYM6[:11])
 

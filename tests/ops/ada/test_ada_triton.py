@@ -2,6 +2,9 @@
 
 Small images and small tiles, for an interpreter takes milliseconds for what a GPU does in a nanosecond; on a
 GPU the tests at 256 pixels run on the modules' own tiles, with every kind of warp.
+
+Covers ada_pointwise_triton.py, affine_adjoint_triton.py, affine_axes_triton.py, affine_tile_triton.py,
+band_filter_triton.py, warp_points_triton.py and warp_up_triton.py.
 """
 
 import pytest
@@ -14,24 +17,24 @@ from tests.ops.ada.ada_cases import STAGES, images, params, warps
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 
-TILES = {
-    "UP_BLOCK": 16,
-    "UP_ROWS": 8,
-    "SAMPLE_BLOCK": 16,
-    "SAMPLE_ROWS": 4,
-    "SPREAD_BLOCK": 32,
-    "PIXEL_BLOCK": 64,
-}
+NAMES = ("UP_BLOCK", "UP_ROWS", "SAMPLE_BLOCK", "SAMPLE_ROWS", "SPREAD_BLOCK", "PIXEL_BLOCK")
+SMALL_TILES = (16, 8, 16, 4, 32, 64)  # of which small images need several
+QUICK_TILES = (64, 32, 64, 16, 128, 256)  # fewer steps to interpret
 
 
 @pytest.fixture(autouse=True)
-def small_tiles(request, monkeypatch, device):
-    """Tiles of which small images need several."""
+def tiles(request, monkeypatch):
     from fastload.ops.ada.kernels import affine_warp_triton
 
     if "own_tiles" not in request.fixturenames:
-        for name, size in TILES.items():
+        sizes = SMALL_TILES if "small_tiles" in request.fixturenames else QUICK_TILES
+        for name, size in zip(NAMES, sizes, strict=True):
             monkeypatch.setattr(affine_warp_triton, name, size)
+
+
+@pytest.fixture
+def small_tiles():
+    """Several tiles for each image."""
 
 
 @pytest.fixture
@@ -57,8 +60,16 @@ def assert_is_the_reference(batch, given, device, tolerance=2e-5):
     torch.testing.assert_close(gradient, exact_gradient, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("channels, size", [(3, (7, 6)), (1, (2, 3)), (5, (4, 5))])
-def test_warps_and_their_adjoints_are_the_references(channels, size, device):
+@pytest.mark.parametrize(
+    "channels, size",
+    [
+        (1, (2, 3)),
+        (5, (2, 3)),
+        pytest.param(3, (7, 6), marks=pytest.mark.slow),
+        pytest.param(5, (4, 5), marks=pytest.mark.slow),
+    ],
+)
+def test_warps_and_their_adjoints_are_the_references(channels, size, device, small_tiles):
     given = AdaParams(G_inv=warps(2, *size, seed=channels).float())
     assert_is_the_reference(images(2, channels, *size), given, device)
 
@@ -73,7 +84,7 @@ AXES = {
 }
 
 
-@pytest.mark.parametrize("size", [(6, 5), (9, 4)])
+@pytest.mark.parametrize("size", [(6, 5), pytest.param((9, 4), marks=pytest.mark.slow)])
 def test_axes_that_are_not_mixed_go_one_after_the_other(size, device):
     G_inv = torch.eye(3).repeat(len(AXES), 1, 1)
     G_inv[:, :2, :2] = torch.tensor(list(AXES.values()))
@@ -106,9 +117,9 @@ def test_memory_that_nobody_wrote_reaches_no_result(form, device, monkeypatch):
         return tensor.fill_(float("nan") if tensor.is_floating_point() else 2**30)
 
     monkeypatch.setattr(affine_warp_triton, "FORM", form)
-    G_inv = torch.cat([warps(2, 5, 4).float(), torch.eye(3)[None]])
+    G_inv = torch.cat([warps(2, 3, 2).float(), torch.eye(3)[None]])
     G_inv[1, :2, :2] = torch.tensor([[0, 1.2], [-0.7, 0]])
-    given, batch = AdaParams(G_inv=G_inv), images(3, 3, 5, 4)
+    given, batch = AdaParams(G_inv=G_inv), images(3, 3, 3, 2)
     monkeypatch.setattr(torch, "empty", spoiled)
     found = both(batch, given, device)
     monkeypatch.undo()
@@ -117,8 +128,8 @@ def test_memory_that_nobody_wrote_reaches_no_result(form, device, monkeypatch):
 
 
 def test_a_batch_of_one_with_the_modules_own_tiles_is_the_reference(device, own_tiles):
-    given = params(1, 3, 10, 8, ("warp", "color", "noise", "cutout"))
-    assert_is_the_reference(images(1, 3, 10, 8), given, device)
+    given = params(1, 3, 4, 3, ("warp", "color", "noise", "cutout"))
+    assert_is_the_reference(images(1, 3, 4, 3), given, device)
 
 
 @pytest.mark.parametrize("move", [(0, 0), (2, -1), (5, 5), (-6, 3), (0.5, 0)])
@@ -134,11 +145,11 @@ def test_whole_pixels_are_copied_exactly_as_long_as_reflection_reaches(move, dev
 
 
 def test_copied_and_warped_images_share_a_batch(device):
-    G_inv = warps(2, 6, 5).float()
+    G_inv = warps(2, 3, 2).float()
     G_inv[1] = torch.eye(3)
-    given = params(2, 3, 6, 5, ("warp", "color", "cutout"))
+    given = params(2, 3, 3, 2, ("warp", "color", "cutout"))
     given = AdaParams(G_inv=G_inv, C=given.C, cut_size=given.cut_size, cut_center=given.cut_center)
-    assert_is_the_reference(images(2, 3, 6, 5), given, device)
+    assert_is_the_reference(images(2, 3, 3, 2), given, device)
 
 
 @pytest.mark.parametrize(
@@ -168,24 +179,20 @@ def test_numbers_beyond_all_measure_read_nothing_outside(device):
 @pytest.mark.parametrize("stages", [(one,) for one in STAGES if one != "warp"], ids="+".join)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_stages_alone_are_the_references(stages, channels, device):
-    size = (22, 25) if "filter" in stages else (6, 5)
-    assert_is_the_reference(images(3, channels, *size), params(3, channels, *size, stages), device)
+    n, size = (1, (22, 23)) if "filter" in stages else (3, (6, 5))
+    assert_is_the_reference(images(n, channels, *size), params(n, channels, *size, stages), device)
 
 
 @pytest.mark.parametrize(
     "stages", [("filter", "cutout"), ("color", "filter", "noise"), ("color", "noise", "cutout")]
 )
 def test_stages_without_a_warp_follow_each_other_as_in_the_reference(stages, device):
-    size = (23, 22) if "filter" in stages else (6, 5)
-    assert_is_the_reference(images(2, 3, *size), params(2, 3, *size, stages), device)
+    n, size = (1, (23, 22)) if "filter" in stages else (2, (6, 5))
+    assert_is_the_reference(images(n, 3, *size), params(n, 3, *size, stages), device)
 
 
 @pytest.mark.slow
-def test_all_stages_together_are_the_reference(device, monkeypatch):
-    from fastload.ops.ada.kernels import affine_warp_triton
-
-    monkeypatch.setattr(affine_warp_triton, "UP_ROWS", 32)  # fewer steps to interpret
-    monkeypatch.setattr(affine_warp_triton, "UP_BLOCK", 64)
+def test_all_stages_together_are_the_reference(device):
     assert_is_the_reference(images(2, 3, 22, 24), params(2, 3, 22, 24), device, 5e-5)
 
 
@@ -193,8 +200,8 @@ def test_groups_of_samples_that_share_scratch_are_the_reference(device, monkeypa
     from fastload.ops.ada.kernels import affine_warp_triton
 
     monkeypatch.setattr(affine_warp_triton, "SCRATCH_BYTES", 1)
-    given = params(2, 1, 5, 6, ("warp", "noise"))
-    assert_is_the_reference(images(2, 1, 5, 6), given, device)
+    given = params(2, 1, 3, 2, ("warp", "noise"))
+    assert_is_the_reference(images(2, 1, 3, 2), given, device)
 
 
 VIEWS = {
@@ -207,16 +214,17 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_views_are_as_their_copies(view, device):
-    batch = VIEWS[view](images(2, 3, 6, 5, torch.float32).to(device))
-    given = params(2, 3, 6, 5, ("warp", "color")).to(device)
+    n = 2 if "expanded" in view else 1
+    batch = VIEWS[view](images(n, 3, 3, 2, torch.float32).to(device))
+    given = params(n, 3, 3, 2, ("warp", "color")).to(device)
     expected = ada_augment(batch.contiguous(), given, "triton")
     assert torch.equal(ada_augment(batch, given, "triton"), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_rounded_once(dtype, device):
-    given = params(1, 3, 6, 5, ("warp", "color", "noise")).to(device)
-    batch = images(1, 3, 6, 5, dtype).to(device)
+    given = params(1, 3, 3, 2, ("warp", "color", "noise")).to(device)
+    batch = images(1, 3, 3, 2, dtype).to(device)
     result = ada_augment(batch, given, "triton")
     exact = ada_augment(batch.cpu().double(), given.to("cpu"), "reference")
     unit = 2.0**-10 if dtype == torch.float16 else 2.0**-7  # the interpreter truncates to bfloat16
@@ -226,12 +234,12 @@ def test_half_precision_is_rounded_once(dtype, device):
 
 def test_r1_is_that_of_the_reference(device):
     """Forward, backward and double backward in one: the penalty's gradient for a linear discriminator."""
-    given, batch = params(1, 3, 6, 5, ("warp", "color", "noise", "cutout")), images(1, 3, 6, 5)
+    given, batch = params(1, 3, 3, 2, ("warp", "color", "noise", "cutout")), images(1, 3, 3, 2)
     found = []
     for impl, kind, place in (("triton", torch.float32, device), ("reference", torch.float64, "cpu")):
         x, weight = (
             batch.to(place, kind).requires_grad_(),
-            images(1, 3, 6, 5, seed=3).to(place, kind).requires_grad_(),
+            images(1, 3, 3, 2, seed=3).to(place, kind).requires_grad_(),
         )
         score = (ada_augment(x, given.to(place), impl) * weight).sum()
         (gradient,) = torch.autograd.grad(score, x, create_graph=True)
@@ -242,8 +250,8 @@ def test_r1_is_that_of_the_reference(device):
 
 def test_the_adjoint_is_one_to_a_millionth(device):
     """<w, L v> = <L^T w, v>, of the kernels' own results, summed in float64."""
-    given = params(2, 3, 7, 6, ("warp", "color")).to(device)
-    v, w = (images(2, 3, 7, 6, torch.float32, seed).to(device) for seed in (1, 2))
+    given = params(1, 3, 4, 3, ("warp", "color")).to(device)
+    v, w = (images(1, 3, 4, 3, torch.float32, seed).to(device) for seed in (1, 2))
     v.requires_grad_()
     out = ada_augment(v, given, "triton")
     offset = ada_augment(torch.zeros_like(v), given, "triton")
@@ -295,8 +303,8 @@ def test_a_cuda_graph_draws_anew_in_each_replay(device):
 def test_modes_of_the_operator_are_what_their_names_say(device):
     from fastload.ops.ada import registered
 
-    given = params(1, 3, 6, 5, ("warp", "color", "noise")).to(device)
-    x = images(1, 3, 6, 5, torch.float32).to(device)
+    given = params(1, 3, 3, 2, ("warp", "color", "noise")).to(device)
+    x = images(1, 3, 3, 2, torch.float32).to(device)
     rows = given.rows(x)
     out = registered.ada(x, rows, given.noise_key, None, int(given.stages), ADJOINT, "triton")
     x.requires_grad_()

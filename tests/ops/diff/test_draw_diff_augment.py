@@ -1,4 +1,7 @@
-"""The random draws of DiffAugment: word by word, in their ranges, equal on both twins, and counted."""
+"""The random draws of DiffAugment: word by word, in their ranges, equal on both twins, and counted.
+
+Covers draw_diff_augment_triton.py and draw_reference.py.
+"""
 
 import numpy as np
 import pytest

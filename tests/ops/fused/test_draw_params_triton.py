@@ -1,4 +1,7 @@
-"""The Triton twin of draw_params against NumPy: bits, gates, orders equal, numbers and matrices close."""
+"""The Triton twin of draw_params against NumPy: bits, gates, orders equal, numbers and matrices close.
+
+Covers transfer.py.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""The Triton twin of fused_augment against the float64 reference, at the tolerances of the contract."""
+"""The Triton twin of fused_augment against the float64 reference, at the tolerances of the contract.
+
+Covers augment_stages_triton.py and tiles_triton.py.
+"""
 
 import itertools
 

@@ -1,4 +1,7 @@
-"""Both twins of move_pixels against NumPy's flips, turns and reflecting pad; the adjoint against torch's."""
+"""Both twins of move_pixels against NumPy's flips, turns and reflecting pad; the adjoint against torch's.
+
+Covers move_columns.py.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,7 @@
-"""upfirdn2d against its definition in NumPy float64, its gradients, and Triton against the reference."""
+"""upfirdn2d against its definition in NumPy float64, its gradients, and Triton against the reference.
+
+Covers upfirdn2d_triton.py.
+"""
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ from fastload.errors import ConfigError, ShardError, SourceError
 from fastload.shards import find_containers, index, open_dataset, publish
 from fastload.shards.files import Files
 from fastload.shards.mixture import Mixture, open_mixture
-from tests.shards.test_folder_index import age, content_at
+from tests.shards.test_folder import age, content_at
 
 NAMES = [
     "dog/2.jpg",
@@ -164,30 +164,30 @@ def test_every_list_has_an_index_of_its_own(listed, opened, looks, tmp_path):
 def test_an_index_beside_the_shared_folder_is_not_the_lists(listed, opened, tmp_path):
     publish(find_containers(tmp_path / "d")[0])
     assert contents(opened(Files(listed))) == NAMES
-    with pytest.raises(ConfigError, match=r"Files\(7 files.*lies in the cache"):
+    with pytest.raises(ConfigError, match=r"Files\(7 files.*is only cached"):
         publish(find_containers(Files(listed))[0])
 
 
 @pytest.mark.parametrize("gone", ["dog/2.jpg", "cat/9.Jpeg", "deep/er/東京 1.JpG"])
 def test_a_missing_file_is_named(listed, opened, gone, tmp_path):
     os.remove(tmp_path / "d" / gone)
-    more = r" \(and 1 more of 7" if gone == "dog/2.jpg" else ""
-    with pytest.raises(SourceError, match=rf"/d/{gone}: fl.Files lists it, and there is no such file{more}"):
+    more = r" \(1 more of 7" if gone == "dog/2.jpg" else ""
+    with pytest.raises(SourceError, match=rf"/d/{gone}, listed by fl.Files, does not exist{more}"):
         opened(Files(listed))
 
 
 @pytest.mark.parametrize(
     "wrong", ["nowhere/1.jpg", "dog/2.jpg/1.jpg", "link.jpg", "dir.jpg", "Dog/2.jpg", "dog/2.JPG"]
 )
-def test_what_is_no_file_is_named(listed, opened, wrong, tmp_path):
+def test_a_listed_path_that_is_not_a_file_is_named(listed, opened, wrong, tmp_path):
     os.symlink("nowhere", tmp_path / "d/link.jpg")
     (tmp_path / "d/dir.jpg").mkdir()
-    what = "it is a folder" if wrong == "dir.jpg" else "there is no such file"
-    with pytest.raises(SourceError, match=f"/d/{wrong}: .*{what}. Correct"):
+    what = "is a folder" if wrong == "dir.jpg" else "does not exist"
+    with pytest.raises(SourceError, match=f"/d/{wrong}, .*{what}. Correct"):
         opened(Files([*listed, str(tmp_path / "d" / wrong)]))
 
 
-def test_a_linked_file_counts_with_the_size_of_what_it_leads_to(listed, opened, tmp_path):
+def test_a_linked_file_has_the_size_of_its_target(listed, opened, tmp_path):
     os.symlink("dog/2.jpg", tmp_path / "d/link.jpg")
     assert contents(opened(Files([str(tmp_path / "d/link.jpg")]))) == ["dog/2.jpg"]
 
@@ -216,7 +216,7 @@ def test_after_a_file_was_overwritten_and_found_so_the_next_opening_looks_again(
     assert contents(opened(source)) == ["longer than before"]
 
 
-def test_what_two_dots_behind_a_link_mean_the_file_system_knows(tmp_path, opened):
+def test_two_dots_after_a_link_are_resolved_by_the_file_system(tmp_path, opened):
     for name in ("far/away/there/1.jpg", "far/away/1.jpg", "near/1.jpg"):
         write(tmp_path / name, name.encode())
     os.symlink(tmp_path / "far/away/there", tmp_path / "near/link")
@@ -230,7 +230,7 @@ def test_a_missing_file_of_a_relative_path_is_told_with_where_it_was_looked_for(
     monkeypatch.chdir(tmp_path)
     files = Files(NAMES)
     monkeypatch.chdir(tmp_path / "d")
-    with pytest.raises(SourceError, match=r"^dog/2.jpg: .* no such file, looked for in .* \(and 6 more of 7"):
+    with pytest.raises(SourceError, match=r"^dog/2.jpg, .* does not exist in .* \(6 more of 7"):
         opened(files)
 
 
@@ -243,19 +243,19 @@ def test_labels_may_be_anything_that_can_be_gone_through(labels):
     "paths, message",
     [
         ([], "the list is empty"),
-        ("a.jpg", "give a list of paths"),
-        (Path("a.jpg"), "give a list of paths"),
-        (3, "give a list of paths"),
+        ("a.jpg", "must be a list of paths"),
+        (Path("a.jpg"), "must be a list of paths"),
+        (3, "must be a list of paths"),
         (["a.jpg", 3], "expected str, bytes or os.PathLike object, not int"),
         ([b"a.jpg"], "os.fsdecode"),
-        (["a.jpg", "b.pgm"], "'b.pgm' ends in no extension of an image.*jpeg jpg png"),
-        (["a.jpg", "b"], "'b' ends in no"),
-        (["a.jpg/"], "'a.jpg/' ends in no"),
-        (["a.jpg", "x.jpg/b"], "'x.jpg/b' ends in no"),
-        (["a.jpg", ""], "'' ends in no"),
+        (["a.jpg", "b.pgm"], "'b.pgm' does not have the extension of an image.*jpeg jpg png"),
+        (["a.jpg", "b"], "'b' does not have"),
+        (["a.jpg/"], "'a.jpg/' does not have"),
+        (["a.jpg", "x.jpg/b"], "'x.jpg/b' does not have"),
+        (["a.jpg", ""], "'' does not have"),
     ],
 )
-def test_what_is_no_list_of_images_is_refused(paths, message):
+def test_anything_but_a_list_of_images_is_refused(paths, message):
     with pytest.raises(ConfigError, match=message):
         Files(paths)
 
@@ -263,21 +263,21 @@ def test_what_is_no_list_of_images_is_refused(paths, message):
 @pytest.mark.parametrize(
     "labels, classes, message",
     [
-        ([0], None, r"int64 of shape \[1\] for 2 files"),
+        ([0], None, r"2 files, got int64 of shape \[1\]"),
         ([0, 1, 2], None, r"shape \[3\]"),
         ([[0], [1]], None, r"shape \[2, 1\]"),
         ([0.0, 1.0], None, "float64"),
         ([True, False], None, "bool"),
-        (["0", "1"], None, "whole number for each"),
-        ([0, 2**70], None, f"{2**70} is no number that fits int32"),
+        (["0", "1"], None, "give an integer for each of the 2 files"),
+        ([0, 2**70], None, f"labels must be in int32, got {2**70}"),
         ([0, None], None, "object of shape"),
         (3, None, r"int64 of shape \[\]"),
-        ([0, 2**31], None, "2147483648 is no number that fits int32"),
-        ([0, 2], ["a", "b"], "2 is no number of the 2 classes"),
-        ([0, -1], ["a", "b"], "-1 is no number of the 2 classes"),
+        ([0, 2**31], None, "labels must be in int32, got 2147483648"),
+        ([0, 2], ["a", "b"], "as there are 2 classes, got 2"),
+        ([0, -1], ["a", "b"], "as there are 2 classes, got -1"),
         (None, ["a", "b"], "give labels too"),
-        ([0, 1], "ab", "give a list of names"),
-        ([0, 1], 2, "give a list of names"),
+        ([0, 1], "ab", "must be a list of names"),
+        ([0, 1], 2, "must be a list of names"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, classes, message):
@@ -286,14 +286,17 @@ def test_labels_that_do_not_fit_are_refused(labels, classes, message):
 
 
 def test_a_name_with_a_nul_byte_is_refused(opened):
-    with pytest.raises(ConfigError, match=r"'b\\x00.jpg' holds a NUL byte"):
+    with pytest.raises(ConfigError, match=r"'b\\x00.jpg' contains a NUL byte"):
         opened(Files(["a.jpg", "b\0.jpg"]))
 
 
 def test_a_list_pickles_and_shows_itself_in_a_line(listed, opened):
     files = Files(listed, range(7), classes=list("abcdefg"))
     again = pickle.loads(pickle.dumps(files))
-    assert opened(again).fingerprint == opened(files).fingerprint and again.place() == files.place()
+    assert (
+        opened(again).fingerprint == opened(files).fingerprint
+        and again.root_and_hash() == files.root_and_hash()
+    )
     assert repr(again) == f"Files(7 files, the first {listed[0]!r}, labels, 7 classes)" and len(again) == 7
     assert repr(Files(["a.jpg"] * 10**5)) == "Files(100000 files, the first 'a.jpg')"
 

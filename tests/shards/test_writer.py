@@ -24,7 +24,7 @@ def samples(count):
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 8, 15])
-def test_webdataset_reads_back_what_was_written(tmp_path, count):
+def test_webdataset_reads_back_the_same_samples(tmp_path, count):
     with ShardWriter(tmp_path / "out/t-%05d.tar", max_samples=7) as writer:
         for sample in samples(count):
             writer.write(sample)
@@ -79,19 +79,19 @@ def test_nothing_written_makes_no_file(tmp_path):
 @pytest.mark.parametrize(
     "sample, message",
     [
-        ({"jpg": b""}, "needs a '__key__' that is text"),
-        ({"__key__": "", "jpg": b""}, "needs a '__key__'"),
+        ({"jpg": b""}, "'__key__' of a sample must be a non-empty str"),
+        ({"__key__": "", "jpg": b""}, "'__key__' of a sample must be a non-empty str"),
         ({"__key__": "a.b", "jpg": b""}, "'a.b.jpg' would not read back"),
         ({"__key__": "/a", "jpg": b""}, "would not read back"),
         ({"__key__": "__a__/b", "jpg": b""}, "would not read back"),
         ({"__key__": "a", "JPG": b""}, "would not read back"),
         ({"__key__": "a", "x/y": b""}, "would not read back"),
         ({"__key__": "a"}, "'a' has no content"),
-        ({"__key__": "a", "cls": 1.5}, "type float cannot be written as 'cls'"),
-        ({"__key__": "taken", "jpg": b""}, "'taken' is in this shard already"),
+        ({"__key__": "a", "cls": 1.5}, "a float cannot be written as 'cls'"),
+        ({"__key__": "taken", "jpg": b""}, "'taken' is already in this shard"),
     ],
 )
-def test_what_would_not_read_back_is_refused(tmp_path, sample, message):
+def test_samples_that_would_not_read_back_are_refused(tmp_path, sample, message):
     with ShardWriter(tmp_path / "%d.tar") as writer:
         writer.write({"__key__": "taken", "jpg": b"1"})
         with pytest.raises(ConfigError, match=message):

@@ -72,7 +72,7 @@ def test_folders_and_links_are_counted(tmp_path):
     assert rows.skipped == {"directory": 1, "link": 1}
 
 
-def test_dataset_json_is_no_sample_at_the_root_only(tmp_path):
+def test_only_a_dataset_json_at_the_root_is_not_a_sample(tmp_path):
     path = write(tmp_path / "a.zip", zip_bytes(["a.png", "dataset.json", "sub/dataset.json"]))
     rows = assert_same_outcome(index_zip, path)
     assert rows.key_list() == [b"a", b"sub/dataset"]

@@ -1,4 +1,7 @@
-"""select= and exclude=: ids, keys, shard:key, arrays, functions and files; and copies of what was given."""
+"""select= and exclude=: ids, keys, shard:key, arrays, functions and files; and copies of what was given.
+
+Covers keys.py.
+"""
 
 import json
 
@@ -63,7 +66,7 @@ def without(*rows: int) -> list[int]:
         (lambda row: row.container == "b/000.tar" and row.id != 5, [4, 6, 7]),
     ],
 )
-def test_what_select_keeps_exclude_leaves_out(kept, selection, rows):
+def test_exclude_leaves_out_exactly_the_samples_that_select_keeps(kept, selection, rows):
     if not callable(selection):
         selection = fixed("select", selection)  # a generator can be asked once
     assert kept(select=selection) == rows
@@ -88,7 +91,7 @@ def test_a_shard_may_be_called_by_its_absolute_path(kept, tree):
 def test_a_shard_name_that_two_have_is_refused_where_both_have_the_key(kept, tree):
     with pytest.raises(ConfigError) as caught:
         kept(select=["000.tar:00002"])
-    may_be = f"may be a sample of {tree}/a/000.tar or of {tree}/b/000.tar. Give more of the path."
+    may_be = f"is ambiguous: it may be in {tree}/a/000.tar or in {tree}/b/000.tar. Give more of the path."
     assert str(caught.value) == f"select: '000.tar:00002' {may_be}"
 
 
@@ -145,7 +148,7 @@ def test_exclude_takes_the_ledger_of_a_training_run(kept, tmp_path):
     listed.write_text(lines[0] + '{"shard": "a/000.tar", "key"\n' + lines[1])  # a crash has cut one
     assert kept(exclude=listed) == without(2, 9)
     listed.write_text('{"shard": "a/000.tar", "key"\n')
-    with pytest.raises(ConfigError, match=r"none of its 1 lines is one of a ledger"):
+    with pytest.raises(ConfigError, match=r"is not a ledger: none of its 1 lines is valid"):
         kept(exclude=listed)
 
 
@@ -169,14 +172,14 @@ def test_a_file_of_keys_that_is_not_there_or_cannot_be_read_is_an_error(kept, tm
 
 
 @pytest.mark.parametrize("content", [b'["00001", "00002"]', b"\x93NUMPY\0\0\0", b"[" * 100_000])
-def test_a_file_that_is_no_list_of_keys_is_refused_at_once(kept, tmp_path, content):
+def test_a_file_that_is_not_a_list_of_keys_is_refused_at_once(kept, tmp_path, content):
     (tmp_path / "bad").write_bytes(content)
-    with pytest.raises(ConfigError, match="this is no list of keys: ") as caught:
+    with pytest.raises(ConfigError, match="not a list of keys: ") as caught:
         kept(exclude=tmp_path / "bad")
     assert len(str(caught.value)) < 400
 
 
-def test_a_long_text_with_many_colons_is_no_key_and_is_shown_cut(kept):
+def test_a_long_text_with_many_colons_is_not_a_key_and_is_shortened_in_the_error(kept):
     for length in (100, 4_000, 500_000):
         with pytest.raises(ConfigError, match="select has 1 keys that no sample has") as caught:
             kept(select=["a:" * length])
@@ -194,16 +197,16 @@ def test_a_key_that_no_encoding_has_is_a_key_that_no_sample_has(kept):
         (lambda: torch.zeros(2, dtype=torch.bfloat16), "Give integers"),
         (lambda: torch.zeros(2, requires_grad=True), "Give integers"),
         (lambda: torch.zeros(2, device="meta", dtype=torch.int64), "Give integers"),
-        (lambda: np.ma.masked_array([1, 2], [0, 1]), "has a mask: give ids.compressed"),
-        (lambda: [[1], [2, 3]], "holds list: give integers, or strings"),
-        (lambda: [2**70], "the id 1180591620717411303424, which no dataset has"),
-        (lambda: range(10**12), "the id 999999999999, and the ids are"),
-        (lambda: range(-3, 5), "the id -3, and the ids are"),
+        (lambda: np.ma.masked_array([1, 2], [0, 1]), "is a masked array: give ids.compressed"),
+        (lambda: [[1], [2, 3]], "must hold integers or strings, got list"),
+        (lambda: [2**70], "the id 1180591620717411303424, which no dataset can have"),
+        (lambda: range(10**12), "ids must be in .* got 999999999999"),
+        (lambda: range(-3, 5), "ids must be in .* got -3"),
         (lambda: memoryview(b"abc"), "give ids, keys, or a function"),
     ],
 )
 @pytest.mark.parametrize("argument", ["select", "exclude"])
-def test_what_is_no_selection_is_refused_in_one_line(kept, argument, selection, message):
+def test_anything_but_a_selection_is_refused_in_one_line(kept, argument, selection, message):
     with pytest.raises(ConfigError, match=message) as caught:
         kept(**{argument: selection()})
     assert "\n" not in str(caught.value)
@@ -219,7 +222,7 @@ def test_what_is_no_selection_is_refused_in_one_line(kept, argument, selection, 
     ],
     ids=["StopIteration", "KeyError", "ValueError"],
 )
-def test_what_a_function_of_a_row_raises_names_the_row(kept, argument, function, raised):
+def test_an_exception_of_a_function_of_a_row_names_the_row(kept, argument, function, raised):
     with pytest.raises(FunctionError, match=rf"^{argument}: the function raised {raised} .*'00000' of a/000"):
         kept(**{argument: function})
 
@@ -264,7 +267,7 @@ def test_a_mixture_leaves_keys_out_of_whatever_source_has_them(tree, tmp_path):
     assert keys(select={"a": ["00001"]}) == everything | {"a": ["00001"]}
     with pytest.raises(ConfigError, match="exclude has 1 keys that no sample has, the first 'absent'"):
         keys(exclude=["00001", "absent"])
-    with pytest.raises(ConfigError, match="exclude: 'd' is no source; the sources are a, b, c"):
+    with pytest.raises(ConfigError, match="exclude: 'd' is not a source; the sources are a, b, c"):
         keys(exclude={"d": [1]})
     listed = tmp_path / "bad.jsonl"
     listed.write_text(ledger_line("000.tar", "00001", source="b"))

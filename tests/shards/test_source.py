@@ -62,7 +62,7 @@ def test_patterns_and_lists_name_containers_in_their_order(shards):
     assert names([shards / "00000.tar", shards.parent / "other"]) == ["s/00000.tar", "other/00000.tar"]
 
 
-def test_an_index_beside_a_shard_is_no_shard(shards):
+def test_an_index_beside_a_shard_is_not_a_shard(shards):
     write(shards / "00001.tar.flidx", b"index")
     assert names(f"{shards}/*") == ["00000.tar", "00001.tar", "00002.tar"]
 
@@ -88,7 +88,7 @@ def test_relative_paths_become_absolute(shards, monkeypatch):
         ),
         (lambda d: f"{d}/*.zip", SourceError, "nothing matches this pattern"),
         (lambda d: [], SourceError, "empty list"),
-        (lambda d: 7, ConfigError, "a source is a path or a list of paths, not int"),
+        (lambda d: 7, ConfigError, "a source must be a path or a list of paths, got int"),
         (lambda d: [d / "00000.tar", f"{d}/*.tar"], ConfigError, "names this container twice"),
         (lambda d: "s3://bucket/a.tar", SourceError, "only local files"),
         (lambda d: "pipe:cat a.tar", SourceError, "only local files"),

@@ -142,7 +142,7 @@ def test_damage_found_late_in_a_container_that_changed_is_an_error(shard, cache)
     path.write_bytes(blob)
     dataset = open_dataset(shard, cache_dir=cache)
     shard.write_bytes(tar_bytes(["new.jpg"]))
-    with pytest.raises(ShardError, match="no longer the one that was indexed"):
+    with pytest.raises(ShardError, match="the container has changed since it was indexed"):
         dataset.keys(np.array([0]))
 
 
@@ -221,7 +221,7 @@ def test_columns_that_a_reader_does_not_know_are_let_be(tmp_path, shard, cache):
 
 def test_a_cache_folder_that_cannot_be_written_says_so(shard, tmp_path):
     write(tmp_path / "file", b"")
-    with pytest.raises(ConfigError, match=r"the index cannot be written .* name another folder"):
+    with pytest.raises(ConfigError, match=r"the index cannot be written .* use another folder"):
         open_dataset(shard, cache_dir=tmp_path / "file" / "cache")
 
 
@@ -235,7 +235,7 @@ def test_a_cache_folder_that_cannot_be_written_says_so(shard, tmp_path):
         "fastload._native.MappedFile",
     ],
 )
-def test_a_timeout_of_the_users_own_is_no_error_of_a_file(shard, cache, monkeypatch, where):
+def test_a_timeout_of_the_user_is_not_an_error_of_a_file(shard, cache, monkeypatch, where):
     """It is raised by a signal's handler, wherever Python is; and TimeoutError is an OSError."""
 
     def too_late(*_, **__):
@@ -247,7 +247,7 @@ def test_a_timeout_of_the_users_own_is_no_error_of_a_file(shard, cache, monkeypa
 
 
 @pytest.mark.parametrize("where", ["os.scandir", "os.fsync"])
-def test_a_timeout_of_the_users_own_is_no_error_of_a_folder(tmp_path, cache, monkeypatch, where):
+def test_a_timeout_of_the_user_is_not_an_error_of_a_folder(tmp_path, cache, monkeypatch, where):
     def too_late(*_, **__):
         raise TimeoutError("the user's")
 
@@ -258,7 +258,7 @@ def test_a_timeout_of_the_users_own_is_no_error_of_a_folder(tmp_path, cache, mon
         open_dataset(tmp_path / "pictures", cache_dir=cache)
 
 
-def test_a_label_file_that_cannot_be_read_is_no_fault_of_the_cache(tmp_path, cache, monkeypatch):
+def test_an_unreadable_label_file_is_not_an_error_of_the_cache(tmp_path, cache, monkeypatch):
     def refused(path, *_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
@@ -279,7 +279,7 @@ def test_a_label_file_that_cannot_be_read_is_no_fault_of_the_cache(tmp_path, cac
         (b"\xff\xd8" * 74 + b"0000644\0" + b"\xff" * 900, "header checksum mismatch .member 0. at byte 0"),
     ],
 )
-def test_a_file_that_is_no_container_says_so(tmp_path, cache, blob, message):
+def test_a_file_that_is_not_a_container_is_refused(tmp_path, cache, blob, message):
     path = write(tmp_path / "bad.tar", blob)
     with pytest.raises(ShardError, match=message) as caught:
         open_dataset(path, cache_dir=cache)
@@ -309,5 +309,5 @@ def test_an_index_that_cannot_be_mended_is_an_error_and_no_endless_loop(shard, c
 
     monkeypatch.setattr(index_file.zlib, "crc32", lambda content: 7)
     dataset = open_dataset(shard, cache_dir=cache)
-    with pytest.raises(ShardError, match="damaged again as soon as it is written"):
+    with pytest.raises(ShardError, match="damaged again right after it was written"):
         dataset.keys([0])
