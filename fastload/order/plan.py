@@ -86,7 +86,7 @@ class Global:
     def sample_ids(self, positions: np.ndarray) -> np.ndarray:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         epochs, indices = _split(positions, self.n)
-        return permute(indices, self.n, _keys(self.seed, epochs * self.n, Purpose.ORDER, self.stream))
+        return permute(indices, self.n, keys_at(self.seed, epochs * self.n, Purpose.ORDER, self.stream))
 
     def windows(self, positions: np.ndarray) -> "Windows":
         """Each window is a whole epoch."""
@@ -179,7 +179,7 @@ class Windowed:
         """The offset in [0, n) of each index within its epoch's sequence of shards."""
         _, run_start, window_start, window_length = self._windows(indices)
         starts = epochs * self.n + run_start + window_start
-        keys = _keys(self.seed, starts, Purpose.WINDOW_ORDER, self.stream)
+        keys = keys_at(self.seed, starts, Purpose.WINDOW_ORDER, self.stream)
         return run_start + window_start + permute(indices // self.lanes - window_start, window_length, keys)
 
     def _windows(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -197,7 +197,7 @@ class Windowed:
         rows = self._epoch_rows.get(epoch)
         if rows is None:
             counts = self.shard_counts
-            key = _keys(self.seed, np.array([epoch * self.n]), Purpose.SHARD_ORDER, self.stream)
+            key = keys_at(self.seed, np.array([epoch * self.n]), Purpose.SHARD_ORDER, self.stream)
             order = permute(np.arange(len(counts)), len(counts), key)
             starts = np.cumsum(counts[order]) - counts[order]
             rows = starts, (np.cumsum(counts) - counts)[order] - starts
@@ -239,7 +239,9 @@ def _stream(stream: int) -> str:
     return f" stream={stream}" if stream else ""
 
 
-def _keys(seed: int, positions: np.ndarray, purpose: Purpose, stream: int) -> tuple[np.ndarray, np.ndarray]:
+def keys_at(
+    seed: int, positions: np.ndarray, purpose: Purpose, stream: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     words = rng.bits(seed, positions, purpose, stream).astype(np.uint64)
     shift = np.uint64(32)
     return words[:, 0] | words[:, 1] << shift, words[:, 2] | words[:, 3] << shift
