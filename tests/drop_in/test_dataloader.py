@@ -343,9 +343,13 @@ def test_what_would_be_read_sample_by_sample_is_refused(dataset):
 @pytest.mark.parametrize(
     ("made", "arguments", "match"),
     [
-        (lambda batch: {"image": batch["image"]}, {"collate_fn": list}, "with all fields"),
-        (lambda batch: (1, 2), {"collate_fn": list}, "with all fields"),
-        (lambda batch: batch | {"number": 1}, {"collate_fn": list}, "an entry that map_batch made has none"),
+        (lambda batch: {"image": batch["image"]}, {"collate_fn": list}, "with all its fields"),
+        (lambda batch: (1, 2), {"collate_fn": list}, "with all its fields"),
+        (
+            lambda batch: batch | {"number": 1},
+            {"collate_fn": list},
+            "map_batch added an entry without samples",
+        ),
     ],
 )
 def test_what_map_batch_makes_must_have_samples_for_collate_fn(shards, made, arguments, match):
