@@ -239,9 +239,7 @@ def _stream(stream: int) -> str:
     return f" stream={stream}" if stream else ""
 
 
-def _keys(
-    seed: int, positions: np.ndarray, purpose: Purpose, stream: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def _keys(seed: int, positions: np.ndarray, purpose: Purpose, stream: int) -> tuple[np.ndarray, np.ndarray]:
     words = rng.bits(seed, positions, purpose, stream).astype(np.uint64)
     shift = np.uint64(32)
     return words[:, 0] | words[:, 1] << shift, words[:, 2] | words[:, 3] << shift

@@ -212,12 +212,8 @@ def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
     start, count = index.columns_start + columns["keys"]["start"], columns["keys"]["count"]
     rows = Rows(
         extensions=[],
-        offset_bytes=[],
-        size_bytes=[],
         key_end=np.cumsum(stops - starts),
         keys=_joined(np.frombuffer(index.mapped, np.uint8, count, start), starts, stops),
-        skipped={},
-        members_stop=0,
     )
     for name in index.header["counts"]:
         size = values(f"size:{name}")
@@ -277,8 +273,10 @@ def _pack_all(rows: Rows) -> dict[str, tuple[np.ndarray, int]]:
     packed: dict[str, tuple[np.ndarray, int]] = {}
     for i, extension in enumerate(rows.extensions):
         name = _text(extension)
-        present = rows.size_bytes[i] >= 0
-        packed[f"size:{name}"] = _pack_sizes(rows.size_bytes[i], present), 0
+        size_bytes, present = rows.size_bytes[i], rows.size_bytes[i] >= 0
+        width = _width(int(size_bytes.max(initial=0)) + 1)  # all ones means missing
+        stored = np.where(present, size_bytes.astype("<u8"), np.uint64(2**64 - 1))
+        packed[f"size:{name}"] = stored.astype(f"<u{width}"), 0
         if extension in rows.spellings:  # of a folder: all offsets are 0 and need no column
             packed[f"spelling:{name}"] = _narrow(rows.spellings[extension][1]), 0
         else:
@@ -290,12 +288,6 @@ def _pack_all(rows: Rows) -> dict[str, tuple[np.ndarray, int]]:
     if rows.labels is not None:
         packed["label"] = rows.labels.astype("<i4").view("<u4"), 0
     return packed
-
-
-def _pack_sizes(size_bytes: np.ndarray, present: np.ndarray) -> np.ndarray:
-    largest = int(size_bytes.max(initial=0))
-    width = _width(largest + 1)  # all ones means missing
-    return np.where(present, size_bytes.astype("<u8"), np.uint64(2**64 - 1)).astype(f"<u{width}")
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

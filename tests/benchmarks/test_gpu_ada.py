@@ -70,7 +70,7 @@ def test_every_kernel_of_the_warp_is_launched_by_itself_and_its_constants_are_th
     script = """
         import torch
         from benchmarks.gpu import ada_tiles
-        from fastload.ops import affine_warp_triton as module
+        from fastload.ops.ada.kernels import affine_warp_triton as module
         from fastload.ops.ada.ada_params import AdaParams
         G_inv = torch.eye(3).repeat(1, 1, 1)
         images = torch.rand(1, 3, 4, 4)

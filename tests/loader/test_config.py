@@ -54,7 +54,7 @@ FIELDS = {"image": fl.Image(size=8)}
         ({"max_pixels": -5}, "max_pixels must be an integer of at least 1, got -5"),
         ({"rank": 0}, "rank=0 with world_size=None: give both, or neither"),
         ({"rank": 2, "world_size": 2}, "0 <= rank < world_size, got rank=2 and world_size=2"),
-        ({"rank": -1, "world_size": 2}, "0 <= rank < world_size, got rank=-1"),
+        ({"rank": -1, "world_size": 2}, "0 <= rank < world_size, got rank=-1 and world_size=2"),
     ],
     ids=str,
 )

@@ -185,7 +185,7 @@ def test_a_shard_that_changed_after_indexing_is_named(tmp_path, change):
     with pytest.raises(ShardError, match=rf"001.tar: key '0000[67]' at byte \d+: {reason}") as caught:
         for _ in range(6):
             next(run)
-    assert ("begin anew" if cut else "put it back, or open the dataset again") in one_line(caught)
+    assert ("start again" if cut else "put it back, or open the dataset again") in one_line(caught)
 
 
 def test_a_photo_that_vanished_from_its_folder_is_named(tmp_path):
@@ -226,7 +226,7 @@ def test_an_error_of_your_own_function_is_the_cause_with_its_traceback(shards):
 @pytest.mark.parametrize(
     ("field", "content", "reason"),
     [
-        (fl.Int("x"), b"seven", "not an integer"),
+        (fl.Int("x"), b"seven", "not a 64-bit integer"),
         (fl.Text("x"), b"\xff", "not UTF-8"),
         (fl.Json("x"), b"{", "not JSON"),
         (fl.Tensor("x"), b"pickle", "not npy, npz or pth"),

@@ -283,8 +283,8 @@ def test_what_leaves_the_pixels_as_they_are_is_no_warning(shards, other, cases):
     ("change", "message"),
     [
         ({"version": 99}, "version 99"),
-        ({"position": -1}, "position is -1"),
-        ({"epoch": "one"}, "epoch is 'one'"),
+        ({"position": -1}, "position must be an integer >= 0, got -1"),
+        ({"epoch": "one"}, "epoch must be an integer >= 0, got 'one'"),
         ({"extra": 1}, "unknown 'extra'"),
     ],
 )

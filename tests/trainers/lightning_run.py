@@ -17,10 +17,10 @@ from torch.utils.data import DistributedSampler
 import fastload as fl
 from tests.distributed.rank import add_rank_arguments, ends_after
 from tests.trainers.seen import FIELDS, Seen, torch_loader, train_loader, who_loaded, write
+from tests.trainers.seen import LIGHTNING_SAVED_AFTER as SAVED_AFTER
 
 EPOCHS = 3
 MOST_SECONDS = 100
-SAVED_AFTER = 6  # steps, which is within the second epoch on 2 ranks, and in the first on 1
 
 
 class Model(lightning.LightningModule):

@@ -11,13 +11,12 @@ import json
 import pytest
 
 from tests.distributed.launch import Ranks
-from tests.trainers import accelerate_run, lightning_run, transformers_run
-from tests.trainers.seen import BATCH_SIZE
+from tests.trainers import accelerate_run, transformers_run
+from tests.trainers.seen import BATCH_SIZE, LIGHTNING_SAVED_AFTER
 
 N = 44
 EPOCHS = 3
 LAUNCH_SECONDS = 100
-TRAINERS = {"lightning": lightning_run, "accelerate": accelerate_run, "transformers": transformers_run}
 # One run of each trainer is quick enough, lightning's on one process and accelerate's on two.
 slow = pytest.mark.slow
 RUNS = [("lightning", 1), pytest.param(("lightning", 2), marks=slow)]
@@ -36,7 +35,7 @@ def ranks_saw(tmp_path_factory, shards):
         folder = tmp_path_factory.mktemp(trainer)
         arguments = ["--shards", shards, "--out", str(folder)]
         launcher = "own" if world_size == 1 else "torchrun"
-        with Ranks(TRAINERS[trainer].__name__, world_size, folder, arguments, launcher) as ranks:
+        with Ranks(f"tests.trainers.{trainer}_run", world_size, folder, arguments, launcher) as ranks:
             ranks.finish(LAUNCH_SECONDS)
         return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(world_size)]
 
@@ -96,7 +95,7 @@ def test_a_checkpoint_that_lightning_saved_resumes_exactly(ranks_saw, ranks):
     for found in ranks_saw(("lightning", ranks)):
         steps_per_epoch = len(found["whole"]) // EPOCHS
         for name in ("", "sampled ") if ranks > 1 else ("",):
-            assert_rest(found, name, "from a step", lightning_run.SAVED_AFTER)
+            assert_rest(found, name, "from a step", LIGHTNING_SAVED_AFTER)
             assert_rest(found, name, "from an epoch's end", steps_per_epoch)
 
 
@@ -105,7 +104,7 @@ def test_a_checkpoint_of_a_torch_dataset_resumes_in_lightning_too(ranks_saw, ran
     """From within an epoch. Of an epoch's end Lightning restores no loader's state, nor does it tell a torch
     sampler the epoch before workers draw from it: what comes then, comes with torch's own loader as well."""
     for found in ranks_saw(("lightning", ranks)):
-        assert_rest(found, "torch's ", "from a step", lightning_run.SAVED_AFTER)
+        assert_rest(found, "torch's ", "from a step", LIGHTNING_SAVED_AFTER)
         steps_per_epoch = len(found["torch's whole"]) // EPOCHS
         assert len(found["torch's from an epoch's end"]) == (EPOCHS - 1) * steps_per_epoch
 
