@@ -5,9 +5,11 @@ every argument of torch's is honoured, or refused with the reason; a warning nam
 for native threads.
 """
 
+import inspect
 import os
 import warnings
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -82,64 +84,42 @@ class DataLoader(StatefulLoader[T]):
                 f"{cls.__name__}: a subclass of DataLoader cannot load a fastload.Dataset. Use "
                 "fastload.DataLoader itself, or fastload.Loader."
             )
-        return make_loader(dataset, *args, **kwargs)
+        return _loader(dataset, *args, **kwargs)
 
 
-def make_loader(
-    dataset: Dataset,
-    batch_size: int | None = 1,
-    shuffle: bool | None = None,
-    sampler: Any = None,
-    batch_sampler: Any = None,
-    num_workers: int = 0,
-    collate_fn: Any = None,
-    pin_memory: bool = False,
-    drop_last: bool = False,
-    timeout: float = 0,
-    worker_init_fn: Any = None,
-    multiprocessing_context: Any = None,
-    generator: torch.Generator | None = None,
-    *,
-    prefetch_factor: int | None = None,
-    persistent_workers: bool = False,
-    pin_memory_device: str = "",
-    in_order: bool = True,
-    device: Any = None,
-    snapshot_every_n_steps: int = 1,
-) -> Loader:
-    """The Loader for torch's arguments. Its batches are always in order and its threads persistent, whatever
-    in_order and persistent_workers are.
-    """
-    _check(dict(locals()))
-    if batch_sampler is not None:
-        batch_size = None
+def _loader(*args: Any, **kwargs: Any) -> Loader:
+    """The Loader for torch's arguments; in_order and persistent_workers are always true."""
+    bound = inspect.signature(StatefulLoader.__init__).bind(None, *args, **kwargs)
+    bound.apply_defaults()
+    given = SimpleNamespace(**bound.arguments)
+    _check(given)
+    dataset, generator, prefetch = given.dataset, given.generator, given.prefetch_factor
+    has_sampler = given.sampler is not None or given.batch_sampler is not None
     loader = loader_of(
         dataset,
         dataset.fixed_source,
-        batch_size,
+        given.batch_size if given.batch_sampler is None else None,
         dataset.fields,
-        **dataset.options | {"map_batch": _Collated(dataset, collate_fn)},
-        shuffle=bool(shuffle) and sampler is None and batch_sampler is None,
-        window=dataset.window if shuffle else None,
+        **dataset.options | {"map_batch": _Collated(dataset, given.collate_fn)},
+        shuffle=bool(given.shuffle) and not has_sampler,
+        window=dataset.window if given.shuffle else None,
         seed=0 if generator is None else generator.initial_seed() % 2**64,
-        last="drop" if drop_last else "partial",
-        device=_device(device, pin_memory, pin_memory_device),
-        threads=num_workers or None,
-        prefetch=max(1, prefetch_factor * num_workers) if prefetch_factor is not None else None,
-        sampler=sampler,
-        batch_sampler=batch_sampler,
-        timeout_seconds=timeout or None,
+        last="drop" if given.drop_last else "partial",
+        device=_device(given.device, given.pin_memory, given.pin_memory_device),
+        threads=given.num_workers or None,
+        prefetch=None if prefetch is None else max(1, prefetch * given.num_workers),
+        sampler=given.sampler,
+        batch_sampler=given.batch_sampler,
+        timeout_seconds=given.timeout or None,
     )
-    given = {"generator": generator, "in_order": in_order, "snapshot_every_n_steps": snapshot_every_n_steps}
-    for name, value in (TORCH_ATTRIBUTES | {"collate_fn": Collate(collate_fn)} | given).items():
+    own = {name: getattr(given, name) for name in ("generator", "in_order", "snapshot_every_n_steps")}
+    for name, value in (TORCH_ATTRIBUTES | {"collate_fn": Collate(given.collate_fn)} | own).items():
         setattr(loader, name, value)
     return loader
 
 
 class _Collated:
-    """A map_batch: the dataset's own map_batch, then the user's collate_fn, or the dataset's form of a
-    batch.
-    """
+    """A map_batch: the dataset's own, then the user's collate_fn, or else `Dataset.formatted`."""
 
     def __init__(self, dataset: Dataset, collate_fn: Any):
         self._dataset, self._collate_fn = dataset, collate_fn
@@ -155,9 +135,9 @@ class _Collated:
                 "map_batch must return the batch with all its fields, because as_tuple=True or collate_fn= "
                 "needs them. Return the dict, or drop both."
             )
-        return (
-            dataset.formatted(batch) if self._collate_fn is None else self._collate_fn(self._samples(batch))
-        )
+        if self._collate_fn is None:
+            return dataset.formatted(batch)
+        return self._collate_fn(self._samples(batch))
 
     def _samples(self, batch: Mapping) -> list:
         try:
@@ -169,27 +149,27 @@ class _Collated:
             ) from error
 
 
-def _check(given: dict) -> None:
+def _check(given: SimpleNamespace) -> None:
     """Raises ConfigError by torch's own rules; warns of what has no meaning for threads."""
-    if given["batch_size"] is None and given["batch_sampler"] is None:
+    if given.batch_size is None and given.batch_sampler is None:
         raise ConfigError("batch_size must be an integer of at least 1, got None. Use batch_size=1.")
-    if given["batch_sampler"] is not None:
-        if given["batch_size"] != 1 or given["shuffle"] or given["sampler"] is not None or given["drop_last"]:
+    if given.batch_sampler is not None:
+        if given.batch_size != 1 or given.shuffle or given.sampler is not None or given.drop_last:
             raise ConfigError(
                 "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
             )
-    elif given["sampler"] is not None and given["shuffle"]:
+    elif given.sampler is not None and given.shuffle:
         raise ConfigError("sampler option is mutually exclusive with shuffle")
-    _check_workers(given["num_workers"], given["prefetch_factor"], given["persistent_workers"])
-    count("snapshot_every_n_steps", given["snapshot_every_n_steps"], 1)
-    if not isinstance(given["timeout"], (int, float)) or given["timeout"] < 0:
-        raise ConfigError(f"timeout must be a number of at least 0 (seconds), got {given['timeout']!r}.")
-    if not isinstance(given["generator"], torch.Generator | None):
-        raise ConfigError(f"generator must be a torch.Generator or None, got {given['generator']!r}.")
-    if given["collate_fn"] is not None and not callable(given["collate_fn"]):
-        raise ConfigError(f"collate_fn must be a function of a list of samples, got {given['collate_fn']!r}.")
+    _check_workers(given.num_workers, given.prefetch_factor, given.persistent_workers)
+    count("snapshot_every_n_steps", given.snapshot_every_n_steps, 1)
+    if not isinstance(given.timeout, (int, float)) or given.timeout < 0:
+        raise ConfigError(f"timeout must be a number of at least 0 (seconds), got {given.timeout!r}.")
+    if not isinstance(given.generator, torch.Generator | None):
+        raise ConfigError(f"generator must be a torch.Generator or None, got {given.generator!r}.")
+    if given.collate_fn is not None and not callable(given.collate_fn):
+        raise ConfigError(f"collate_fn must be a function of a list of samples, got {given.collate_fn!r}.")
     for name in NEEDS_PROCESSES:
-        if given[name] is not None:
+        if getattr(given, name) is not None:
             warnings.warn(
                 f"{name} has no effect: a fastload.Dataset is read by threads, not by worker processes",
                 stacklevel=4,

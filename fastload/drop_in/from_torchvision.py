@@ -20,7 +20,6 @@ exceptions:
 With `scaled`, JPEGs may be decoded at a fraction of their size, which is faster but changes pixels.
 """
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -62,10 +61,15 @@ def dataset_arguments(dataset: Any, scaled: str | None = None) -> dict[str, Any]
     transforms = _Translator()
     transforms.add(_transform_of(folder))
     _check_item(folder, (3, *transforms.view["size"]), transforms.state)
+    try:
+        image = Image(scaled=scaled, **transforms.view)
+        augment = Augment(**transforms.flips, color_jitter=transforms.jitter)
+    except ConfigError as error:
+        raise ConfigError(f"from_torch: {error}") from None
     return {
         "source": _files(folder, indices),
-        "fields": {"image": transforms.image(scaled), "label": Int("cls")},
-        "augment": transforms.augment(),
+        "fields": {"image": image, "label": Int("cls")},
+        "augment": augment,
         "normalize": transforms.normalize or "vae",
         "dtype": transforms.state,
         "as_tuple": True,
@@ -107,19 +111,21 @@ def _unwrapped(dataset: Any) -> tuple[Any, np.ndarray | None]:
 
 def _check_class(dataset: Any, module: str) -> None:
     """Refuses a subclass of a class of torch or torchvision that overrides how items are loaded."""
-    classes = type(dataset).__mro__
-    if not any(base.__module__.startswith(module) for base in classes):
-        return
-    for name in ("__getitem__", "__getitems__"):
-        owner = next((base for base in classes if name in vars(base)), object)
-        if owner is not object and not owner.__module__.startswith(_LIBRARIES):
-            _refuse(dataset, f"its own {name} would not be called; use the original class, and map_batch")
+    if any(base.__module__.startswith(module) for base in type(dataset).__mro__):
+        for name in ("__getitem__", "__getitems__"):
+            if _overrides(dataset, name):
+                _refuse(dataset, f"its own {name} would not be called; use the original class, and map_batch")
+
+
+def _overrides(dataset: Any, name: str) -> bool:
+    """Whether a method is defined outside torch and torchvision."""
+    owner = next((base for base in type(dataset).__mro__ if name in vars(base)), object)
+    return owner is not object and not owner.__module__.startswith(_LIBRARIES)
 
 
 def _check_item(folder: Any, shape: tuple[int, ...], dtype: str) -> None:
     """Compares sample 0 of a dataset with a __getitem__ of its own to what fastload will make of it."""
-    owner = next((base for base in type(folder).__mro__ if "__getitem__" in vars(base)), None)
-    if owner is None or owner.__module__.startswith(_LIBRARIES):
+    if not _overrides(folder, "__getitem__"):
         return
     from fastload.loader.orders.generators import generator_states, restored
 
@@ -251,14 +257,6 @@ class _Translator:
         if self.state == "pil":
             _refuse("the transforms", "they must return a tensor; add ToTensor() at the end")
 
-    def image(self, scaled: str | None) -> Image:
-        with _naming_from_torch():
-            return Image(scaled=scaled, **self.view)
-
-    def augment(self) -> Augment:
-        with _naming_from_torch():
-            return Augment(**self.flips, color_jitter=self.jitter)
-
     def resize(self, transform: Any) -> None:
         self._check_resampling(transform)
         sides = _sides(transform)
@@ -381,14 +379,6 @@ class _Translator:
             normalization(self.normalize)
         except ConfigError as error:
             _refuse(transform, str(error).rstrip("."))
-
-
-@contextlib.contextmanager
-def _naming_from_torch() -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"from_torch: {error}") from None
 
 
 def _sides(transform: Any) -> tuple[int, ...]:

@@ -31,9 +31,10 @@ import os
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import torch
 from torch.utils.data import DataLoader
 
 from fastload.backends import process
@@ -67,26 +68,26 @@ class StatefulLoader(DataLoader[T]):
 
     def __init__(
         self,
-        dataset,
-        batch_size=1,
-        shuffle=None,
-        sampler=None,
-        batch_sampler=None,
-        num_workers=0,
-        collate_fn=None,
-        pin_memory=False,
-        drop_last=False,
-        timeout=0,
-        worker_init_fn=None,
-        multiprocessing_context=None,
-        generator=None,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[list], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+        multiprocessing_context: Any = None,
+        generator: torch.Generator | None = None,
         *,
-        prefetch_factor=None,
-        persistent_workers=False,
-        pin_memory_device="",
-        in_order=True,
-        device=None,
-        snapshot_every_n_steps=1,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        device: Any = None,
+        snapshot_every_n_steps: int = 1,
     ):
         arguments, not_torchs = locals(), ("self", "__class__", "device", "snapshot_every_n_steps")
         super().__init__(**{name: value for name, value in arguments.items() if name not in not_torchs})
@@ -177,9 +178,7 @@ class StatefulLoader(DataLoader[T]):
             set_epoch(self._index_sampler, restored["sampler"]["epoch"])
 
     def _started_iterator(self):
-        """torch's iterator, its worker processes started. Raises ResourceError where the system refuses
-        them.
-        """
+        """torch's iterator, its worker processes started. Raises ResourceError."""
         try:
             return self._get_iterator()
         except (OSError, RuntimeError, MemoryError) as error:

@@ -69,7 +69,9 @@ def order_as_now(restored: Cursor, own: Mapping, dataset) -> Mapping[str, str | 
     for name, source in _sources(dataset).items():
         part, selection = f"source{_suffix(name)}", restored.order.get(f"selection{_suffix(name)}")
         source_then, selection_then = source.fingerprints_of_0_1_0()
-        is_same = parts.get(part) == source_then[:16] and selection == _start(selection_then)
+        is_same = parts.get(part) == source_then[:16] and selection == (
+            selection_then and selection_then[:16]
+        )
         if is_same and restored.order.get("window") is not None and source.has_unused_containers:
             raise CursorError(
                 "the checkpoint was saved by fastload 0.1.0 with window=, and some shards have no selected "
@@ -105,10 +107,6 @@ def _suffix(name: str) -> str:
     return f" {name!r}" if name else ""
 
 
-def _start(text: str | None) -> str | None:
-    return None if text is None else text[:16]
-
-
 def _source_fingerprints(name: str, dataset, has_labels: bool) -> dict[str, str | None]:
     """source: of the selected samples and where they are stored. classes: of the names of the labels, where
     labels are loaded, because a new class folder may change what a label means.
@@ -126,15 +124,10 @@ def pixel_fingerprints(config: LoaderConfig) -> dict[str, str | None]:
     """
     if not config.image_fields:
         return {}
-    is_normalized = config.dtype != "uint8"
-    fields = [
-        (
-            name,
-            dataclasses.replace(field, normalize=None, report=False),
-            config.normalization_of(name) if is_normalized else None,
-        )
-        for name, field in sorted(config.image_fields.items())
-    ]
+    fields = []
+    for name, field in sorted(config.image_fields.items()):
+        rule = None if config.dtype == "uint8" else config.normalization_of(name)
+        fields.append((name, dataclasses.replace(field, normalize=None, report=False), rule))
     return {
         "image fields": fingerprint(fields),
         "augment": fingerprint(config.augment),

@@ -25,11 +25,9 @@ def resolve_device(device):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise BackendError(
-            f'device must be "cpu", "cuda" or "auto", got {device!r} ({str(error).splitlines()[0]}).'
-        ) from None
-    if resolved.type not in ("cpu", "cuda"):
+    except (RuntimeError, TypeError):
+        resolved = None
+    if resolved is None or resolved.type not in ("cpu", "cuda"):
         raise BackendError(f'device must be "cpu", "cuda" or "auto", got {device!r}.')
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise BackendError(
@@ -90,9 +88,7 @@ class CudaDelivery:
         self._counters = {"batches": 0, "copied_bytes": 0, "copy_seconds": 0.0, "augment_seconds": 0.0}
 
     def pinned(self, size_bytes: int):
-        """[size_bytes] uint8 in pinned memory, which torch reuses, as a NumPy array for native threads to
-        fill.
-        """
+        """[size_bytes] uint8 in pinned memory, which torch reuses, for native threads to fill."""
         try:
             return self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True).numpy()
         except RuntimeError as error:  # from the CUDA runtime

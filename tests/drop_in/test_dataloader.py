@@ -30,14 +30,9 @@ def test_it_is_a_loader_and_no_torch_dataloader(dataset):
 def test_it_takes_torchs_arguments_in_torchs_order_and_two_more(dataset):
     """A call by place means the same, whichever dataset is given."""
     torchs = inspect.signature(torch.utils.data.DataLoader.__init__).parameters
-    from fastload.drop_in.dataloader import make_loader
-
-    ours = inspect.signature(make_loader).parameters
-    assert list(ours) == [name for name in torchs if name != "self"] + [
-        "device",
-        "snapshot_every_n_steps",
-    ]
-    for name in list(ours)[1:-2]:
+    ours = inspect.signature(fl.DataLoader.__init__).parameters
+    assert list(ours) == [*torchs, "device", "snapshot_every_n_steps"]
+    for name in list(ours)[2:-2]:
         assert (ours[name].default, ours[name].kind) == (torchs[name].default, torchs[name].kind), name
 
 
@@ -348,9 +343,13 @@ def test_what_would_be_read_sample_by_sample_is_refused(dataset):
 @pytest.mark.parametrize(
     ("made", "arguments", "match"),
     [
-        (lambda batch: {"image": batch["image"]}, {"collate_fn": list}, "with all fields"),
-        (lambda batch: (1, 2), {"collate_fn": list}, "with all fields"),
-        (lambda batch: batch | {"number": 1}, {"collate_fn": list}, "an entry that map_batch made has none"),
+        (lambda batch: {"image": batch["image"]}, {"collate_fn": list}, "with all its fields"),
+        (lambda batch: (1, 2), {"collate_fn": list}, "with all its fields"),
+        (
+            lambda batch: batch | {"number": 1},
+            {"collate_fn": list},
+            "map_batch added an entry without samples",
+        ),
     ],
 )
 def test_what_map_batch_makes_must_have_samples_for_collate_fn(shards, made, arguments, match):

@@ -78,7 +78,7 @@ def test_a_damaged_state_is_refused(damage):
 
 def test_in_order_false_warns_when_its_state_is_asked_for():
     loader = OurLoader(Numbers(), num_workers=2, in_order=False)
-    with pytest.warns(UserWarning, match="some may come twice and some not at all.*in_order=True"):
+    with pytest.warns(UserWarning, match="some may be repeated or missing.*in_order=True"):
         loader.state_dict()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -91,7 +91,7 @@ def test_in_order_false_warns_when_its_state_is_asked_for():
         ({"epoch": 1}, lambda: OurLoader(Numbers()), "not a state of a loader.*state_dict"),
         ("text", lambda: OurLoader(Numbers()), "not a state of a loader"),
         (None, lambda: OurLoader(Numbers(), num_workers=2), "num_workers=0, but this loader has 2"),
-        (None, lambda: OurLoader(Stream()), "kind 'map', this one is 'iterable'"),
+        (None, lambda: OurLoader(Stream()), "kind 'map', but this one is 'iterable'"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(state, make, message):

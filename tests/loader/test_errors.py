@@ -70,7 +70,7 @@ def test_a_field_that_no_sample_has_is_refused_even_with_a_default(shards):
 
 def test_labels_where_there_are_neither_files_nor_folders_are_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
-    with pytest.raises(FieldError, match=r"has cls. Name an extension that they have: jpg"):
+    with pytest.raises(FieldError, match=r"has cls\. Name an extension that they have: jpg"):
         next(iter(labels(str(tmp_path))))
 
 

@@ -241,7 +241,9 @@ def test_a_cursor_of_other_pixels_goes_on_with_one_warning_that_names_the_part(s
     next(iter(saved))
     loader = fl.Loader(shards, 4, **{"fields": fields} | other)
     loader.load_state_dict(saved.state_dict())
-    with pytest.warns(UserWarning, match=f"^{differs} differ from .* pixels are made differently") as seen:
+    with pytest.warns(
+        UserWarning, match=f"^{differs} differ from .* pixels are computed differently"
+    ) as seen:
         got = positions(list(loader))
         list(loader)
         loader.state_dict()

@@ -185,7 +185,7 @@ def test_what_another_one_splits_again_raises(shards, skipped):
     parts = loader.dataset, list(loader.batch_sampler)[skipped::2]
     split = torch.utils.data.DataLoader(parts[0], batch_sampler=parts[1], collate_fn=loader.collate_fn)
     with pytest.raises(
-        ConfigError, match=f"batch {skipped + 2} of the epoch was asked for after batch {skipped}"
+        ConfigError, match=f"batch {skipped + 2} of the epoch was requested after batch {skipped}"
     ):
         list(split)
 

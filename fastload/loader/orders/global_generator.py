@@ -1,13 +1,13 @@
-"""torch's global CPU generator as one loader draws from it: the orders of its samplers, the seeds of its
-workers.
+"""torch's global CPU generator as one loader draws from it, for the orders of samplers and seeds of workers.
 
-In: the state of the generator that a checkpoint holds. Out: the generator to draw from. Promised: without a
-checkpoint it is the global generator. After a load it still is where the program has restored it itself: its
-state is the saved one when the first iteration begins, or it was seeded after the load with another seed than
-the saved one. Otherwise it is a private copy of the saved generator, used by this loader alone, and the
-global one is left as it was: later epochs are those of an uninterrupted run, wherever nothing else draws from
-the global generator in that run. Seeding the global generator later, or within a draw, drops the private
-copy. The generator of another rank counts only in programs that seed all ranks alike.
+In: the state of the generator in a checkpoint. Out: the generator to draw from. Promised: without a
+checkpoint it is the global generator. After a load it is still the global one where the program restores
+that itself: when the first iteration begins, its state is the saved one, or it has been seeded since the
+load with another seed than the saved one. Otherwise it is a private copy of the saved generator, used by
+this loader alone, and the global one stays as it was: later epochs are those of an uninterrupted run, if
+nothing else draws from the global generator in that run. Seeding the global generator later, or within a
+draw, drops the private copy. The generator of another rank counts only in programs that seed all ranks
+alike.
 """
 
 import contextlib
@@ -36,9 +36,7 @@ class GlobalGenerator:
         self._rank, self._private, self._seen = rank, None, torch.get_rng_state()
 
     def begin(self) -> None:
-        """Called when an iteration begins: finds out whether the program has restored or seeded the global
-        one.
-        """
+        """Called when an iteration begins: has the program restored or seeded the global generator?"""
         if self._saved is None and self._private is None:
             return
         now = torch.get_rng_state()

@@ -56,15 +56,15 @@ def test_what_is_no_batch_is_refused(shards, drawn, match):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"sampler": 3}, "give what can be iterated over"),
-        ({"sampler": [1], "window": 4}, "leave out window"),
-        ({"sampler": [1], "rank": 0, "world_size": 2}, "leave out rank"),
-        ({"sampler": [1], "last": "pad"}, 'allows last="drop" and "partial"'),
-        ({"batch_sampler": [[1]]}, "use batch_size=None"),
-        ({"sampler": [1], "batch_sampler": [[1]], "batch_size": None}, "leave out sampler"),
+        ({"sampler": 3}, "sampler must be an iterable, got 3"),
+        ({"sampler": [1], "window": 4}, "Drop window="),
+        ({"sampler": [1], "rank": 0, "world_size": 2}, "Drop rank="),
+        ({"sampler": [1], "last": "pad"}, 'needs last="drop" or "partial", got last="pad"'),
+        ({"batch_sampler": [[1]]}, "batch_size must be None with batch_sampler=.*got 2"),
+        ({"sampler": [1], "batch_sampler": [[1]], "batch_size": None}, "Drop batch_sampler="),
         ({"batch_size": None}, "batch_size must be an integer"),
-        ({"timeout_seconds": 0}, "give a number above 0"),
-        ({"timeout_seconds": "1"}, "give a number above 0"),
+        ({"timeout_seconds": 0}, "timeout_seconds must be a number above 0"),
+        ({"timeout_seconds": "1"}, "timeout_seconds must be a number above 0"),
     ],
 )
 def test_what_contradicts_a_sampler_is_refused_at_once(arguments, match):
