@@ -112,10 +112,10 @@ def bench(
     from fastload.backends import usable_cpus
     from fastload.prepare.common import pipeline
     from fastload.prepare.common.pillow_peer import open_peer
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
     threads = usable_cpus() if threads is None else threads
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     batch_size = min(64, dataset.n) if batch_size is None else batch_size
     settings = {"size": size, "batch_size": batch_size, "threads": threads}
     # The peer's workers start before fastload has threads: a fork copies locks, held or not.

@@ -126,7 +126,7 @@ def check(
     import numpy as np
 
     from fastload.backends import usable_cpus
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
     from fastload.shards.ledger_lines import Lines, read_ledger
 
     begun = time.perf_counter()
@@ -144,7 +144,7 @@ def check(
     threads = usable_cpus() if threads is None else threads
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}.")
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     checkable = [entry for entry in listed.values() if entry.get("field_type") != _CUSTOM]
     sample_ids = np.arange(dataset.n) if ledger is None else _ids_of(dataset, listed, checkable)
     if fields is None:

@@ -92,9 +92,9 @@ def demo(
     Image(size=size)  # raises for an invalid size, before the work
     source = _own_samples(progress) if source is None else source
     from fastload.prepare.common import pipeline
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
-    dataset = open_source(source)
+    dataset = open_dataset(source)
     batch_size = min(BATCH_SIZE, dataset.n) if batch_size is None else batch_size
     with pipeline.open_loader(source, dataset, size=size, batch_size=batch_size, threads=threads) as loader:
         kept, first = _train(loader, seconds, progress)

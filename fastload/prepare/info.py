@@ -99,9 +99,9 @@ def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoRepor
     """Counts what a source holds and shows `samples` samples, evenly spaced. Raises FastloadError."""
     if samples < 0:
         raise ConfigError(f"samples must be at least 0, got {samples}.")
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     count = min(samples, dataset.n)
     shown = [_describe(dataset, i * dataset.n // count) for i in range(count)]
     return InfoReport(
