@@ -25,7 +25,7 @@ def test_a_dataset_shows_single_samples(shards, dataset):
         with pytest.raises(IndexError, match="the index must be in"):
             dataset[i]
     for i in (1.0, "1", slice(2)):
-        with pytest.raises(ConfigError, match="give the index of one sample"):
+        with pytest.raises(ConfigError, match="the index must be an integer"):
             dataset[i]
     assert [sample["label"].item() for sample in dataset] == list(range(N))
     image, label = fl.Dataset(shards, FIELDS, as_tuple=True)[3]
