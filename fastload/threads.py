@@ -190,8 +190,6 @@ def for_all(
 
 
 class _Task:
-    """A submitted function."""
-
     def __init__(self, function: Callable, arguments: tuple):
         self.future: futures.Future = futures.Future()
         self._function, self._arguments = function, arguments

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from fastload.backends import usable_cpus
 from fastload.errors import ConfigError, SampleError
 from fastload.prepare.common.report import render_pairs, render_table
 from fastload.shortage import room_for
@@ -109,7 +110,6 @@ def bench(
         raise ConfigError(
             f"rounds must be at least 1 and seconds above 0, got rounds={rounds} and seconds={seconds}."
         )
-    from fastload.backends import usable_cpus
     from fastload.prepare.common import pipeline
     from fastload.prepare.common.pillow_peer import open_peer
     from fastload.shards.dataset import open_dataset

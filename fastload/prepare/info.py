@@ -5,6 +5,7 @@ In: a source. Out: an InfoReport. Only the index and the images of the samples s
 
 from dataclasses import asdict, dataclass
 
+from fastload import fields as fl
 from fastload.errors import ConfigError
 from fastload.prepare.common.report import render_bytes, render_pairs, render_table
 from fastload.shortage import room_for
@@ -135,8 +136,6 @@ def _sizes_of(dataset, extension: str) -> ExtensionSizes:
 
 
 def _describe(dataset, sample_id: int) -> ShownSample:
-    from fastload import fields as fl
-
     row = dataset.row(sample_id)
     images = tuple(ext for ext in row.extensions if ext.rpartition(".")[2] in fl.Image(size=1).extensions)
     sizes = {extension: size for extension, (_, size) in row.extensions.items()}

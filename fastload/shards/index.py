@@ -280,7 +280,6 @@ def _bytes_at(descriptor: int, start: int, size_bytes: int) -> bytes:
 
 
 def _way_out(error: OSError) -> str:
-    """What to do if an index cannot be written to its folder."""
     if is_shortage(error.errno):
         return way_out(error.errno, "")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
