@@ -142,8 +142,6 @@ def check(
             source=None, samples=0, checked=0, unchecked=0, extensions={}, bad=bad, seconds=0.0, **counts
         )
     threads = usable_cpus() if threads is None else threads
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}.")
     dataset = open_dataset(source, threads=threads)
     checkable = [entry for entry in listed.values() if entry.get("field_type") != _CUSTOM]
     sample_ids = np.arange(dataset.n) if ledger is None else _ids_of(dataset, listed, checkable)
