@@ -16,8 +16,9 @@ import time
 import numpy as np
 import pytest
 
-from fastload.shards import ShardWriter, open_dataset
+from fastload.shards.dataset import open_dataset
 from fastload.shards.tar import index_tar
+from fastload.shards.writer import ShardWriter
 
 SAMPLES, SHARDS = 10_000, 100
 

@@ -44,7 +44,7 @@ ROWS = {
 
 def make(folder: Path) -> None:
     """The shards, indexed."""
-    from fastload.shards import open_dataset
+    from fastload.shards.dataset import open_dataset
 
     make_shards(folder)
     open_dataset(folder / "s", cache_dir=folder / "cache", threads=2)
@@ -52,7 +52,7 @@ def make(folder: Path) -> None:
 
 def measure(folder: str) -> dict[str, float | None]:
     """Seconds of each row in this process; None where this fastload has no such selection."""
-    from fastload.shards import open_dataset
+    from fastload.shards.dataset import open_dataset
 
     keeps_strings = "exclude" in inspect.signature(open_dataset).parameters
     found: dict[str, float | None] = {}
@@ -72,7 +72,7 @@ def measure(folder: str) -> dict[str, float | None]:
 
 def check(folder: str) -> None:
     """Raises AssertionError where a selection leaves other samples than those that it names."""
-    from fastload.shards import open_dataset
+    from fastload.shards.dataset import open_dataset
 
     keys = np.arange(N) % SAMPLES
     expected = {

@@ -122,28 +122,23 @@ def _quota_cpus(cgroup_file: Path, root: Path) -> int:
         parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
         for mount in mounts:
             for depth in range(len(parts) + 1):
-                cpus = min(cpus, read(mount.joinpath(*parts[:depth])))
+                try:
+                    cpus = min(cpus, read(mount.joinpath(*parts[:depth])))
+                except (OSError, ValueError) as error:
+                    _raise_shortage(error)
     return max(1, cpus)
 
 
 def _quota_of_version_2(folder: Path) -> int:
     """`cpu.max` holds `quota period` in microseconds, or `max period`."""
-    try:
-        quota, period = (folder / "cpu.max").read_text().split()
-    except (OSError, ValueError) as error:
-        _raise_shortage(error)
-        return sys.maxsize
+    quota, period = (folder / "cpu.max").read_text().split()
     return sys.maxsize if quota == "max" else int(quota) // int(period)
 
 
 def _quota_of_version_1(folder: Path) -> int:
     """Two files in microseconds; a quota of -1 means no quota."""
-    try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError) as error:
-        _raise_shortage(error)
-        return sys.maxsize
+    quota = int((folder / "cpu.cfs_quota_us").read_text())
+    period = int((folder / "cpu.cfs_period_us").read_text())
     return sys.maxsize if quota < 0 else quota // period
 
 

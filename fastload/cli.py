@@ -5,9 +5,10 @@ errors on stderr. Promised: exit code 0 for success, 1 when the data has a probl
 written, 2 when the command is wrong, 130 after Ctrl-C; our own errors are one line, never a traceback;
 `fastload --help` imports nothing heavy.
 
-A verb's module has `add_options(parser)` and `from_command_line(options) -> report`; `options.started` is the
-time.monotonic() at which the command started. A report has `to_dict()`, `render() -> str` and, where data can
-be at fault, `problems: int`; one that has an `error: str` is printed before its error.
+A verb's module has `add_options(parser)` and a function of the verb's name, which is called with the options
+that were given, and returns a report. It may also take `progress` (a bar on stderr) and `started` (the
+time.monotonic() at which the command started). A report has `to_dict()`, `render() -> str` and, where data
+can be at fault, `problems: int`; one that has an `error: str` is printed before its error.
 """
 
 import argparse
@@ -56,21 +57,33 @@ def _run(arguments: list[str], started: float) -> int:
         module = import_module(f"fastload.prepare.{verb}")
         subparser = subparsers.choices[verb]
         module.add_options(subparser)
-        subparser.add_argument("--json", action="store_true", help="print the report as one JSON object")
-        subparser.set_defaults(started=started)
+        what = "print the report as one JSON object"
+        subparser.add_argument("--json", action="store_true", default=False, help=what)
     try:
-        options = parser.parse_args(arguments)
+        options = vars(parser.parse_args(arguments))
     except SystemExit as stop:  # argparse has printed its help or its error
         return int(stop.code or 0)
-    if options.verb is None:
+    if options.pop("verb") is None:
         parser.print_help(sys.stderr)
         return USAGE
-    report = module.from_command_line(options)
-    print(_printable(_as_json(report) if options.json else report.render()), flush=True)
+    as_json = options.pop("json")
+    report = _call(verb, getattr(module, verb), options, started)
+    print(_printable(_as_json(report) if as_json else report.render()), flush=True)
     error = getattr(report, "error", None)
     if error:
         _print_error(error)
     return DATA_PROBLEM if error or getattr(report, "problems", 0) else SUCCESS
+
+
+def _call(verb: str, function, options: dict, started: float):
+    from inspect import signature
+
+    from fastload.prepare.common.progress import Progress
+
+    with Progress(verb) as progress:
+        offered = {"progress": progress, "started": started}
+        taken = offered.keys() & signature(function).parameters.keys()
+        return function(**options, **{name: offered[name] for name in taken})
 
 
 def _parser():
@@ -82,7 +95,9 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"fastload {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB")
     for verb, what in VERBS.items():
-        subparsers.add_parser(verb, help=what, description=what[0].upper() + what[1:] + ".")
+        description = what[0].upper() + what[1:] + "."
+        # An option that was not given is left to the default of the verb's function.
+        subparsers.add_parser(verb, help=what, description=description, argument_default=argparse.SUPPRESS)
     return parser, subparsers
 
 

@@ -97,13 +97,12 @@ def normalize(images: Any, preset: "str | tuple | Normalization", dtype: Any = N
     """
     rule = normalization(preset)
     if isinstance(images, np.ndarray):
-        _check(images, images.dtype == np.uint8)
-        divisor, mean, std = _constants(rule, np.asarray)
+        divisor, mean, std = _constants(rule, images, images.dtype == np.uint8)
         return ((images.astype(np.float32) / divisor - mean) / std).astype(dtype or np.float32, copy=False)
     import torch
 
-    _check(images, isinstance(images, torch.Tensor) and images.dtype == torch.uint8)
-    divisor, mean, std = _constants(rule, lambda constant: torch.as_tensor(constant, device=images.device))
+    is_uint8 = isinstance(images, torch.Tensor) and images.dtype == torch.uint8
+    divisor, mean, std = _constants(rule, images, is_uint8)
     return ((images.to(torch.float32) / divisor - mean) / std).to(dtype or torch.float32)
 
 
@@ -114,19 +113,23 @@ def denormalize(images: Any, preset: "str | tuple | Normalization") -> Any:
     """
     rule = normalization(preset)
     if isinstance(images, np.ndarray):
-        _check(images, np.issubdtype(images.dtype, np.floating))
-        divisor, mean, std = _constants(rule, np.asarray)
+        divisor, mean, std = _constants(rule, images, np.issubdtype(images.dtype, np.floating))
         pixels = np.rint((images.astype(np.float32) * std + mean) * divisor)
         return np.clip(np.nan_to_num(pixels, nan=0.0), 0, 255).astype(np.uint8)
     import torch
 
-    _check(images, isinstance(images, torch.Tensor) and images.is_floating_point())
-    divisor, mean, std = _constants(rule, lambda constant: torch.as_tensor(constant, device=images.device))
+    are_floats = isinstance(images, torch.Tensor) and images.is_floating_point()
+    divisor, mean, std = _constants(rule, images, are_floats)
     pixels = ((images.to(torch.float32) * std + mean) * divisor).round()
     return pixels.nan_to_num(nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
-def _check(images: Any, is_right_kind: bool):
+def _constants(rule: Normalization, images: Any, is_right_kind: bool) -> tuple:
+    """divisor [1], mean and std [3, 1, 1], float32, on the device of the images.
+
+    On CUDA torch divides by a number, or by a CPU scalar, with its reciprocal, which rounds twice. Raises
+    ConfigError for images of another kind or shape.
+    """
     shape = tuple(getattr(images, "shape", ()))
     if not is_right_kind or len(shape) < 3 or shape[-3] != 3:
         kind = getattr(images, "dtype", type(images).__name__)
@@ -134,11 +137,10 @@ def _check(images: Any, is_right_kind: bool):
             f"images of {kind} {list(shape)}: normalize takes uint8 [N, 3, H, W], denormalize floats."
         )
 
-
-def _constants(rule: Normalization, made: Any) -> tuple:
-    """divisor [1], mean and std [3, 1, 1], float32, on the device of the images.
-
-    On CUDA torch divides by a number, or by a CPU scalar, with its reciprocal, which rounds twice.
-    """
     columns = (np.array(three, np.float32).reshape(3, 1, 1) for three in (rule.mean, rule.std))
-    return tuple(made(constant) for constant in (np.full(1, rule.divisor, np.float32), *columns))
+    constants = (np.full(1, rule.divisor, np.float32), *columns)
+    if isinstance(images, np.ndarray):
+        return constants
+    import torch
+
+    return tuple(torch.as_tensor(constant, device=images.device) for constant in constants)

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from fastload import _native
 from fastload.errors import ConfigError
 
 
@@ -74,7 +75,7 @@ def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl
         )
     if impl not in ("auto", "reference", "native"):
         raise ConfigError(f'impl={impl!r}: give "auto", "reference" or "native".')
-    twin = _reference if impl == "reference" else _native
+    twin = _reference if impl == "reference" else _native.philox_bits
     return twin(int(seed), positions, int(purpose), int(block))
 
 
@@ -112,9 +113,3 @@ def _reference(seed: int, positions: np.ndarray, purpose: int, block: int) -> np
         c2, c3 = (product0 >> _HIGH_SHIFT) ^ c3 ^ np.uint64(key1), product0 & _LOW
         key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
     return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
-
-
-def _native(seed: int, positions: np.ndarray, purpose: int, block: int) -> np.ndarray:
-    from fastload import _native as native
-
-    return native.philox_bits(seed, positions, purpose, block)

@@ -104,7 +104,7 @@ class WorkerThreads:
         begun = []
         try:
             for number in range(self._count):
-                thread = _Thread(self._tasks, left, self._at_end, f"{self._name}-{number}")
+                thread = _Thread(f"{self._name}-{number}", self._tasks, left, self._at_end)
                 thread.begin()
                 begun.append(thread)
         except BaseException as error:
@@ -123,17 +123,10 @@ class WorkerThreads:
 
 
 class _Thread(threading.Thread):
-    """Serves tasks; see WorkerThreads."""
+    """Serves tasks; see WorkerThreads. served: the arguments of `_serve`."""
 
-    def __init__(
-        self,
-        tasks: queue.SimpleQueue,
-        left: itertools.count,
-        at_end: Callable[[], None] | None,
-        name: str,
-    ):
-        super().__init__(name=name, daemon=True)
-        self._served = tasks, left, at_end
+    def __init__(self, name: str, *served: Any):
+        super().__init__(name=name, daemon=True, target=_serve, args=served)
         self._started, self._runs, self.runs = _Begun(), _Begun(), False
 
     def begin(self) -> None:
@@ -149,12 +142,10 @@ class _Thread(threading.Thread):
             raise
 
     def run(self) -> None:
-        served = self._served
-        del self._served  # this object outlives the work
         _native.prepare_thread()
         self.runs = True
         _insist(self._runs.set)
-        _serve(*served)
+        super().run()
 
     def _bootstrap(self) -> None:
         try:
@@ -183,14 +174,13 @@ def for_all(
     for, at most END_SECONDS. After Ctrl-C nothing is waited for.
     """
     pool, submitted = WorkerThreads(max(1, min(threads, len(items))), name), []
-    wait_seconds = 0.0
+    wait_seconds = END_SECONDS
     try:
         submitted += [pool.submit(function, item) for item in items]
         for item, future in zip(items, submitted, strict=True):
             done(item, future.result())
-        wait_seconds = END_SECONDS
-    except Exception:
-        wait_seconds = END_SECONDS
+    except (KeyboardInterrupt, SystemExit):
+        wait_seconds = 0.0
         raise
     finally:
         for future in submitted:
@@ -200,8 +190,6 @@ def for_all(
 
 
 class _Task:
-    """A submitted function."""
-
     def __init__(self, function: Callable, arguments: tuple):
         self.future: futures.Future = futures.Future()
         self._function, self._arguments = function, arguments

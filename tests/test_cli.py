@@ -38,10 +38,13 @@ class Verb:
         parser.add_argument("source", nargs="?")
         parser.add_argument("--size", type=int, default=256)
 
-    def from_command_line(self, options):
-        if isinstance(self.outcome, BaseException):
-            raise self.outcome
-        return self.outcome
+    def __getattr__(self, verb):
+        def function(**options):
+            if isinstance(self.outcome, BaseException):
+                raise self.outcome
+            return self.outcome
+
+        return function
 
 
 @pytest.fixture
@@ -165,7 +168,7 @@ def test_a_closed_pipe_is_not_an_error():
     code = (
         "import sys; from types import SimpleNamespace as Made; from fastload import cli\n"
         "report = Made(render=lambda: 'x')\n"
-        "verb = Made(add_options=lambda parser: None, from_command_line=lambda options: report)\n"
+        "verb = Made(add_options=lambda parser: None, demo=lambda: report)\n"
         "cli.import_module = lambda name: verb\n"
         "sys.exit(cli.main(['demo']))\n"
     )

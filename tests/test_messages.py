@@ -254,8 +254,6 @@ def test_a_message_shows_the_argument_and_what_was_given(make, name, value):
 def test_no_argument_is_left_out(kind):
     arguments = {name for name in inspect.signature(kind).parameters if name not in ("_", "self")}
     if kind is fl.DataLoader:  # torch's, whose others are switches, or have no effect
-        from fastload.drop_in.dataloader import _loader
-
         switches = {
             "shuffle",
             "pin_memory",
@@ -264,8 +262,8 @@ def test_no_argument_is_left_out(kind):
             "in_order",
             "pin_memory_device",
         }
-        arguments = set(inspect.signature(_loader).parameters) - switches
-        arguments -= {"dataset", "worker_init_fn", "multiprocessing_context", "device"}
+        arguments = set(inspect.signature(kind.__init__).parameters) - switches
+        arguments -= {"self", "dataset", "worker_init_fn", "multiprocessing_context", "device"}
     assert arguments <= set(CASES[kind][1])
 
 

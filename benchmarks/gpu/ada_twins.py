@@ -131,20 +131,17 @@ def differences_of(drawn: Any, exact: Any) -> dict[str, float]:
     """Field -> the largest difference, in units of what is allowed; infinity where it must be equal and is
     not."""
     found = {}
-    for name in exact.__dataclass_fields__:
-        one, right = getattr(drawn, name), getattr(exact, name)
-        if name.startswith("_") or right is None:
-            continue
-        one, right = one.numpy(), right.numpy()
+    for name, tensor in exact.given().items():
+        values, right = getattr(drawn, name).numpy(), tensor.numpy()
         if right.dtype == np.int32 or name == "cut_size":
-            found[name] = 0.0 if np.array_equal(one, right) else np.inf
+            found[name] = 0.0 if np.array_equal(values, right) else np.inf
             continue
         if name in ("G_inv", "C"):
             allowed = 2e-6 * np.abs(right).max((1, 2), keepdims=True)
         else:  # a cosine near 0 has its error from the angle: units of numbers of 1/8 there
             allowed = PLACES * np.spacing(np.maximum(np.abs(right), np.float32(0.125)))
             allowed *= 4 if name == "labels" else 1  # sines and products of drawn numbers
-        found[name] = float((np.abs(one.astype(np.float64) - right) / allowed).max())
+        found[name] = float((np.abs(values.astype(np.float64) - right) / allowed).max())
     return found
 
 

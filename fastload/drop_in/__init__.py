@@ -1,1 +1,1 @@
-"""torch's face: fastload in the place of torch.utils.data."""
+"""fastload as a replacement for torch.utils.data."""

@@ -1,8 +1,8 @@
-"""`fl.Dataset`: samples and what is to be made of them, for a DataLoader to load.
+"""`fl.Dataset`: the samples of a source, and how they are decoded, for a DataLoader.
 
-In: a source, fields, and how they are to look. Out: what `fl.DataLoader` makes a Loader of, and, for looking
-at, single samples by their index. Promised: what can be judged without data is judged when it is made; the
-source is opened once, on first use, and a copy for another process opens it again.
+In: a source, fields, and how their values are made. Out: what `fl.DataLoader` makes a Loader of; single
+samples by their index, for inspection. Promised: all that can be checked without data is checked at once;
+the source is opened once, on first use, and again by a copy in another process.
 """
 
 import operator
@@ -22,21 +22,22 @@ from fastload.shards.mixture import Mixture, MixtureDataset
 from fastload.step_ids import batch_of
 from fastload.world import World
 
-MANY = 1000  # single samples, from which on somebody trains on them
+MANY = 1000  # single samples; whoever reads more of them is training on them
 
 
 class Dataset(OwnSamples):
-    """Samples of a source, and how they are to look; see `fl.Loader` for all arguments but these.
+    """The samples of a source, and how they are decoded; see `fl.Loader` for all arguments but this:
 
-    as_tuple: a batch is a list of the fields' values in their order, as torch's collate makes it of tuples,
-        and has no "__key__" and the like; a sample is a tuple. False: dicts.
+    as_tuple: True: a batch is a list of the fields' values in their order, as torch's default_collate makes
+        of tuples, without "__key__" and the like; a sample is a tuple. False: both are dicts.
 
-    `len(dataset)` is the number of samples, `dataset[i]` one of them: dict or tuple, image [3, height,
-    width], on the CPU, with the dice of position i, or an error where it is bad; for looking at, not for
-    training, because each opens its files anew. `classes` are the names of class folders, or None.
+    `len(dataset)` is the number of samples, and `dataset[i]` one sample on the CPU, a dict or tuple without
+    the batch dimension: an image is [3, height, width] of `dtype`, with the random draws of position i. It
+    is meant for inspection, not for training, because every access opens the files again; a bad sample
+    raises. `classes` are the names of the class folders, or None.
 
-    Raises ConfigError here for what is wrong in itself, and what `fl.Loader` raises when the source is
-    needed; IndexError for an index outside [-n, n).
+    Raises ConfigError for invalid arguments; what `fl.Loader` raises when the source is first needed;
+    IndexError for an index outside [-n, n).
     """
 
     def __init__(
@@ -71,32 +72,37 @@ class Dataset(OwnSamples):
         config = LoaderConfig(source, 1, fields, window=window, **self.options)
         self.options |= {"select": config.select, "exclude": config.exclude, "normalize": config.normalize}
         if not isinstance(as_tuple, bool):
-            raise ConfigError(f"as_tuple={as_tuple!r}: give True or False.")
-        reports = any(isinstance(one, Image) and one.report for one in fields.values())
+            raise ConfigError(f"as_tuple must be True or False, got {as_tuple!r}.")
+        reports = any(isinstance(field, Image) and field.report for field in fields.values())
         if as_tuple and (reports or (augment is not None and augment.mixes)):
             raise ConfigError(
-                "as_tuple=True has room for the fields alone: leave out report=True, mixup and cutmix, or "
-                "use dicts."
+                "as_tuple=True returns only the fields, but report=True, mixup and cutmix add entries. Drop "
+                "these, or use as_tuple=False."
             )
         self.fixed_source, self.fields, self.window = config.source, dict(fields), window
         self.as_tuple = as_tuple
         self._opened: shards.Dataset | MixtureDataset | None = None
-        self._shown = 0  # single samples
+        self._accesses = 0  # to single samples
 
     @classmethod
     def from_torch(cls, dataset: Any, scaled: str | None = None, **options) -> "Dataset":
-        """A torchvision ImageFolder, or whatever has `.samples` and such transforms, read by fastload.
+        """The Dataset that reads what a torchvision ImageFolder reads, with the same transforms.
 
-        See fastload/drop_in/from_torchvision.py for what can be lifted, and what is not the same. scaled: as
-        in fl.Image. options: arguments of this class that the dataset does not answer, such as window or
-        decode. Raises ConfigError for what cannot be honoured.
+        dataset: an ImageFolder, or any dataset with `.samples` and torchvision's transforms, or a Subset of
+        one; fastload/drop_in/from_torchvision.py lists them, and what differs. scaled: as in fl.Image.
+        options: arguments of this class that the dataset does not determine, such as window or decode.
+        Samples are tuples of an image [3, height, width] and a label. Raises ConfigError for what has no
+        counterpart.
         """
-        from fastload.drop_in.from_torchvision import lift
+        from fastload.drop_in.from_torchvision import dataset_arguments
 
-        lifted = lift(dataset, scaled=scaled)
-        for name in options.keys() & lifted.keys() - {"as_tuple"}:
-            raise ConfigError(f"from_torch: {name}= is said by the dataset and its transforms; leave it out.")
-        return cls(**lifted | options)
+        arguments = dataset_arguments(dataset, scaled=scaled)
+        for name in options.keys() & arguments.keys() - {"as_tuple"}:
+            raise ConfigError(
+                f"from_torch: {name}= follows from the dataset and its transforms, so it must not be given. "
+                "Drop it, or use fl.Dataset itself."
+            )
+        return cls(**arguments | options)
 
     def opened(self, threads: int | None = None) -> shards.Dataset | MixtureDataset:
         """The samples on disk; indexed on `threads` threads where that was never done."""
@@ -109,7 +115,7 @@ class Dataset(OwnSamples):
 
     @property
     def source(self) -> Any:
-        """As it was given; relative paths lie where the dataset was made."""
+        """The source as it was given; relative paths start at the folder where the dataset was made."""
         fixed = self.fixed_source
         return fixed if isinstance(fixed, Mixture) else fixed.given
 
@@ -117,8 +123,8 @@ class Dataset(OwnSamples):
     def classes(self) -> list[str] | None:
         return getattr(self.opened(), "classes", None)
 
-    def as_given(self, batch: dict) -> dict | list:
-        """A batch of a Loader in this dataset's form: a list of the fields with as_tuple, else itself."""
+    def formatted(self, batch: dict) -> dict | list:
+        """A Loader's batch in the form of this dataset: a list of the fields with as_tuple, else the dict."""
         return [batch[name] for name in self.fields] if self.as_tuple else batch
 
     def samples_of(self, batch: dict) -> list:
@@ -138,18 +144,18 @@ class Dataset(OwnSamples):
         try:
             i, n = operator.index(i), len(self)
         except TypeError:
-            raise ConfigError(f"dataset[{i!r}]: give the index of one sample, a whole number.") from None
-        self._shown += 1
-        if self._shown == MANY:
+            raise ConfigError(f"dataset[{i!r}]: the index must be an integer.") from None
+        self._accesses += 1
+        if self._accesses == MANY:
             warnings.warn(
-                f"dataset[i] was asked for {MANY} times, and opens its files anew each time: "
-                "fastload.DataLoader loads a dataset fast",
+                f"dataset[i] was called {MANY} times, and opens its files again each time: "
+                "fastload.DataLoader loads a dataset much faster",
                 stacklevel=2,
             )
         if not -n <= i < n:
-            raise IndexError(f"sample {i} is outside [0, {n}).")
+            raise IndexError(f"dataset[{i}]: the index must be in [-{n}, {n}).")
         options = self.options | {"device": "cpu", "map_batch": None, "ledger": None, "on_bad": "raise"}
-        # Sample i in order is what rank i of n gets first.
+        # Without shuffling, sample i is the first of rank i of n.
         loader = loader_of(
             self,
             self.fixed_source,
@@ -165,9 +171,9 @@ class Dataset(OwnSamples):
             return self.samples_of(next(iter(loader)))[0]
 
     def __getitems__(self, indices: Any) -> Any:
-        """Torch's own DataLoader asks so: for the batch, where a loader's batch_sampler drew the indices.
+        """Called by torch's own DataLoader: the batch, where a loader's batch_sampler drew the indices.
 
-        Raises ConfigError for other indices: what was meant to be fast would be read sample by sample.
+        Raises ConfigError for other indices, which would be read one by one.
         """
         return batch_of(indices)
 

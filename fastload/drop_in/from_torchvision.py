@@ -1,23 +1,23 @@
-"""A torchvision ImageFolder and its transforms, read into what `fl.Dataset` takes; they are not run.
+"""A torchvision ImageFolder and its transforms, translated into arguments of `fl.Dataset`.
 
 In: a dataset with `samples` [(path, label)] and a transform, or torch Subsets of one. Out: the keyword
-arguments of `fl.Dataset`: fl.Files of the same samples in the same order, an fl.Image that means the same
-geometry, an fl.Augment with the same probabilities. Promised: what cannot be meant in fastload's terms is
-refused, by the transform's name and with the reason and the way out; torchvision is never imported, its
-classes (v1 and v2) are known by their names; of a dataset with a __getitem__ of its own, which is not
-torchvision's, sample 0 is asked for once and must have the label, shape and dtype that fastload will give;
-that its pixels are those of `samples` and `transform` is trusted.
+arguments of `fl.Dataset`: fl.Files of the same samples in the same order, an fl.Image with the same
+geometry, an fl.Augment with the same probabilities. Promised: the transforms are not run; a transform
+without a counterpart is refused, with its name, the reason and a way out; torchvision is never imported, its
+classes (v1 and v2) are recognized by their names. A dataset with a __getitem__ of its own, which is not
+torchvision's, is called once, for sample 0, whose label, dtype and shape must be those that fastload will
+make; its pixels are not compared.
 
-Pixels are those of the transforms on Pillow images, to the last bit of uint8 and to float32's rounding, with
-these exceptions:
-- fastload turns an image upright by its EXIF orientation; torchvision's loader does not;
-- gray of 16 bits keeps its high byte, where Pillow's convert("RGB") clips; palettes and alpha are as there;
-- flips, random crops and ColorJitter have the same probabilities and ranges, but other dice; colours change
-  in floats, rounded once; RandomResizedCrop's filter sees the pixels around its box, as Pillow's
-  resize(box=) does;
-- behind ToImage or PILToTensor torchvision resizes tensors of levels, which is at most one level off Pillow
-  (in 3 of 1000 values), and fastload does as Pillow does.
-With `scaled`, JPEGs may be decoded at a fraction of their size, which is faster and no longer the same.
+Pixels are those of the transforms on Pillow images, equal in uint8 and up to rounding in float32, with these
+exceptions:
+- fastload rotates an image upright by its EXIF orientation; torchvision's loader does not;
+- 16-bit grayscale keeps its high byte, where Pillow's convert("RGB") clips; palettes and alpha are the same;
+- flips, random crops and ColorJitter have the same probabilities and ranges, but other random draws; colours
+  are changed in floats and rounded once; the filter of RandomResizedCrop sees the pixels around its box, as
+  Pillow's resize(box=) does;
+- after ToImage or PILToTensor torchvision resizes uint8 tensors, at most 1 of 255 off Pillow
+  (in 3 of 1000 values); fastload does as Pillow does.
+With `scaled`, JPEGs may be decoded at a fraction of their size, which is faster but changes pixels.
 """
 
 from collections.abc import Iterator
@@ -32,38 +32,44 @@ from fastload.normalize import normalization
 from fastload.shards.files import Files
 
 _TRANSFORMS, _DATASETS = "torchvision.transforms", "torchvision.datasets"
+_LIBRARIES = ("torchvision.", "torch.")
 _FLOATS = ("float32", "float16", "bfloat16")
 _FILTERS = ("bilinear", "bicubic", "lanczos")
 _PILLOW_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-_INSTEAD = {
+_ALTERNATIVES = {
     "RandomErasing": "use fl.Augment(cutout=...), or do it in map_batch",
     "RandomRotation": "use fl.Augment(rotate=...)",
     "RandomAffine": "use fl.Augment(rotate=..., scale=..., translate=...)",
     "MixUp": "use fl.Augment(mixup=...)",
     "CutMix": "use fl.Augment(cutmix=...)",
-    "FiveCrop": "one sample is one image; leave it out",
-    "TenCrop": "one sample is one image; leave it out",
+    "FiveCrop": "a sample must be one image; drop it",
+    "TenCrop": "a sample must be one image; drop it",
 }
 
 
-def lift(dataset: Any, scaled: str | None = None) -> dict[str, Any]:
+def dataset_arguments(dataset: Any, scaled: str | None = None) -> dict[str, Any]:
     """The keyword arguments of `fl.Dataset` for a torchvision-style ImageFolder, or a Subset of one.
 
     dataset: has `samples`, a list of (path, int), and as `transform` a Compose, an nn.Sequential or a single
         one of torchvision's: Resize(int) with CenterCrop or RandomCrop, Resize((h, w)) or RandomResizedCrop;
         RandomHorizontalFlip, RandomVerticalFlip, ColorJitter; ToTensor, or ToImage or PILToTensor and ToDtype
-        or ConvertImageDtype; Normalize. scaled: as `fl.Image` has it; None is exact.
+        or ConvertImageDtype; Normalize. scaled: as in `fl.Image`; None is exact.
 
     Raises ConfigError for anything else.
     """
-    folder, places = _unwrapped(dataset)
-    transforms = _Reader()
-    transforms.read(_transform_of(folder))
+    folder, indices = _unwrapped(dataset)
+    transforms = _Translator()
+    transforms.add(_transform_of(folder))
     _check_item(folder, (3, *transforms.view["size"]), transforms.state)
+    try:
+        image = Image(scaled=scaled, **transforms.view)
+        augment = Augment(**transforms.flips, color_jitter=transforms.jitter)
+    except ConfigError as error:
+        raise ConfigError(f"from_torch: {error}") from None
     return {
-        "source": _files(folder, places),
-        "fields": {"image": transforms.image(scaled), "label": Int("cls")},
-        "augment": transforms.augment(),
+        "source": _files(folder, indices),
+        "fields": {"image": image, "label": Int("cls")},
+        "augment": augment,
         "normalize": transforms.normalize or "vae",
         "dtype": transforms.state,
         "as_tuple": True,
@@ -71,83 +77,89 @@ def lift(dataset: Any, scaled: str | None = None) -> dict[str, Any]:
 
 
 def _refuse(what: Any, why: str) -> NoReturn:
-    """ConfigError about a transform or a dataset, by the name of its class or its own."""
+    """Raises ConfigError about a transform or a dataset, with its name or that of its class."""
     name = what if isinstance(what, str) else getattr(what, "__name__", type(what).__name__)
     raise ConfigError(f"from_torch: {name}: {why}.")
 
 
-def _is_at(kind: type, name: str, home: str) -> bool:
-    """Whether a class has this name and lives in this module, or below it."""
-    return kind.__name__ == name and kind.__module__.startswith(home)
+def _is_class(kind: type, name: str, module: str) -> bool:
+    """Whether a class has this name, and is defined in this module or below it."""
+    return kind.__name__ == name and kind.__module__.startswith(module)
 
 
 def _unwrapped(dataset: Any) -> tuple[Any, np.ndarray | None]:
-    """The dataset below all Subsets, and which of its samples, int64 [N]; None for all."""
-    places = None
-    while any(_is_at(one, "Subset", "torch.utils.data") for one in type(dataset).__mro__):
+    """The dataset inside all Subsets, and the indices of its samples, int64 [N]; None for all."""
+    selected = None
+    while any(_is_class(base, "Subset", "torch.utils.data") for base in type(dataset).__mro__):
         _check_class(dataset, "torch.utils.data")
         indices = np.asarray(dataset.indices)
         if indices.shape == (0,):
-            _refuse(dataset, "it is empty; give the indices of at least one sample")
+            _refuse(dataset, "it is empty; it must have at least one index")
         if indices.ndim != 1 or not (indices.size and indices.dtype.kind in "iu"):
-            _refuse(
-                dataset, f"its indices are {indices.dtype} of shape {list(indices.shape)}; give whole numbers"
-            )
+            _refuse(dataset, f"its indices must be integers [N], got {indices.dtype} {list(indices.shape)}")
         try:
-            places = indices if places is None else indices[places]
+            selected = indices if selected is None else indices[selected]
         except IndexError as error:
-            _refuse(dataset, f"{error}; give indices of the samples that there are")
+            _refuse(dataset, f"{error}; its indices must be those of existing samples")
         dataset = dataset.dataset
     samples = getattr(dataset, "samples", None)
     if not isinstance(samples, (list, tuple)) or not samples:
-        _refuse(dataset, "it has no list `samples` of (path, label), as ImageFolder does; use fl.Loader")
+        _refuse(dataset, "it must have a list `samples` of (path, label), as ImageFolder has; use fl.Loader")
     _check_class(dataset, _DATASETS)
-    return dataset, places
+    return dataset, selected
 
 
-def _check_class(dataset: Any, home: str) -> None:
-    """Who inherits from torchvision's or torch's class and gets items in another way means something else."""
-    classes = type(dataset).__mro__
-    if not any(one.__module__.startswith(home) for one in classes):
-        return
-    for name in ("__getitem__", "__getitems__"):
-        owner = next((one for one in classes if name in vars(one)), object)
-        if owner is not object and not owner.__module__.startswith(("torchvision.", "torch.")):
-            _refuse(dataset, f"its own {name} would not be called; lift the plain class, and use map_batch")
+def _check_class(dataset: Any, module: str) -> None:
+    """Refuses a subclass of a class of torch or torchvision that overrides how items are loaded."""
+    if any(base.__module__.startswith(module) for base in type(dataset).__mro__):
+        for name in ("__getitem__", "__getitems__"):
+            if _overrides(dataset, name):
+                _refuse(dataset, f"its own {name} would not be called; use the original class, and map_batch")
+
+
+def _overrides(dataset: Any, name: str) -> bool:
+    """Whether a method is defined outside torch and torchvision."""
+    owner = next((base for base in type(dataset).__mro__ if name in vars(base)), object)
+    return owner is not object and not owner.__module__.startswith(_LIBRARIES)
 
 
 def _check_item(folder: Any, shape: tuple[int, ...], dtype: str) -> None:
-    """Asks a class that gets its items in a way of its own, and does not say more of it, for sample 0."""
-    owner = next((one for one in type(folder).__mro__ if "__getitem__" in vars(one)), None)
-    if owner is None or owner.__module__.startswith(("torchvision.", "torch.")):
+    """Compares sample 0 of a dataset with a __getitem__ of its own to what fastload will make of it."""
+    if not _overrides(folder, "__getitem__"):
         return
-    from fastload.loader.orders.sampler_state import as_they_were, generators_of
+    from fastload.loader.orders.generators import generator_states, restored
 
     if hasattr(folder, "__len__") and len(folder) != len(folder.samples):
-        _refuse(folder, f"it has {len(folder)} items, and {len(folder.samples)} in samples; use fl.Loader")
+        _refuse(
+            folder,
+            f"it must have {len(folder.samples)} items, as samples has, got {len(folder)}; use fl.Loader",
+        )
     try:
-        with as_they_were(generators_of(None), None):
+        with restored(generator_states(None), None):
             item = folder[0]
     except Exception as error:
         reason = " ".join(str(error).split())
-        _refuse(folder, f"its own __getitem__ gives no sample 0 ({type(error).__name__}: {reason}); mend it")
+        _refuse(
+            folder, f"its own __getitem__ raises for sample 0 ({type(error).__name__}: {reason}); correct it"
+        )
     expected = f"{dtype} {list(shape)}, {folder.samples[0][1]!r}"
-    given = [_described(one) for one in item] if isinstance(item, (tuple, list)) else [_described(item)]
-    if ", ".join(given) != expected:
+    values = item if isinstance(item, (tuple, list)) else [item]
+    returned = ", ".join(map(_described, values))
+    if returned != expected:
         _refuse(
             folder,
-            f"its own __getitem__ gives ({', '.join(given)[:200]}) as sample 0, which fastload would make "
-            f"({expected}) of samples and transform; use map_batch, or fl.Loader",
+            f"its own __getitem__ must return ({expected}) for sample 0, as fastload would from samples and "
+            f"transform, but returns ({returned[:200]}); use map_batch, or fl.Loader",
         )
 
 
-def _described(one: Any) -> str:
-    """An item's dtype and shape, or itself where it is a number."""
-    if not hasattr(one, "shape"):
-        return repr(one) if isinstance(one, (int, str)) else type(one).__name__
-    if len(one.shape) == 0:
-        return repr(one.item())
-    return f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}"
+def _described(value: Any) -> str:
+    """The dtype and shape of an array, or the value of a number."""
+    if not hasattr(value, "shape"):
+        return repr(value) if isinstance(value, (int, str)) else type(value).__name__
+    if len(value.shape) == 0:
+        return repr(value.item())
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def _transform_of(folder: Any) -> Any:
@@ -155,262 +167,256 @@ def _transform_of(folder: Any) -> Any:
     both = getattr(folder, "transforms", None)
     if transform is None and both is not None:
         if type(both).__name__ != "StandardTransform":
-            _refuse(both, "it changes images and labels together; give transform=, of the image alone")
+            _refuse(both, "it changes images and labels together; use transform=, of the image alone")
         transform, target = both.transform, target or both.target_transform
     if target is not None:
-        _refuse(folder, "its target_transform is a function of the label; leave it out, and use map_batch")
+        _refuse(folder, "its target_transform changes labels; drop it, and use map_batch")
     loader = getattr(folder, "loader", None)
-    name, home = getattr(loader, "__name__", ""), getattr(loader, "__module__", "")
-    known = name in ("default_loader", "pil_loader") and home.startswith(_DATASETS)
-    if loader is not None and not known:
+    name, module = getattr(loader, "__name__", ""), getattr(loader, "__module__", "")
+    is_known = name in ("default_loader", "pil_loader") and module.startswith(_DATASETS)
+    if loader is not None and not is_known:
         _refuse(
             folder,
-            f"its loader {name or repr(loader)} is not torchvision's own default_loader or pil_loader; "
-            "leave it out",
+            "its loader must be torchvision's default_loader or pil_loader, got "
+            f"{name or repr(loader)}; drop it",
         )
     if transform is None:
-        _refuse(folder, "it has no transform, so that its images have different sizes; use fl.Loader")
+        _refuse(folder, "it has no transform, so its images have different sizes; use fl.Loader")
     return transform
 
 
-def _files(folder: Any, places: np.ndarray | None) -> Files:
+def _files(folder: Any, indices: np.ndarray | None) -> Files:
     samples = folder.samples
-    if places is not None:
-        outside = places[(places < -len(samples)) | (places >= len(samples))]
+    if indices is not None:
+        n = len(samples)
+        outside = indices[(indices < -n) | (indices >= n)]
         if outside.size:
-            _refuse(
-                folder, f"index {outside[0]} of a Subset is outside its {len(samples)} samples; correct it"
-            )
-        samples = [samples[place] for place in places.tolist()]
+            _refuse(folder, f"the indices of a Subset must be in [-{n}, {n}), got {outside[0]}")
+        samples = [samples[index] for index in indices.tolist()]
     labels = [label for _, label in samples]
     wrong = {
         kind for kind in set(map(type, labels)) if not issubclass(kind, (int, np.integer)) or kind is bool
     }
     if wrong:
         label = next(label for label in labels if type(label) in wrong)
-        _refuse(folder, f"the label {label!r} is no int; give ints, or use fl.Files without labels")
+        _refuse(folder, f"labels must be integers, got {label!r}; use integers, or fl.Files without labels")
     classes = getattr(folder, "classes", None)
     classes = list(classes) if isinstance(classes, (list, tuple)) else None
     return Files([path for path, _ in samples], labels, classes)
 
 
 def _parts(transform: Any) -> Iterator[Any]:
-    """The single transforms, in order, out of any Compose and nn.Sequential."""
-    if _is_at(type(transform), "Compose", _TRANSFORMS):
+    """The single transforms inside any Compose and nn.Sequential, in order."""
+    if _is_class(type(transform), "Compose", _TRANSFORMS):
         inner = transform.transforms
-    elif _is_at(type(transform), "Sequential", "torch.nn"):
+    elif _is_class(type(transform), "Sequential", "torch.nn"):
         inner = transform
     else:
         yield transform
         return
-    for one in inner:
-        yield from _parts(one)
+    for part in inner:
+        yield from _parts(part)
 
 
-class _Reader:
-    """What a list of transforms comes to, as far as it was read.
+class _Translator:
+    """The arguments of fl.Image and fl.Augment that mean the transforms added so far.
 
-    state: what an image is by now: "pil", "uint8", or one of _FLOATS. view: of fl.Image; complete when it has
-    a "size".
+    state: what those make of an image: "pil", "uint8", or one of _FLOATS. view: arguments of fl.Image;
+    complete when it has a "size".
     """
 
     def __init__(self):
         self.state = "pil"
         self.view: dict[str, Any] = {}
         self.flips: dict[str, float] = {}
-        self.early_flip: Any = None  # one that came before the geometry was complete
+        self.early_flip: Any = None  # a flip before the geometry was complete
         self.jitter: tuple | None = None
         self.normalize: tuple | None = None
 
-    def read(self, transform: Any) -> None:
-        """Takes in all transforms; raises ConfigError for the first that has no counterpart."""
-        for one in _parts(transform):
-            name, home = type(one).__name__, type(one).__module__
-            if name in ("Identity", "RGB") and home.startswith((_TRANSFORMS, "torch.nn")):
+    def add(self, transform: Any) -> None:
+        """Adds all transforms; raises ConfigError for the first without a counterpart."""
+        for part in _parts(transform):
+            name, module = type(part).__name__, type(part).__module__
+            if name in ("Identity", "RGB") and module.startswith((_TRANSFORMS, "torch.nn")):
                 continue
-            step = _STEPS.get(name) if home.startswith(_TRANSFORMS) else None
+            step = _STEPS.get(name) if module.startswith(_TRANSFORMS) else None
             if step is None:
-                way_out = _INSTEAD.get(
-                    name, "leave it out, and do it in map_batch, or on the files beforehand"
-                )
-                _refuse(one, f"it has no counterpart in fastload; {way_out}")
-            step(self, one)
+                way_out = _ALTERNATIVES.get(name, "do it in map_batch, or on the files beforehand")
+                _refuse(part, f"it has no counterpart in fastload; {way_out}")
+            step(self, part)
         self._check_end()
 
     def _check_end(self) -> None:
         if not self.view:
             _refuse(
-                "the transforms", "nothing makes the images one size; add Resize(256) and CenterCrop(224)"
+                "the transforms", "they must make all images one size; add Resize(256) and CenterCrop(224)"
             )
         if "size" not in self.view:
             side = self.view["resize"]
-            _refuse("Resize", f"alone it gives images of different sizes; add CenterCrop({side})")
+            _refuse("Resize", f"on its own it leaves images of different sizes; add CenterCrop({side})")
         if self.state == "pil":
-            _refuse("the transforms", "nothing makes a tensor of the image; add ToTensor() at the end")
+            _refuse("the transforms", "they must return a tensor; add ToTensor() at the end")
 
-    def image(self, scaled: str | None) -> Image:
-        try:
-            return Image(scaled=scaled, **self.view)
-        except ConfigError as error:
-            raise ConfigError(f"from_torch: {error}") from None
-
-    def augment(self) -> Augment:
-        try:
-            return Augment(**self.flips, color_jitter=self.jitter)
-        except ConfigError as error:
-            raise ConfigError(f"from_torch: {error}") from None
-
-    def resize(self, one: Any) -> None:
-        self._check_resampling(one)
-        sides = _sides(one)
-        if getattr(one, "max_size", None) is not None:
-            _refuse(one, f"max_size={one.max_size} has no counterpart; leave it out, and crop")
-        self.view["filter"] = _filter(one)
+    def resize(self, transform: Any) -> None:
+        self._check_resampling(transform)
+        sides = _sides(transform)
+        if getattr(transform, "max_size", None) is not None:
+            _refuse(transform, f"max_size={transform.max_size} has no counterpart; drop it, and crop")
+        self.view["filter"] = _filter(transform)
         if len(sides) == 1:
             self.view["resize"] = sides[0]
         else:
             self.view |= {"resize": "exact", "size": sides}
 
-    def random_resized_crop(self, one: Any) -> None:
-        self._check_resampling(one)
-        scale, ratio = tuple(one.scale), tuple(one.ratio)
+    def random_resized_crop(self, transform: Any) -> None:
+        self._check_resampling(transform)
+        scale, ratio = tuple(transform.scale), tuple(transform.ratio)
         self.view = {
             "resize": "random",
-            "size": _height_width(one),
+            "size": _height_width(transform),
             "scale": scale,
             "ratio": ratio,
-            "filter": _filter(one),
+            "filter": _filter(transform),
         }
 
-    def center_crop(self, one: Any) -> None:
-        self._crop(one, "center")
+    def center_crop(self, transform: Any) -> None:
+        self._crop(transform, "center")
         if self.early_flip is not None and self.view.get("crop") == "center":
             _refuse(
-                self.early_flip, "before a CenterCrop it moves the crop by a pixel; move it behind the crop"
+                self.early_flip, "before a CenterCrop it moves the crop by a pixel; move it after the crop"
             )
 
-    def random_crop(self, one: Any) -> None:
-        if np.any(one.padding or 0):
+    def random_crop(self, transform: Any) -> None:
+        if np.any(transform.padding or 0):
             _refuse(
-                one, f"padding={one.padding!r} has no counterpart; leave it out, and resize to more pixels"
+                transform,
+                f"padding={transform.padding!r} has no counterpart; drop it, and resize to more pixels",
             )
-        self._crop(one, "random")
+        self._crop(transform, "random")
 
-    def _crop(self, one: Any, crop: str) -> None:
-        size = _height_width(one)
+    def _crop(self, transform: Any, crop: str) -> None:
+        size = _height_width(transform)
         if self.view.get("size") == size:
-            return  # it cuts nothing off
+            return  # the crop is the whole image
         if not self.view:
-            _refuse(one, f"the images before it have different sizes; put Resize({max(size)}) before it")
+            _refuse(
+                transform, f"the images before it have different sizes; put Resize({max(size)}) before it"
+            )
         if "size" in self.view:
-            _refuse(one, "a crop of what has its size already has no counterpart; ask for that size at once")
+            _refuse(transform, "a crop of a cropped image has no counterpart; crop once, to this size")
         side = self.view["resize"]
         if max(size) > side:
             _refuse(
-                one, f"{size[0]} x {size[1]} pixels do not fit into Resize({side}); make the crop smaller"
+                transform,
+                f"it must fit into Resize({side}), got {size[0]} x {size[1]}; make the crop smaller",
             )
         self.view |= {"size": size, "crop": crop}
 
-    def _check_resampling(self, one: Any) -> None:
+    def _check_resampling(self, transform: Any) -> None:
         if self.view:
-            _refuse(one, "the images were resized before; do it once")
+            _refuse(transform, "the images are resized already; resize once")
         if self.state in _FLOATS:
-            _refuse(one, "it resizes floats, which gives other values; move it before ToTensor or ToDtype")
-        if one.antialias is False or (one.antialias is None and self.state != "pil"):
-            _refuse(one, f"antialias={one.antialias}, and fastload always filters; give antialias=True")
+            _refuse(transform, "resizing floats gives other values; move it before ToTensor or ToDtype")
+        if transform.antialias is False or (transform.antialias is None and self.state != "pil"):
+            _refuse(transform, f"antialias must be True, got {transform.antialias}: fastload always filters")
 
-    def flip(self, one: Any) -> None:
-        name = {"RandomHorizontalFlip": "xflip", "RandomVerticalFlip": "yflip"}[type(one).__name__]
+    def flip(self, transform: Any) -> None:
+        name = {"RandomHorizontalFlip": "xflip", "RandomVerticalFlip": "yflip"}[type(transform).__name__]
         if name in self.flips:
-            _refuse(one, "it comes twice; keep one")
-        self.flips[name] = one.p
+            _refuse(transform, "it must not come twice; keep one")
+        self.flips[name] = transform.p
         if "size" not in self.view:
-            self.early_flip = one
+            self.early_flip = transform
 
-    def color_jitter(self, one: Any) -> None:
+    def color_jitter(self, transform: Any) -> None:
         if self.jitter is not None:
-            _refuse(one, "it comes twice; keep one")
+            _refuse(transform, "it must not come twice; keep one")
         if "size" not in self.view:
-            _refuse(one, "the contrast of what is cut off would count; move it behind the crop")
+            _refuse(
+                transform, "pixels that are cropped away would affect the contrast; move it after the crop"
+            )
         if self.normalize is not None:
-            _refuse(one, "it changes colours in [0, 1]; move it before Normalize")
-        ranges = (one.brightness, one.contrast, one.saturation, one.hue)
+            _refuse(transform, "it must get colours in [0, 1]; move it before Normalize")
+        ranges = (transform.brightness, transform.contrast, transform.saturation, transform.hue)
         self.jitter = tuple(0.0 if pair is None else tuple(pair) for pair in ranges)
 
-    def to_tensor(self, one: Any) -> None:
-        is_wrapper = type(one).__name__ in ("ToImage", "ToPureTensor")
-        if self.state == "pil" and type(one).__name__ != "ToPureTensor":
-            self.state = "float32" if type(one).__name__ == "ToTensor" else "uint8"
+    def to_tensor(self, transform: Any) -> None:
+        is_wrapper = type(transform).__name__ in ("ToImage", "ToPureTensor")
+        if self.state == "pil" and type(transform).__name__ != "ToPureTensor":
+            self.state = "float32" if type(transform).__name__ == "ToTensor" else "uint8"
         elif self.state != "pil" and not is_wrapper:
-            _refuse(one, "the image is a tensor already; leave it out")
+            _refuse(transform, "the image is a tensor already; drop it")
 
-    def to_dtype(self, one: Any) -> None:
-        dtype = str(one.dtype).removeprefix("torch.")
+    def to_dtype(self, transform: Any) -> None:
+        dtype = str(transform.dtype).removeprefix("torch.")
         if self.state == "pil":
-            _refuse(one, "it leaves images of Pillow alone; put ToImage() before it")
+            _refuse(transform, "it does not change Pillow images; put ToImage() before it")
         if dtype == self.state:
             return
         if dtype not in _FLOATS:
-            _refuse(one, f"dtype={dtype}; give one of {', '.join(_FLOATS)}")
-        if self.state == "uint8" and not getattr(one, "scale", True):
-            _refuse(one, "without scale=True the levels stay 0 to 255; give scale=True")
+            _refuse(transform, f"dtype must be one of {', '.join(_FLOATS)}, got {dtype}")
+        if self.state == "uint8" and not getattr(transform, "scale", True):
+            _refuse(transform, "scale must be True, or values stay in 0 to 255")
         if self.state not in ("uint8", "float32"):
             _refuse(
-                one, f"from {self.state} to {dtype}: the bits that were lost do not come back; leave one out"
+                transform, f"{self.state} would become {dtype}, with bits already lost; drop one of the two"
             )
         self.state = dtype
 
-    def normalization(self, one: Any) -> None:
+    def normalization(self, transform: Any) -> None:
         if self.normalize is not None:
-            _refuse(one, "it comes twice; keep one")
+            _refuse(transform, "it must not come twice; keep one")
         if self.state != "float32":
-            _refuse(one, f"it would compute in {self.state}; put it between float32 and any other dtype")
-        pair = tuple(tuple(float(number) for number in three) for three in (one.mean, one.std))
-        self.normalize = tuple(three[0] if len(three) == 1 else three for three in pair)
+            _refuse(
+                transform,
+                f"it must get float32, got {self.state}; put it between float32 and any other dtype",
+            )
+        channels = (tuple(map(float, values)) for values in (transform.mean, transform.std))
+        self.normalize = tuple(values[0] if len(values) == 1 else values for values in channels)
         if np.min(self.normalize[1], initial=1) <= 0:
-            _refuse(one, f"std={self.normalize[1]}: std must be above 0")
+            _refuse(transform, f"std must be above 0, got {self.normalize[1]}")
         try:
             normalization(self.normalize)
         except ConfigError as error:
-            _refuse(one, str(error).rstrip("."))
+            _refuse(transform, str(error).rstrip("."))
 
 
-def _sides(one: Any) -> tuple[int, ...]:
-    """The size of a transform: one number, or (height, width)."""
-    size = one.size
+def _sides(transform: Any) -> tuple[int, ...]:
+    """The size of a transform: (side,) or (height, width)."""
+    size = transform.size
     sides = tuple(size) if isinstance(size, (list, tuple)) else (size,)
     if len(sides) not in (1, 2) or not all(isinstance(side, int) for side in sides):
-        _refuse(one, f"size={size!r}; give one whole number, or (height, width)")
+        _refuse(transform, f"size must be an integer, or (height, width), got {size!r}")
     return sides
 
 
-def _height_width(one: Any) -> tuple[int, int]:
-    sides = _sides(one)
+def _height_width(transform: Any) -> tuple[int, int]:
+    sides = _sides(transform)
     return sides if len(sides) == 2 else sides * 2
 
 
-def _filter(one: Any) -> str:
-    """The name of a transform's filter, an enum, a string or Pillow's number."""
-    given = getattr(one.interpolation, "value", one.interpolation)
+def _filter(transform: Any) -> str:
+    """The name of a transform's filter, which is an enum, a string or Pillow's number."""
+    given = getattr(transform.interpolation, "value", transform.interpolation)
     name = _PILLOW_FILTERS.get(given, given) if isinstance(given, int) else given
     if name not in _FILTERS:
-        _refuse(one, f"interpolation {name!r} has no counterpart here; give one of {', '.join(_FILTERS)}")
+        _refuse(transform, f"interpolation must be one of {', '.join(_FILTERS)}, got {name!r}")
     return name
 
 
 _STEPS = {
-    "Resize": _Reader.resize,
-    "RandomResizedCrop": _Reader.random_resized_crop,
-    "CenterCrop": _Reader.center_crop,
-    "RandomCrop": _Reader.random_crop,
-    "RandomHorizontalFlip": _Reader.flip,
-    "RandomVerticalFlip": _Reader.flip,
-    "ColorJitter": _Reader.color_jitter,
-    "ToTensor": _Reader.to_tensor,
-    "PILToTensor": _Reader.to_tensor,
-    "ToImage": _Reader.to_tensor,
-    "ToPureTensor": _Reader.to_tensor,
-    "ConvertImageDtype": _Reader.to_dtype,
-    "ToDtype": _Reader.to_dtype,
-    "Normalize": _Reader.normalization,
+    "Resize": _Translator.resize,
+    "RandomResizedCrop": _Translator.random_resized_crop,
+    "CenterCrop": _Translator.center_crop,
+    "RandomCrop": _Translator.random_crop,
+    "RandomHorizontalFlip": _Translator.flip,
+    "RandomVerticalFlip": _Translator.flip,
+    "ColorJitter": _Translator.color_jitter,
+    "ToTensor": _Translator.to_tensor,
+    "PILToTensor": _Translator.to_tensor,
+    "ToImage": _Translator.to_tensor,
+    "ToPureTensor": _Translator.to_tensor,
+    "ConvertImageDtype": _Translator.to_dtype,
+    "ToDtype": _Translator.to_dtype,
+    "Normalize": _Translator.normalization,
 }

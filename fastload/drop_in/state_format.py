@@ -1,9 +1,10 @@
-"""The state of a loader of torch datasets: what it looks like when it is given away, and whether it fits.
+"""The format of the states of a loader of torch datasets: encoded, decoded, checked.
 
-In: the record of an iteration (epoch_record.py), or what a checkpoint held. Out: a state of the same keys at
-every place, or the record again. Promised: what varies in shape, as the states of samplers and datasets do,
-is a leaf (opaque.py), so that torch.distributed.checkpoint finds what it looks for; states of fastload 0.1.0
-are read; what does not fit the loader is refused with the reason, before anything is changed.
+In: the record of an iteration (epoch_record.py), or a checkpoint. Out: a state with the same keys at every
+batch, or the record again. Promised: what varies in shape, such as the states of samplers and datasets, is a
+leaf (opaque.py), so that torch.distributed.checkpoint finds the keys that it expects; states of fastload
+0.1.0 can be read; a state that does not fit the loader is refused with the reason, before anything is
+changed.
 """
 
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset
 
 from fastload.errors import CursorError
-from fastload.loader.orders.sampler_state import is_place
+from fastload.loader.orders.sampler_state import is_sampler_state
 from fastload.opaque import leaf, value_of
 
 VERSION = 3
-READ = (2, 3)  # 2, of fastload 0.1.0, has values in place of leaves, and no global generator
-_ENTRIES = {
+READABLE = (2, 3)  # 2, of fastload 0.1.0, has values in place of leaves, and no global generator
+_ENTRIES = {  # "dice": the states of the generators that a dataset without a state drew from
     "kind": str,
     "num_workers": int,
     "batch_size": int | None,
@@ -33,95 +34,96 @@ _ENTRIES = {
 
 
 def encoded(state: dict) -> dict:
-    """A state as it is given away: what varies in shape is a leaf."""
+    """The state for state_dict(): whatever varies in shape is a leaf."""
     leaves = {name: leaf(state[name]) for name in ("sampler", "dice")}
-    return state | leaves | {"workers": [leaf(one) for one in state["workers"]]}
+    return state | leaves | {"workers": [leaf(worker) for worker in state["workers"]]}
 
 
 def decoded(state: dict) -> dict:
-    """What was given to `encoded`, and a state of version 2 as one that has not saved the global generator.
+    """The inverse of `encoded`; a state of version 2 becomes one without a global generator.
 
-    Raises CursorError for a leaf that is none. That an entry is missing, or of another type, is left to see.
+    Raises CursorError for an invalid leaf. Entries that are missing or of a wrong type are not looked for.
     """
     if state.get("version") == 2:
         state = state | {"version": VERSION, "global_generator": None, "rank": 0}
     leaves = {name: value_of(state[name]) for name in ("sampler", "dice") if name in state}
     workers = state.get("workers")
-    return state | leaves | {"workers": [value_of(one) for one in workers] if _is_list(workers) else None}
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
+    is_list = isinstance(workers, (list, tuple))
+    return state | leaves | {"workers": [value_of(worker) for worker in workers] if is_list else None}
 
 
 def checked(state: Any, loader: DataLoader) -> dict:
-    """The state as `decoded` has it. Raises CursorError for one that does not belong to the loader."""
+    """The decoded state. Raises CursorError where it does not belong to the loader."""
     version = state.get("version") if isinstance(state, dict) else None
-    if type(version) is int and version not in READ:
+    if type(version) is int and version not in READABLE:
         raise CursorError(
-            f"the state of a loader of torch datasets has version {version}, this fastload reads "
-            f"{' and '.join(map(str, READ))}: resume with the fastload that wrote it."
+            f"the state of a loader of torch datasets has version {version}, but this fastload reads only "
+            f"{' and '.join(map(str, READABLE))}. Resume with the fastload that wrote it."
         )
-    given, state = state, decoded(state) if version in READ else None
-    if not _is_whole(state):
+    given, state = state, decoded(state) if version in READABLE else None
+    if not _is_complete(state):
         raise CursorError(
-            f"this is no state of a loader of torch datasets: {str(given)[:80]!r}. Give what its "
-            "state_dict() returned."
+            f"not a state of a loader of torch datasets: {str(given)[:80]!r}. Pass what its state_dict() "
+            "returned."
         )
+    _check_belongs(state, loader)
+    return state
+
+
+def _check_belongs(state: dict, loader: DataLoader) -> None:
     kind = "iterable" if isinstance(loader.dataset, IterableDataset) else "map"
     if state["kind"] != kind:
         raise CursorError(
-            f"the checkpoint is of a dataset of kind {state['kind']!r}, this one is {kind!r}. Use the "
+            f"the checkpoint is of a dataset of kind {state['kind']!r}, but this one is {kind!r}. Use the "
             "dataset that it was saved with."
         )
     if state["num_workers"] != loader.num_workers:
         raise CursorError(
-            f"the checkpoint was saved with num_workers={state['num_workers']}, this loader has "
-            f"{loader.num_workers}: each worker has a place of its own. Use "
-            f"num_workers={state['num_workers']}, or begin the epoch anew."
+            f"the checkpoint was saved with num_workers={state['num_workers']}, but this loader has "
+            f"{loader.num_workers}, and each worker has a state of its own. Use "
+            f"num_workers={state['num_workers']}, or begin the epoch again."
         )
     then, now = state["batch_size"], loader.batch_size
-    counts = kind == "iterable" and not any(state["workers"]) and not state["finished"]
-    if counts and state["delivered"] and now != then:
+    counts_batches = kind == "iterable" and not any(state["workers"]) and not state["finished"]
+    if counts_batches and state["delivered"] and now != then:
         raise CursorError(
-            f"the checkpoint was saved with batch_size={then}, this loader has {now}, and of a dataset "
-            f"without a state the place is a number of batches. Use batch_size={then}, or begin anew."
+            f"the checkpoint was saved with batch_size={then}, but this loader has {now}, and for a dataset "
+            f"without a state batches are counted. Use batch_size={then}, or begin the epoch again."
         )
     if (state["generator"]["now"] is None) != (loader.generator is None):
         had, has = ("no", "one") if state["generator"]["now"] is None else ("a", "none")
         raise CursorError(
-            f"the checkpoint was saved with {had} generator, this loader has {has}. Give generator= as when "
-            "it was saved."
+            f"the checkpoint was saved with {had} generator, but this loader has {has}. Pass generator= as "
+            "when it was saved."
         )
-    return state
 
 
 def global_generator_of(state: dict | None) -> tuple[str | None, int]:
-    """The global generator as it was saved, and the rank; None where there is none to draw from.
+    """The saved global generator, and the rank that saved it; (None, 0) where it is not to be restored.
 
-    An iterable dataset with a state that is read in this process may put the global generator back itself, at
-    any time, and has no sampler: torch's seeds are then drawn from the global one, as they were.
+    That is so for an iterable dataset with a state that is read in this process: it may restore the global
+    generator itself at any time, and has no sampler, so torch draws its seeds from the global one as before.
     """
     if state is None or (state["kind"] == "iterable" and not state["num_workers"] and any(state["workers"])):
         return None, 0
     return state["global_generator"], state["rank"]
 
 
-def _is_whole(state: Any) -> bool:
-    """Whether it has all that a state has, as far as it is ours."""
+def _is_complete(state: Any) -> bool:
+    """Whether all entries are there; states of datasets and samplers are not looked into."""
     if not isinstance(state, dict) or state.get("version") != VERSION:
         return False
     if not all(name in state and isinstance(state[name], kind) for name, kind in _ENTRIES.items()):
         return False
-    workers, sampler, dice = state["workers"], state["sampler"], state["dice"]
+    workers, sampler, generators = state["workers"], state["sampler"], state["dice"]
     return (
         len(workers) == max(1, state["num_workers"])
-        and all(one is None or _has(one, "dataset", "iterator", "ended", "after") for one in workers)
+        and all(worker is None or _has(worker, "dataset", "iterator", "ended", "after") for worker in workers)
         and _has(state["generator"], "start", "now")
-        and (sampler is None or is_place(sampler))
-        and (dice is None or _has(dice, "iter", "first"))
+        and (sampler is None or is_sampler_state(sampler))
+        and (generators is None or _has(generators, "iter", "first"))
     )
 
 
-def _has(one: Any, *names: str) -> bool:
-    return isinstance(one, dict) and {*names} <= {*one}
+def _has(entry: Any, *names: str) -> bool:
+    return isinstance(entry, dict) and {*names} <= {*entry}

@@ -1,11 +1,11 @@
-"""What runs beside a torch dataset, in its worker or in the main process, so that its place can be saved.
+"""The state of a torch dataset, saved and restored in the process that reads it: a worker, or the main one.
 
-In: the dataset of yours, and the states that its workers were saved with. Out: batches with the state after
-each (`Carried`). Promised: torchdata's order of loading: the dataset's state, then its iterator is made, then
-the iterator's state; the dataset in `get_worker_info()` is yours; everything here can be pickled, for spawn
-and forkserver. A state: {"dataset", "iterator": their own states or None, "ended": the iterator has raised
-StopIteration, "after": None, or how the epoch that it is of was left ("end" or "break"), where it is the next
-that goes on}.
+In: a user's dataset, and the states that its workers were saved with. Out: batches, each with the state
+after it (`BatchWithState`). Promised: torchdata's order of loading: the dataset's state is loaded, its
+iterator is made, the iterator's state is loaded. The dataset in `get_worker_info()` is the user's.
+Everything here can be pickled, for spawn and forkserver. A state: {"dataset", "iterator": their own states
+or None, "ended": whether the iterator has raised StopIteration, "after": None, or, where the next epoch is
+the one to resume, how the epoch of the state was left: "end" or "break"}.
 """
 
 import copy
@@ -17,43 +17,44 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from fastload.errors import CursorError
-from fastload.loader.orders.sampler_state import as_they_were, generators_of, is_stateful, used_since
+from fastload.loader.orders.generators import generator_states, restored, used_generators
+from fastload.loader.orders.sampler_state import is_stateful
 
 
 class Placeholder:
-    """Stands for a sample of a batch that only passes torch's turn on to the next worker."""
+    """A sample of an empty batch, which makes torch turn to the next worker."""
 
 
-class Carried:
-    """A batch on its way from a worker, which worker, and its state after it."""
+class BatchWithState:
+    """A batch from a worker, the worker's number, and its state after the batch."""
 
     def __init__(self, batch: Any, worker: int, state: dict | None):
         self.batch, self.worker, self.state = batch, worker, state
 
-    def pin_memory(self) -> "Carried":
-        """torch's pin thread asks for it: only the batch is pinned."""
-        return Carried(pin_memory(self.batch), self.worker, self.state)
+    def pin_memory(self) -> "BatchWithState":
+        """Called by torch's pin thread: only the batch is pinned."""
+        return BatchWithState(pin_memory(self.batch), self.worker, self.state)
 
 
-class Carry:
-    """A collate_fn that lets each batch carry the state of `source`."""
+class CollateWithState:
+    """A collate_fn that adds the state of `source` to each batch."""
 
     def __init__(self, collate_fn: Callable, source: "MapSource | IterableSource"):
         self._collate_fn, self._source = collate_fn, source
 
-    def __call__(self, samples: Any) -> Carried:
+    def __call__(self, samples: Any) -> BatchWithState:
         worker = get_worker_info().id
         first = samples[0] if type(samples) is list and samples else samples
         if isinstance(first, Placeholder):
-            return Carried(first, worker, None)
-        return Carried(self._collate_fn(samples), worker, self._source.state())
+            return BatchWithState(first, worker, None)
+        return BatchWithState(self._collate_fn(samples), worker, self._source.state())
 
 
 class WorkerStart:
-    """A worker_init_fn that calls yours, then loads the worker's state.
+    """A worker_init_fn that calls the user's, then loads the worker's state.
 
-    states: one per worker, None where it starts afresh. placeholders: the workers below it give one batch of
-    them first.
+    states: one per worker, None for a worker that starts afresh. placeholders: how many workers, the first
+    ones, return a batch of placeholders first.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class WorkerStart:
     def __call__(self, worker_id: int) -> None:
         worker = get_worker_info()
         if worker.dataset is self._source:
-            # It refuses to be written to; an __iter__ and a worker_init_fn look there for your dataset.
+            # It refuses plain assignment; an __iter__ and a worker_init_fn look there for the user's dataset.
             object.__setattr__(worker, "dataset", self._source.dataset)
         if self._init_fn is not None:
             self._init_fn(worker_id)
@@ -75,7 +76,7 @@ class WorkerStart:
 class MapSource(Dataset):
     """A map-style dataset with a state of its own."""
 
-    dice = None
+    generators = None
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
@@ -92,36 +93,37 @@ class MapSource(Dataset):
 
     @property
     def __getitems__(self) -> Callable | None:
-        return self._many if getattr(self.dataset, "__getitems__", None) else None
+        return self._get_items if getattr(self.dataset, "__getitems__", None) else None
 
-    def _many(self, indices: list) -> list:
+    def _get_items(self, indices: list) -> list:
         return indices if isinstance(indices[0], Placeholder) else self.dataset.__getitems__(indices)
 
 
 class IterableSource(IterableDataset):
     """An iterable dataset, and the iterator that torch made of it. batch_size: of a batch of placeholders.
 
-    dice: the generators that a dataset without a state drew from in the main process, as they were: {"iter":
-    before its iter(), "first": before its first sample, None before it}. Workers have seeds instead.
-    before_iter(): called when torch asks for the iterator. drawing(): a context for what such a dataset draws
-    of its order, see global_generator.py. Both are the main process's: what workers get has none.
+    generators: states of the generators that a dataset without a state of its own drew from in the main
+    process: {"iter": before its iter(), "first": before its first sample, None until then}. Workers have
+    seeds instead. before_iter(): called when torch asks for the iterator. generator_context(): a context for
+    the draws that decide the order of such a dataset, see global_generator.py. Both are set in the main
+    process only.
     """
 
     def __init__(self, dataset: IterableDataset, batch_size: int | None):
         self.dataset, self._batch_size = dataset, batch_size or 1
         self._iterator, self._ended = None, False
         self._restored, self._placeholders = None, 0
-        self._kept: dict | None = None  # what was restored, until something is drawn
-        self.dice: dict | None = None
+        self._loaded: dict | None = None  # the restored state, until the next sample
+        self.generators: dict | None = None
         self.before_iter: Callable[[], None] | None = None
-        self.drawing: Callable[[], AbstractContextManager] = nullcontext
+        self.generator_context: Callable[[], AbstractContextManager] = nullcontext
 
     def __repr__(self) -> str:
-        return repr(self.dataset)  # torch's warning about a wrong length shows it
+        return repr(self.dataset)  # shown in torch's warning about a wrong length
 
     def restore(self, state: dict | None, placeholder: bool = False) -> None:
-        """Loads the dataset's state; the rest is for the next `__iter__`."""
-        self._restored = self._kept = state
+        """Loads the dataset's state; the next `__iter__` loads that of the iterator."""
+        self._restored = self._loaded = state
         self._placeholders = self._batch_size if placeholder else 0
         if state is not None and state["dataset"] is not None:
             _load(self.dataset, state["dataset"])
@@ -141,30 +143,30 @@ class IterableSource(IterableDataset):
             self._ended = state["ended"]
             return self
         if state["after"] == "end" and not state["ended"]:
-            for _ in self._iterator:  # there is nothing left but what the dataset does at its end
+            for _ in self._iterator:  # there are no samples left, but the dataset may do something at its end
                 pass
         self._iterator = iter(self.dataset)
         return self
 
     def _begin(self) -> Iterator:
-        if self.dice is not None:
-            with as_they_were(self.dice["iter"], self.dataset):
+        if self.generators is not None:
+            with restored(self.generators["iter"], self.dataset):
                 return iter(self.dataset)
         if get_worker_info() is not None or is_stateful(self.dataset):
             return iter(self.dataset)
-        with self.drawing():
-            before = generators_of(self.dataset)
+        with self.generator_context():
+            before = generator_states(self.dataset)
             iterator = iter(self.dataset)
-            used = used_since(before, self.dataset)
+            used = used_generators(before, self.dataset)
         if not is_stateful(iterator):
-            self.dice = {"iter": used, "first": None}
+            self.generators = {"iter": used, "first": None}
         return iterator
 
     def _pass_end(self, state: dict) -> None:
-        """Lets a dataset whose iterator had ended do again what it does then, such as to forget its place."""
-        with as_they_were(generators_of(self.dataset), self.dataset):
-            starts_anew = next(self._iterator, _NOTHING) is not _NOTHING
-        if starts_anew and state["dataset"] is not None:  # it has rewound itself: its state is a beginning
+        """Repeats what a dataset does when its iterator ends, such as resetting its state."""
+        with restored(generator_states(self.dataset), self.dataset):
+            has_rewound = next(self._iterator, _END) is not _END
+        if has_rewound and state["dataset"] is not None:  # its saved state was a beginning: load it once more
             _load(self.dataset, state["dataset"])
 
     def __next__(self) -> Any:
@@ -173,9 +175,9 @@ class IterableSource(IterableDataset):
             return Placeholder()
         if self._ended:
             raise StopIteration
-        self._kept = None
+        self._loaded = None
         try:
-            if self.dice is not None and self.dice["first"] is None:
+            if self.generators is not None and self.generators["first"] is None:
                 return self._first()
             return next(self._iterator)
         except StopIteration:
@@ -183,44 +185,44 @@ class IterableSource(IterableDataset):
             raise
 
     def _first(self) -> Any:
-        with self.drawing():
-            before = generators_of(self.dataset)
-            drawn = next(self._iterator)
-            self.dice = self.dice | {"first": used_since(before, self.dataset)}
-        return drawn
+        with self.generator_context():
+            before = generator_states(self.dataset)
+            sample = next(self._iterator)
+            self.generators = self.generators | {"first": used_generators(before, self.dataset)}
+        return sample
 
     def state(self) -> dict | None:
         """None where neither the dataset nor its iterator has a state.
 
-        What was restored, until something is drawn: a generator that was not begun has not looked at it yet.
+        The restored state until the next sample: an iterator that has not begun has not taken it over yet.
         """
-        if self._kept is not None:
-            return self._kept
+        if self._loaded is not None:
+            return self._loaded
         iterator = self._iterator if is_stateful(self._iterator) else None
         dataset = self.dataset if is_stateful(self.dataset) and iterator is not self.dataset else None
         if iterator is None and dataset is None:
             return None
-        states = (None if one is None else one.state_dict() for one in (dataset, iterator))
+        states = (None if owner is None else owner.state_dict() for owner in (dataset, iterator))
         return _state(*states, ended=self._ended)
 
 
-_NOTHING = object()
+_END = object()
 
 
 def _state(dataset: Any, iterator: Any, ended: bool = False) -> dict:
-    # A copy: torch's queue pickles in a thread of its own, while the dataset goes on.
+    # A copy, because torch's queue pickles it in another thread while the dataset moves on.
     return copy.deepcopy({"dataset": dataset, "iterator": iterator, "ended": ended, "after": None})
 
 
-def _load(one: Any, state: Any) -> None:
-    if not is_stateful(one):
-        raise no_state(one)
-    one.load_state_dict(copy.deepcopy(state))
+def _load(owner: Any, state: Any) -> None:
+    if not is_stateful(owner):
+        raise stateless_error(owner)
+    owner.load_state_dict(copy.deepcopy(state))
 
 
-def no_state(one: Any) -> CursorError:
-    """What is raised where a state has nothing to be loaded into."""
+def stateless_error(owner: Any) -> CursorError:
+    """The error for a state that cannot be loaded."""
     return CursorError(
-        f"the checkpoint holds the state of a dataset or its iterator, and {type(one).__name__} has no "
+        f"the checkpoint holds the state of a dataset or its iterator, but {type(owner).__name__} has no "
         "state_dict and load_state_dict. Use the dataset that it was saved with."
     )

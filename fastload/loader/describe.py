@@ -1,7 +1,7 @@
-"""What a loader says of itself: its `repr`, and the fingerprints of its order and its pixels.
+"""A loader in words: its `repr`, and the fingerprints of its order and its pixels.
 
-In: a config, and what is known by now. Out: text. Promised: short, one line a subject, arguments only where
-they differ from their defaults; the repr does not raise for what this machine lacks, it says so; the
+In: a config, and the opened samples. Out: text. Promised: the repr has one line per subject, shows arguments
+only where they differ from their defaults, and reports what this machine lacks, without raising;
 fingerprints are the same in every process, and change with whatever changes the order, or the pixels.
 """
 
@@ -21,25 +21,25 @@ from fastload.shards.inventory import inventory_of, is_inventory, what_changed
 from fastload.shards.mixture import MixtureDataset
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 200  # a path is of use only as a whole
+_SHORT.maxstring = _SHORT.maxother = 200  # a path must be shown in full
 
 
-def describe(config: LoaderConfig, threads: Callable[[], int], order: str, place: str) -> str:
-    """The `repr` of a loader: what it reads, what it makes of it, and who does that on this machine."""
+def describe(config: LoaderConfig, threads: Callable[[], int], order: str, position: str) -> str:
+    """The `repr` of a loader: what it reads, what it makes, and which decoder it uses on this machine."""
     lines = [
         f"fastload.Loader({_SHORT.repr(config.source)}, batch_size={config.batch_size})",
-        *(f"  {name}: {_field(one)}" for name, one in config.fields.items()),
+        *(f"  {name}: {_field(field)}" for name, field in config.fields.items()),
     ]
     if config.image_fields:
         rule = config.normalize if isinstance(config.normalize, str) else _SHORT.repr(config.normalize)
         rule = "not normalized" if config.dtype == "uint8" else f"normalize={rule}"
         lines.append(f"  pixels: {config.dtype}, {config.layout}, {rule}, {config.augment!r}")
         lines.append(f"  decode: {_decoder(config, threads)}")
-    return "\n".join([*lines, f"  order: {order}", f"  at: {place}"])
+    return "\n".join([*lines, f"  order: {order}", f"  at: {position}"])
 
 
 def order_fingerprints(spec, dataset, sample_order) -> dict[str, str | int | None]:
-    """Part -> what decides it; two loaders with equal parts take the same samples at the same positions."""
+    """Part of the order -> its fingerprint; loaders that agree have the same samples at equal positions."""
     parts = {"seed": spec.seed, "plan": sample_order.kind, "window": spec.window}
     if spec.is_sampled:
         parts["batch_size"] = spec.batch_size
@@ -51,14 +51,14 @@ def order_fingerprints(spec, dataset, sample_order) -> dict[str, str | int | Non
 
 
 def inventories(dataset) -> dict[str, list]:
-    """source -> what a checkpoint remembers of its data; "" is the source of a loader that has but one."""
-    return {name: inventory_of(one) for name, one in _sources(dataset).items()}
+    """source -> the inventory of its data for a checkpoint; "" is the only source of a loader."""
+    return {name: inventory_of(source) for name, source in _sources(dataset).items()}
 
 
 def order_as_now(restored: Cursor, own: Mapping, dataset) -> Mapping[str, str | int | None]:
-    """The order's fingerprints of a cursor in the layout of this version; own: those of this loader.
+    """The order fingerprints of a cursor in the form of this version; own: those of this loader.
 
-    Classes count where both have them. Raises CursorError where an order of 0.1.0 cannot be gone on with.
+    Classes are compared where both have them. Raises CursorError where an order of 0.1.0 cannot be continued.
     """
     parts = {part: value for part, value in restored.order.items() if not part.startswith("selection")}
     for part, value in own.items():
@@ -66,14 +66,16 @@ def order_as_now(restored: Cursor, own: Mapping, dataset) -> Mapping[str, str | 
             parts[part] = value
     if restored.version != VERSION_OF_0_1_0:
         return parts
-    for name, one in _sources(dataset).items():
+    for name, source in _sources(dataset).items():
         part, selection = f"source{_suffix(name)}", restored.order.get(f"selection{_suffix(name)}")
-        source_then, selection_then = one.fingerprints_of_0_1_0()
-        is_same = parts.get(part) == source_then[:16] and selection == _start(selection_then)
-        if is_same and restored.order.get("window") is not None and one.has_unused_containers:
+        source_then, selection_then = source.fingerprints_of_0_1_0()
+        is_same = parts.get(part) == source_then[:16] and selection == (
+            selection_then and selection_then[:16]
+        )
+        if is_same and restored.order.get("window") is not None and source.has_unused_containers:
             raise CursorError(
                 "the checkpoint was saved by fastload 0.1.0 with window=, and some shards have no selected "
-                "sample: in 0.1.0 these had a say in the order. Go on with 0.1.0, or begin anew."
+                "sample. In 0.1.0 such shards changed the order. Continue with 0.1.0, or start again."
             )
         if is_same:
             parts[part] = own[part]
@@ -81,17 +83,17 @@ def order_as_now(restored: Cursor, own: Mapping, dataset) -> Mapping[str, str | 
 
 
 def explain(restored: Cursor, own: Mapping, dataset) -> str:
-    """Sentences for a refusal: what has become of the data since a cursor was saved; "" where nothing has."""
+    """How the data has changed since a cursor was saved, as sentences for an error; "" if it has not."""
     sentences = []
-    for name, one in _sources(dataset).items():
+    for name, source in _sources(dataset).items():
         then, print_then = restored.inventory.get(name), restored.order.get(f"source{_suffix(name)}")
         if print_then == own[f"source{_suffix(name)}"] or not is_inventory(then):
             continue
-        said = what_changed(one, then, str(print_then), name or None)
+        said = what_changed(source, then, str(print_then), name or None)
         sentences.append(f"Source {name!r}: {said}" if name else said)
     if any(restored.order.get(part) != value for part, value in own.items() if part.startswith("classes")):
         sentences.append(
-            "The classes have other names or numbers than then, as when a class folder was added: "
+            "The names or numbers of the classes have changed, for example by a new class folder. "
             "fl.Files(paths, labels, classes) keeps the numbers."
         )
     return " ".join(sentences)
@@ -105,13 +107,9 @@ def _suffix(name: str) -> str:
     return f" {name!r}" if name else ""
 
 
-def _start(text: str | None) -> str | None:
-    return None if text is None else text[:16]
-
-
 def _source_fingerprints(name: str, dataset, has_labels: bool) -> dict[str, str | None]:
-    """source: of its selected samples, which they are and where they lie. classes: where labels are loaded,
-    which number has which name, for a new class folder may change what labels mean.
+    """source: of the selected samples and where they are stored. classes: of the names of the labels, where
+    labels are loaded, because a new class folder may change what a label means.
     """
     numbered = dataset.used_classes() if has_labels else None
     return {
@@ -121,16 +119,17 @@ def _source_fingerprints(name: str, dataset, has_labels: bool) -> dict[str, str 
 
 
 def pixel_fingerprints(config: LoaderConfig) -> dict[str, str | None]:
-    """Part -> what decides it; two loaders with equal ones make equal pixels of equal samples at equal
-    positions. The decoder is named as it is; the rest is 16 hex digits, or a word."""
+    """Part -> its fingerprint; loaders that agree make equal pixels of equal samples at equal positions. The
+    decoder is given by name, the rest as 16 hex digits or a word.
+    """
     if not config.image_fields:
         return {}
-    made = [
-        (name, dataclasses.replace(one, normalize=None, report=False), _rule(config, name))
-        for name, one in sorted(config.image_fields.items())
-    ]
+    fields = []
+    for name, field in sorted(config.image_fields.items()):
+        rule = None if config.dtype == "uint8" else config.normalization_of(name)
+        fields.append((name, dataclasses.replace(field, normalize=None, report=False), rule))
     return {
-        "image fields": fingerprint(made),
+        "image fields": fingerprint(fields),
         "augment": fingerprint(config.augment),
         "dtype": config.dtype,
         "decode": _decoded_by(config),
@@ -138,32 +137,28 @@ def pixel_fingerprints(config: LoaderConfig) -> dict[str, str | None]:
 
 
 def _decoded_by(config: LoaderConfig) -> str:
-    """What decides the pixels of a decoder: its name, and DALI's place and engine."""
+    """All that affects the pixels of the decoder: its name, where it finishes them, DALI's engine."""
     backend = backend_of(config)
     if backend.name != "dali":
-        place = "cpu" if config.device == "cpu" else resolve_device(config.device).type
-        return backend.name if place == "cpu" else f"{backend.name}, finished on {place}"
+        kind = _device_type(config)
+        return backend.name if kind == "cpu" else f"{backend.name}, finished on {kind}"
     engine = "" if config.hw_decoder_load is None else f", hw_decoder_load={config.hw_decoder_load}"
-    how = "" if config.deterministic else ", not deterministic"
-    return f"dali: {backend.jpeg}{engine}{how}"
+    determinism = "" if config.deterministic else ", not deterministic"
+    return f"dali: {backend.jpeg}{engine}{determinism}"
 
 
 def backend_of(config: LoaderConfig) -> Backend:
-    """Who decodes for this config on this machine; "auto" asks torch for a GPU.
+    """The decoder on this machine; device="auto" asks torch for a GPU. Raises BackendError."""
+    return choose_backend(config.decode, _device_type(config))
 
-    Raises BackendError where nobody can.
-    """
-    kind = "cpu" if config.device == "cpu" else resolve_device(config.device).type
-    return choose_backend(config.decode, kind)
+
+def _device_type(config: LoaderConfig) -> str:
+    return "cpu" if config.device == "cpu" else resolve_device(config.device).type
 
 
 def fingerprint(*parts: Any) -> str:
     """16 hex digits of the `repr` of the parts."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _rule(config: LoaderConfig, name: str):
-    return None if config.dtype == "uint8" else config.normalization_of(name)
 
 
 def _decoder(config: LoaderConfig, threads: Callable[[], int]) -> str:
@@ -173,19 +168,19 @@ def _decoder(config: LoaderConfig, threads: Callable[[], int]) -> str:
         return f"impossible here: {error}"
 
 
-def _field(one: Field) -> str:
+def _field(field: Field) -> str:
     """`Image(size=256)`: the arguments that differ from their defaults."""
     shown = []
-    for argument in dataclasses.fields(one):
-        value = getattr(one, argument.name)
+    for argument in dataclasses.fields(field):
+        value = getattr(field, argument.name)
         if argument.name == "default":
-            usual = value is REQUIRED
+            is_default = value is REQUIRED
         else:
-            usual = argument.default is not dataclasses.MISSING and value == argument.default
-        if usual and (argument.name != "ext" or isinstance(one, Image)):
+            is_default = argument.default is not dataclasses.MISSING and value == argument.default
+        if is_default and (argument.name != "ext" or isinstance(field, Image)):
             continue
         if argument.name == "size" and value[0] == value[1]:
             value = value[0]
         text = getattr(value, "__qualname__", None) or _SHORT.repr(value)
         shown.append(text if argument.name in ("ext", "fn") else f"{argument.name}={text}")
-    return f"{type(one).__name__}({', '.join(shown)})"
+    return f"{type(field).__name__}({', '.join(shown)})"

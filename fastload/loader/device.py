@@ -1,10 +1,10 @@
 """Batches on a device: copied and finished on a stream of the loader's own, handed over by an event.
 
-In: a batch on the CPU, and a function that finishes it (levels to tensors, mixing). Out: the batch with its
-tensors on the device. Promised: neither the host nor the training's stream is synchronized; the tensors are
-safe to use on the stream that is current when the batch is handed over, and may be freed at any time; what is
-read on the way (pinned memory, DALI's buffers) is held until the event after the read. On a CPU a batch is
-only finished.
+In: a batch on the CPU, and a function that finishes it (uint8 pixels to tensors, mixing). Out: the batch
+with its tensors on the device. Promised: neither the host nor the training's stream is synchronized; the
+tensors are safe to use on the stream that is current when the batch is handed over, and may be freed at any
+time; sources of copies (pinned memory, DALI's buffers) are held until the event after they were read. On a
+CPU a batch is only finished.
 """
 
 import copy
@@ -25,39 +25,36 @@ def resolve_device(device):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise BackendError(
-            f'device={device!r}: {str(error).splitlines()[0]}. Use "cpu", "cuda" or "auto".'
-        ) from None
-    if resolved.type not in ("cpu", "cuda"):
-        raise BackendError(f'device={device!r}: batches are made for "cpu" and "cuda" only.')
+    except (RuntimeError, TypeError):
+        resolved = None
+    if resolved is None or resolved.type not in ("cpu", "cuda"):
+        raise BackendError(f'device must be "cpu", "cuda" or "auto", got {device!r}.')
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise BackendError(
-            f'device={device!r}: torch sees no CUDA device here. Use device="cpu", or a CUDA build of torch.'
+            f'device={device!r} needs a GPU, but torch sees none. Use device="cpu", or a CUDA build of torch.'
         )
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise BackendError(
-            f"device={device!r}: there are {torch.cuda.device_count()} CUDA devices here, from 0."
-        )
+        count = torch.cuda.device_count()
+        raise BackendError(f"device={device!r}: the number of a CUDA device must be in [0, {count}).")
     if resolved.type == "cuda" and resolved.index is None:
         resolved = torch.device("cuda", torch.cuda.current_device())
     return resolved
 
 
 def delivery(device):
-    """What brings batches to a torch.device."""
+    """The delivery of batches to a torch.device."""
     return CudaDelivery(device) if device.type == "cuda" else CpuDelivery()
 
 
 class Delivered(NamedTuple):
-    """A batch on its device, complete when `done` has passed (None: now)."""
+    """A batch on its device, complete after the CUDA event `done` (None: already complete)."""
 
     batch: dict
     done: Any
 
 
 class CpuDelivery:
-    """Finishes batches where they are."""
+    """Finishes batches on the CPU."""
 
     pins = False
     stream = None
@@ -72,7 +69,7 @@ class CpuDelivery:
         return {}
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Does nothing; see CudaDelivery."""
 
 
 class CudaDelivery:
@@ -85,20 +82,20 @@ class CudaDelivery:
 
         self._torch, self._device = torch, device
         self.stream = torch.cuda.Stream(device)
-        # `counters` is asked for by the training's thread; a signal's handler may close the loader amid it.
+        # The training's thread calls `counters`; a signal handler may close the loader meanwhile.
         self._lock = threading.RLock()
-        self._in_flight = deque()  # (begun, copied, done, what is being read until done)
+        self._in_flight = deque()  # (begun, copied, done, sources that are read until done)
         self._counters = {"batches": 0, "copied_bytes": 0, "copy_seconds": 0.0, "augment_seconds": 0.0}
 
     def pinned(self, size_bytes: int):
-        """Pinned memory that native threads can fill, as a NumPy array of bytes; torch keeps it for reuse."""
+        """[size_bytes] uint8 in pinned memory, which torch reuses, for native threads to fill."""
         try:
             return self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True).numpy()
-        except RuntimeError as error:  # torch's, of the CUDA runtime
+        except RuntimeError as error:  # from the CUDA runtime
             raise MemoryError(f"{size_bytes:,} bytes of pinned memory: {error}") from error
 
     def deliver(self, batch: dict, finish: Callable[[dict], dict]) -> Delivered:
-        """Launches the copies and `finish` on the own stream."""
+        """Launches the copies and `finish` on the stream of this object."""
         torch = self._torch
         self._forget_done()
         sources: list = []
@@ -114,21 +111,21 @@ class CudaDelivery:
         return Delivered(finished, done)
 
     def hand_over(self, delivered: Delivered) -> dict:
-        """The batch, for the stream that is current now; it waits on the device, not the host."""
+        """The batch, for use on the current stream, which waits for it; the host does not wait."""
         current = self._torch.cuda.current_stream(self._device)
         current.wait_event(delivered.done)
         for tensor in self._tensors(delivered.batch):
-            tensor.record_stream(current)  # or the allocator would reuse it while the training still reads
+            tensor.record_stream(current)  # or the allocator could reuse it while training still reads it
         return delivered.batch
 
     def counters(self) -> dict:
-        """Of the batches whose work on the device is done: how many, bytes copied, seconds of the stream."""
+        """Of the batches that are complete: their number, bytes copied, seconds on the stream."""
         self._forget_done()
         with self._lock:
             return dict(self._counters)
 
     def close(self) -> None:
-        """Waits until nothing is read any more."""
+        """Waits until no source is read any more."""
         with self._lock:
             for _, _, done, _ in self._in_flight:
                 done.synchronize()
@@ -143,7 +140,7 @@ class CudaDelivery:
                 self._counters["augment_seconds"] += copied.elapsed_time(done) / 1000
 
     def _copied(self, value, sources: list):
-        """`value` on the device: tensors, those in containers (see `_rebuilt`), objects that have `to`."""
+        """`value` on the device: tensors, objects that have `to`, and containers of them (see `_rebuilt`)."""
         if isinstance(value, self._torch.Tensor):
             if value.device == self._device:
                 return value
@@ -154,63 +151,61 @@ class CudaDelivery:
         if callable(getattr(value, "to", None)):
             sources.append(value)
             return value.to(self._device, **_non_blocking(value))
-        return _rebuilt(value, lambda one: self._copied(one, sources))
+        return _rebuilt(value, lambda item: self._copied(item, sources))
 
     def _tensors(self, value, seen: frozenset = frozenset()) -> Iterator:
-        """What of a batch knows `record_stream`: tensors, and objects that hold them themselves.
+        """All in a batch that have `record_stream`: tensors, and objects that hold tensors.
 
-        Of an object that has `to`, those in its attributes; objects without `to` are not looked into. seen:
-        the ids of the objects that `value` is inside of.
+        Attributes are searched only in objects that have `to`. seen: ids of the objects around `value`.
         """
         if callable(getattr(value, "record_stream", None)):
             yield value
         elif isinstance(value, Mapping):
-            for one in value.values():
-                yield from self._tensors(one, seen)
+            for item in value.values():
+                yield from self._tensors(item, seen)
         elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-            for one in value:
-                yield from self._tensors(one, seen)
+            for item in value:
+                yield from self._tensors(item, seen)
         elif callable(getattr(value, "to", None)) and id(value) not in seen:
             yield from self._tensors(_attributes(value), seen | {id(value)})
 
 
 def _non_blocking(value) -> dict[str, bool]:
-    """The argument for `value.to` that says so, where it takes one."""
+    """non_blocking=True as an argument for `value.to`, if it takes that."""
     try:
-        known = inspect.signature(value.to).parameters
-    except (TypeError, ValueError):  # of something that is not written in Python
+        parameters = inspect.signature(value.to).parameters
+    except (TypeError, ValueError):  # not written in Python
         return {"non_blocking": True}
-    any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
-    return {"non_blocking": True} if any_name or "non_blocking" in known else {}
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {"non_blocking": True} if takes_any or "non_blocking" in parameters else {}
 
 
 def _attributes(value) -> list:
-    """What an object holds, in its __dict__ and in the __slots__ of its classes."""
+    """The attributes of an object, in its __dict__ and in the __slots__ of its classes."""
     slots = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
-    names = {name for some in slots for name in ([some] if isinstance(some, str) else some)}
+    names = {name for slot in slots for name in ([slot] if isinstance(slot, str) else slot)}
     found = [getattr(value, name, None) for name in names - {"__dict__", "__weakref__"}]
     return [*getattr(value, "__dict__", {}).values(), *found]
 
 
 def _rebuilt(value, change: Callable):
-    """A container of the same type with `change` of its items: the containers that torch's DataLoader knows.
-
-    As there, a mapping or sequence whose type cannot be made anew becomes a dict or a list.
+    """A container of the same type, with `change` applied to its items, for the containers that torch's
+    DataLoader supports. As there, a type that cannot be constructed becomes a dict or a list.
     """
     if isinstance(value, Mapping):
-        changed = {name: change(one) for name, one in value.items()}
+        changed = {name: change(item) for name, item in value.items()}
         return changed if type(value) is dict else _like(value, changed)
     if isinstance(value, tuple):
-        changed = [change(one) for one in value]
+        changed = [change(item) for item in value]
         return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        changed = [change(one) for one in value]
+        changed = [change(item) for item in value]
         return changed if type(value) is list else _like(value, changed)
     return value
 
 
 def _like(value, changed):
-    """A container of value's type, with its other attributes, that holds `changed`."""
+    """A copy of the container `value` with the items of `changed`."""
     try:
         if isinstance(value, MutableMapping):
             clone = copy.copy(value)
@@ -218,8 +213,8 @@ def _like(value, changed):
             return clone
         if isinstance(value, MutableSequence):
             clone = copy.copy(value)
-            for index, one in enumerate(changed):
-                clone[index] = one
+            for index, item in enumerate(changed):
+                clone[index] = item
             return clone
         return type(value)(changed)
     except TypeError:

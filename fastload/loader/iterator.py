@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fastload.backends import process
 from fastload.errors import BatchTimeoutError, ConfigError
 from fastload.loader.in_flight import CLOSE_SECONDS, InFlight
-from fastload.loader.orders.sampled import DrawnStepSource
+from fastload.loader.orders.sampled import SamplerStepSource
 from fastload.loader.pending_batch import PendingBatch
 from fastload.loader.pipeline import Pipeline
 from fastload.loader.stats import Stats
@@ -35,7 +35,7 @@ class RunSpec(NamedTuple):
     """The steps that an iteration delivers: those that start in [start, stop) of the endless order."""
 
     pipeline: Pipeline
-    step_source: StepSource | DrawnStepSource
+    step_source: StepSource | SamplerStepSource
     start: OrderState
     stop: float  # infinity if it never ends
     world: World

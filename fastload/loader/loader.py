@@ -34,7 +34,7 @@ from fastload.loader.orders.planned import PlannedOrder
 from fastload.loader.orders.sampled import SampledOrder
 from fastload.loader.pipeline import Pipeline
 from fastload.loader.samples import OwnSamples, Samples, open_samples, refuse_dataset
-from fastload.loader.skipped import Collate, Moves
+from fastload.loader.skipped import Collate, LoaderActions
 from fastload.loader.specs import order_spec, pipeline_spec
 from fastload.loader.stats import Stats
 from fastload.notices import notice
@@ -220,7 +220,7 @@ class Loader:
         self._go_to(restored.epoch, restored.state)
         self._restored = restored
         if self._sampled is not None:
-            self._sampled.put_back(restored.state)
+            self._sampled.restore(restored.state)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Changes the weights of a mixture from the next batch on; call it on every rank alike.
@@ -250,7 +250,7 @@ class Loader:
         """
         epoch = count("epoch", epoch, 0, MAX_EPOCH)
         if self._sampled is not None:
-            self._sampled.tell(epoch)
+            self._sampled.set_epoch(epoch)
         iterator = self._iterator_between_batches()
         if iterator is not None and iterator.begun:
             is_there = epoch in (self._at.epoch, self._at.delivered_epoch)
@@ -327,7 +327,7 @@ class Loader:
         batches; one that skips the first n continues after them (loader/skipped.py).
         """
         return self._order.batch_sampler(
-            self._epoch_start, self.set_epoch, Moves(self._iterate_from, self._end_at)
+            self._epoch_start, self.set_epoch, LoaderActions(self._iterate_from, self._end_at)
         )
 
     @property
@@ -348,7 +348,7 @@ class Loader:
         with whole_imports():  # torch, DALI: what the threads to come need, too
             spec = pipeline_spec(self._config)
             pipeline = Pipeline(spec, samples, sample_order, world.rank, threads, *resources)
-        if self._sampled is not None and self._sampled.has_left(self._here()):
+        if self._sampled is not None and self._sampled.has_other_epoch(self._here()):
             self._at = self._at._replace(epoch=self._at.epoch + 1, is_start=True)
         state, span = self._here(), self._order.span
         stop = span * (self._at.epoch // epochs + 1) * epochs if epochs else math.inf

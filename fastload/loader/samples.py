@@ -1,7 +1,8 @@
-"""The samples behind a loader, opened on first use.
+"""The samples of a loader, opened on first use.
 
 In: how to open a source, or an fl.Dataset that opens its own. Out: a dataset of fastload/shards. Promised: a
-source is opened once, in the cache of this machine, with as many threads as the loader has.
+source is opened once, its index is kept in the cache folder of this machine, and built with the loader's
+threads.
 """
 
 from abc import ABC, abstractmethod
@@ -35,7 +36,8 @@ def refuse_dataset(source: Any) -> None:
 class Samples:
     """The samples of a loader, opened on first use.
 
-    open_source(threads), threads: how, and with how many threads. given: the dataset that opens them, if any.
+    open_source(threads): opens them. threads(): how many threads to use. given: the fl.Dataset to use instead
+    of open_source, if any.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
-"""The batches of an epoch, one by one, for trainers that resume by skipping the first of them.
+"""The batches of an epoch by their numbers, for trainers that resume by skipping the first of them.
 
-accelerate's skip_first_batches, and with it transformers.Trainer, make a torch DataLoader of a loader's
-batch_sampler, dataset and collate_fn, and leave out what the batch sampler draws first.
+accelerate's skip_first_batches, and with it transformers.Trainer, makes a torch DataLoader of a loader's
+batch_sampler, dataset and collate_fn, and drops what the batch sampler draws first.
 
-In: an epoch of a loader, and which of its steps is asked for. Out: that very batch. Promised: the first one
-asked for moves the loader there, which reads nothing, and the following ones are the next ones of its
-iteration: decoded ahead by its threads, at their true positions, so that random draws, ranks, replacements
-and `last` are those of a run that never stopped. It goes on as far as an iteration of the loader: with
-epochs=3 to the end of the third one.
+In: an epoch of a loader, and the number of a step. Out: the batch of that step. Promised: the first step
+that is requested sets the position of the loader, which reads nothing; the following ones are the next of
+its iteration, decoded ahead by its threads at their true positions. So random draws, ranks, replacement
+samples and `last` are those of an uninterrupted run. The iteration ends where the loader's would: with
+epochs=3 at the end of the third epoch.
 """
 
 import itertools
@@ -24,14 +24,14 @@ from fastload.step_ids import StepIds
 if TYPE_CHECKING:
     from fastload.loader.iterator import BatchIterator
 
-# transformers skips before it tells the epoch, and tells it to nobody then: from the first version to before
-# the second one.
-_TELLS_NO_EPOCH = (5, 0), (5, 18)
+# From the first of these versions to before the second, transformers skips batches before it calls set_epoch,
+# and does not call it afterwards.
+_VERSIONS_WITHOUT_EPOCH = (5, 0), (5, 18)
 
 
-class Moves(NamedTuple):
-    """What a loader lets be done to it. begin(state): an iteration from there on. end(iterator, state): it
-    is over, at its end.
+class LoaderActions(NamedTuple):
+    """begin(state): begins an iteration of the loader there. end(iterator, state): ends one that has
+    delivered everything, at `state`.
     """
 
     begin: "Callable[[OrderState], BatchIterator]"
@@ -41,23 +41,26 @@ class Moves(NamedTuple):
 class EpochSteps:
     """The steps of an iteration that begins at the start of an epoch.
 
-    start: where it begins; span: positions in it. epochs: how many an iteration of the loader has
-    from there on; None: it never ends.
+    start: of the epoch. span: positions in it. epochs: how many an iteration of the loader has from there on;
+    None: it never ends.
     """
 
-    def __init__(self, source: StepSource, start: OrderState, span: int, epochs: int | None, moves: Moves):
-        self._source, self._start, self._span, self._epochs, self._moves = source, start, span, epochs, moves
+    def __init__(
+        self, source: StepSource, start: OrderState, span: int, epochs: int | None, actions: LoaderActions
+    ):
+        self._source, self._start, self._span = source, start, span
+        self._epochs, self._actions = epochs, actions
         self._iterator: BatchIterator | None = None
-        self._next = 0  # the step that the iteration delivers next
+        self._next = 0  # the step that the iterator delivers next
 
     def __iter__(self) -> Iterator[StepIds]:
-        """An iteration that began on the way is over after its last step."""
+        """An iteration of the loader that began meanwhile ends after the last step."""
         numbers = itertools.count() if self._epochs is None else range(self._count())
         for number in numbers:
             yield StepIds(number, self._ids_of, self._make)
         iterator, self._iterator = self._iterator, None
         if iterator is not None and self._next == len(numbers):
-            self._moves.end(iterator, self._state(self._span * self._epochs))
+            self._actions.end(iterator, self._state(self._span * self._epochs))
 
     def _count(self) -> int:
         steps = self._source.steps
@@ -69,25 +72,25 @@ class EpochSteps:
         _, rank_batch = self._source.take(self._state_before(number), float("inf"))
         return rank_batch.sample_ids.tolist()
 
-    def _make(self, number: int) -> "Finished":
+    def _make(self, number: int) -> "FinishedBatch":
         if self._iterator is None:
             self._check(number)
-            self._iterator, self._next = self._moves.begin(self._state_before(number)), number
+            self._iterator, self._next = self._actions.begin(self._state_before(number)), number
         elif number != self._next:
             raise ConfigError(
-                f"batch {number} of the epoch was asked for after batch {self._next - 1}: a loader's batches "
-                "come one after the other. It has already split them over the ranks, so let nobody split "
-                "them again (accelerator.prepare of what skip_first_batches returned), and skip none on the "
-                "way."
+                f"a loader's batches must be loaded in order, but batch {number} of the epoch was requested "
+                f"after batch {self._next - 1}. Do not skip batches on the way, and do not split them over "
+                "the ranks again (accelerator.prepare of what skip_first_batches returned): the loader has "
+                "done that."
             )
         batch = next(self._iterator, self)
         if batch is self:
             raise ConfigError(
-                "the loader was moved or closed while its batches came through a torch DataLoader: begin a "
-                "new iteration."
+                "the loader was closed, or went to another position, while a torch DataLoader loaded its "
+                "batches. Begin a new iteration."
             )
         self._next += 1
-        return Finished(batch)
+        return FinishedBatch(batch)
 
     def _state_before(self, number: int) -> OrderState:
         steps, epoch = self._source.steps, 0
@@ -99,34 +102,34 @@ class EpochSteps:
         return self._start.at(self._start.position + offset, self._span)
 
     def _check(self, number: int) -> None:
-        """Refuses where the number of a step does not tell where it begins."""
+        """Raises ConfigError where the number of a step does not determine its position or epoch."""
         steps = self._source.steps
         if steps.last == "straddle" and self._start.position % steps.samples_per_step:
             raise ConfigError(
-                f'last="straddle": the steps of epoch {self._start.position // self._span} begin within a '
-                "step of the epoch before, so skipping a number of batches leads nowhere. Use "
+                f'last="straddle": epoch {self._start.position // self._span} begins within a step of the '
+                "epoch before, so its position after a number of batches is undefined. Use "
                 'loader.load_state_dict(state), or last="drop", "partial" or "pad".'
             )
         transformers = sys.modules.get("transformers") if "transformers.trainer" in sys.modules else None
-        if number and transformers is not None and _tells_no_epoch(transformers.__version__):
+        if number and transformers is not None and _skips_without_epoch(transformers.__version__):
             raise ConfigError(
-                f"transformers {transformers.__version__} tells no loader the epoch in which it skips "
-                f"batches, so these would be of epoch {self._start.position // self._span}, whatever the "
-                "checkpoint says. Use transformers>=5.18, or below 5, or ignore_data_skip=True and "
+                f"transformers {transformers.__version__} does not pass the epoch to loaders when it skips "
+                f"batches, so they would be of epoch {self._start.position // self._span}, whatever the "
+                "checkpoint says. Use transformers>=5.18 or <5, or ignore_data_skip=True and "
                 "loader.load_state_dict(state), as docs/resume.md shows."
             )
 
 
-class Finished:
-    """A batch that `__getitems__` hands to a collate_fn."""
+class FinishedBatch:
+    """A batch that `__getitems__` returns and collate_fn unpacks."""
 
     def __init__(self, batch: Any):
         self.batch = batch
 
     def __getitem__(self, _: Any):
         raise ConfigError(
-            "collate_fn: this batch is finished, there are no samples to collate: give torch's DataLoader "
-            "the loader's own, collate_fn=loader.collate_fn."
+            "collate_fn: the loader's batches are finished, so there are no samples to collate. Give torch's "
+            "DataLoader the loader's own, collate_fn=loader.collate_fn."
         )
 
     def __iter__(self):
@@ -137,24 +140,24 @@ class Finished:
 
 
 class Collate:
-    """The collate_fn that a loader shows: a finished batch passes through, samples go to `given`, or where
-    that is None to torch's default_collate.
+    """The `collate_fn` attribute of a loader: unpacks a finished batch, and passes samples to `collate_fn`,
+    or torch's default_collate.
     """
 
-    def __init__(self, given: Callable[[list], Any] | None = None):
-        self.given = given
+    def __init__(self, collate_fn: Callable[[list], Any] | None = None):
+        self._collate_fn = collate_fn
 
     def __call__(self, samples: Any) -> Any:
-        if isinstance(samples, Finished):
+        if isinstance(samples, FinishedBatch):
             return samples.batch
-        if self.given is not None:
-            return self.given(samples)
+        if self._collate_fn is not None:
+            return self._collate_fn(samples)
         from torch.utils.data import default_collate
 
         return default_collate(samples)
 
 
-def _tells_no_epoch(version: str) -> bool:
+def _skips_without_epoch(version: str) -> bool:
     found = re.match(r"(\d+)\.(\d+)", version)
-    first, fixed = _TELLS_NO_EPOCH
+    first, fixed = _VERSIONS_WITHOUT_EPOCH
     return found is not None and first <= (int(found[1]), int(found[2])) < fixed

@@ -61,7 +61,7 @@ class OrderSpec:
 
 def decode_spec(config: LoaderConfig) -> DecodeSpec:
     made = {"normalizations": _normalizations(config), "xflip": config.augment.xflip}
-    return _spec(DecodeSpec, config, max_batch=config.most_samples, **made)
+    return _spec(DecodeSpec, config, max_batch=config.max_batch_size, **made)
 
 
 def pipeline_spec(config: LoaderConfig) -> PipelineSpec:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastload import _native
 from fastload.errors import ConfigError, CursorError
 
 # 5.8e14: below 2^50, so that sums of a few fit 64 bits; with many divisors, so that weights such as 0.7, 1/3
@@ -74,9 +75,9 @@ class MixtureState:
     def take(self, count: int, *, impl: str = "auto") -> Picks:
         """The next `count` positions. impl: "auto" (native), "reference" or "native"; the twins are equal."""
         assert count >= 0 and impl in _IMPLS
-        twin = _reference if impl == "reference" else _native
+        twin = _reference if impl == "reference" else _native.mixture_take
         sources, samples, given, owed = twin(self.shares, self.given, self.owed, count)
-        return Picks(sources, samples, MixtureState(self.shares, given, owed))
+        return Picks(sources, samples, MixtureState(self.shares, tuple(given), tuple(owed)))
 
     def advanced(self, count: int) -> "MixtureState":
         """The state after `count` more positions; whole periods of the schedule are skipped at once."""
@@ -120,11 +121,9 @@ class MixtureState:
         )
 
     def _stepped(self, count: int) -> "MixtureState":
-        from fastload import _native as native
-
         given, owed = self.given, self.owed
         while count > 0:
-            given, owed = native.mixture_advance(self.shares, given, owed, min(count, ADVANCED_AT_ONCE))
+            given, owed = _native.mixture_advance(self.shares, given, owed, min(count, ADVANCED_AT_ONCE))
             count -= ADVANCED_AT_ONCE
         return MixtureState(self.shares, tuple(given), tuple(owed))
 
@@ -163,13 +162,6 @@ def shares_of(weights: Sequence[float]) -> tuple[int, ...]:
     return tuple(shares)
 
 
-def _native(shares, given, owed, count):
-    from fastload import _native as native
-
-    sources, samples, given, owed = native.mixture_take(shares, given, owed, count)
-    return sources, samples, tuple(given), tuple(owed)
-
-
 def _reference(shares, given, owed, count):
     """The rule at the top of this file, position by position."""
     given, owed = list(given), list(owed)
@@ -186,4 +178,4 @@ def _reference(shares, given, owed, count):
         sources[i], samples[i] = source, given[source]
         given[source] += 1
         owed[source] -= SHARES
-    return sources, samples, tuple(given), tuple(owed)
+    return sources, samples, given, owed

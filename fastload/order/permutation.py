@@ -11,6 +11,7 @@ The range is less than 4 n for n > 1, so an index takes fewer than four passes o
 
 import numpy as np
 
+from fastload import _native
 from fastload.errors import ConfigError
 
 MAX_N = 2**62
@@ -29,7 +30,7 @@ def permute(indices: np.ndarray, n, key, *, impl: str = "auto") -> np.ndarray:
         raise ConfigError(f'impl must be "auto", "reference" or "native", got {impl!r}.')
     indices = _column(indices, np.int64)
     operands = (_column(n, np.int64), _column(key[0], np.uint64), _column(key[1], np.uint64))
-    twin = _reference if impl == "reference" else _native
+    twin = _reference if impl == "reference" else _native.permute
     return twin(indices, *operands)
 
 
@@ -37,12 +38,6 @@ def _column(values, dtype) -> np.ndarray:
     if isinstance(values, (int, np.integer)):
         return np.array([values], dtype=dtype)
     return np.ascontiguousarray(np.asarray(values).astype(dtype, casting="same_kind", copy=False))
-
-
-def _native(indices, n, key0, key1):
-    from fastload import _native as native
-
-    return native.permute(indices, n, key0, key1)
 
 
 _GOLDEN = 0x9E3779B97F4A7C15

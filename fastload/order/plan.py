@@ -45,21 +45,27 @@ def make_plan(shard_counts, *, shuffle: bool, window: int | None, seed: int, str
 
 
 @dataclass(frozen=True)
-class Sequential:
-    """Every epoch in the order of the index: sample_id = position mod n."""
+class _WholeEpochs:
+    """What plans that mix each epoch as a whole, or not at all, have in common."""
 
     n: int
 
     def __post_init__(self):
         _check_n(self.n)
 
+    def windows(self, positions: np.ndarray) -> "Windows":
+        """Each window is a whole epoch."""
+        first = _split(positions, self.n)[0] * self.n
+        return Windows(first, np.ones_like(first), np.full_like(first, self.n))
+
+
+@dataclass(frozen=True)
+class Sequential(_WholeEpochs):
+    """Every epoch in the order of the index: sample_id = position mod n."""
+
     def sample_ids(self, positions: np.ndarray) -> np.ndarray:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         return _split(positions, self.n)[1]
-
-    def windows(self, positions: np.ndarray) -> "Windows":
-        """Each window is a whole epoch."""
-        return _epoch_windows(positions, self.n)
 
     @property
     def kind(self) -> str:
@@ -72,25 +78,20 @@ class Sequential:
 
 
 @dataclass(frozen=True)
-class Global:
+class Global(_WholeEpochs):
     """Every epoch is one keyed bijection of [0, n)."""
 
-    n: int
     seed: int
     stream: int = 0
 
     def __post_init__(self):
-        _check_n(self.n)
+        super().__post_init__()
         rng.check_seed(self.seed)
 
     def sample_ids(self, positions: np.ndarray) -> np.ndarray:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         epochs, indices = _split(positions, self.n)
         return permute(indices, self.n, keys_at(self.seed, epochs * self.n, Purpose.ORDER, self.stream))
-
-    def windows(self, positions: np.ndarray) -> "Windows":
-        """Each window is a whole epoch."""
-        return _epoch_windows(positions, self.n)
 
     @property
     def kind(self) -> str:
@@ -228,11 +229,6 @@ def _split(positions: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     if positions.size and positions.min() < 0:
         raise ConfigError(f"positions must be at least 0, got {positions.min()}.")
     return np.divmod(positions.astype(np.int64, casting="same_kind", copy=False), n)
-
-
-def _epoch_windows(positions: np.ndarray, n: int) -> Windows:
-    first = _split(positions, n)[0] * n
-    return Windows(first, np.ones_like(first), np.full_like(first, n))
 
 
 def _stream(stream: int) -> str:

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from fastload.backends import usable_cpus
 from fastload.errors import ConfigError, SampleError
+from fastload.prepare.common.report import render_pairs, render_table
 from fastload.shortage import room_for
 
 SIDES = ("fastload", "torch DataLoader + Pillow")
@@ -73,8 +75,6 @@ class BenchReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.common.report import render_pairs, render_table
-
         rows = []
         for side in SIDES:
             rates = [turn.images_per_second for turn in self.turns[side]]
@@ -110,13 +110,12 @@ def bench(
         raise ConfigError(
             f"rounds must be at least 1 and seconds above 0, got rounds={rounds} and seconds={seconds}."
         )
-    from fastload.backends import usable_cpus
     from fastload.prepare.common import pipeline
     from fastload.prepare.common.pillow_peer import open_peer
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
     threads = usable_cpus() if threads is None else threads
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     batch_size = min(64, dataset.n) if batch_size is None else batch_size
     settings = {"size": size, "batch_size": batch_size, "threads": threads}
     # The peer's workers start before fastload has threads: a fork copies locks, held or not.
@@ -234,32 +233,12 @@ def _median(turns, name: str) -> float:
 def add_options(parser) -> None:
     """The options of `fastload bench`."""
     parser.add_argument("source", metavar="SOURCE", help="shards, a pattern or a folder")
-    parser.add_argument(
-        "--size", type=int, default=256, help="side of the training images in pixels (default: 256)"
-    )
+    parser.add_argument("--size", type=int, help="side of the training images in pixels (default: 256)")
     parser.add_argument(
         "--batch-size", type=int, help="images per batch (default: 64, fewer where there are fewer)"
     )
     parser.add_argument(
         "--threads", type=int, help="fastload's threads and torch's workers (default: usable CPUs)"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: 5)")
-    parser.add_argument(
-        "--seconds", type=float, default=20.0, help="time of all turns together (default: 20)"
-    )
-
-
-def from_command_line(options) -> BenchReport:
-    """Measures the source named on the command line, with a progress bar on stderr."""
-    from fastload.prepare.common.progress import Progress
-
-    with Progress("bench") as progress:
-        return bench(
-            options.source,
-            size=options.size,
-            batch_size=options.batch_size,
-            threads=options.threads,
-            rounds=options.rounds,
-            seconds=options.seconds,
-            progress=progress,
-        )
+    parser.add_argument("--rounds", type=int, help="turns of each side (default: 5)")
+    parser.add_argument("--seconds", type=float, help="time of all turns together (default: 20)")

@@ -6,12 +6,16 @@ source and a ledger, only the samples that the ledger lists are checked: are the
 summed up.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fastload.errors import ConfigError
+from fastload import fields as fl
+from fastload.backends import usable_cpus
+from fastload.errors import ConfigError, SampleError
+from fastload.prepare.common.report import render_pairs, render_table
 from fastload.shortage import room_for
 
 CHUNK = 64  # samples
@@ -71,8 +75,6 @@ class CheckReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.common.report import render_pairs, render_table
-
         pairs = []
         if self.source is not None:
             extensions = ", ".join(f"{name} {count:,}" for name, count in self.extensions.items())
@@ -122,15 +124,14 @@ def check(
     extension, not required. threads: decoding threads; None: the usable CPUs. progress: called with the share
     that is done (0..1) and a note. Raises ConfigError for an invalid ledger, and FastloadError.
     """
-    import time
+    import numpy as np
 
-    from fastload.backends import usable_cpus
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
     from fastload.shards.ledger_lines import Lines, read_ledger
 
     begun = time.perf_counter()
     lines = Lines([], 0) if ledger is None else read_ledger(ledger)
-    listed = {_sample_of(entry): entry for entry in lines.entries}
+    listed = {(entry.get("source"), entry["shard"], entry["key"]): entry for entry in lines.entries}
     counts = {"in_ledger": len(listed), "entries": len(lines.entries), "damaged_lines": lines.damaged}
     counts["ledger"] = None if ledger is None else str(ledger)
     if source is None:
@@ -141,11 +142,9 @@ def check(
             source=None, samples=0, checked=0, unchecked=0, extensions={}, bad=bad, seconds=0.0, **counts
         )
     threads = usable_cpus() if threads is None else threads
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}.")
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     checkable = [entry for entry in listed.values() if entry.get("field_type") != _CUSTOM]
-    sample_ids = _range(0, dataset.n) if ledger is None else _ids_of(dataset, listed, checkable)
+    sample_ids = np.arange(dataset.n) if ledger is None else _ids_of(dataset, listed, checkable)
     if fields is None:
         fields = _fields_of(dataset) if ledger is None else _fields_of_ledger(checkable)
     bad = ()
@@ -207,8 +206,6 @@ def _fields_of(dataset) -> dict:
 
 def _field(kind: str, ext: str, required: bool):
     """A field of the type `kind`, with the least work that still finds damage."""
-    from fastload import fields as fl
-
     settings = {} if required else {"default": 0 if kind in ("Image", "Int") else None}
     if kind == "Image":
         settings |= {"size": _SIZE, "resize": "exact", "filter": "bilinear"}
@@ -217,13 +214,13 @@ def _field(kind: str, ext: str, required: bool):
 
 def _first_is_integer(dataset, extension: str) -> bool:
     """Whether the first sample that has it holds a number: some datasets have the name of the class there."""
-    from fastload import fields as fl
+    import numpy as np
+
     from fastload.decode import values
-    from fastload.errors import SampleError
     from fastload.prepare.common.stored import read_bytes
 
     for start in range(0, dataset.n, 1 << 16):
-        ids = _range(start, min(start + (1 << 16), dataset.n))
+        ids = np.arange(start, min(start + (1 << 16), dataset.n))
         present = ids[dataset.locate(ids, (extension,)).size_bytes >= 0]
         if len(present):
             try:
@@ -232,16 +229,6 @@ def _first_is_integer(dataset, extension: str) -> bool:
                 return False
             return True
     return False
-
-
-def _range(start: int, stop: int):
-    import numpy as np
-
-    return np.arange(start, stop, dtype=np.int64)
-
-
-def _sample_of(entry: dict) -> tuple:
-    return entry.get("source"), entry["shard"], entry["key"]
 
 
 def _ids_of(dataset, listed: dict, checkable: list[dict]):
@@ -254,7 +241,8 @@ def _ids_of(dataset, listed: dict, checkable: list[dict]):
     known = {(shard, key) for _, shard, key in listed}
     wanted = {(entry["shard"], entry["key"]) for entry in checkable}
     sample_ids, _ = dataset.find_keys(sorted({key for _, key in known}))
-    samples = {sample_id: _shard_and_key(dataset, sample_id) for sample_id in sample_ids.tolist()}
+    rows = {sample_id: dataset.row(sample_id) for sample_id in sample_ids.tolist()}
+    samples = {sample_id: (row.container, row.key) for sample_id, row in rows.items()}
     if known and not known & set(samples.values()):
         shard, key = next(iter(known))
         raise ConfigError(
@@ -262,11 +250,6 @@ def _ids_of(dataset, listed: dict, checkable: list[dict]):
             "the source. Give the source that the ledger was written for."
         )
     return np.array([sample_id for sample_id, sample in samples.items() if sample in wanted], np.int64)
-
-
-def _shard_and_key(dataset, sample_id: int) -> tuple[str, str]:
-    row = dataset.row(sample_id)
-    return row.container, row.key
 
 
 def _fields_of_ledger(checkable: list[dict]) -> dict:
@@ -298,17 +281,3 @@ def add_options(parser) -> None:
     parser.add_argument("--ledger", metavar="FILE", help="check only the samples that this ledger lists")
     parser.add_argument("--max-pixels", type=int, help="images with more are bad (default: as in fl.Loader)")
     parser.add_argument("--threads", type=int, help="decoding threads (default: the usable CPUs)")
-
-
-def from_command_line(options) -> CheckReport:
-    """Checks what the command line names, with a progress bar on stderr."""
-    from fastload.prepare.common.progress import Progress
-
-    with Progress("check") as progress:
-        return check(
-            options.source,
-            ledger=options.ledger,
-            max_pixels=options.max_pixels,
-            threads=options.threads,
-            progress=progress,
-        )

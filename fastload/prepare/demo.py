@@ -13,6 +13,8 @@ from pathlib import Path
 
 from fastload.errors import ConfigError, FastloadError
 from fastload.fields import Image
+from fastload.imports import import_whole
+from fastload.prepare.common.report import render_pairs, render_stats
 from fastload.shortage import room_for
 
 SHEET_SAMPLES = 24
@@ -54,8 +56,6 @@ class DemoReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.common.report import render_pairs, render_stats
-
         found = f"{self.samples:,} samples in {self.shards:,} containers"
         extensions = ", ".join(self.extensions)
         batches = f"{self.batch_size} x 3 x {self.size} x {self.size}"
@@ -93,9 +93,9 @@ def demo(
     Image(size=size)  # raises for an invalid size, before the work
     source = _own_samples(progress) if source is None else source
     from fastload.prepare.common import pipeline
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
-    dataset = open_source(source)
+    dataset = open_dataset(source)
     batch_size = min(BATCH_SIZE, dataset.n) if batch_size is None else batch_size
     with pipeline.open_loader(source, dataset, size=size, batch_size=batch_size, threads=threads) as loader:
         kept, first = _train(loader, seconds, progress)
@@ -128,7 +128,6 @@ def _check_target(out: Path) -> None:
 
 
 def _own_samples(progress) -> str:
-    from fastload.imports import import_whole
     from fastload.prepare.common.demo_set import demo_set
 
     def after_photo(share: float, name: str) -> None:
@@ -169,7 +168,6 @@ def _draw_sheet(dataset, kept: list[dict], report: DemoReport) -> None:
 
 
 def _pairs(dataset, batch: dict):
-    """The samples of a batch as pairs for the sheet."""
     from PIL import Image
 
     from fastload.prepare.common import pipeline
@@ -209,37 +207,12 @@ def _sheet_error(out, error: FastloadError | OSError) -> str:
 
 def add_options(parser) -> None:
     """The options of `fastload demo`."""
-    parser.add_argument(
-        "source",
-        nargs="?",
-        metavar="SOURCE",
-        help="shards, a pattern or a folder (default: its own photographs)",
-    )
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long to run (default: 5)")
-    parser.add_argument(
-        "--size", type=int, default=256, help="side of the training images in pixels (default: 256)"
-    )
+    what = "shards, a pattern or a folder (default: its own photographs)"
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help=what)
+    parser.add_argument("--seconds", type=float, help="how long to run (default: 5)")
+    parser.add_argument("--size", type=int, help="side of the training images in pixels (default: 256)")
     parser.add_argument(
         "--batch-size", type=int, help="images per batch (default: 64, fewer where there are fewer)"
     )
     parser.add_argument("--threads", type=int, help="decoding threads (default: all usable CPUs)")
-    parser.add_argument(
-        "--out", default="fastload-demo.png", metavar="PNG", help="where the contact sheet goes"
-    )
-
-
-def from_command_line(options) -> DemoReport:
-    """Runs the demo with parsed options and a progress bar on stderr."""
-    from fastload.prepare.common.progress import Progress
-
-    with Progress("demo") as progress:
-        return demo(
-            options.source,
-            seconds=options.seconds,
-            size=options.size,
-            batch_size=options.batch_size,
-            threads=options.threads,
-            out=options.out,
-            progress=progress,
-            started=options.started,
-        )
+    parser.add_argument("--out", metavar="PNG", help="where the contact sheet goes")

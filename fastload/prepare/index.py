@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastload.backends import usable_cpus
 from fastload.errors import ConfigError
+from fastload.prepare.common.report import render_bytes, render_pairs
 from fastload.shortage import room_for
 
 
@@ -35,8 +36,6 @@ class IndexReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.common.report import render_bytes, render_pairs
-
         extensions = ", ".join(f"{name} {count:,}" for name, count in self.extensions.items())
         pairs = [
             ("source", self.source),
@@ -68,9 +67,8 @@ def index(
     None: the usable CPUs.
     progress: called with the share that is done (0..1) and a note. Raises FastloadError.
     """
-    from fastload.prepare.common.stored import index_folder
     from fastload.shards.dataset import open_dataset
-    from fastload.shards.index import find_valid
+    from fastload.shards.index import default_cache_dir, find_valid
     from fastload.shards.source import find_containers
 
     threads = usable_cpus() if threads is None else threads
@@ -78,7 +76,7 @@ def index(
         raise ConfigError(f"threads must be at least 1, got {threads}.")
     start = time.perf_counter()
     containers = find_containers(source)
-    folder = index_folder() if cache_dir is None else Path(cache_dir)
+    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     if beside:
         built = _publish(containers, threads, progress)
     else:
@@ -120,22 +118,7 @@ def _counter(progress, what: str) -> Callable[[int, int], None]:
 def add_options(parser) -> None:
     """The options of `fastload index`."""
     parser.add_argument("source", metavar="SOURCE", help="shards, a pattern or a folder")
-    parser.add_argument("--beside", action="store_true", help="write the indexes beside the shards")
-    parser.add_argument("--cache-dir", metavar="FOLDER", help="write the indexes into this folder")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--beside", action="store_true", help="write the indexes beside the shards")
+    target.add_argument("--cache-dir", metavar="FOLDER", help="write the indexes into this folder")
     parser.add_argument("--threads", type=int, help="shards indexed at a time (default: the usable CPUs)")
-
-
-def from_command_line(options) -> IndexReport:
-    """Indexes the source named on the command line, with a progress bar on stderr."""
-    from fastload.prepare.common.progress import Progress
-
-    if options.beside and options.cache_dir is not None:
-        raise ConfigError("--beside and --cache-dir exclude each other: give only one of them.")
-    with Progress("index") as progress:
-        return index(
-            options.source,
-            beside=options.beside,
-            cache_dir=options.cache_dir,
-            threads=options.threads,
-            progress=progress,
-        )

@@ -5,7 +5,9 @@ In: a source. Out: an InfoReport. Only the index and the images of the samples s
 
 from dataclasses import asdict, dataclass
 
+from fastload import fields as fl
 from fastload.errors import ConfigError
+from fastload.prepare.common.report import render_bytes, render_pairs, render_table
 from fastload.shortage import room_for
 
 SAMPLES_SHOWN = 5
@@ -54,8 +56,6 @@ class InfoReport:
 
     def render(self) -> str:
         """The report as text."""
-        from fastload.prepare.common.report import render_bytes, render_pairs
-
         pairs = [
             ("source", self.source),
             ("samples", f"{self.samples:,}"),
@@ -74,8 +74,6 @@ class InfoReport:
         return "dataset.json" if self.has_labels else "only those in the samples"
 
     def _extension_table(self) -> str:
-        from fastload.prepare.common.report import render_bytes, render_table
-
         rows = []
         for name, sizes in self.extensions.items():
             mean = sizes.total_bytes // max(sizes.samples, 1)
@@ -84,15 +82,11 @@ class InfoReport:
         return render_table(("extension", "samples", "total", "mean", "smallest", "largest"), rows)
 
     def _container_table(self) -> str:
-        from fastload.prepare.common.report import render_table
-
         rows = [(name, f"{count:,}") for name, count in list(self.containers.items())[:CONTAINERS_SHOWN]]
         more = len(self.containers) - len(rows)
         return render_table(("container", "samples"), rows) + (f"\n... and {more:,} more" if more else "")
 
     def _sample_list(self) -> str:
-        from fastload.prepare.common.report import render_bytes
-
         lines = ["samples"]
         for sample in self.shown:
             members = ", ".join(f"{ext} {render_bytes(size)}" for ext, size in sample.size_bytes.items())
@@ -106,9 +100,9 @@ def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoRepor
     """Counts what a source holds and shows `samples` samples, evenly spaced. Raises FastloadError."""
     if samples < 0:
         raise ConfigError(f"samples must be at least 0, got {samples}.")
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     count = min(samples, dataset.n)
     shown = [_describe(dataset, i * dataset.n // count) for i in range(count)]
     return InfoReport(
@@ -142,8 +136,6 @@ def _sizes_of(dataset, extension: str) -> ExtensionSizes:
 
 
 def _describe(dataset, sample_id: int) -> ShownSample:
-    from fastload import fields as fl
-
     row = dataset.row(sample_id)
     images = tuple(ext for ext in row.extensions if ext.rpartition(".")[2] in fl.Image(size=1).extensions)
     sizes = {extension: size for extension, (_, size) in row.extensions.items()}
@@ -169,11 +161,4 @@ def _describe_image(dataset, sample_id: int, extensions: tuple[str, ...]) -> str
 def add_options(parser) -> None:
     """The options of `fastload info`."""
     parser.add_argument("source", metavar="SOURCE", help="shards, a pattern or a folder")
-    parser.add_argument(
-        "--samples", type=int, default=SAMPLES_SHOWN, help="how many samples to show (default: 5)"
-    )
-
-
-def from_command_line(options) -> InfoReport:
-    """Describes the source named on the command line."""
-    return info(options.source, samples=options.samples)
+    parser.add_argument("--samples", type=int, help="how many samples to show (default: 5)")

@@ -105,8 +105,10 @@ class Ledger:
         if not bad or self.path is None or self._write_error is not None:
             return
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        lines = [_line({**_without_none(asdict(sample)), "rank": self.rank, "time": now}) for sample in bad]
-        error = self._write_lines("".join(lines).encode())
+        entries = [asdict(sample) | {"rank": self.rank, "time": now} for sample in bad]
+        given = [{name: value for name, value in entry.items() if value is not None} for entry in entries]
+        # Keys are bytes of any encoding, which Python decodes to surrogates: JSON escapes them.
+        error = self._write_lines("".join(json.dumps(entry) + "\n" for entry in given).encode())
         if error is not None:
             self._write_error = (
                 f"the ledger {self.path} cannot be written ({error[0]}): bad samples are counted, but no "
@@ -175,15 +177,6 @@ def _append(path: Path, content: bytes) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)
-
-
-def _line(entry: dict) -> str:
-    # Keys are bytes of any encoding, which Python decodes to surrogates: JSON escapes them.
-    return json.dumps(entry, ensure_ascii=True) + "\n"
-
-
-def _without_none(entry: dict) -> dict:
-    return {name: value for name, value in entry.items() if value is not None}
 
 
 def _shard(sample: BadSample) -> str:

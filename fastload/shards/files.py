@@ -25,7 +25,7 @@ import numpy as np
 
 from fastload.errors import ConfigError, SourceError
 from fastload.shards.folder import Stamp, time_of
-from fastload.shards.retry import unreadable, with_retries
+from fastload.shards.retry import NOT_LISTED, reading
 from fastload.shards.rows import IMAGE_EXTENSIONS, Rows
 
 
@@ -102,11 +102,7 @@ def index_files(files: Files, root: str) -> tuple[Rows, Stamp, list[str] | None]
     Raises SourceError for a missing file, and for a folder that cannot be listed.
     """
     paths = files.absolute()
-    try:
-        sizes, stamp = with_retries(lambda: _look(paths, os.fsencode(root)))
-    except OSError as error:
-        where = os.fsdecode(error.filename or root)
-        raise unreadable(where, error, "the folder cannot be listed") from error
+    sizes, stamp = reading(root, lambda: _look(paths, os.fsencode(root)), NOT_LISTED)
     size_bytes = np.fromiter(map(sizes.__getitem__, paths), np.int64, len(paths))
     missing = np.flatnonzero(size_bytes < 0)
     if missing.size:
@@ -231,12 +227,8 @@ def _rows(paths: list[bytes], skipped: int, size_bytes: np.ndarray) -> Rows:
     spelled = np.fromiter((number[written] for _, _, written in parts), np.int64, len(paths))
     rows = Rows(
         extensions=sorted({written.lower() for written in spellings}),
-        offset_bytes=[],
-        size_bytes=[],
         key_end=np.cumsum(np.fromiter(map(len, keys), np.int64, len(keys))),
         keys=b"".join(keys),
-        skipped={},
-        members_stop=0,
     )
     for extension in rows.extensions:
         own = [written for written in spellings if written.lower() == extension]

@@ -26,7 +26,7 @@ import numpy as np
 
 from fastload.errors import ShardError, SourceError, raise_if_foreign
 from fastload.shards.labels import labels_of_json
-from fastload.shards.retry import unreadable, with_retries
+from fastload.shards.retry import reading
 from fastload.shards.rows import IMAGE_EXTENSIONS, Rows, shown
 
 Stamp = list[tuple[str, int]]
@@ -41,10 +41,7 @@ def index_folder(path: str, name: str) -> tuple[Rows, Stamp, list[str] | None]:
 
     Raises SourceError if it has no image, ShardError if two files are the same field of one sample.
     """
-    try:
-        walk = with_retries(lambda: _Walk(os.fsencode(path), name))
-    except OSError as error:
-        raise unreadable(os.fsdecode(error.filename or path), error) from error
+    walk = reading(path, lambda: _Walk(os.fsencode(path), name))
     samples = _group(walk, name)
     if not samples:
         raise _no_image(walk, path)
@@ -153,12 +150,9 @@ def _rows(samples: list[tuple[bytes, dict[bytes, tuple[bytes, int]]]], skipped: 
     extensions = sorted({extension for _, fields in samples for extension in fields})
     rows = Rows(
         extensions=extensions,
-        offset_bytes=[],
-        size_bytes=[],
         key_end=np.cumsum([len(key) for key, _ in samples], dtype=np.int64),
         keys=b"".join(key for key, _ in samples),
         skipped=dict(skipped),
-        members_stop=0,
     )
     for extension in extensions:
         found = [fields.get(extension) for _, fields in samples]

@@ -29,15 +29,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from fastload import backends
 from fastload.errors import ConfigError, ShardError, raise_if_foreign
 from fastload.shards.files import index_files
 from fastload.shards.folder import folder_changed, index_folder
 from fastload.shards.index_file import IndexFile, IndexUnusableError, Stamp, read_index, write_index
 from fastload.shards.labels import labels_of_json
-from fastload.shards.retry import unreadable, with_retries
+from fastload.shards.retry import reading, unreadable, with_retries
 from fastload.shards.rows import COPY_AGAIN, Rows, split_name
 from fastload.shards.source import INDEX_SUFFIX, Container
-from fastload.shards.tar import BLOCK, index_tar
+from fastload.shards.tar import BLOCK, index_tar, padded
 from fastload.shards.zip import index_zip
 from fastload.shortage import is_shortage, way_out
 from fastload.threads import for_all
@@ -48,7 +49,8 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "x
 
 
 def default_cache_dir() -> Path:
-    return Path.home() / ".cache" / "fastload" / "index"
+    """The folder of cached indexes that the Loader reads, too."""
+    return backends.cache_dir() / "index"
 
 
 def open_indexes(
@@ -65,34 +67,24 @@ def open_indexes(
     Raises SourceError or ShardError for a container that cannot be indexed (of several, the first in order,
     as far as known), ConfigError if the cache folder is not writable.
     """
-    indexes: dict[int, IndexFile] = {}
+    indexes: dict[Container, IndexFile] = {}
 
-    def note(i: int, index: IndexFile | None) -> None:
+    def note(container: Container, index: IndexFile | None) -> None:
         if index is not None:
-            indexes[i] = index
+            indexes[container] = index
             if found is not None:
                 found(len(indexes), len(containers))
 
     # On threads: if a mount is gone, `open` never returns, and only the calling thread reacts to Ctrl-C.
-    find = partial(_find_at, containers, cache_dir)
-    for_all(range(len(containers)), find, note, threads, "fastload-index")
-    own = [i for i in range(len(containers)) if i % local_world_size == local_rank]
-    others = [i for i in range(len(containers)) if i % local_world_size != local_rank]
+    for_all(containers, partial(find_valid, cache_dir=cache_dir), note, threads, "fastload-index")
+    own = containers[local_rank::local_world_size]
+    others = [each for i, each in enumerate(containers) if i % local_world_size != local_rank]
     middle = len(others) * local_rank // local_world_size
     others = others[middle:] + others[:middle]
-    for numbers, wait in ((own, True), (others, False), (others, True)):
-        missing = [i for i in numbers if i not in indexes]
-        make = partial(_build_at, containers, cache_dir, wait)
-        for_all(missing, make, note, threads, "fastload-index")
-    return [indexes[i] for i in range(len(containers))]
-
-
-def _find_at(containers: list[Container], cache_dir: Path, i: int) -> IndexFile | None:
-    return find_valid(containers[i], cache_dir)
-
-
-def _build_at(containers: list[Container], cache_dir: Path, wait: bool, i: int) -> IndexFile | None:
-    return build(containers[i], cache_dir, wait=wait)
+    for share, wait in ((own, True), (others, False), (others, True)):
+        missing = [container for container in share if container not in indexes]
+        for_all(missing, partial(build, cache_dir=cache_dir, wait=wait), note, threads, "fastload-index")
+    return [indexes[container] for container in containers]
 
 
 def find_valid(container: Container, cache_dir: Path) -> IndexFile | None:
@@ -212,10 +204,7 @@ def publish(container: Container) -> Path:
 
 def index_container(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
     """Rows, stamp and class names of a container, read from its headers. Raises SourceError, ShardError."""
-    try:
-        return with_retries(lambda: _index(container))
-    except OSError as error:
-        raise unreadable(container.path, error) from error
+    return reading(container.path, lambda: _index(container))
 
 
 def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
@@ -234,8 +223,7 @@ def _index(container: Container) -> tuple[Rows, Stamp, list[str] | None]:
             rows.labels = labels_of_json(content, rows, container.name, _key_of)
         # Of a tar including the first block after its members: a member that is written there, in the padding
         # of the file, changes neither its size nor the bytes before.
-        stop = -(-rows.members_stop // BLOCK) * BLOCK + BLOCK
-        tail_stop = before.st_size if is_zip else min(before.st_size, stop)
+        tail_stop = before.st_size if is_zip else min(before.st_size, padded(rows.members_stop) + BLOCK)
         tail_start = max(0, tail_stop - TAIL_BYTES)
         tail_crc = zlib.crc32(_bytes_at(file.fileno(), tail_start, tail_stop - tail_start))
         after = os.stat(container.path)
@@ -272,10 +260,7 @@ def _mtime_if_current(container: Container, stamp: Stamp, published: bool) -> in
                 return None
             return status.st_mtime_ns if _has_tail(file.fileno(), stamp) else None
 
-    try:
-        return with_retries(look)
-    except OSError as error:
-        raise unreadable(container.path, error) from error
+    return reading(container.path, look)
 
 
 def _has_tail(descriptor: int, stamp: Stamp) -> bool:
@@ -295,7 +280,6 @@ def _bytes_at(descriptor: int, start: int, size_bytes: int) -> bytes:
 
 
 def _way_out(error: OSError) -> str:
-    """What to do if an index cannot be written to its folder."""
     if is_shortage(error.errno):
         return way_out(error.errno, "")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -82,6 +82,11 @@ class IndexFile:
         return self.header["rows"]
 
     @property
+    def columns(self) -> dict[str, dict]:
+        """name -> the column's entry in the header."""
+        return {column["name"]: column for column in self.header["columns"]}
+
+    @property
     def stamp(self) -> Stamp:
         stored = self.header["stamp"]
         seen = {} if self.seen_mtime_ns is None else {"mtime_ns": self.seen_mtime_ns}
@@ -89,17 +94,14 @@ class IndexFile:
 
     def described(self, extension_numbers: dict[str, int], folder: str | None) -> dict:
         """The argument of IndexLookup.add; folder: the absolute path of a folder container."""
-        columns = {column["name"]: column for column in self.header["columns"]}
+        columns = self.columns
 
         def location(name: str) -> dict | None:
-            column = columns.get(name)
-            if column is None:
+            if name not in columns:
                 return None
-            return {
-                "at": self.columns_start + column["start"],
-                "width": column["width"],
-                "shift": column["shift"],
-            }
+            column = columns[name]
+            at = self.columns_start + column["start"]
+            return {"at": at, "width": column["width"], "shift": column["shift"]}
 
         return {
             "rows": self.n,
@@ -197,7 +199,7 @@ def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
 
     chosen: ascending row numbers, int64. IndexLookup must have checked the columns.
     """
-    columns = {column["name"]: column for column in index.header["columns"]}
+    columns = index.columns
 
     def values(name: str, rows: np.ndarray = chosen) -> np.ndarray | None:
         column = columns.get(name)
@@ -212,12 +214,8 @@ def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
     start, count = index.columns_start + columns["keys"]["start"], columns["keys"]["count"]
     rows = Rows(
         extensions=[],
-        offset_bytes=[],
-        size_bytes=[],
         key_end=np.cumsum(stops - starts),
         keys=_joined(np.frombuffer(index.mapped, np.uint8, count, start), starts, stops),
-        skipped={},
-        members_stop=0,
     )
     for name in index.header["counts"]:
         size = values(f"size:{name}")
@@ -277,8 +275,10 @@ def _pack_all(rows: Rows) -> dict[str, tuple[np.ndarray, int]]:
     packed: dict[str, tuple[np.ndarray, int]] = {}
     for i, extension in enumerate(rows.extensions):
         name = _text(extension)
-        present = rows.size_bytes[i] >= 0
-        packed[f"size:{name}"] = _pack_sizes(rows.size_bytes[i], present), 0
+        size_bytes, present = rows.size_bytes[i], rows.size_bytes[i] >= 0
+        width = _width(int(size_bytes.max(initial=0)) + 1)  # all ones means missing
+        stored = np.where(present, size_bytes.astype("<u8"), np.uint64(2**64 - 1))
+        packed[f"size:{name}"] = stored.astype(f"<u{width}"), 0
         if extension in rows.spellings:  # of a folder: all offsets are 0 and need no column
             packed[f"spelling:{name}"] = _narrow(rows.spellings[extension][1]), 0
         else:
@@ -290,12 +290,6 @@ def _pack_all(rows: Rows) -> dict[str, tuple[np.ndarray, int]]:
     if rows.labels is not None:
         packed["label"] = rows.labels.astype("<i4").view("<u4"), 0
     return packed
-
-
-def _pack_sizes(size_bytes: np.ndarray, present: np.ndarray) -> np.ndarray:
-    largest = int(size_bytes.max(initial=0))
-    width = _width(largest + 1)  # all ones means missing
-    return np.where(present, size_bytes.astype("<u8"), np.uint64(2**64 - 1)).astype(f"<u{width}")
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastload.errors import ConfigError
 from fastload.shards.ledger_lines import ledger_files, read_ledger
-from fastload.shards.retry import unreadable, with_retries
+from fastload.shards.retry import reading
 
 if TYPE_CHECKING:
     from fastload.shards.dataset import Dataset
@@ -58,10 +58,7 @@ def lines_of(file: KeyFile) -> list[Entry]:
         return contents
 
     what = f"exclude={file.given!r}"
-    try:
-        contents = with_retries(read)
-    except OSError as error:
-        raise unreadable(file.path, error) from error
+    contents = reading(file.path, read)
     if not contents:
         found = "it is a folder" if os.path.isdir(file.path) else f"there is no file {file.path}"
         raise ConfigError(

@@ -27,15 +27,11 @@ def labels_of_json(
     """
     try:
         table = json.loads(content)["labels"]
-        label_of = (
-            None
-            if table is None
-            else {key_of(entry.encode("utf-8", "surrogateescape")): label for entry, label in table}
-        )
+        if table is None:
+            return None
+        label_of = {key_of(entry.encode("utf-8", "surrogateescape")): label for entry, label in table}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ShardError(f"{name}: dataset.json has no table of labels ({error}). {_CORRECT}") from None
-    if label_of is None:
-        return None
     if not all(type(label) is int and -(2**31) <= label < 2**31 for label in label_of.values()):
         return None
     keys = rows.key_list()

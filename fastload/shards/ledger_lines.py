@@ -5,6 +5,7 @@ crash or a full disk are skipped and counted; a file that is not a ledger is an 
 writes ledgers and describes their lines.
 """
 
+import glob
 import json
 import os
 from pathlib import Path
@@ -27,7 +28,7 @@ class Lines(NamedTuple):
 def ledger_files(path: "str | os.PathLike") -> list[Path]:
     """The file at `path`, and those of ranks beside it, as far as they exist."""
     path = Path(path)
-    ranks = path.parent.glob(f"{_escaped(path.stem)}.rank*{_escaped(path.suffix)}")
+    ranks = path.parent.glob(f"{glob.escape(path.stem)}.rank*{glob.escape(path.suffix)}")
     return [file for file in (path, *sorted(ranks)) if file.is_file()]
 
 
@@ -59,7 +60,3 @@ def _entry(line: str) -> dict | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return entry if is_valid else None
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "[]*?" else letter for letter in name)

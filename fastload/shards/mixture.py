@@ -231,25 +231,26 @@ class MixtureDataset:
 
     def row(self, sample_id: int) -> Row:
         """A sample, with its sample_id within its source."""
-        part = self._part_of(sample_id)
-        return self._parts[part].row(sample_id - int(self._first_ids[part]))
+        _, dataset, own_id = self._own(sample_id)
+        return dataset.row(own_id)
 
     def where(self, sample_id: int) -> str:
         """Names the sample in messages: "faces: 00012.tar: key '0001' at byte 10240"."""
-        part = self._part_of(sample_id)
-        name = list(self.datasets)[part]
-        return f"{name}: {self._parts[part].where(sample_id - int(self._first_ids[part]))}"
+        name, dataset, own_id = self._own(sample_id)
+        return f"{name}: {dataset.where(own_id)}"
 
     def check_unchanged(self, sample_id: int) -> None:
         """As Dataset.check_unchanged; the message names the source."""
-        part = self._part_of(sample_id)
+        name, dataset, own_id = self._own(sample_id)
         try:
-            self._parts[part].check_unchanged(sample_id - int(self._first_ids[part]))
+            dataset.check_unchanged(own_id)
         except ShardError as error:
-            raise ShardError(f"{list(self.datasets)[part]}: {error}") from error
+            raise ShardError(f"{name}: {error}") from error
 
-    def _part_of(self, sample_id: int) -> int:
-        return int(np.searchsorted(self._first_ids, sample_id, side="right")) - 1
+    def _own(self, sample_id: int) -> tuple[str, Dataset, int]:
+        """The name and the dataset of the sample's source, and its sample_id there."""
+        part = int(np.searchsorted(self._first_ids, sample_id, side="right")) - 1
+        return list(self.datasets)[part], self._parts[part], sample_id - int(self._first_ids[part])
 
     def _by_source(self, sample_ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(number of the source, indices in the batch, sample_ids there) for each source of the batch."""

@@ -7,6 +7,7 @@ closes the shards that it keeps open for later reads before the next attempt.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from fastload.errors import SourceError, raise_if_foreign
 from fastload.shortage import lacks_descriptors, way_out
 
 # Shorter than a training run's own reads (csrc/read): here the user waits for the first batch.
+NOT_LISTED = "the folder cannot be listed"
 PAUSES_SECONDS = (0.01, 0.05, 0.25, 1.25)
 _CLOSING_SECONDS = 1.0  # closing a file may hang if its server is gone
 
@@ -35,6 +37,14 @@ def with_retries(call: Callable[[], Any], is_transient: Callable[[int], bool] = 
                 _native.give_up_open_files(_CLOSING_SECONDS)
         time.sleep(pause_seconds)
     return call()
+
+
+def reading(path: str | bytes, call: Callable[[], Any], what: str = "cannot be read") -> Any:
+    """What `call()` returns, with retries. Raises SourceError for the path of the error, or else `path`."""
+    try:
+        return with_retries(call)
+    except OSError as error:
+        raise unreadable(os.fsdecode(error.filename or path), error, what) from error
 
 
 def unreadable(path: str, error: OSError, what: str = "cannot be read") -> SourceError:

@@ -43,12 +43,12 @@ class Rows:
     """
 
     extensions: list[bytes]
-    offset_bytes: list[np.ndarray]
-    size_bytes: list[np.ndarray]
     key_end: np.ndarray
     keys: bytes
-    skipped: dict[str, int]
-    members_stop: int
+    offset_bytes: list[np.ndarray] = field(default_factory=list)
+    size_bytes: list[np.ndarray] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    members_stop: int = 0
     label_member: tuple[int, int] | None = None
     header_bytes: int = 0
     labels: np.ndarray | None = None
@@ -166,7 +166,8 @@ class RowBuilder:
 
 
 class HeaderWalk:
-    """One pass over the headers of a container: `run` makes its Rows. The reference of a native indexer."""
+    """One pass over the headers of a container: a subclass's `run` makes its Rows. The reference of a native
+    indexer."""
 
     has_label_file = False  # as in RowBuilder
 
@@ -183,9 +184,6 @@ class HeaderWalk:
             with open(path, "rb", buffering=0) as file:
                 return cls(file, name).run()
         return Rows(**native(os.fsencode(path), name.encode("utf-8", "surrogateescape")))
-
-    def run(self) -> Rows:
-        raise NotImplementedError
 
     def damaged(self, offset_bytes: int, what: str, way_out: str = COPY_AGAIN) -> ShardError:
         return damaged(self.name, offset_bytes, what, way_out)

@@ -19,13 +19,14 @@ import re
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from fastload.errors import ConfigError, SourceError
 from fastload.shards.files import Files, current_folder
 from fastload.shards.pattern import matches
-from fastload.shards.retry import unreadable, with_retries
+from fastload.shards.retry import NOT_LISTED, reading
 from fastload.shards.rows import IMAGE_EXTENSIONS
 
 INDEX_SUFFIX = ".flidx"
@@ -146,7 +147,8 @@ def _expand(part: str, folder: str) -> list[tuple[str, bool]]:
             found.extend(_existing(os.path.join(folder, path)))
         elif glob.has_magic(path):
             pattern = os.path.join(glob.escape(folder), path)  # the folder is not a pattern
-            matched = [match for match in _matches(pattern) if not match.endswith(INDEX_SUFFIX)]
+            matched = reading(pattern, partial(matches, pattern), NOT_LISTED)
+            matched = [match for match in matched if not match.endswith(INDEX_SUFFIX)]
             if not matched:
                 raise SourceError(
                     f"{path}: nothing matches this pattern{where}. Check its folder, and quote the pattern."
@@ -159,23 +161,14 @@ def _expand(part: str, folder: str) -> list[tuple[str, bool]]:
     return found
 
 
-def _matches(path: str) -> list[str]:
-    try:
-        return with_retries(lambda: matches(path))
-    except OSError as error:
-        raise unreadable(error.filename or path, error, "the folder cannot be listed") from error
-
-
 def _existing(path: str) -> list[tuple[str, bool]]:
     path = _absolute(path)
     if os.path.isfile(path):
         return [(path, False)]
     if not os.path.isdir(path):
         raise SourceError(f"{path}: neither a file nor a folder. Correct the path.")
-    try:
-        names = sorted(name for name in with_retries(lambda: os.listdir(path)) if not name.startswith("."))
-    except OSError as error:
-        raise unreadable(path, error, "the folder cannot be listed") from error
+    listed = reading(path, lambda: os.listdir(path), NOT_LISTED)
+    names = sorted(name for name in listed if not name.startswith("."))
     if not names:
         raise SourceError(f"{path}: the folder is empty. Name a folder with tars, zips or images.")
     shards = [name for name in names if name.lower().endswith((".tar", ".zip"))]

@@ -109,7 +109,7 @@ class _TarWalk(HeaderWalk):
             )
             raise self.damaged(self.at, what)
         self.rows.add(member, self.at, start, size)
-        self.at = start + _padded(size)
+        self.at = start + padded(size)
 
     def _extended(self, size: int) -> bytes:
         """The payload of an extended header; moves past it."""
@@ -119,7 +119,7 @@ class _TarWalk(HeaderWalk):
             raise self.damaged(self.at, "the file is cut in an extended header")
         payload = self.read(self.at + BLOCK, size)
         self.header_at = self.at
-        self.at += BLOCK + _padded(size)
+        self.at += BLOCK + padded(size)
         return payload
 
     def _take_pax(self, size: int, everywhere: bool) -> None:
@@ -211,5 +211,6 @@ def _header_name(block: bytes) -> bytes:
     return prefix + b"/" + member if block[257:263] == b"ustar\0" and prefix else member
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """The bytes of whole blocks that content of this size takes."""
     return -(-size // BLOCK) * BLOCK

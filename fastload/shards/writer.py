@@ -20,9 +20,8 @@ import numpy as np
 
 from fastload.errors import ConfigError
 from fastload.shards.rows import split_name
+from fastload.shards.tar import BLOCK, padded
 from fastload.shortage import naming_shortage
-
-BLOCK = 512
 
 
 class ShardWriter:
@@ -61,8 +60,10 @@ class ShardWriter:
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
             self.close()
-        else:
-            self._abandon()
+        elif self._tar is not None:
+            self._tar = None
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
 
     def write(self, sample: Mapping[str, Any]) -> None:
         """Adds one sample: `__key__`, and extension -> content; other names that begin with "__" are ignored.
@@ -78,38 +79,28 @@ class ShardWriter:
         ]
         if not members:
             raise ConfigError(f"the sample '{key}' has no content. Add at least one extension.")
-        size = sum(_bytes_in_tar(content) for _, content in members)
+        size = sum(BLOCK + padded(len(content)) for _, content in members)
         full = len(self._keys) >= self.max_samples or (
             self._keys and self._size_bytes + size > self.max_bytes
         )
-        if self._tar is not None and full:
-            self._finish()
+        if full:
+            self.close()
         if self._tar is None:
             self._begin()
         if key in self._keys:
             raise ConfigError(f"the key '{key}' is already in this shard. Give every sample its own key.")
         self._keys.add(key)
         for name, content in members:
-            self._tar.addfile(_header(name, len(content)), io.BytesIO(content))
+            header = tarfile.TarInfo(name)
+            header.size, header.mode = len(content), 0o644  # everything else is zero or empty by default
+            self._tar.addfile(header, io.BytesIO(content))
         self._size_bytes += size
         self.samples_total += 1
 
     def close(self) -> None:
         """Finishes the shard in progress, if there is one."""
-        if self._tar is not None:
-            self._finish()
-
-    def _begin(self) -> None:
-        self._path = Path(self.pattern % len(self.paths))
-        self._partial = self._path.with_name(f".{self._path.name}.partial")
-        with naming_shortage(f"{self._path}: cannot be written", ConfigError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._partial, "wb")  # noqa: SIM115 (closed by _finish or _abandon)
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")
-        self._keys = set()
-        self._size_bytes = 0
-
-    def _finish(self) -> None:
+        if self._tar is None:
+            return
         self._tar.close()
         self._tar = None
         self._file.flush()
@@ -118,11 +109,15 @@ class ShardWriter:
         os.replace(self._partial, self._path)
         self.paths.append(os.fspath(self._path))
 
-    def _abandon(self) -> None:
-        if self._tar is not None:
-            self._tar = None
-            self._file.close()
-            self._partial.unlink(missing_ok=True)
+    def _begin(self) -> None:
+        self._path = Path(self.pattern % len(self.paths))
+        self._partial = self._path.with_name(f".{self._path.name}.partial")
+        with naming_shortage(f"{self._path}: cannot be written", ConfigError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._partial, "wb")  # noqa: SIM115 (closed by close or __exit__)
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")
+        self._keys = set()
+        self._size_bytes = 0
 
 
 def _member_name(key: Any, extension: str) -> str:
@@ -153,14 +148,3 @@ def _content(extension: str, value: Any) -> bytes:
         np.save(out, value, allow_pickle=False)
         return out.getvalue()
     raise ConfigError(f"a {type(value).__name__} cannot be written as '{extension}'. Encode it to bytes.")
-
-
-def _header(name: str, size_bytes: int) -> tarfile.TarInfo:
-    header = tarfile.TarInfo(name)
-    header.size = size_bytes
-    header.mode = 0o644  # everything else is zero or empty by default
-    return header
-
-
-def _bytes_in_tar(content: bytes) -> int:
-    return BLOCK + -(-len(content) // BLOCK) * BLOCK

@@ -40,8 +40,6 @@ def index_zip(path: str, name: str, impl: str = "auto") -> Rows:
 
 
 class _ZipWalk(HeaderWalk):
-    """Reads the directory, and each member's local header."""
-
     has_label_file = True
 
     def __init__(self, file: BinaryIO, name: str):
@@ -62,8 +60,7 @@ class _ZipWalk(HeaderWalk):
             at += length
             count += 1
         if count != claimed:
-            what = f"the directory has {count} entries and claims {claimed}, starting"
-            raise self.damaged(start, what)
+            raise self.damaged(start, f"the directory has {count} entries and claims {claimed}, starting")
         self._check_overlap()
         return self.rows.finish(self.header_bytes)
 
@@ -132,16 +129,14 @@ class _ZipWalk(HeaderWalk):
         # Sizes may follow the content instead (flag 8), or be in a zip64 field.
         sized = flags & 8 or {packed, unpacked} <= {size, FULL}
         if method != 0 or flags & 0x2041 or not sized:
-            what = f"the local header of '{shown(member)}' contradicts the directory"
-            raise self.damaged(local, what)
+            raise self.damaged(local, f"the local header of '{shown(member)}' contradicts the directory")
         return local + head_bytes + local_extra_bytes
 
     def _check_overlap(self) -> None:
         """A damaged length of a local header's extra field moves a member's content into the next member."""
         for (_, end), (begin, _) in pairwise(sorted(self.extents)):
             if begin < end:
-                what = "two members overlap, the second"
-                raise self.damaged(begin, what)
+                raise self.damaged(begin, "two members overlap, the second")
 
     def _zip64(self, extra: bytes, numbers: tuple, member: bytes, entry_offset: int) -> list[int]:
         """Extra field 1 holds, in the order (size, packed, local), those of the three that did not fit."""

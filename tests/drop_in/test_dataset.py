@@ -22,10 +22,10 @@ def test_a_dataset_shows_single_samples(shards, dataset):
         assert torch.equal(sample["image"], batch["image"][i])
     assert dataset[np.int64(3)]["label"] == dataset[torch.tensor(3)]["label"] == 3
     for i in (N, -N - 1):
-        with pytest.raises(IndexError, match="outside"):
+        with pytest.raises(IndexError, match="the index must be in"):
             dataset[i]
     for i in (1.0, "1", slice(2)):
-        with pytest.raises(ConfigError, match="give the index of one sample"):
+        with pytest.raises(ConfigError, match="the index must be an integer"):
             dataset[i]
     assert [sample["label"].item() for sample in dataset] == list(range(N))
     image, label = fl.Dataset(shards, FIELDS, as_tuple=True)[3]
@@ -49,7 +49,7 @@ def test_a_dataset_shows_no_stand_in_for_a_bad_sample(tmp_path):
 
 def test_who_trains_on_single_samples_is_warned_once(dataset, monkeypatch):
     monkeypatch.setattr("fastload.drop_in.dataset.MANY", 3)
-    with pytest.warns(UserWarning, match="asked for 3 times") as caught:
+    with pytest.warns(UserWarning, match="called 3 times") as caught:
         for i in range(5):
             dataset[i]
     assert len(caught) == 1 and caught[0].filename == __file__
@@ -59,7 +59,7 @@ def test_who_trains_on_single_samples_is_warned_once(dataset, monkeypatch):
     "more", [{"augment": fl.Augment(mixup=0.5)}, {"fields": {"image": fl.Image(size=8, report=True)}}]
 )
 def test_tuples_have_no_room_for_more_than_the_fields(more):
-    with pytest.raises(ConfigError, match="has room for the fields alone"):
+    with pytest.raises(ConfigError, match="returns only the fields"):
         fl.Dataset("nowhere", **{"fields": FIELDS, "as_tuple": True, **more})
 
 
@@ -87,7 +87,11 @@ def test_nothing_is_read_when_a_dataset_is_made_and_asked_whether_it_is_there():
 
 @pytest.mark.parametrize(
     ("arguments", "match"),
-    [({"as_tuple": 1}, "as_tuple=1"), ({"normalize": "x"}, "normalize"), ({"window": 0}, "window=0")],
+    [
+        ({"as_tuple": 1}, "as_tuple must be .*, got 1"),
+        ({"normalize": "x"}, "normalize"),
+        ({"window": 0}, "window must be .*, got 0"),
+    ],
 )
 def test_a_dataset_judges_its_arguments_at_once(arguments, match):
     with pytest.raises(ConfigError, match=match):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import fastload as fl
-from fastload.drop_in.from_torchvision import lift
+from fastload.drop_in.from_torchvision import dataset_arguments
 from fastload.errors import ConfigError
 from tests.drop_in.fake_torchvision import (
     JITTER,
@@ -37,7 +37,7 @@ both = pytest.mark.parametrize("tv", [v1, v2], ids=str)
 
 
 def delivered(arguments, decode="native", **more):
-    """All images and labels in order, as a loader makes them of what `lift` gave."""
+    """All images and labels in order, as a loader makes them of what `dataset_arguments` gave."""
     arguments = dict(arguments)
     assert arguments.pop("as_tuple") is True
     loader = fl.Loader(
@@ -99,7 +99,7 @@ def as_transforms(tv, resize, crop, filter, normalize, mode=lambda name: name):
 @pytest.mark.parametrize("view", VIEWS, ids=str)
 def test_pixels_are_those_of_torchvisions_way_with_pillow(root, tv, view):
     folder = Folder(root, as_transforms(tv, *view))
-    images, labels = delivered(lift(folder))
+    images, labels = delivered(dataset_arguments(folder))
     assert labels.tolist() == [label for _, label in folder.samples]
     for image, (path, _) in zip(images, folder.samples, strict=True):
         expected = by_pillow(path, *view)
@@ -113,7 +113,7 @@ def test_pixels_are_those_of_torchvision_itself(root, version, view):
     pytest.importorskip("torchvision")
     real, datasets = (importlib.import_module(f"torchvision.{name}") for name in (version, "datasets"))
     folder = datasets.ImageFolder(root, as_transforms(real, *view, mode=real.InterpolationMode))
-    images, labels = delivered(lift(folder))
+    images, labels = delivered(dataset_arguments(folder))
     assert labels.tolist() == folder.targets and len(images) == len(folder)
     for i, image in enumerate(images):
         assert torch.equal(image, folder[i][0]), folder.samples[i]
@@ -137,7 +137,7 @@ def test_levels_and_halves_of_torchvision_itself_and_its_tensors(root):
         folder = datasets.ImageFolder(
             root, real.Compose([*behind, *cut] if tensor_first else [*cut, *behind])
         )
-        images, _ = delivered(lift(folder))
+        images, _ = delivered(dataset_arguments(folder))
         expected = torch.stack([image for image, _ in folder])
         assert images.dtype == expected.dtype
         off = (images.double() - expected.double()).abs()
@@ -200,7 +200,7 @@ def test_the_stand_ins_are_as_the_real_classes(tv):
 def test_the_lists_of_common_trainings_are_understood(root, tv):
     normalize = tv.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     train = [tv.RandomResizedCrop(224, interpolation=3), tv.RandomHorizontalFlip(), tv.ToTensor(), normalize]
-    lifted = lift(Folder(root, tv.Compose(train)), scaled="half")
+    lifted = dataset_arguments(Folder(root, tv.Compose(train)), scaled="half")
     assert lifted["fields"] == {
         "image": fl.Image(size=224, resize="random", filter="bicubic"),
         "label": fl.Int("cls"),
@@ -208,7 +208,7 @@ def test_the_lists_of_common_trainings_are_understood(root, tv):
     assert lifted["augment"] == fl.Augment(xflip=0.5) and lifted["dtype"] == "float32"
     assert lifted["normalize"] == IMAGENET
     test = [tv.Resize(256), tv.CenterCrop(224), tv.ToTensor(), normalize]
-    lifted = lift(Folder(root, tv.Compose(test)))
+    lifted = dataset_arguments(Folder(root, tv.Compose(test)))
     expected = fl.Image(size=224, resize=256, filter="bilinear", scaled=None)
     assert lifted["fields"]["image"] == expected and lifted["augment"] == fl.Augment()
     assert sorted(lifted) == ["as_tuple", "augment", "dtype", "fields", "normalize", "source"]
@@ -219,7 +219,7 @@ def test_the_lists_of_common_trainings_are_understood(root, tv):
         tv.ColorJitter(*JITTER),
         tv.ToTensor(),
     ]
-    lifted = lift(Folder(root, tv.Compose(again)))
+    lifted = dataset_arguments(Folder(root, tv.Compose(again)))
     assert lifted["fields"]["image"] == fl.Image(
         size=(64, 60), resize=72, crop="random", filter="bilinear", scaled=None
     )
@@ -240,7 +240,10 @@ def test_a_filter_may_be_an_enum_a_name_or_pillows_number(root, interpolation):
             tv.Resize((8, 8), interpolation=interpolation),
             tv.RandomResizedCrop(8, interpolation=interpolation),
         ):
-            assert lift(Folder(root, tv.Compose([one, tv.ToTensor()])))["fields"]["image"].filter == "bicubic"
+            assert (
+                dataset_arguments(Folder(root, tv.Compose([one, tv.ToTensor()])))["fields"]["image"].filter
+                == "bicubic"
+            )
 
 
 def test_what_wraps_transforms_is_looked_into(root):
@@ -257,13 +260,13 @@ def test_what_wraps_transforms_is_looked_into(root):
             v2.ToTensor(),
         ]
     )
-    lifted = lift(Folder(root, nested))
+    lifted = dataset_arguments(Folder(root, nested))
     assert lifted["fields"]["image"].size == (32, 32) and lifted["augment"].xflip == 1.0
     alone = torch.nn.Sequential()
     alone._modules.update(
         {"0": v2.Resize([8, 9]), "1": v2.ToImage(), "2": v2.ToDtype(torch.float32, scale=True)}
     )
-    assert lift(Folder(root, alone))["fields"]["image"].resize == "exact"
+    assert dataset_arguments(Folder(root, alone))["fields"]["image"].resize == "exact"
 
 
 def test_flips_and_jitter_come_in_any_order_behind_the_geometry(root):
@@ -275,18 +278,23 @@ def test_flips_and_jitter_come_in_any_order_behind_the_geometry(root):
         tv.Normalize([0.5], [0.5]),
     )
     lists = [[h, v, jitter, to, norm], [jitter, v, h, to, norm], [to, jitter, h, norm, v], [v, to, norm, h]]
-    got = [lift(Folder(root, tv.Compose([tv.Resize((8, 8)), *steps])))["augment"] for steps in lists]
+    got = [
+        dataset_arguments(Folder(root, tv.Compose([tv.Resize((8, 8)), *steps])))["augment"] for steps in lists
+    ]
     assert got[0] == got[1] == got[2] != got[3] == fl.Augment(xflip=0.1, yflip=0.2)
     for view in ([tv.Resize((8, 8))], [tv.RandomResizedCrop(8)], [tv.Resize(9), tv.RandomCrop(8)]):
-        assert lift(Folder(root, tv.Compose([h, *view, to])))["augment"].xflip == 0.1
-    assert lift(Folder(root, tv.Compose([tv.Resize(9), h, tv.RandomCrop(8), to])))["augment"].xflip == 0.1
+        assert dataset_arguments(Folder(root, tv.Compose([h, *view, to])))["augment"].xflip == 0.1
+    assert (
+        dataset_arguments(Folder(root, tv.Compose([tv.Resize(9), h, tv.RandomCrop(8), to])))["augment"].xflip
+        == 0.1
+    )
 
 
 def test_a_flip_with_certainty_is_the_mirrored_picture(root):
-    images, _ = delivered(lift(Folder(root, basic(v1, v1.RandomHorizontalFlip(1.0)))))
-    plain, _ = delivered(lift(Folder(root, basic(v1))))
+    images, _ = delivered(dataset_arguments(Folder(root, basic(v1, v1.RandomHorizontalFlip(1.0)))))
+    plain, _ = delivered(dataset_arguments(Folder(root, basic(v1))))
     assert torch.equal(images, plain.flip(-1)) and not torch.equal(images, plain)
-    upside, _ = delivered(lift(Folder(root, basic(v1, v1.RandomVerticalFlip(1.0)))))
+    upside, _ = delivered(dataset_arguments(Folder(root, basic(v1, v1.RandomVerticalFlip(1.0)))))
     torch.testing.assert_close(upside, plain.flip(-2), rtol=0, atol=1e-6)  # a warp computes in floats
 
 
@@ -308,7 +316,7 @@ def test_a_flip_with_certainty_is_the_mirrored_picture(root):
     ],
 )
 def test_the_end_of_the_list_says_dtype_and_normalization(root, steps, dtype, normalize):
-    lifted = lift(Folder(root, v2.Compose([v2.Resize((8, 9)), *map(one_of, steps)])))
+    lifted = dataset_arguments(Folder(root, v2.Compose([v2.Resize((8, 9)), *map(one_of, steps)])))
     assert (lifted["dtype"], lifted["normalize"]) == (dtype, normalize)
     images, _ = delivered(lifted)
     assert images.dtype == getattr(torch, dtype) and images.shape[1:] == (3, 8, 9)
@@ -334,24 +342,24 @@ def test_what_changes_nothing_is_passed_over(root):
             v2.RandomCrop(32, padding=padding, pad_if_needed=True),
             v2.Identity(),
         ]
-        assert lift(Folder(root, v2.Compose([*steps, to])))["fields"]["image"].size == (32, 32)
+        assert dataset_arguments(Folder(root, v2.Compose([*steps, to])))["fields"]["image"].size == (32, 32)
     for steps in (
         [v2.Resize((9, 8)), v2.CenterCrop((9, 8))],
         [v2.RandomResizedCrop((9, 8)), v2.RandomCrop((9, 8))],
         [h, v2.Resize((9, 8)), v2.CenterCrop((9, 8))],
     ):
-        assert lift(Folder(root, v2.Compose([*steps, to])))["fields"]["image"].size == (9, 8)
+        assert dataset_arguments(Folder(root, v2.Compose([*steps, to])))["fields"]["image"].size == (9, 8)
 
 
 def test_the_samples_are_the_datasets_in_its_order(root):
     folder = Folder(root, basic(v1))
-    source = lift(folder)["source"]
+    source = dataset_arguments(folder)["source"]
     assert list(source.paths) == [path for path, _ in folder.samples]
     assert source.labels.tolist() == [label for _, label in folder.samples]
     assert source.classes == ("odd", "photo")
     folder.samples = [(folder.samples[0][0], np.int64(3)), (folder.samples[1][0], 4)]
     del folder.classes
-    assert lift(folder)["source"].labels.tolist() == [3, 4]
+    assert dataset_arguments(folder)["source"].labels.tolist() == [3, 4]
 
 
 def test_subsets_and_subsets_of_subsets_choose_samples(root):
@@ -368,7 +376,7 @@ def test_subsets_and_subsets_of_subsets_choose_samples(root):
         torch.utils.data.Subset(inner, [2, 0]),
         torch.utils.data.Subset(folder, range(3)),
     ):
-        source = lift(subset)["source"]
+        source = dataset_arguments(subset)["source"]
         places = list(subset.indices)
         while subset.dataset is not folder:
             subset = subset.dataset
@@ -381,7 +389,7 @@ def test_subsets_and_subsets_of_subsets_choose_samples(root):
 def test_a_subset_delivers_what_torchs_loader_would(root):
     folder = Folder(root, basic(v1))
     subset = torch.utils.data.Subset(folder, [5, 0, 30, 5])
-    images, labels = delivered(lift(subset))
+    images, labels = delivered(dataset_arguments(subset))
     for i, place in enumerate(subset.indices):
         path, label = folder.samples[place]
         assert torch.equal(images[i], by_pillow(path, 40, (32, 32), "bilinear")) and labels[i] == label
@@ -391,23 +399,23 @@ def test_a_subset_delivers_what_torchs_loader_would(root):
 def test_a_class_of_yours_that_gives_the_same_is_lifted_and_no_dice_are_lost(root, label):
     before = torch.get_rng_state(), np.random.get_state()[2]
     mine = own_items(lambda image, number: (image, label(number)))(Folder(root, basic(v1)))
-    assert lift(mine)["fields"] == lift(Folder(root, basic(v1)))["fields"]
+    assert dataset_arguments(mine)["fields"] == dataset_arguments(Folder(root, basic(v1)))["fields"]
     assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[2] == before[1]
 
 
 def test_what_torchvision_keeps_beside_the_transform_is_no_matter(root):
     folder = Folder(root, basic(v1))
-    expected = lift(folder)["fields"]
+    expected = dataset_arguments(folder)["fields"]
     folder.transforms = standard(folder.transform, None)
     folder.loader = loader_named("default_loader", "torchvision.datasets.folder")
-    assert lift(folder)["fields"] == expected
+    assert dataset_arguments(folder)["fields"] == expected
     folder.loader = loader_named("pil_loader", "torchvision.datasets.folder")
     folder.transform = None
-    assert lift(folder)["fields"] == expected
+    assert dataset_arguments(folder)["fields"] == expected
     folder.transform = basic(
         v1, v1.RandomHorizontalFlip()
     )  # exchanged, as is usual between training and test
-    assert lift(folder)["augment"] == fl.Augment(xflip=0.5)
+    assert dataset_arguments(folder)["augment"] == fl.Augment(xflip=0.5)
 
 
 def test_a_real_image_folder_and_its_parts(root):
@@ -417,28 +425,28 @@ def test_a_real_image_folder_and_its_parts(root):
     folder = datasets.ImageFolder(root, real.Compose(steps))
     parts = torch.utils.data.random_split(folder, [0.5, 0.5])
     for part in parts:
-        images, labels = delivered(lift(part))
+        images, labels = delivered(dataset_arguments(part))
         assert labels.tolist() == [label for _, label in part]
         assert torch.equal(images, torch.stack([image for image, _ in part]))
     joint = datasets.ImageFolder(root, target_transform=int, transform=real.Compose(steps))
     with pytest.raises(ConfigError, match="target_transform"):
-        lift(joint)
+        dataset_arguments(joint)
 
     class Mine(datasets.ImageFolder):
         def __getitem__(self, place):
             return super().__getitem__(place)[0]
 
     with pytest.raises(ConfigError, match="Mine: its own __getitem__"):
-        lift(Mine(root, real.Compose(steps)))
+        dataset_arguments(Mine(root, real.Compose(steps)))
 
 
 @both
 def test_colours_and_crops_that_are_dice_stay_within_their_ranges(root, tv):
     """A factor of exactly 0.5 is no dice: half as bright, to float32's rounding."""
     half = tv.ColorJitter((0.5, 0.5), None, None, None)
-    images, _ = delivered(lift(Folder(root, basic(tv, half))))
-    plain, _ = delivered(lift(Folder(root, basic(tv))))
+    images, _ = delivered(dataset_arguments(Folder(root, basic(tv, half))))
+    plain, _ = delivered(dataset_arguments(Folder(root, basic(tv))))
     torch.testing.assert_close(images, plain / 2, rtol=0, atol=1e-6)
     random = tv.Compose([tv.Resize(40), tv.RandomCrop(32), tv.ToTensor()])
-    crops, _ = delivered(lift(Folder(root, random)))
+    crops, _ = delivered(dataset_arguments(Folder(root, random)))
     assert crops.shape == plain.shape and not torch.equal(crops, plain)

@@ -30,7 +30,9 @@ pytestmark = [
 def test_of_another_batch_size_a_stream_without_a_state_is_refused(num_workers):
     _, state = after(lambda: OurLoader(Stream(), 4, num_workers=num_workers), 2)
     loader = OurLoader(Stream(), 3, num_workers=num_workers)
-    with pytest.raises(CursorError, match=r"saved with batch_size=4, this loader has 3.*Use batch_size=4"):
+    with pytest.raises(
+        CursorError, match=r"saved with batch_size=4, but this loader has 3.*Use batch_size=4"
+    ):
         loader.load_state_dict(state)
     _, state = after(lambda: OurLoader(StatefulStream(), 4), 2)
     assert rest_of(lambda: OurLoader(StatefulStream(), 5), state)[0][0] == 1008
@@ -56,7 +58,9 @@ def test_a_sampler_that_draws_others_than_it_drew_is_an_error(other):
 def test_a_generator_that_is_there_only_then_or_only_now_is_refused(own):
     _, state = after(lambda: OurLoader(Numbers(), generator=generator() if own else None), 1)
     loader = OurLoader(Numbers(), generator=None if own else generator())
-    with pytest.raises(CursorError, match=f"saved with {'a' if own else 'no'} generator, this loader has"):
+    with pytest.raises(
+        CursorError, match=f"saved with {'a' if own else 'no'} generator, but this loader has"
+    ):
         loader.load_state_dict(state)
 
 
@@ -68,13 +72,13 @@ def test_a_damaged_state_is_refused(damage):
     _, state = after(maker(OurLoader, "shuffled", 0), 2)
     loader = maker(OurLoader, "shuffled", 0)()
     for wrong in (state | damage, []):
-        with pytest.raises(CursorError, match="this is no state of a loader"):
+        with pytest.raises(CursorError, match="not a state of a loader"):
             loader.load_state_dict(wrong)
 
 
 def test_in_order_false_warns_when_its_state_is_asked_for():
     loader = OurLoader(Numbers(), num_workers=2, in_order=False)
-    with pytest.warns(UserWarning, match="some may come twice and some not at all.*in_order=True"):
+    with pytest.warns(UserWarning, match="some may be repeated or missing.*in_order=True"):
         loader.state_dict()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -84,10 +88,10 @@ def test_in_order_false_warns_when_its_state_is_asked_for():
 @pytest.mark.parametrize(
     ("state", "make", "message"),
     [
-        ({"epoch": 1}, lambda: OurLoader(Numbers()), "this is no state of a loader.*state_dict"),
-        ("text", lambda: OurLoader(Numbers()), "this is no state of a loader"),
-        (None, lambda: OurLoader(Numbers(), num_workers=2), "num_workers=0, this loader has 2"),
-        (None, lambda: OurLoader(Stream()), "kind 'map', this one is 'iterable'"),
+        ({"epoch": 1}, lambda: OurLoader(Numbers()), "not a state of a loader.*state_dict"),
+        ("text", lambda: OurLoader(Numbers()), "not a state of a loader"),
+        (None, lambda: OurLoader(Numbers(), num_workers=2), "num_workers=0, but this loader has 2"),
+        (None, lambda: OurLoader(Stream()), "kind 'map', but this one is 'iterable'"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(state, make, message):
@@ -103,8 +107,8 @@ def test_a_state_that_does_not_fit_is_refused(state, make, message):
 @pytest.mark.parametrize(
     ("saved", "now", "message"),
     [
-        (lambda: Numbers(), lambda: Numbers(3), "saved after 5 draws, and the sampler makes 3 now"),
-        (lambda: Stream(), lambda: Stream(3), "saved after 5 batches, and the dataset has 3 now"),
+        (lambda: Numbers(), lambda: Numbers(3), "saved after 5 draws, but the sampler makes only 3 now"),
+        (lambda: Stream(), lambda: Stream(3), "saved after 5 batches, but the dataset has only 3 now"),
         (lambda: StreamOfWalks(), lambda: Stream(), "list_iterator|range_iterator has no state_dict"),
         (lambda: Counting(), lambda: Numbers(), "Numbers has no state_dict"),
     ],

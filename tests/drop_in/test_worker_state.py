@@ -13,8 +13,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from fastload import DataLoader as OurLoader
-from fastload.drop_in.worker_state import Carried, MapSource
-from fastload.loader.orders.sampler_state import generator_state
+from fastload.drop_in.worker_state import BatchWithState, MapSource
+from fastload.loader.orders.generators import generator_state
 from tests.drop_in.stateful_cases import (
     Counting,
     Marked,
@@ -123,7 +123,7 @@ def test_a_state_on_its_way_from_a_worker_is_a_copy():
 
 def test_of_what_a_worker_sends_the_batch_is_pinned(monkeypatch):
     monkeypatch.setattr("fastload.drop_in.worker_state.pin_memory", lambda batch: ("pinned", batch))
-    pinned = Carried([1], 3, {"at": 2}).pin_memory()
+    pinned = BatchWithState([1], 3, {"at": 2}).pin_memory()
     assert (pinned.batch, pinned.worker, pinned.state) == (("pinned", [1]), 3, {"at": 2})
 
 

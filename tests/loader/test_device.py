@@ -33,10 +33,10 @@ def test_on_a_cpu_a_batch_stays_what_it_is(shards, device):
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("gpu", 'device=\'gpu\'.*Use "cpu", "cuda" or "auto"'),
-        (None, "device=None"),
-        (3.5, "device=3.5"),
-        ("meta", 'batches are made for "cpu" and "cuda" only'),
+        ("gpu", "device must be .*, got 'gpu'"),
+        (None, "device must be .*, got None"),
+        (3.5, r"device must be .*, got 3\.5"),
+        ("meta", "device must be .*, got 'meta'"),
     ],
 )
 def test_a_device_that_is_none_is_refused_by_the_first_batch(shards, device, message):
@@ -48,7 +48,7 @@ def test_a_device_that_is_none_is_refused_by_the_first_batch(shards, device, mes
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_torch_does_not_see_is_refused(shards):
     assert resolve_device("auto").type == "cpu"
-    with pytest.raises(BackendError, match="torch sees no CUDA device here"):
+    with pytest.raises(BackendError, match="needs a GPU, but torch sees none"):
         next(iter(labels(shards, device="cuda")))
 
 

@@ -206,5 +206,5 @@ def test_a_state_of_json_values_is_what_it_was_after_json(shards, make):
 def test_a_checkpoint_of_other_workers_is_refused_with_the_reason(tmp_path):
     loader = fl.DataLoader(Numbers(), 4, num_workers=2)
     save(loader, tmp_path)
-    with pytest.raises(CursorError, match="saved with num_workers=2, this loader has 0"):
+    with pytest.raises(CursorError, match="saved with num_workers=2, but this loader has 0"):
         load(fl.DataLoader(Numbers(), 4), tmp_path)

@@ -65,12 +65,12 @@ def test_a_field_that_no_sample_has_is_refused_even_with_a_default(shards):
         FieldError, match=r"fields\['image'\]: no sample of 000.tar .* has png or webp"
     ) as caught:
         next(iter(loader))
-    assert "name an extension that is there: cls, jpg, txt." in one_line(caught)
+    assert "Name an extension that they have: cls, jpg, txt." in one_line(caught)
 
 
 def test_labels_where_there_are_neither_files_nor_folders_are_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
-    with pytest.raises(FieldError, match="has cls; name an extension that is there: jpg"):
+    with pytest.raises(FieldError, match=r"has cls\. Name an extension that they have: jpg"):
         next(iter(labels(str(tmp_path))))
 
 
@@ -185,7 +185,7 @@ def test_a_shard_that_changed_after_indexing_is_named(tmp_path, change):
     with pytest.raises(ShardError, match=rf"001.tar: key '0000[67]' at byte \d+: {reason}") as caught:
         for _ in range(6):
             next(run)
-    assert ("begin anew" if cut else "put it back, or open the dataset again") in one_line(caught)
+    assert ("start again" if cut else "put it back, or open the dataset again") in one_line(caught)
 
 
 def test_a_photo_that_vanished_from_its_folder_is_named(tmp_path):
@@ -226,7 +226,7 @@ def test_an_error_of_your_own_function_is_the_cause_with_its_traceback(shards):
 @pytest.mark.parametrize(
     ("field", "content", "reason"),
     [
-        (fl.Int("x"), b"seven", "not an integer"),
+        (fl.Int("x"), b"seven", "not a 64-bit integer"),
         (fl.Text("x"), b"\xff", "not UTF-8"),
         (fl.Json("x"), b"{", "not JSON"),
         (fl.Tensor("x"), b"pickle", "not npy, npz or pth"),

@@ -16,7 +16,7 @@ from fastload.loader.config import MAX_EPOCH
 from fastload.order.permutation import permute
 from fastload.order.plan import keys_at
 from fastload.rng import Purpose
-from fastload.shards import open_dataset
+from fastload.shards.dataset import open_dataset
 from tests.loader.samples import labels, pictures, write_shards
 
 N = 4 * 10**9

@@ -95,9 +95,11 @@ def test_an_empty_path_is_not_the_current_folder(here, empty):
         SourceError, match=r"the source is an empty path \(''\)\. .*the current folder is '\.'"
     ):
         labels(empty)
-    with pytest.raises(SourceError, match=r"Mixture\(sources=\.\.\.\): 'a': the source is ''"):
+    with pytest.raises(
+        SourceError, match=r"Mixture\(sources=\.\.\.\): 'a': the source is an empty path \(''\)"
+    ):
         fl.Mixture({"a": (empty, 1)}, 4)
-    with pytest.raises(fl.ConfigError, match=r"not bytes \(b'd'\)"):
+    with pytest.raises(fl.ConfigError, match=r"got bytes \(b'd'\)"):
         labels(b"d")
 
 

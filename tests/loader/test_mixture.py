@@ -204,7 +204,7 @@ def test_a_field_that_one_source_lacks_is_named_with_the_source(folders, tmp_pat
     write(tmp_path, ({"__key__": f"{i}", "jpg": b"x"} for i in range(3)))
     source = fl.Mixture({"cats": (folders["cats"], 1), "bare": (str(tmp_path), 1)}, 10)
     with pytest.raises(
-        FieldError, match=r"source 'bare': .*no sample of .* has cls; name an extension that is there: jpg"
+        FieldError, match=r"source 'bare': .*no sample of .* has cls. Name an extension that they have: jpg"
     ):
         next(iter(labels(source)))
     loader = fl.Loader(source, 4, {"label": fl.Int("cls", default=-1)})
@@ -232,7 +232,7 @@ def test_class_folders_of_a_mixture_share_their_classes(tmp_path, folders):
     assert sorted(batch["label"].tolist()) == [0, 0, 1, 1]
     with pytest.raises(ConfigError, match="'one' and 'other' have different classes"):
         next(iter(labels(fl.Mixture({"one": (one, 1), "other": (other, 1)}, 4), 4)))
-    with pytest.raises(FieldError, match="labels of source 'one' are numbers of its class folders"):
+    with pytest.raises(FieldError, match="those of 'one' come from its class folders"):
         next(iter(labels(fl.Mixture({"one": (one, 1), "cats": (folders["cats"], 1)}, 4), 4)))
 
 
@@ -315,5 +315,5 @@ def test_a_cursor_whose_mixture_is_not_that_of_its_sources_is_refused(folders):
     for number, one in enumerate(wrong):
         loader = labels(mixture(folders) if number < 3 else folders["cats"], 5)
         loader.load_state_dict(one)
-        with pytest.raises(CursorError, match="its mixture is not that of its sources and its epoch"):
+        with pytest.raises(CursorError, match="its mixture does not fit its sources and its epoch"):
             next(iter(loader))

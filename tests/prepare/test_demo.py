@@ -155,11 +155,11 @@ def test_the_first_batch_is_timed_from_the_start_of_the_command(shards, tmp_path
 def test_the_command_tells_the_demo_when_it_started(shards, tmp_path, monkeypatch, capsys):
     ticks = iter(range(1000))
     monkeypatch.setattr(cli.time, "monotonic", lambda: float(next(ticks)))
-    started = []
-    monkeypatch.setattr(module, "demo", lambda *_, **options: started.append(options["started"]))
+    at = []
+    monkeypatch.setattr(module, "demo", lambda started, **_: at.append(started))
     with pytest.raises(AttributeError):  # there is no report to print
         cli.main(["demo", str(shards)])
-    assert started == [0.0]
+    assert at == [0.0]
 
 
 def test_the_report_is_printed_before_the_error_of_a_sheet_that_cannot_be_written(

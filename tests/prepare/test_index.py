@@ -43,7 +43,7 @@ def test_wrong_arguments_are_refused(shards, tmp_path, capsys):
     with pytest.raises(SourceError):
         index(tmp_path / "none")
     assert cli.main(["index", str(shards), "--beside", "--cache-dir", str(tmp_path)]) == 2
-    assert "--beside and --cache-dir exclude each other" in capsys.readouterr().err
+    assert "argument --cache-dir: not allowed with argument --beside" in capsys.readouterr().err
 
 
 def test_index_from_the_command_line(shards, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 from shard_corpus import content_of, tar_bytes, write, zip_bytes
 
 from fastload.errors import ConfigError
-from fastload.shards import open_dataset
+from fastload.shards.dataset import open_dataset
 
 COUNTS = (5, 0, 1, 8, 7)
 

@@ -11,9 +11,12 @@ import pytest
 from shard_corpus import tar_bytes, write
 
 from fastload.errors import ConfigError, ShardError, SourceError
-from fastload.shards import find_containers, index, open_dataset, publish
+from fastload.shards import index
+from fastload.shards.dataset import open_dataset
 from fastload.shards.files import Files
+from fastload.shards.index import publish
 from fastload.shards.mixture import Mixture, open_mixture
+from fastload.shards.source import find_containers
 from tests.shards.test_folder import age, content_at
 
 NAMES = [

@@ -11,7 +11,7 @@ import pytest
 from shard_corpus import write
 
 from fastload.errors import ShardError, SourceError
-from fastload.shards import open_dataset
+from fastload.shards.dataset import open_dataset
 
 
 @pytest.fixture

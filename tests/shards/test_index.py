@@ -14,8 +14,11 @@ from shard_corpus import END, ODD_NAMES, header_block, padded, tar_bytes, write,
 
 from fastload import _native
 from fastload.errors import ConfigError, ShardError, SourceError
-from fastload.shards import find_containers, index, open_dataset, publish
+from fastload.shards import index
+from fastload.shards.dataset import open_dataset
+from fastload.shards.index import publish
 from fastload.shards.index_file import IndexUnusableError, Stamp, read_index, write_index
+from fastload.shards.source import find_containers
 
 
 @pytest.fixture
@@ -192,8 +195,6 @@ def test_a_sample_of_three_fields_takes_at_most_40_bytes(tmp_path):
         size_bytes=[np.full(n, 100_000), np.full(n, 3), np.full(n, 300)],
         key_end=np.arange(1, n + 1, dtype=np.int64) * 12,
         keys=b"".join(b"%012d" % i for i in range(n)),
-        skipped={},
-        members_stop=0,
     )
     write_index(tmp_path / "a.flidx", rows, Stamp())
     size = (tmp_path / "a.flidx").stat().st_size

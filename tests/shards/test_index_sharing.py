@@ -10,7 +10,9 @@ from shard_corpus import END, header_block, padded, tar_bytes, write
 
 from fastload import _native
 from fastload.errors import ConfigError
-from fastload.shards import find_containers, index, open_dataset
+from fastload.shards import index
+from fastload.shards.dataset import open_dataset
+from fastload.shards.source import find_containers
 from fastload.shards.tar import index_tar
 
 

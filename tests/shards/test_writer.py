@@ -8,7 +8,8 @@ import pytest
 import webdataset
 
 from fastload.errors import ConfigError
-from fastload.shards import ShardWriter, open_dataset
+from fastload.shards.dataset import open_dataset
+from fastload.shards.writer import ShardWriter
 
 
 def samples(count):

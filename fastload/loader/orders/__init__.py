@@ -1,1 +1,1 @@
-"""Which samples a rank takes next: an order that fastload plans, or what a sampler draws."""
+"""Which samples a rank takes next: an order planned by fastload, or a user's sampler."""

@@ -1,13 +1,13 @@
-"""torch's global CPU generator, as one loader draws from it: its samplers' orders and its workers' seeds.
+"""torch's global CPU generator as one loader draws from it, for the orders of samplers and seeds of workers.
 
-In: what a state saved of the generator. Out: the generator to draw from. Promised: without a load it is the
-global one. After a load it is the global one where the program has put that back itself: it is as it was
-saved when the first iteration begins, or it was seeded after the load with another seed than it had when it
-was saved. Else it is a private copy of the saved one, from which this loader alone draws, so that its later
-epochs are those of a run that was never interrupted, wherever nothing else draws from the global generator in
-that run; the program's own is then as it was, after each draw. Who seeds the global generator anew later on,
-or within a draw, means that: the private copy is dropped. A generator of another rank counts only for
-programs that seed all ranks alike.
+In: the state of the generator in a checkpoint. Out: the generator to draw from. Promised: without a
+checkpoint it is the global generator. After a load it is still the global one where the program restores
+that itself: when the first iteration begins, its state is the saved one, or it has been seeded since the
+load with another seed than the saved one. Otherwise it is a private copy of the saved generator, used by
+this loader alone, and the global one stays as it was: later epochs are those of an uninterrupted run, if
+nothing else draws from the global generator in that run. Seeding the global generator later, or within a
+draw, drops the private copy. The generator of another rank counts only in programs that seed all ranks
+alike.
 """
 
 import contextlib
@@ -16,47 +16,44 @@ from collections.abc import Iterator
 import torch
 
 from fastload.errors import CursorError
-from fastload.loader.orders.sampler_state import rank_here, state_of_text, text_of_state
+from fastload.loader.orders.generators import decode_state, encode_state
+from fastload.loader.orders.sampler_state import current_rank
 
 
 class GlobalGenerator:
-    """Of one loader. Its texts are what `sampler_state.generator_state` makes of a generator."""
+    """Of one loader. Saved states are texts, as `generators.generator_state` returns them."""
 
     def __init__(self):
-        self._saved: torch.Tensor | None = None  # by a state that was loaded, until an iteration begins
+        self._saved: torch.Tensor | None = None  # loaded, until an iteration begins
         self._rank = 0  # that saved it
-        self._private: torch.Tensor | None = None  # where the private copy is; None: the global one counts
-        self._seen: torch.Tensor | None = None  # the global one, at the load or when an iteration began
+        self._private: torch.Tensor | None = None  # state of the private copy; None: the global one is used
+        self._seen: torch.Tensor | None = None  # state of the global one at the load, or the last beginning
         self._is_swapped = False
 
     def load(self, saved: str | None, rank: int) -> None:
-        """What a state says. None: nothing, and the global one counts. Raises CursorError for no text of a
-        generator.
-        """
+        """Takes over the generator that `rank` saved; None: the global one is used. Raises CursorError."""
         self._saved = None if saved is None else _checked(saved)
         self._rank, self._private, self._seen = rank, None, torch.get_rng_state()
 
     def begin(self) -> None:
-        """An iteration begins: looks at what the program has done to the global generator since the last."""
+        """Called when an iteration begins: has the program restored or seeded the global generator?"""
         if self._saved is None and self._private is None:
             return
         now = torch.get_rng_state()
         if self._saved is not None:
             self._private, self._saved = self._chosen(self._saved, now), None
-        elif torch.equal(now, self._private) or self._is_seeded_anew(now):
+        elif torch.equal(now, self._private) or self._was_seeded(now):
             self._private = None
         self._seen = now
 
     def state(self) -> str:
-        """What a state has to hold."""
-        for one in (self._saved, self._private):
-            if one is not None:
-                return text_of_state(one)
-        return text_of_state(torch.get_rng_state())
+        """What a checkpoint must hold."""
+        states = (self._saved, self._private)
+        return encode_state(next((state for state in states if state is not None), torch.get_rng_state()))
 
     @contextlib.contextmanager
-    def drawing(self) -> Iterator[None]:
-        """While it lasts, the global generator is the one to draw from."""
+    def swapped_in(self) -> Iterator[None]:
+        """A context in which torch's global generator is the one to draw from."""
         if self._private is None or self._is_swapped:
             yield
             return
@@ -70,21 +67,21 @@ class GlobalGenerator:
             if torch.initial_seed() == seed:
                 self._private = torch.get_rng_state()
                 torch.set_rng_state(before)
-            else:  # what draws has seeded all that draw
+            else:  # the sampler or dataset has called torch.manual_seed
                 self._private = None
 
     def _chosen(self, saved: torch.Tensor, now: torch.Tensor) -> torch.Tensor | None:
-        """The private copy to be, or None where the global one counts."""
+        """The state of the private copy, or None where the global generator is used."""
         if torch.equal(now, saved):
             return None
-        with_another_seed = torch.initial_seed() != _seed(saved)
-        if with_another_seed and (self._is_seeded_anew(now) or self._rank != rank_here()):
+        has_other_seed = torch.initial_seed() != _seed(saved)
+        if has_other_seed and (self._was_seeded(now) or self._rank != current_rank()):
             return None
         return saved
 
-    def _is_seeded_anew(self, now: torch.Tensor) -> bool:
-        """Whether the program has seeded the global one since `_seen`. That it did so with the same seed is
-        known only where something had drawn from it, and nothing has since.
+    def _was_seeded(self, now: torch.Tensor) -> bool:
+        """Whether the program has seeded the global generator since `_seen`. With the same seed as before
+        this shows only where the generator had been used, and has not been used since.
         """
         seed = torch.initial_seed()
         if seed != _seed(self._seen):
@@ -101,11 +98,11 @@ def _seed(state: torch.Tensor) -> int:
 
 def _checked(text: str) -> torch.Tensor:
     try:
-        state = state_of_text(text)
+        state = decode_state(text)
         torch.Generator().set_state(state)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CursorError(
-            f"the checkpoint's global generator is {str(text)[:40]!r}, no state of a torch generator "
-            f"({str(error)[:80]}): pass what state_dict() returned."
+            f"the checkpoint's global generator must be the state of a torch generator, got "
+            f"{str(text)[:40]!r} ({str(error)[:80]}). Pass what state_dict() returned."
         ) from error
     return state

@@ -1,9 +1,8 @@
-"""The `sampler` and `batch_sampler` of a loader that has an order of its own, where trainers look for them.
+"""The `sampler` and `batch_sampler` attributes of a loader with fastload's own order, for trainers.
 
-In: a loader. Out: a torch Sampler, and a BatchSampler. Promised: `set_epoch` is the loader's, they iterate
-over the sample_ids that this rank takes in the epoch that the loader is in, and they shard nothing: the
-loader has done that already. What the batch sampler draws, `loader.dataset` makes the batch of
-(loader/skipped.py).
+In: functions of a loader. Out: a torch Sampler, and a BatchSampler. Promised: `set_epoch` is the loader's;
+they iterate over the sample_ids of this rank in the loader's current epoch, and do not split them again.
+`loader.dataset` turns what the batch sampler draws into the batch itself (loader/skipped.py).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from fastload.step_ids import StepIds
 
 
 class OrderSampler(Sampler):
-    """sample_ids: gives those of the epoch. length: how many they are. set_epoch: the loader's."""
+    """sample_ids(): those of the epoch. length(): how many there are. set_epoch(epoch): the loader's."""
 
     def __init__(
         self, sample_ids: Callable[[], Iterator[int]], length: Callable[[], int], set_epoch: Callable
@@ -29,11 +28,11 @@ class OrderSampler(Sampler):
 
 
 class InOrderSampler(OrderSampler, SequentialSampler):
-    """One that does not shuffle: Lightning's overfit_batches takes no other."""
+    """An order that is not shuffled, in the class that Lightning's overfit_batches requires."""
 
 
 class StepSampler(BatchSampler):
-    """The steps of the epoch. steps: gives them. length: how many they are."""
+    """steps(): those of the epoch. length(): how many there are."""
 
     def __init__(
         self,
@@ -47,7 +46,7 @@ class StepSampler(BatchSampler):
         self._steps, self._length, self.set_epoch = steps, length, sampler.set_epoch
 
     def __iter__(self) -> Iterator[StepIds]:
-        # Not a list yet: which epoch it is, may be said after `iter`.
+        # A generator, because set_epoch may be called after `iter`.
         yield from self._steps()
 
     def __len__(self) -> int:

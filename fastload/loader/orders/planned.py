@@ -1,8 +1,8 @@
-"""The order of a loader that was given no sampler: fastload's own, of one source or of a mixture.
+"""fastload's own order, of one source or of a mixture.
 
-In: a spec, and the opened samples. Out: the samples of any step, how long an epoch is, what a checkpoint must
-agree in; orders/sampled.py answers the same for a user's sampler. Promised: nothing is opened before
-it is needed, and the world is the one at the time of the question.
+In: an OrderSpec, and the opened samples. Out: the samples of any step, the length of an epoch, what a
+checkpoint must agree with; orders/sampled.py does the same for a user's sampler. Promised: nothing is opened
+before it is needed, and the world is looked up at every call.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from typing import Any
 from fastload.caching import cached_property
 from fastload.loader.describe import order_fingerprints
 from fastload.loader.samples import Samples
-from fastload.loader.skipped import EpochSteps, Moves
+from fastload.loader.skipped import EpochSteps, LoaderActions
 from fastload.loader.specs import OrderSpec
 from fastload.order.plan import make_plan
 from fastload.order.sample_order import MixtureSampleOrder, OrderState, PlanSampleOrder, SampleOrder
@@ -22,60 +22,60 @@ from fastload.world import World
 
 
 class PlannedOrder:
-    """samples: what is opened on first use."""
+    """samples: opened on first use."""
 
     def __init__(self, spec: OrderSpec, samples: Samples):
         self._spec, self._samples = spec, samples
 
     @property
     def span(self) -> int:
-        """Positions in an epoch; a mixture need not be opened to know them."""
+        """Positions in an epoch; known without opening a mixture."""
         mixture = self._spec.mixture
         return self._samples().n if mixture is None else mixture.epoch_samples
 
     @cached_property
     def sample_order(self) -> SampleOrder:
         spec, dataset = self._spec, self._samples()
-        how = {"shuffle": spec.shuffle, "window": spec.window, "seed": spec.seed}
+        options = {"shuffle": spec.shuffle, "window": spec.window, "seed": spec.seed}
         if isinstance(dataset, MixtureDataset):
             sources = enumerate(dataset.datasets.values())
-            plans = [make_plan(source.shard_counts, stream=number, **how) for number, source in sources]
+            plans = [make_plan(source.shard_counts, stream=number, **options) for number, source in sources]
             return MixtureSampleOrder(spec.mixture.epoch_samples, plans)
-        return PlanSampleOrder(make_plan(dataset.shard_counts, **how))
+        return PlanSampleOrder(make_plan(dataset.shard_counts, **options))
 
     def __len__(self) -> int:
-        """The steps of an epoch."""
+        """Steps of an epoch."""
         return self._steps().steps_per_epoch
 
     def step_source(self, state: OrderState, world: World) -> StepSource:
-        """What one rank takes, from any state on."""
+        """The steps of this rank, from any state on."""
         return StepSource(self._steps(), self.sample_order, world.rank)
 
     def fingerprints(self) -> dict:
-        """What a checkpoint must agree in."""
+        """What a checkpoint must agree with."""
         return self._fingerprints
 
     def describe(self, is_open: bool) -> str:
-        """In words; without opening anything."""
+        """The order in words; opens nothing."""
         return self.sample_order.describe() if is_open else "the source is not opened yet"
 
     def sampler(self, state: Callable[[], OrderState], set_epoch: Callable[[int], None]) -> Any:
-        """A torch Sampler that shows this order. state(): at the start of the epoch that it is to show."""
+        """A torch Sampler of this order. state(): the start of the epoch to iterate over."""
         from fastload.loader.orders.order_sampler import InOrderSampler, OrderSampler
 
         kind = OrderSampler if self._spec.shuffle else InOrderSampler
         return kind(lambda: self._ids_from(state()), lambda: self._steps().samples_per_rank, set_epoch)
 
     def batch_sampler(
-        self, state: Callable[[], OrderState], set_epoch: Callable[[int], None], moves: Moves
+        self, state: Callable[[], OrderState], set_epoch: Callable[[int], None], actions: LoaderActions
     ) -> Any:
-        """The same in batches; what it draws leads to the batch itself. moves: the loader's."""
+        """A torch BatchSampler of this order; what it draws stands for finished batches (skipped.py)."""
         from fastload.loader.orders.order_sampler import StepSampler
 
         def steps() -> EpochSteps:
             start, epochs = state(), self._spec.epochs
             left = epochs and epochs - start.position // self.span % epochs
-            return EpochSteps(self.step_source(start, self._spec.world()), start, self.span, left, moves)
+            return EpochSteps(self.step_source(start, self._spec.world()), start, self.span, left, actions)
 
         sampler, drop_last = self.sampler(state, set_epoch), self._spec.last == "drop"
         return StepSampler(sampler, self._spec.batch_size, drop_last, steps, self.__len__)
@@ -83,8 +83,8 @@ class PlannedOrder:
     def _ids_from(self, state: OrderState) -> Iterator[int]:
         """The sample_ids that this rank takes in the epoch that begins at `state`."""
         source, stop = self.step_source(state, self._spec.world()), state.position + self.span
-        while (taken := source.take(state, stop)) is not None:
-            _, rank_batch = taken
+        while (step := source.take(state, stop)) is not None:
+            _, rank_batch = step
             yield from rank_batch.sample_ids.tolist()
             state = rank_batch.after
 

@@ -4,8 +4,10 @@ In: pairs of pictures with their captions. Out: a Pillow image. Both halves of a
 the stored half keeps its proportions, so that what the crop removed can be seen.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -55,14 +57,8 @@ def fit_text(text: str, font, width: float) -> str:
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if font.getlength(text[:middle].rstrip() + "...") <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low].rstrip() + "..."
+    beginnings = [text[:count].rstrip() + "..." for count in range(len(text))]
+    return beginnings[max(bisect_right(beginnings, width, key=font.getlength), 1) - 1]
 
 
 def _draw_heading(draw, width: int, title: str, subtitle: str) -> None:
@@ -89,11 +85,7 @@ def _paste(sheet: Image.Image, picture: Image.Image, x: int, y: int, width: int)
     sheet.paste(small, (x + (width - size[0]) // 2, y + (PICTURE_HEIGHT - size[1]) // 2))
 
 
-_FONTS: dict[int, ImageFont.FreeTypeFont] = {}
-
-
+@cache
 def _font(size: int):
     """Pillow's own font, so that a sheet looks the same on every machine."""
-    if size not in _FONTS:
-        _FONTS[size] = ImageFont.load_default(size)
-    return _FONTS[size]
+    return ImageFont.load_default(size)

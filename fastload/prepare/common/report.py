@@ -6,8 +6,6 @@ wide where the values allow.
 
 from collections.abc import Iterable, Sequence
 
-from fastload.loader.stats import STAGES
-
 
 def render_stats(stats: dict) -> str:
     """The dict of `Loader.stats()` as two tables: the totals, and how long each stage worked and waited."""
@@ -24,9 +22,12 @@ def render_stats(stats: dict) -> str:
 
 def render_stages(stats: dict) -> str:
     """Busy and waiting time of every stage; an arrow points at the stage that limits the rate."""
-    rows = []
-    for name in sorted(stats["stages"], key=_stage_order):
-        stage = stats["stages"][name]
+    from fastload.loader.stats import STAGES
+
+    rows, stages = [], stats["stages"]
+    # In the order in which a sample passes them; unknown stages come last, by name.
+    for name in [*filter(stages.__contains__, STAGES), *sorted(stages.keys() - set(STAGES))]:
+        stage = stages[name]
         busy, waiting = stage["busy_seconds"], stage["waiting_seconds"]
         share = f"{busy / (busy + waiting):.0%}" if busy + waiting > 0 else "-"
         mark = "<- limits" if name == stats["limited_by"] else ""
@@ -60,11 +61,6 @@ def render_bytes(size_bytes: int) -> str:
         return f"{size_bytes} B"
     digits = 2 if size < 9.995 else 1 if size < 99.95 else 0
     return f"{size:.{digits}f} {unit}"
-
-
-def _stage_order(stage: str):
-    """Stages in the order in which a sample passes them; unknown stages come last, by name."""
-    return (STAGES.index(stage), "") if stage in STAGES else (len(STAGES), stage)
 
 
 def _line(row, widths, header) -> str:

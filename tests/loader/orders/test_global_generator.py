@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import RandomSampler
 
 import fastload as fl
-from fastload.loader.orders.sampler_state import text_of_state
+from fastload.loader.orders.generators import encode_state
 from tests.loader.orders.global_cases import (
     LOADERS,
     PLACES,
@@ -268,7 +268,7 @@ def test_several_epochs_in_one_iteration_are_resumed_from_every_batch_whatever_w
         states.append(loader.state_dict())
         batches.append(plain(batch))
     generators = [state["draws"]["global_generator"] for state in states]
-    assert len({*generators}) == 3 and generators[1] != text_of_state(torch.get_rng_state())
+    assert len({*generators}) == 3 and generators[1] != encode_state(torch.get_rng_state())
     following = epoch(loader)
     for step, state in enumerate(states):
         torch.manual_seed(0)
@@ -369,7 +369,7 @@ def test_on_a_device_the_generator_is_saved_as_it_is_when_the_state_is_asked_for
 
     torch.manual_seed(0)
     state, saved, following = interrupted(make, place)
-    assert state["global_generator"] == text_of_state(saved)
+    assert state["global_generator"] == encode_state(saved)
     torch.manual_seed(0)
     loader = make()
     loader.load_state_dict(state)
@@ -379,4 +379,4 @@ def test_on_a_device_the_generator_is_saved_as_it_is_when_the_state_is_asked_for
     torch.rand(1)
     state = iterator._epoch.state()
     assert state["delivered"] == 1
-    assert state["global_generator"] == text_of_state(torch.get_rng_state())
+    assert state["global_generator"] == encode_state(torch.get_rng_state())

@@ -38,14 +38,14 @@ def test_an_error_of_the_sampler_is_not_passed_over_for_its_next_epoch(shards):
 @pytest.mark.parametrize(
     ("drawn", "match"),
     [
-        ([[0, 23]], r"drew 23, and the dataset's samples are \[0, 23\)"),
+        ([[0, 23]], r"must draw sample_ids in \[0, 23\), but drew 23"),
         ([[0, -1]], "drew -1"),
-        ([["a"]], "a batch is a list of sample_ids"),
+        ([["a"]], "must draw lists of sample_ids"),
         ([[0.5]], "which are integers"),
-        ([[]], "a batch is a list"),
+        ([[]], "must draw lists"),
         ([3, 4], "lists to batch_sampler="),
-        ([[[1], [2, 3]]], "a batch is a list"),
-        ([], "list draws nothing in this epoch, or less than a batch"),
+        ([[[1], [2, 3]]], "must draw lists"),
+        ([], "list must draw at least a batch in every epoch"),
     ],
 )
 def test_what_is_no_batch_is_refused(shards, drawn, match):
@@ -56,15 +56,15 @@ def test_what_is_no_batch_is_refused(shards, drawn, match):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"sampler": 3}, "give what can be iterated over"),
-        ({"sampler": [1], "window": 4}, "leave out window"),
-        ({"sampler": [1], "rank": 0, "world_size": 2}, "leave out rank"),
-        ({"sampler": [1], "last": "pad"}, 'allows last="drop" and "partial"'),
-        ({"batch_sampler": [[1]]}, "use batch_size=None"),
-        ({"sampler": [1], "batch_sampler": [[1]], "batch_size": None}, "leave out sampler"),
-        ({"batch_size": None}, "batch_size=None: give a whole number"),
-        ({"timeout_seconds": 0}, "give a number above 0"),
-        ({"timeout_seconds": "1"}, "give a number above 0"),
+        ({"sampler": 3}, "sampler must be an iterable, got 3"),
+        ({"sampler": [1], "window": 4}, "Drop window="),
+        ({"sampler": [1], "rank": 0, "world_size": 2}, "Drop rank="),
+        ({"sampler": [1], "last": "pad"}, 'needs last="drop" or "partial", got last="pad"'),
+        ({"batch_sampler": [[1]]}, "batch_size must be None with batch_sampler=.*got 2"),
+        ({"sampler": [1], "batch_sampler": [[1]], "batch_size": None}, "Drop batch_sampler="),
+        ({"batch_size": None}, "batch_size must be an integer"),
+        ({"timeout_seconds": 0}, "timeout_seconds must be a number above 0"),
+        ({"timeout_seconds": "1"}, "timeout_seconds must be a number above 0"),
     ],
 )
 def test_what_contradicts_a_sampler_is_refused_at_once(arguments, match):
@@ -116,7 +116,7 @@ def test_a_sampler_that_draws_less_than_it_had_drawn_is_told(shards):
     [next(iterator) for _ in range(4)]
     again = labels(shards, 4, sampler=SubsetRandomSampler(range(9)))
     again.load_state_dict(loader.state_dict())
-    with pytest.raises(CursorError, match="saved after 4 draws, and the sampler makes 2 now"):
+    with pytest.raises(CursorError, match="saved after 4 draws, but the sampler makes only 2 now"):
         next(iter(again))
 
 
@@ -133,7 +133,7 @@ def test_dali_has_to_know_how_large_a_batch_of_a_batch_sampler_can_be(shards):
     batches = [[3, 1], [22], [5, 6, 7]]
     loader = pictures(shards, None, batch_sampler=BatchSampler([3, 1, 22], 2, False), decode="dali")
     assert numbers(loader) == [[3, 1], [22]]
-    with pytest.raises(ConfigError, match="give list an attribute batch_size"):
+    with pytest.raises(ConfigError, match="give batch_sampler= an attribute batch_size"):
         next(iter(pictures(shards, None, batch_sampler=batches, decode="dali")))
 
 

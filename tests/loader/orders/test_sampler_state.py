@@ -18,7 +18,8 @@ from torch.utils.data import (
 )
 
 from fastload.errors import CursorError
-from fastload.loader.orders.sampler_state import Draws, generator_state, is_stateful, pass_over, set_generator
+from fastload.loader.orders.generators import generator_state, set_generator_state
+from fastload.loader.orders.sampler_state import SamplerIterator, is_stateful, restore_finished
 from tests.loader.samples import labels
 
 
@@ -145,7 +146,7 @@ def test_from_every_place_come_the_rest_of_the_draws(name, between):
 
     def begun():
         seed(1)
-        draws = Draws(SAMPLERS[name]())
+        draws = SamplerIterator(SAMPLERS[name]())
         if between:
             draws.begin()
             seed(3)
@@ -160,7 +161,7 @@ def test_from_every_place_come_the_rest_of_the_draws(name, between):
         if not taken and not between:
             continue
         before = global_states()
-        again = Draws(SAMPLERS[name](), state)
+        again = SamplerIterator(SAMPLERS[name](), state)
         assert again.state() == state
         assert list(again) == whole[taken:], taken
         if taken:
@@ -170,22 +171,22 @@ def test_from_every_place_come_the_rest_of_the_draws(name, between):
 @each
 def test_a_place_can_be_saved_from_a_restored_one(name):
     seed(1)
-    draws = Draws(SAMPLERS[name]())
+    draws = SamplerIterator(SAMPLERS[name]())
     whole = [next(draws), next(draws)]
     state = draws.state()
     whole += draws
     seed(2)
     for step in range(2, len(whole)):
-        again = Draws(SAMPLERS[name](), state)
+        again = SamplerIterator(SAMPLERS[name](), state)
         assert next(again) == whole[step]
         state = again.state()
         assert state["taken"] == step + 1
-    assert list(Draws(SAMPLERS[name](), state)) == []
+    assert list(SamplerIterator(SAMPLERS[name](), state)) == []
 
 
 @each
 def test_a_state_does_not_change_with_later_draws(name):
-    draws = Draws(SAMPLERS[name]())
+    draws = SamplerIterator(SAMPLERS[name]())
     next(draws)
     state = draws.state()
     before = json.dumps(state)
@@ -197,15 +198,15 @@ def test_a_state_does_not_change_with_later_draws(name):
 def test_a_sampler_is_passed_over_to_where_its_iteration_left_it(name):
     seed(1)
     sampler = SAMPLERS[name]()
-    draws = Draws(sampler)
+    draws = SamplerIterator(sampler)
     list(draws)
     state = draws.state()
     seed(4)
-    following = list(Draws(sampler))
+    following = list(SamplerIterator(sampler))
     again = SAMPLERS[name]()
-    pass_over(again, state)
+    restore_finished(again, state)
     seed(4)
-    assert list(Draws(again)) == following
+    assert list(SamplerIterator(again)) == following
 
 
 def test_nothing_is_asked_of_a_sampler_before_the_first_draw_or_begin():
@@ -217,7 +218,7 @@ def test_nothing_is_asked_of_a_sampler_before_the_first_draw_or_begin():
             return iter([1])
 
     sampler = Asked()
-    draws = Draws(sampler)
+    draws = SamplerIterator(sampler)
     assert draws.state() is None
     assert iter(draws) is draws
     assert sampler.asked == 0
@@ -228,41 +229,41 @@ def test_nothing_is_asked_of_a_sampler_before_the_first_draw_or_begin():
 def test_the_place_of_a_sampler_that_has_not_begun_is_its_own_state():
     sampler = OwnPlace()
     sampler.at = 4
-    assert list(Draws(OwnPlace(), Draws(sampler).state())) == [4, 5, 6, 7, 8]
+    assert list(SamplerIterator(OwnPlace(), SamplerIterator(sampler).state())) == [4, 5, 6, 7, 8]
 
 
 def test_the_epoch_of_a_sampler_is_part_of_its_place():
     sampler = DistributedSampler(range(9), 2, 1)
     sampler.set_epoch(3)
-    draws = Draws(sampler)
+    draws = SamplerIterator(sampler)
     next(draws)
     again = DistributedSampler(range(9), 2, 1)
-    assert list(Draws(again, draws.state())) == list(draws)
+    assert list(SamplerIterator(again, draws.state())) == list(draws)
     assert again.epoch == 3
     told = DistributedSampler(range(9), 2, 1)
     told.set_epoch(4)
-    pass_over(told, draws.state())
+    restore_finished(told, draws.state())
     assert told.epoch == 4
 
 
 def test_a_sampler_that_has_become_shorter_is_an_error():
-    draws = Draws([1, 2, 3])
+    draws = SamplerIterator([1, 2, 3])
     list(draws)
     with pytest.raises(
-        CursorError, match=r"saved after 3 draws, and the sampler makes 1 now\. Use"
+        CursorError, match=r"saved after 3 draws, but the sampler makes only 1 now\. Use"
     ) as caught:
-        next(Draws([1], draws.state()))
+        next(SamplerIterator([1], draws.state()))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("sampler", [OwnPlace(), OwnIterator()])
 def test_a_sampler_without_a_state_cannot_be_given_one(sampler):
-    draws = Draws(sampler)
+    draws = SamplerIterator(sampler)
     next(draws)
     with pytest.raises(
         CursorError, match=r"list has no load_state_dict\. Use the sampler that it was saved with"
     ):
-        next(Draws([1, 2], draws.state()))
+        next(SamplerIterator([1, 2], draws.state()))
 
 
 def test_a_state_needs_both_of_its_methods():
@@ -275,7 +276,7 @@ def test_a_generator_goes_on_where_its_text_says(own):
     one = generator() if own else None
     state = generator_state(one)
     drawn = torch.rand(3, generator=one)
-    set_generator(one, state)
+    set_generator_state(one, state)
     assert torch.equal(torch.rand(3, generator=one), drawn)
 
 
@@ -301,11 +302,11 @@ class Bucketed(BatchSampler):
 
 @pytest.mark.parametrize("batches", [ReadsAhead, lambda sampler: Bucketed(sampler, 2, False)])
 def test_what_reads_ahead_of_a_stateful_sampler_is_drawn_again_itself(batches):
-    whole = list(Draws(batches(Stays())))
+    whole = list(SamplerIterator(batches(Stays())))
     for taken in range(1, len(whole) + 1):
-        draws = Draws(batches(Stays()))
+        draws = SamplerIterator(batches(Stays()))
         assert [next(draws) for _ in range(taken)] == whole[:taken]
-        assert list(Draws(batches(Stays()), draws.state())) == whole[taken:]
+        assert list(SamplerIterator(batches(Stays()), draws.state())) == whole[taken:]
 
 
 class NumpyOwn(Shuffled):
@@ -340,26 +341,26 @@ def test_a_place_that_cannot_be_found_again_is_an_error(make, finish, batched):
 
     sampler = made()
     list(sampler)  # what draws from global generators does not know its second epoch again either
-    draws = Draws(sampler)
+    draws = SamplerIterator(sampler)
     next(draws)
     random.random()  # the training's own
     next(draws)
     with pytest.raises(CursorError, match=rf"the sampler {make.__name__} draws other samples.*state_dict"):
         if finish:
             list(draws)
-            pass_over(made(), draws.state())
+            restore_finished(made(), draws.state())
         else:
-            next(Draws(made(), draws.state()))
+            next(SamplerIterator(made(), draws.state()))
 
 
 @pytest.mark.parametrize(
     "other", [range(1, 12), RandomSampler(range(9), generator=generator()), [0, 1.0, 2], ["0", "1", "2"]]
 )
 def test_another_sampler_is_an_error(other):
-    draws = Draws(SequentialSampler(range(9)))
+    draws = SamplerIterator(SequentialSampler(range(9)))
     next(draws), next(draws)
     with pytest.raises(CursorError, match="draws other samples than when the checkpoint was saved") as caught:
-        next(Draws(other, draws.state()))
+        next(SamplerIterator(other, draws.state()))
     assert "\n" not in str(caught.value)
 
 
@@ -375,11 +376,11 @@ def test_a_loader_of_fastload_s_own_refuses_another_sampler_too(shards):
 
 @pytest.mark.parametrize("own", [False, True])
 def test_a_generator_that_is_not_there_then_or_now_is_an_error(own):
-    draws = Draws(RandomSampler(range(99), generator=generator() if own else None))
+    draws = SamplerIterator(RandomSampler(range(99), generator=generator() if own else None))
     next(draws)
     before = global_states()
     with pytest.raises(CursorError, match="has none. Give it a generator" if own else "other samples"):
-        next(Draws(RandomSampler(range(99), generator=None if own else generator()), draws.state()))
+        next(SamplerIterator(RandomSampler(range(99), generator=None if own else generator()), draws.state()))
     assert global_states() == before
 
 
@@ -395,12 +396,12 @@ def test_a_generator_that_is_not_there_then_or_now_is_an_error(own):
     ],
 )
 def test_whatever_is_drawn_has_a_checksum(drawn):
-    draws = Draws(copy.copy(drawn))
+    draws = SamplerIterator(copy.copy(drawn))
     taken = next(draws)
-    assert [taken, *Draws(drawn, draws.state())] == [*drawn] or isinstance(drawn[0], np.ndarray)
+    assert [taken, *SamplerIterator(drawn, draws.state())] == [*drawn] or isinstance(drawn[0], np.ndarray)
     if not isinstance(drawn[0], dict):
         with pytest.raises(CursorError, match="draws other samples"):
-            next(Draws([drawn[-1]], draws.state()))
+            next(SamplerIterator([drawn[-1]], draws.state()))
 
 
 @pytest.mark.parametrize("name", ["sequential", "random", "generator", "numpy, eager", "twice", "stays"])
@@ -416,25 +417,25 @@ def test_a_place_in_torch_s_batches_is_one_of_samples(name, last):
     for then, now in itertools.product([2, 3, 4], [2, 3, 5, None]):
         for taken in range(1, 9 // then + 1):
             seed(1)
-            draws = Draws(made(then))
+            draws = SamplerIterator(made(then))
             passed = sum(len(next(draws)) for _ in range(taken))
             rest = singly[passed:]
-            again = list(Draws(made(now), json.loads(json.dumps(draws.state()))))
+            again = list(SamplerIterator(made(now), json.loads(json.dumps(draws.state()))))
             assert again == (rest if now is None else list(BatchSampler(rest, now, last))), (then, now, taken)
 
 
 def test_a_place_in_batches_of_another_size_is_saved_again():
-    draws = Draws(BatchSampler(range(30), 4, False))
+    draws = SamplerIterator(BatchSampler(range(30), 4, False))
     for _ in range(3):
         next(draws)
-    draws = Draws(BatchSampler(range(30), 7, False), draws.state())
+    draws = SamplerIterator(BatchSampler(range(30), 7, False), draws.state())
     assert next(draws) == [*range(12, 19)]
-    assert next(Draws(BatchSampler(range(30), 2, False), draws.state())) == [19, 20]
+    assert next(SamplerIterator(BatchSampler(range(30), 2, False), draws.state())) == [19, 20]
 
 
 def test_half_an_environment_does_not_keep_a_sampler_from_its_place(monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    draws = Draws(SequentialSampler(range(5)))
+    draws = SamplerIterator(SequentialSampler(range(5)))
     next(draws)
     assert draws.state()["rank"] == 0
-    assert list(Draws(SequentialSampler(range(5)), draws.state())) == [1, 2, 3, 4]
+    assert list(SamplerIterator(SequentialSampler(range(5)), draws.state())) == [1, 2, 3, 4]
