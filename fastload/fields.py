@@ -46,13 +46,13 @@ class Field:
     def __post_init__(self):
         if not isinstance(self.ext, str) or not self.extensions:
             raise ConfigError(
-                f'{self._name}(ext={self.ext!r}): name an extension, such as "jpg" or "jpg;png".'
+                f'{type(self).__name__}(ext={self.ext!r}): name an extension, such as "jpg" or "jpg;png".'
             )
         for extension in self.extensions:
             if not extension or extension.startswith(".") or "/" in extension:
                 way_out = f'write "{extension.strip("./")}"' if extension.strip("./") else "leave it out"
                 raise ConfigError(
-                    f"{self._name}(ext={self.ext!r}): {extension!r} is not an extension; {way_out}."
+                    f"{type(self).__name__}(ext={self.ext!r}): {extension!r} is not an extension; {way_out}."
                 )
 
     @property
@@ -71,10 +71,6 @@ class Field:
     def required(self) -> bool:
         """True where a sample without this field is an error."""
         return self.default is REQUIRED
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,11 @@ def shortage_in(text: str) -> int | None:
 def naming_shortage(what: str, kind: type[FastloadError] = BackendError) -> Iterator[None]:
     """Raises `kind`, with the way out, if descriptors or memory run out within the block.
 
-    what: the start of its message, such as "no image can be decoded". All other errors pass through.
+    what: the start of its message, such as "no image can be decoded". All other errors pass through, as ours,
+    which have no errno.
     """
     try:
         yield
-    except FastloadError:
-        raise
     except (OSError, ImportError) as error:
         code = shortage_in(str(error)) if isinstance(error, ImportError) else error.errno
         if not is_shortage(code):

@@ -174,14 +174,13 @@ def for_all(
     for, at most END_SECONDS. After Ctrl-C nothing is waited for.
     """
     pool, submitted = WorkerThreads(max(1, min(threads, len(items))), name), []
-    wait_seconds = 0.0
+    wait_seconds = END_SECONDS
     try:
         submitted += [pool.submit(function, item) for item in items]
         for item, future in zip(items, submitted, strict=True):
             done(item, future.result())
-        wait_seconds = END_SECONDS
-    except Exception:
-        wait_seconds = END_SECONDS
+    except (KeyboardInterrupt, SystemExit):
+        wait_seconds = 0.0
         raise
     finally:
         for future in submitted:
@@ -191,8 +190,6 @@ def for_all(
 
 
 class _Task:
-    """A submitted function."""
-
     def __init__(self, function: Callable, arguments: tuple):
         self.future: futures.Future = futures.Future()
         self._function, self._arguments = function, arguments

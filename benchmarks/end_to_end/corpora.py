@@ -134,7 +134,7 @@ def _draw(kind: Kind, sources: list[Path], folder: Path, seed: int) -> None:
         (folder / "files" / f"{index:06d}.jpg").write_bytes(jpeg)
         reference[index] = pillow_pixels(Image.open(io.BytesIO(jpeg)), 256)
     for shard, members in enumerate(np.array_split(np.arange(kind.count), min(SHARDS, kind.count))):
-        _write_shard(folder / "shards" / f"{shard:05d}.tar", {int(i): jpegs[i] for i in members})
+        write_shard(folder / "shards" / f"{shard:05d}.tar", {int(i): jpegs[i] for i in members})
     np.save(folder / "reference.npy", reference)
     manifest = {"name": kind.name, "count": kind.count, "width": kind.width, "height": kind.height}
     manifest |= {"jpeg_bytes": sum(map(len, jpegs)), "photos": len(sources), "enlarged": enlarged}
@@ -175,7 +175,7 @@ def _encode(photo: Image.Image, kind: Kind, dice: np.random.Generator) -> bytes:
     return out.getvalue()
 
 
-def _write_shard(path: Path, jpegs: dict[int, bytes]) -> None:
+def write_shard(path: Path, jpegs: dict[int, bytes]) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for index, jpeg in jpegs.items():
             for extension, payload in (("jpg", jpeg), ("cls", str(index % 1000).encode())):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.end_to_end.corpora import PHOTO_SUFFIXES, QUALITY, _write_shard, pillow_pixels
+from benchmarks.end_to_end.corpora import PHOTO_SUFFIXES, QUALITY, pillow_pixels, write_shard
 from benchmarks.gpu.cases import Context, cpus
 from benchmarks.gpu.shapes import CORPORA
 
@@ -91,7 +91,7 @@ def _make(context: Context, folder: Path, width: int, height: int, count: int, w
     for i, (jpeg, _) in enumerate(drawn):
         (folder / "files" / f"{i:06d}.jpg").write_bytes(jpeg)
     for shard, members in enumerate(np.array_split(np.arange(count), SHARDS)):
-        _write_shard(folder / "shards" / f"{shard:05d}.tar", {int(i): drawn[i][0] for i in members})
+        write_shard(folder / "shards" / f"{shard:05d}.tar", {int(i): drawn[i][0] for i in members})
     np.save(folder / "reference.npy", reference)
     jpeg_bytes = sum(len(jpeg) for jpeg, _ in drawn)
     return {"target": target, "jpeg_bytes": jpeg_bytes, "seconds": round(time.perf_counter() - begun, 2)}

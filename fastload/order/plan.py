@@ -45,21 +45,27 @@ def make_plan(shard_counts, *, shuffle: bool, window: int | None, seed: int, str
 
 
 @dataclass(frozen=True)
-class Sequential:
-    """Every epoch in the order of the index: sample_id = position mod n."""
+class _WholeEpochs:
+    """What plans that mix each epoch as a whole, or not at all, have in common."""
 
     n: int
 
     def __post_init__(self):
         _check_n(self.n)
 
+    def windows(self, positions: np.ndarray) -> "Windows":
+        """Each window is a whole epoch."""
+        first = _split(positions, self.n)[0] * self.n
+        return Windows(first, np.ones_like(first), np.full_like(first, self.n))
+
+
+@dataclass(frozen=True)
+class Sequential(_WholeEpochs):
+    """Every epoch in the order of the index: sample_id = position mod n."""
+
     def sample_ids(self, positions: np.ndarray) -> np.ndarray:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         return _split(positions, self.n)[1]
-
-    def windows(self, positions: np.ndarray) -> "Windows":
-        """Each window is a whole epoch."""
-        return _epoch_windows(positions, self.n)
 
     @property
     def kind(self) -> str:
@@ -72,25 +78,20 @@ class Sequential:
 
 
 @dataclass(frozen=True)
-class Global:
+class Global(_WholeEpochs):
     """Every epoch is one keyed bijection of [0, n)."""
 
-    n: int
     seed: int
     stream: int = 0
 
     def __post_init__(self):
-        _check_n(self.n)
+        super().__post_init__()
         rng.check_seed(self.seed)
 
     def sample_ids(self, positions: np.ndarray) -> np.ndarray:
         """positions: [N] int64, not negative. Returns [N] int64 in [0, n)."""
         epochs, indices = _split(positions, self.n)
-        return permute(indices, self.n, _keys(self.seed, epochs * self.n, Purpose.ORDER, self.stream))
-
-    def windows(self, positions: np.ndarray) -> "Windows":
-        """Each window is a whole epoch."""
-        return _epoch_windows(positions, self.n)
+        return permute(indices, self.n, keys_at(self.seed, epochs * self.n, Purpose.ORDER, self.stream))
 
     @property
     def kind(self) -> str:
@@ -179,7 +180,7 @@ class Windowed:
         """The offset in [0, n) of each index within its epoch's sequence of shards."""
         _, run_start, window_start, window_length = self._windows(indices)
         starts = epochs * self.n + run_start + window_start
-        keys = _keys(self.seed, starts, Purpose.WINDOW_ORDER, self.stream)
+        keys = keys_at(self.seed, starts, Purpose.WINDOW_ORDER, self.stream)
         return run_start + window_start + permute(indices // self.lanes - window_start, window_length, keys)
 
     def _windows(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -197,7 +198,7 @@ class Windowed:
         rows = self._epoch_rows.get(epoch)
         if rows is None:
             counts = self.shard_counts
-            key = _keys(self.seed, np.array([epoch * self.n]), Purpose.SHARD_ORDER, self.stream)
+            key = keys_at(self.seed, np.array([epoch * self.n]), Purpose.SHARD_ORDER, self.stream)
             order = permute(np.arange(len(counts)), len(counts), key)
             starts = np.cumsum(counts[order]) - counts[order]
             rows = starts, (np.cumsum(counts) - counts)[order] - starts
@@ -230,16 +231,13 @@ def _split(positions: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.divmod(positions.astype(np.int64, casting="same_kind", copy=False), n)
 
 
-def _epoch_windows(positions: np.ndarray, n: int) -> Windows:
-    first = _split(positions, n)[0] * n
-    return Windows(first, np.ones_like(first), np.full_like(first, n))
-
-
 def _stream(stream: int) -> str:
     return f" stream={stream}" if stream else ""
 
 
-def _keys(seed: int, positions: np.ndarray, purpose: Purpose, stream: int) -> tuple[np.ndarray, np.ndarray]:
+def keys_at(
+    seed: int, positions: np.ndarray, purpose: Purpose, stream: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     words = rng.bits(seed, positions, purpose, stream).astype(np.uint64)
     shift = np.uint64(32)
     return words[:, 0] | words[:, 1] << shift, words[:, 2] | words[:, 3] << shift

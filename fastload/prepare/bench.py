@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from fastload.backends import usable_cpus
 from fastload.errors import ConfigError, SampleError
 from fastload.prepare.common.report import render_pairs, render_table
 from fastload.shortage import room_for
@@ -109,13 +110,12 @@ def bench(
         raise ConfigError(
             f"rounds must be at least 1 and seconds above 0, got rounds={rounds} and seconds={seconds}."
         )
-    from fastload.backends import usable_cpus
     from fastload.prepare.common import pipeline
     from fastload.prepare.common.pillow_peer import open_peer
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
     threads = usable_cpus() if threads is None else threads
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     batch_size = min(64, dataset.n) if batch_size is None else batch_size
     settings = {"size": size, "batch_size": batch_size, "threads": threads}
     # The peer's workers start before fastload has threads: a fork copies locks, held or not.

@@ -6,12 +6,15 @@ source and a ledger, only the samples that the ledger lists are checked: are the
 summed up.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fastload.errors import ConfigError
+from fastload import fields as fl
+from fastload.backends import usable_cpus
+from fastload.errors import ConfigError, SampleError
 from fastload.prepare.common.report import render_pairs, render_table
 from fastload.shortage import room_for
 
@@ -121,12 +124,9 @@ def check(
     extension, not required. threads: decoding threads; None: the usable CPUs. progress: called with the share
     that is done (0..1) and a note. Raises ConfigError for an invalid ledger, and FastloadError.
     """
-    import time
-
     import numpy as np
 
-    from fastload.backends import usable_cpus
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
     from fastload.shards.ledger_lines import Lines, read_ledger
 
     begun = time.perf_counter()
@@ -144,7 +144,7 @@ def check(
     threads = usable_cpus() if threads is None else threads
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}.")
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     checkable = [entry for entry in listed.values() if entry.get("field_type") != _CUSTOM]
     sample_ids = np.arange(dataset.n) if ledger is None else _ids_of(dataset, listed, checkable)
     if fields is None:
@@ -208,8 +208,6 @@ def _fields_of(dataset) -> dict:
 
 def _field(kind: str, ext: str, required: bool):
     """A field of the type `kind`, with the least work that still finds damage."""
-    from fastload import fields as fl
-
     settings = {} if required else {"default": 0 if kind in ("Image", "Int") else None}
     if kind == "Image":
         settings |= {"size": _SIZE, "resize": "exact", "filter": "bilinear"}
@@ -220,9 +218,7 @@ def _first_is_integer(dataset, extension: str) -> bool:
     """Whether the first sample that has it holds a number: some datasets have the name of the class there."""
     import numpy as np
 
-    from fastload import fields as fl
     from fastload.decode import values
-    from fastload.errors import SampleError
     from fastload.prepare.common.stored import read_bytes
 
     for start in range(0, dataset.n, 1 << 16):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastload.errors import ConfigError, FastloadError
 from fastload.fields import Image
+from fastload.imports import import_whole
 from fastload.prepare.common.report import render_pairs, render_stats
 from fastload.shortage import room_for
 
@@ -92,9 +93,9 @@ def demo(
     Image(size=size)  # raises for an invalid size, before the work
     source = _own_samples(progress) if source is None else source
     from fastload.prepare.common import pipeline
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
-    dataset = open_source(source)
+    dataset = open_dataset(source)
     batch_size = min(BATCH_SIZE, dataset.n) if batch_size is None else batch_size
     with pipeline.open_loader(source, dataset, size=size, batch_size=batch_size, threads=threads) as loader:
         kept, first = _train(loader, seconds, progress)
@@ -127,7 +128,6 @@ def _check_target(out: Path) -> None:
 
 
 def _own_samples(progress) -> str:
-    from fastload.imports import import_whole
     from fastload.prepare.common.demo_set import demo_set
 
     def after_photo(share: float, name: str) -> None:
@@ -168,7 +168,6 @@ def _draw_sheet(dataset, kept: list[dict], report: DemoReport) -> None:
 
 
 def _pairs(dataset, batch: dict):
-    """The samples of a batch as pairs for the sheet."""
     from PIL import Image
 
     from fastload.prepare.common import pipeline

@@ -67,9 +67,8 @@ def index(
     None: the usable CPUs.
     progress: called with the share that is done (0..1) and a note. Raises FastloadError.
     """
-    from fastload.prepare.common.stored import index_folder
     from fastload.shards.dataset import open_dataset
-    from fastload.shards.index import find_valid
+    from fastload.shards.index import default_cache_dir, find_valid
     from fastload.shards.source import find_containers
 
     threads = usable_cpus() if threads is None else threads
@@ -77,7 +76,7 @@ def index(
         raise ConfigError(f"threads must be at least 1, got {threads}.")
     start = time.perf_counter()
     containers = find_containers(source)
-    folder = index_folder() if cache_dir is None else Path(cache_dir)
+    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     if beside:
         built = _publish(containers, threads, progress)
     else:

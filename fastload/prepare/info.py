@@ -5,6 +5,7 @@ In: a source. Out: an InfoReport. Only the index and the images of the samples s
 
 from dataclasses import asdict, dataclass
 
+from fastload import fields as fl
 from fastload.errors import ConfigError
 from fastload.prepare.common.report import render_bytes, render_pairs, render_table
 from fastload.shortage import room_for
@@ -99,9 +100,9 @@ def info(source, *, samples: int = SAMPLES_SHOWN, threads: int = 1) -> InfoRepor
     """Counts what a source holds and shows `samples` samples, evenly spaced. Raises FastloadError."""
     if samples < 0:
         raise ConfigError(f"samples must be at least 0, got {samples}.")
-    from fastload.prepare.common.stored import open_source
+    from fastload.shards.dataset import open_dataset
 
-    dataset = open_source(source, threads)
+    dataset = open_dataset(source, threads=threads)
     count = min(samples, dataset.n)
     shown = [_describe(dataset, i * dataset.n // count) for i in range(count)]
     return InfoReport(
@@ -135,8 +136,6 @@ def _sizes_of(dataset, extension: str) -> ExtensionSizes:
 
 
 def _describe(dataset, sample_id: int) -> ShownSample:
-    from fastload import fields as fl
-
     row = dataset.row(sample_id)
     images = tuple(ext for ext in row.extensions if ext.rpartition(".")[2] in fl.Image(size=1).extensions)
     sizes = {extension: size for extension, (_, size) in row.extensions.items()}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -419,19 +420,17 @@ def fingerprint_of(parts: Sequence[tuple[str, str]]) -> str:
 
 def sums(tables: list[dict[str, int]]) -> dict[str, int]:
     """name -> the sum of its values in all tables."""
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for table in tables:
-        for name, count in table.items():
-            total[name] = total.get(name, 0) + count
-    return total
+        total.update(table)
+    return dict(total)
 
 
 def _classes(containers: list[Container], indexes: list[IndexFile]) -> tuple[list[str] | None, bool]:
     """Names of the class folders, if there are any, and whether every sample has a label. Raises
     ConfigError."""
     used = [i for i, index in enumerate(indexes) if index.n]
-    labelled = [any(column["name"] == "label" for column in indexes[i].header["columns"]) for i in used]
-    if not used or not all(labelled):
+    if not used or not all("label" in indexes[i].columns for i in used):
         return None, False
     names = [indexes[i].header["classes"] for i in used]
     for i, other in zip(used, names, strict=True):

@@ -29,6 +29,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from fastload import backends
 from fastload.errors import ConfigError, ShardError, raise_if_foreign
 from fastload.shards.files import index_files
 from fastload.shards.folder import folder_changed, index_folder
@@ -48,7 +49,8 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "x
 
 
 def default_cache_dir() -> Path:
-    return Path.home() / ".cache" / "fastload" / "index"
+    """The folder of cached indexes that the Loader reads, too."""
+    return backends.cache_dir() / "index"
 
 
 def open_indexes(
@@ -278,7 +280,6 @@ def _bytes_at(descriptor: int, start: int, size_bytes: int) -> bytes:
 
 
 def _way_out(error: OSError) -> str:
-    """What to do if an index cannot be written to its folder."""
     if is_shortage(error.errno):
         return way_out(error.errno, "")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

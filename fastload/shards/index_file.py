@@ -82,6 +82,11 @@ class IndexFile:
         return self.header["rows"]
 
     @property
+    def columns(self) -> dict[str, dict]:
+        """name -> the column's entry in the header."""
+        return {column["name"]: column for column in self.header["columns"]}
+
+    @property
     def stamp(self) -> Stamp:
         stored = self.header["stamp"]
         seen = {} if self.seen_mtime_ns is None else {"mtime_ns": self.seen_mtime_ns}
@@ -89,17 +94,14 @@ class IndexFile:
 
     def described(self, extension_numbers: dict[str, int], folder: str | None) -> dict:
         """The argument of IndexLookup.add; folder: the absolute path of a folder container."""
-        columns = {column["name"]: column for column in self.header["columns"]}
+        columns = self.columns
 
         def location(name: str) -> dict | None:
-            column = columns.get(name)
-            if column is None:
+            if name not in columns:
                 return None
-            return {
-                "at": self.columns_start + column["start"],
-                "width": column["width"],
-                "shift": column["shift"],
-            }
+            column = columns[name]
+            at = self.columns_start + column["start"]
+            return {"at": at, "width": column["width"], "shift": column["shift"]}
 
         return {
             "rows": self.n,
@@ -197,7 +199,7 @@ def chosen_rows(index: IndexFile, chosen: np.ndarray) -> Rows:
 
     chosen: ascending row numbers, int64. IndexLookup must have checked the columns.
     """
-    columns = {column["name"]: column for column in index.header["columns"]}
+    columns = index.columns
 
     def values(name: str, rows: np.ndarray = chosen) -> np.ndarray | None:
         column = columns.get(name)

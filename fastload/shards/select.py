@@ -120,7 +120,6 @@ def _fixed_values(name: str, selection: Any) -> np.ndarray | range | tuple[str, 
 
 
 def _listed(name: str, selection: Any) -> np.ndarray | range | list:
-    """The values as a one-dimensional sequence."""
     if isinstance(selection, range):
         return selection
     if hasattr(selection, "__array__"):
@@ -161,7 +160,6 @@ def _fixed_ids(name: str, selection: Any, values: np.ndarray | list) -> np.ndarr
 
 
 def _rows(name: str, dataset: Dataset, selection: Any) -> np.ndarray:
-    """The row numbers that a fixed selection names."""
     if callable(selection):
         return _of_function(name, dataset, selection)
     if isinstance(selection, np.ndarray | range):

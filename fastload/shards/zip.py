@@ -40,8 +40,6 @@ def index_zip(path: str, name: str, impl: str = "auto") -> Rows:
 
 
 class _ZipWalk(HeaderWalk):
-    """Reads the directory, and each member's local header."""
-
     has_label_file = True
 
     def __init__(self, file: BinaryIO, name: str):

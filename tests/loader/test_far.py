@@ -14,7 +14,7 @@ import pytest
 import fastload as fl
 from fastload.loader.config import MAX_EPOCH
 from fastload.order.permutation import permute
-from fastload.order.plan import _keys
+from fastload.order.plan import keys_at
 from fastload.rng import Purpose
 from fastload.shards.dataset import open_dataset
 from tests.loader.samples import labels, pictures, write_shards
@@ -96,7 +96,7 @@ def _windowed(epoch: int, index: int) -> int:
 
 
 def _permuted(index: int, n: int, key_position: int, purpose: Purpose) -> int:
-    key = _keys(0, np.array([key_position]), purpose)
+    key = keys_at(0, np.array([key_position]), purpose)
     return int(permute(np.array([index]), n, key, impl="reference")[0])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fastload.errors import ConfigError
 from fastload.order.permutation import permute
-from fastload.order.plan import Global, Sequential, Windowed, _keys, make_plan
+from fastload.order.plan import Global, Sequential, Windowed, keys_at, make_plan
 from fastload.order.steps import Steps
 from fastload.rng import Purpose
 
@@ -38,7 +38,7 @@ def by_the_text(plan, epoch):
     """An epoch of a Windowed plan from its description, with lists: (sample_ids in order, runs)."""
     stops = np.cumsum(plan.shard_counts).tolist()
     shards = [list(range(start, stop)) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
-    key = _keys(plan.seed, np.array([epoch * plan.n]), Purpose.SHARD_ORDER)
+    key = keys_at(plan.seed, np.array([epoch * plan.n]), Purpose.SHARD_ORDER, plan.stream)
     row = [sample for s in permute(np.arange(len(shards)), len(shards), key) for sample in shards[s]]
     runs, start = [], 0
     for lane in range(plan.lanes):
@@ -50,7 +50,9 @@ def by_the_text(plan, epoch):
         lane_order = []
         for first in range(0, len(run), plan.window):
             stretch = run[first : first + plan.window]
-            key = _keys(plan.seed, np.array([epoch * plan.n + start + first]), Purpose.WINDOW_ORDER)
+            key = keys_at(
+                plan.seed, np.array([epoch * plan.n + start + first]), Purpose.WINDOW_ORDER, plan.stream
+            )
             lane_order += [stretch[i] for i in permute(np.arange(len(stretch)), len(stretch), key)]
         mixed.append(lane_order)
     return [mixed[i % plan.lanes][i // plan.lanes] for i in range(plan.n)], [run for _, run in runs]

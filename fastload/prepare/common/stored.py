@@ -1,19 +1,16 @@
 """Samples as stored, read without the Loader: their bytes, and their pictures through Pillow.
 
-In: a source, or a dataset and a sample id. Out: the dataset; bytes; an upright RGB picture with its size and
-format. Indexes are kept where the Loader keeps them, so that a source is indexed only once.
+In: a dataset and a sample id. Out: bytes; an upright RGB picture with its size and format.
 """
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from fastload.backends import cache_dir
 from fastload.errors import SampleError
-from fastload.shards.dataset import Dataset, open_dataset
+from fastload.shards.dataset import Dataset
 
 EXIF_ORIENTATION = 0x0112
 SWAPS_SIDES = (5, 6, 7, 8)  # the orientations that turn by 90 degrees
@@ -27,16 +24,6 @@ class Stored:
     height: int
     format: str
     picture: Image.Image
-
-
-def index_folder() -> Path:
-    """The folder of the indexes that the Loader reads."""
-    return cache_dir() / "index"
-
-
-def open_source(source, threads: int = 1) -> Dataset:
-    """The dataset of a source; containers without an index are indexed, `threads` at a time."""
-    return open_dataset(source, cache_dir=index_folder(), threads=threads)
 
 
 def read_stored(

