@@ -156,18 +156,8 @@ class Dataset(OwnSamples):
             raise IndexError(f"dataset[{i}]: the index must be in [-{n}, {n}).")
         options = self.options | {"device": "cpu", "map_batch": None, "ledger": None, "on_bad": "raise"}
         # Without shuffling, sample i is the first of rank i of n.
-        loader = loader_of(
-            self,
-            self.fixed_source,
-            1,
-            self.fields,
-            shuffle=False,
-            rank=i % n,
-            world_size=n,
-            prefetch=1,
-            **options,
-        )
-        with loader:
+        options |= {"shuffle": False, "rank": i % n, "world_size": n, "prefetch": 1}
+        with loader_of(self, self.fixed_source, 1, self.fields, **options) as loader:
             return self.samples_of(next(iter(loader)))[0]
 
     def __getitems__(self, indices: Any) -> Any:

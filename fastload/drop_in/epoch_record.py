@@ -291,6 +291,4 @@ def _source_of(loader: DataLoader) -> MapSource | IterableSource | None:
 
 def _mark_left(workers: list, how: str) -> list:
     """The states of workers that stay alive after their epoch; states of earlier epochs are unchanged."""
-    return [
-        state if state is None or state["after"] is not None else state | {"after": how} for state in workers
-    ]
+    return [state | {"after": how} if state and state["after"] is None else state for state in workers]

@@ -27,7 +27,6 @@ from fastload.shards.select import fixed
 from fastload.shards.source import Source
 from fastload.world import World
 
-DTYPES = ("float32", "float16", "bfloat16", "uint8")
 DEFAULT_MAX_BAD_FRACTION = 0.01
 DEFAULT_MAX_BYTES = 2 << 30  # of batches in flight, and of memory kept for the next ones
 DEFAULT_PREFETCH = 4  # batches; enough to hide a read and a switch of threads, few enough for the cache
@@ -36,6 +35,7 @@ MAX_EPOCH = 2**31  # a position (epoch * n + i) must fit int64
 RESERVED = ("__key__", "__id__", "__position__", "__mask__", "__source__", "__lambda__")
 
 _CHOICES = {
+    "dtype": ("float32", "float16", "bfloat16", "uint8"),
     "layout": ("nchw", "channels_last"),
     "last": ("drop", "partial", "pad", "straddle"),
     "decode": ("auto", "native", "pillow", "dali"),
@@ -103,7 +103,8 @@ class LoaderConfig:
         self._set("layout", "channels_last" if self.layout == "nhwc" else self.layout)
         self._check_numbers()
         for name, allowed in _CHOICES.items():
-            _check_choice(name, getattr(self, name), allowed)
+            value = getattr(self, name)
+            _require(value in allowed, name, value, f"one of {', '.join(map(repr, allowed))}")
         self._set("ledger", _ledger(self.ledger))
         if isinstance(self.exclude, KeyFile) and self.exclude.path == self.ledger:
             raise ConfigError(
@@ -243,10 +244,6 @@ def _require(is_valid: bool, name: str, value: Any, expected: str):
         raise ConfigError(f"{name} must be {expected}, got {value!r}.")
 
 
-def _check_choice(name: str, value: Any, allowed: tuple):
-    _require(value in allowed, name, value, f"one of {', '.join(map(repr, allowed))}")
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -263,13 +260,11 @@ def _ledger(ledger: Any) -> str | None:
     return path
 
 
-def _dtype(dtype: Any) -> str:
-    """A dtype's name; torch's own dtypes print as "torch.float32"."""
+def _dtype(dtype: Any) -> Any:
+    """The name of a known dtype; others as given. torch's own dtypes print as "torch.float32"."""
     name = str(dtype).removeprefix("torch.")
     name = {"half": "float16", "float": "float32"}.get(name, name)
-    if name not in DTYPES:
-        _check_choice("dtype", dtype, DTYPES)
-    return name
+    return name if name in _CHOICES["dtype"] else dtype
 
 
 def _fields(fields: Any) -> dict[str, Field]:

@@ -107,7 +107,7 @@ def resumed(source, then, **how) -> str:
         said.append(str(caught.value))
     assert said[0] == said[1] and "\n" not in said[0]
     start = "the checkpoint belongs to another order: it differs in source. "
-    end = " Or start anew without load_state_dict."
+    end = " Or start again without load_state_dict."
     assert said[0].startswith(start) and said[0].endswith(end)
     return said[0][len(start) : -len(end)]
 
@@ -171,7 +171,7 @@ def test_a_refusal_knows_shards_that_come_in_another_order(data):
     state = labels(str(data / "then"), 2).state_dict()
     loader = labels(paths, 2)
     loader.load_state_dict(state)
-    with pytest.raises(CursorError, match=r"The shards are in a different order\. Or start anew"):
+    with pytest.raises(CursorError, match=r"The shards are in a different order\. Or start again"):
         next(iter(loader))
 
 
@@ -383,7 +383,9 @@ def test_a_state_of_0_1_0_of_other_data_or_another_selection_is_refused(old_data
     state = old_state({"seed": 0, "plan": "global/1", "window": None}, None)
     for loader in (labels(str(old_data), 2, select=range(9)), labels(str(data / "then"), 2)):
         loader.load_state_dict(state)
-        with pytest.raises(CursorError, match=r"it differs in source\. Restore what differs\. Or start anew"):
+        with pytest.raises(
+            CursorError, match=r"it differs in source\. Restore what differs\. Or start again"
+        ):
             next(iter(loader))
 
 
@@ -391,7 +393,9 @@ def test_a_state_of_0_1_0_whose_order_counted_unused_shards_is_refused_with_the_
     order = {"seed": 0, "plan": "windowed/1 lanes=64", "window": 2}
     loader = labels(str(old_data), 2, select=[0, 1, 2, 8, 9], window=2)
     loader.load_state_dict(old_state(order, "33457a681d391c91"))
-    with pytest.raises(CursorError, match=r"saved by fastload 0\.1\.0 with window=.* Go on with 0\.1\.0, or"):
+    with pytest.raises(
+        CursorError, match=r"saved by fastload 0\.1\.0 with window=.* Continue with 0\.1\.0, or"
+    ):
         next(iter(loader))
 
 
