@@ -143,7 +143,7 @@ def fold_columns_kernel(
     plane_ptr,  # [N, 6 H - 4, W, LANES] float32, in the box's rows; of axes what expand_kernel made
     gradients,  # [N, C, H, W] floats, for samples that were copied
     rows_ptr,  # [N, 40] float32, contiguous
-    tables,  # as Tables.part has them
+    tables,  # as tables_of makes them
     out,  # [N, C, H, W] floats
     height,
     width,
