@@ -1,10 +1,9 @@
-"""The augmentations' operators as torch.library knows them, with what torch.compile and autograd need.
+"""ADA's operators as torch.library knows them, with what torch.compile and autograd need.
 
-Those that change images are affine in the tensor that comes first and have a `mode`: AFFINE (L x + b), LINEAR
-(L x) and ADJOINT (L^T g); one is differentiated into another of the same name, so that gradients of any order
-exist and nothing but the parameters is kept. upfirdn2d's adjoint is upfirdn2d. Those that draw change their
-counter, have no gradient, and refuse to run within a backward pass, as count_signs does. The kernels are
-called here and nowhere else.
+`ada` is affine in the tensor that comes first and has a `mode`: AFFINE (L x + b), LINEAR (L x) and ADJOINT
+(L^T g); it is differentiated into itself, so that gradients of any order exist and nothing but the parameters
+is kept. Those that draw change their counter, have no gradient, and refuse to run within a backward pass, as
+count_signs does.
 """
 
 import torch
@@ -109,7 +108,6 @@ def _(settings, p, calls, ticket, seed, first_row, n, height, width, label_count
 
 
 def _draws(seed: int, calls: torch.Tensor, first_row: int, n: int, percentile: float | None):
-    """The random draws of the next call; adds 1 to `calls`."""
     from fastload.ops.ada.draw.random_draws import RandomDraws
 
     draws = RandomDraws(seed % 2**64, int(calls.item()), first_row, n, percentile)

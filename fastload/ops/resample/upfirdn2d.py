@@ -138,7 +138,6 @@ def _centred(taps: Any, up: Any, down: Any, padding: Any) -> list[int]:
 
 
 def _checked(taps: Any, images: Any) -> Any:
-    """taps as a tensor that fits the images."""
     import torch
 
     if taps is None:
@@ -154,7 +153,6 @@ def _checked(taps: Any, images: Any) -> Any:
 
 
 def _check_form(taps: Any) -> None:
-    """Raises ConfigError unless taps are a tensor of floats, [h, w] or [k]."""
     import torch
 
     if not isinstance(taps, torch.Tensor):
@@ -167,7 +165,6 @@ def _check_form(taps: Any) -> None:
 
 
 def _counts(taps: Any) -> tuple[int, int]:
-    """How many taps there are along y and x."""
     return taps.shape[0], taps.shape[-1]
 
 
@@ -202,7 +199,6 @@ def _integers(value: Any) -> list[int]:
 def _reference(
     images: Any, taps: Any, up: tuple, down: tuple, padding: tuple, flip_filter: bool, gain: float
 ) -> Any:
-    """The contract in torch; numbers in pairs are those of y and x."""
     import torch
 
     work = torch.float64 if images.dtype == torch.float64 else torch.float32
@@ -218,7 +214,6 @@ def _reference(
 
 
 def _resampled(values: Any, taps: Any, up: tuple, down: tuple, padding: tuple) -> Any:
-    """The four steps for taps [h, w]."""
     if up != (1, 1):
         n, channels, height, width = values.shape
         spread = values.new_zeros(n, channels, height * up[0], width * up[1])

@@ -94,7 +94,6 @@ def _words(counter, purpose: tl.constexpr, block: tl.constexpr):
 
 @triton.jit
 def _uniforms(counter, chance, q, purpose: tl.constexpr, block: tl.constexpr, REPLACED: tl.constexpr):
-    """Where the gate is open, and two uniforms."""
     w0, w1, w2, _ = _words(counter, purpose, block)
     on, first, second = uniform(w0) < chance, uniform(w1), uniform(w2)
     if REPLACED:
@@ -104,7 +103,6 @@ def _uniforms(counter, chance, q, purpose: tl.constexpr, block: tl.constexpr, RE
 
 @triton.jit
 def _normals(counter, chance, normal, purpose: tl.constexpr, block: tl.constexpr, REPLACED: tl.constexpr):
-    """Where the gate is open, and two normals."""
     w0, w1, w2, _ = _words(counter, purpose, block)
     on = uniform(w0) < chance
     first, second = box_muller(w1, w2)
@@ -295,7 +293,6 @@ def _ada_kernel(
 
 @triton.jit
 def _band(counter, strength, p, normal, std, band: tl.constexpr, REPLACED: tl.constexpr):
-    """The factor of a band before all are evened out."""
     factor = tl.zeros_like(counter[0].to(tl.float32)) + 1
     if strength > 0:
         factor = tl.exp2(_normal(counter, strength * p, normal, _IMGFILTER, band, REPLACED) * std)

@@ -267,9 +267,8 @@ def back_along_x(
             weight, takes = _taken(q, pixel, count, tables, line, there & reflects)
             at = tl.where(turned, q.to(INDEX) * height + y, y.to(INDEX) * width + q)
             mask = takes[:, None] & (channel < LANES)
-            value += weight[:, None] * tl.load(
-                plane_ptr + (at * LANES)[:, None] + channel, mask=mask, other=0.0
-            )
+            some = tl.load(plane_ptr + (at * LANES)[:, None] + channel, mask=mask, other=0.0)
+            value += weight[:, None] * some
     return value
 
 

@@ -1,8 +1,7 @@
 """The Triton twin of `affine_warp` and its adjoint: streaming kernels over packed planes, no atomics.
 
-In: images [N, C, H, W], C up to 4, and rows [N, 40] float32 of `AdaParams`. Out: the warped images, or with
-the adjoint the gradients, after the pixel-wise stages that ada_pointwise_triton.py compiles into the last
-kernel. affine_warp.py says what a warp is and names its steps; a general one is here
+The pixel-wise stages of ada_pointwise_triton.py are compiled into the last kernel. affine_warp.py says what a
+warp is and names its steps; a general one is here
 
     forward   up_kernel (extend, upsample) -> doubled plane;  sample_kernel (sample, halve columns) -> rows;
               down_kernel (halve rows, finish);  or FORM "tiles": up_kernel, then tile_kernel
@@ -165,8 +164,7 @@ def sample_kernel(
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Samples the lattice and halves its rows: a program runs down BLOCK columns, the last ten rows in
-    registers."""
+    """Samples the lattice and halves its rows: a program runs down BLOCK columns, ten rows in registers."""
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     plane_ptr += sample * (6 * height - 4) * (6 * width - 4) * LANES
@@ -218,9 +216,8 @@ def _tap(plane_ptr, jx, jy, weight, first_x, first_y, stop_x, stop_y, pitch, cha
          INDEX: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
     there &= (jx >= first_x) & (jx < stop_x) & (jy >= first_y) & (jy < stop_y)
     at = ((jy - first_y).to(INDEX) * pitch + (jx - first_x)) * LANES
-    return weight[:, None] * tl.load(
-        plane_ptr + at[:, None] + channel, mask=there[:, None] & (channel < LANES), other=0.0
-    )
+    mask = there[:, None] & (channel < LANES)
+    return weight[:, None] * tl.load(plane_ptr + at[:, None] + channel, mask=mask, other=0.0)
 
 
 @triton.jit
