@@ -24,10 +24,11 @@ from fastload.normalize import normalize
 from fastload.shortage import no_memory
 from fastload.threads import native_threads
 
-_NAMES = ("OK", "UNSUPPORTED", "MISSING", "OUT_OF_MEMORY", "FAILED")
-_OK, _UNSUPPORTED, _MISSING, _OUT_OF_MEMORY, _FAILED = (
-    int(getattr(_native.ImageStatus, name)) for name in _NAMES
-)
+_OK = int(_native.ImageStatus.OK)
+_UNSUPPORTED = int(_native.ImageStatus.UNSUPPORTED)
+_MISSING = int(_native.ImageStatus.MISSING)
+_OUT_OF_MEMORY = int(_native.ImageStatus.OUT_OF_MEMORY)
+_FAILED = int(_native.ImageStatus.FAILED)
 _NEAREST = 0
 # NumPy has no bfloat16: its bits are stored as uint16.
 _NUMPY_DTYPE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}

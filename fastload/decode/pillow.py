@@ -121,7 +121,7 @@ def upright_size(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tup
 
 
 def _decoded(
-    content: bytes, spec: ImageSpec, seed: int, position: int, max_pixels: int, guide
+    content: bytes, spec: ImageSpec, seed: int, position: int, max_pixels: int, guide: tuple[int, int] | None
 ) -> DecodedImage:
     header = image_header(content)
     image, orientation = _open(content, header, max_pixels)

@@ -48,9 +48,8 @@ class DaliImageStage(ImageDecoder):
 
     def counters(self) -> dict:
         """How many images each decoder got since the loader began, and how many runs bad samples cost."""
-        return {
-            name: getattr(self.stage.stats, name) for name in ("dali_samples", "pillow_samples", "reruns")
-        }
+        names = ("dali_samples", "pillow_samples", "reruns")
+        return {name: getattr(self.stage.stats, name) for name in names}
 
     def give_up(self) -> None:
         self._feeder.stop()

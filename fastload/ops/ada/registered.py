@@ -108,6 +108,7 @@ def _(settings, p, calls, ticket, seed, first_row, n, height, width, label_count
 
 
 def _draws(seed: int, calls: torch.Tensor, first_row: int, n: int, percentile: float | None):
+    """The random draws of the next call; adds 1 to `calls`."""
     from fastload.ops.ada.draw.random_draws import RandomDraws
 
     draws = RandomDraws(seed % 2**64, int(calls.item()), first_row, n, percentile)

@@ -73,6 +73,7 @@ def diff_augment(
 
 
 def _reference(images: Any, params: DiffAugmentParams, stages: tuple[str, ...], cutout_ratio: float) -> Any:
+    """The contract in torch; of operations that autocast would leave as they are."""
     import torch
 
     work = torch.float64 if images.dtype == torch.float64 else torch.float32

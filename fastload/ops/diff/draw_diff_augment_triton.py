@@ -1,8 +1,7 @@
 """The Triton twin of `draw_diff_augment`: one launch writes the rows of a batch, a lane for each sample.
 
-Every program reads
-the counter before it takes its number from the ticket; the one with the last number knows that all have read
-it, and counts.
+Every program reads the counter before it takes its number from the ticket; the one with the last number knows
+that all have read it, and counts.
 """
 
 from typing import Any

@@ -68,6 +68,7 @@ def _mix_one_by_one(images: Any, share: Any, boxes: Any, mixed: Any) -> Any:
 
 
 def _inside(boxes: Any, images: Any) -> Any:
+    """[N, 1, H, W] bool."""
     import torch
 
     height, width = images.shape[2:]

@@ -199,6 +199,7 @@ def _integers(value: Any) -> list[int]:
 def _reference(
     images: Any, taps: Any, up: tuple, down: tuple, padding: tuple, flip_filter: bool, gain: float
 ) -> Any:
+    """The contract in torch; numbers in pairs are those of y and x."""
     import torch
 
     work = torch.float64 if images.dtype == torch.float64 else torch.float32
@@ -214,6 +215,7 @@ def _reference(
 
 
 def _resampled(values: Any, taps: Any, up: tuple, down: tuple, padding: tuple) -> Any:
+    """The four steps for taps [h, w]."""
     if up != (1, 1):
         n, channels, height, width = values.shape
         spread = values.new_zeros(n, channels, height * up[0], width * up[1])

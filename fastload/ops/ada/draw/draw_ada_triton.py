@@ -1,9 +1,8 @@
-"""The Triton twins of `draw_ada` and `draw_edm`: one launch writes the rows of a batch, a lane for each
-sample.
+"""The Triton twins of `draw_ada` and `draw_edm`: one launch for the rows of a batch, a lane for each sample.
 
 draw_ada.py and draw_edm.py say what is drawn; these are the same steps in the same order, rounded one by one
-as in NumPy. Every program reads the counter; the last one to end, as the ticket
-tells, raises it. So one launch is one call, also in a replayed CUDA graph.
+as in NumPy. Every program reads the counter; the last one to end, as the ticket tells, raises it. So one
+launch is one call, also in a replayed CUDA graph.
 """
 
 from typing import Any
