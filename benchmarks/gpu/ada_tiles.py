@@ -16,7 +16,7 @@ from benchmarks.gpu.cases import Case, Context, Outcome
 from benchmarks.gpu.rates import exposed
 
 # Where a call of the warp finds its kernels: the attributes that end so.
-MODULES = ("affine_warp_triton", "affine_tile_triton", "affine_axes_triton")
+MODULES = ("affine_warp_triton", "affine_tile_triton", "affine_axes_triton", "affine_adjoint_triton")
 ENDING = "_kernel"
 # Direction -> FORM of affine_warp_triton. Of the forms of the forward direction one is the module's own.
 DIRECTIONS = {"forward": "streaming", "forward in tiles": "tiles", "backward": "streaming"}

@@ -41,8 +41,7 @@ class YFlip:
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turns about the centre by an angle uniform in [-degrees, degrees], counter-clockwise where it is
-    positive."""
+    """Turns about the centre by an angle uniform in [-degrees, degrees]; above 0 is counter-clockwise."""
 
     degrees: float
 

@@ -73,7 +73,6 @@ def _distribution(alpha: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _box(kept: np.ndarray, u: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Start and stop of the box on one axis."""
     cut = np.floor(side * np.sqrt(1.0 - kept)).astype(np.int64)
     start = np.floor(u * side).astype(np.int64) - cut // 2
     return start.clip(0, side), (start + cut).clip(0, side)

@@ -67,10 +67,9 @@ class Augment:
             self._number(name, 0.0, 1.0, "a probability, 0 to 1")
         self._number("rotate", 0.0, 180.0, "the largest angle in degrees, 0 to 180")
         self._number("brightness", 0.0, 1.0, "a share of the full range, 0 to 1")
+        alpha = f"alpha of a Beta distribution, such as 0.2; 0 to {MAX_ALPHA:g}"
         for name in ("mixup", "cutmix"):
-            self._number(
-                name, 0.0, MAX_ALPHA, f"alpha of a Beta distribution, such as 0.2; 0 to {MAX_ALPHA:g}"
-            )
+            self._number(name, 0.0, MAX_ALPHA, alpha)
         scale = _numbers(self.scale, 2)
         if scale is None or not 0.0 < scale[0] <= scale[1]:
             raise ConfigError(f"Augment(scale={self.scale!r}): give (low, high), such as (0.9, 1.1).")
@@ -158,11 +157,11 @@ class Augment:
         self._keep(name, number)
 
     def _check_translate(self) -> None:
-        number = _number(self.translate)
-        both = (number, number) if number is not None else _numbers(self.translate, 2)
-        if both is None or not all(0.0 <= share <= 1.0 for share in both):
+        given = _as_given(self.translate)
+        both = given if isinstance(given, tuple) else (given, given)
+        if given is None or not all(0.0 <= share <= 1.0 for share in both):
             raise ConfigError(f"Augment(translate={self.translate!r}): give a share of the sides or (x, y).")
-        self._keep("translate", _as_given(self.translate))
+        self._keep("translate", given)
 
     def _jitter_ranges(self) -> tuple:
         """(low, high) of the four, or the numbers as they were given."""
@@ -238,7 +237,6 @@ def _around(centre: float, strength: Any, lowest: float, highest: float) -> tupl
 
 
 def _as_given(strength: Any) -> float | tuple[float, ...] | None:
-    """The number, or the pair, that was given."""
     number = _number(strength)
     return _numbers(strength, 2) if number is None else number
 

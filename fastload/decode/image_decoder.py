@@ -38,10 +38,8 @@ class DecodeSpec:
 
     def image_specs(self) -> dict[str, ImageSpec]:
         """The geometry of each image field."""
-        fields = self.image_fields
-        return {
-            name: ImageSpec.of(field, self.xflip, fields.get(field.like)) for name, field in fields.items()
-        }
+        fields, xflip = self.image_fields, self.xflip
+        return {name: ImageSpec.of(field, xflip, fields.get(field.like)) for name, field in fields.items()}
 
 
 class BatchImages(Protocol):

@@ -57,17 +57,12 @@ class ImageStage(ImageDecoder):
     def submit(self, content, first_blob, buffers, positions, augments, urgent=False) -> "NativeImages":
         pending = None
         if self._decoder is not None:
-            requests = [
-                _native.ImageFieldRequest(
-                    self.specs[name].native,
-                    first_blob[name],
-                    first_blob[field.like or name],
-                    self.writers[name],
-                    buffers[name],
-                    augments[name].native if name in augments else None,
-                )
-                for name, field in self.fields.items()
-            ]
+            requests = []
+            for name, field in self.fields.items():
+                blobs = first_blob[name], first_blob[field.like or name]
+                augmenter = augments[name].native if name in augments else None
+                request = self.specs[name].native, *blobs, self.writers[name], buffers[name], augmenter
+                requests.append(_native.ImageFieldRequest(*request))
             pending = self._decoder.submit(
                 content, requests, self.spec.seed, positions, self.spec.max_pixels, urgent=urgent
             )
@@ -75,15 +70,8 @@ class ImageStage(ImageDecoder):
 
     def _writer(self, name: str) -> "_native.PixelWriter":
         spec, preset = self.specs[name], self.spec.normalizations[name]
-        return _native.PixelWriter(
-            getattr(_native.Dtype, self.dtype),
-            self.layout == "channels_last",
-            spec.height,
-            spec.width,
-            preset.divisor,
-            preset.mean,
-            preset.std,
-        )
+        layout = getattr(_native.Dtype, self.dtype), self.layout == "channels_last", spec.height, spec.width
+        return _native.PixelWriter(*layout, preset.divisor, preset.mean, preset.std)
 
 
 class NativeImages(BatchImages):
@@ -137,8 +125,7 @@ class NativeImages(BatchImages):
             crop_report.take(self._rows_of(name), to, other._rows_of(name), samples)
 
     def tensor(self, name: str):
-        """Nothing is copied. The buffer returns to its pool when the last tensor over it dies, views
-        included."""
+        """Nothing is copied. The buffer returns to its pool when the last tensor or view over it dies."""
         spec, stage = self._stage.specs[name], self._stage
         shape = len(self._positions), spec.height, spec.width
         return tensor_over(self._buffers[name], *shape, stage.dtype, stage.layout)
@@ -159,11 +146,8 @@ class NativeImages(BatchImages):
             if self._pending is not None:
                 self._status = self._pending.status.reshape(len(self._names), n)
             else:
-                rows = [
-                    [_MISSING if self._is_missing(name, i) else _UNSUPPORTED for i in range(n)]
-                    for name in self._names
-                ]
-                self._status = np.array(rows, np.int32)
+                missing = [[self._is_missing(name, i) for i in range(n)] for name in self._names]
+                self._status = np.where(missing, _MISSING, _UNSUPPORTED).astype(np.int32)
         return self._status
 
     def _is_missing(self, name: str, i: int) -> bool:
@@ -203,7 +187,6 @@ class NativeImages(BatchImages):
         return memoryview(self._content.blob(self._first_blob[name] + i))
 
     def _fill(self, name: str, i: int) -> None:
-        """The default colour of a field, for a sample without an image."""
         spec, colour = self._stage.specs[name], self._stage.fields[name].default
         self._store(name, i, np.broadcast_to(np.array(colour, np.uint8), (spec.height, spec.width, 3)))
 
@@ -232,8 +215,7 @@ class NativeImages(BatchImages):
 
 
 def tensor_over(buffer, n: int, height: int, width: int, dtype: str, layout: str):
-    """A torch tensor [n, 3, height, width] over a buffer, which stays out of its pool as long as the tensor
-    lives."""
+    """A tensor [n, 3, height, width] over a buffer, which stays out of its pool while the tensor lives."""
     import torch
 
     channels_last = layout == "channels_last"

@@ -121,12 +121,7 @@ def upright_size(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tup
 
 
 def _decoded(
-    content: bytes,
-    spec: ImageSpec,
-    seed: int,
-    position: int,
-    max_pixels: int,
-    guide: tuple[int, int] | None,
+    content: bytes, spec: ImageSpec, seed: int, position: int, max_pixels: int, guide: tuple[int, int] | None
 ) -> DecodedImage:
     header = image_header(content)
     image, orientation = _open(content, header, max_pixels)
@@ -226,7 +221,6 @@ def _upright_size(image: Image.Image, header: ImageHeader, orientation: int) -> 
 
 
 def _upright(image: Image.Image, content: bytes, header: ImageHeader, orientation: int) -> Image.Image:
-    """Decodes, converts to RGB and applies the orientation."""
     if header.format == "jpeg":
         check_jpeg(content)
         # In one piece: the decoder of arithmetic codes cannot wait for a second one.

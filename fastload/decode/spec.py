@@ -81,18 +81,9 @@ class ImageSpec:
         source = like or field
         if source.size is None:
             raise ConfigError('Image(size=None): give a size, such as size=256, or like="image".')
-        height, width = source.size
-        return cls(
-            height=height,
-            width=width,
-            resize=source.resize,
-            crop=source.crop,
-            filter=field.filter,
-            scaled=None if field.filter == "nearest" else field.scaled,
-            scale=source.scale,
-            ratio=source.ratio,
-            xflip=xflip,
-        )
+        scaled = None if field.filter == "nearest" else field.scaled
+        view = {name: getattr(source, name) for name in ("resize", "crop", "scale", "ratio")}
+        return cls(*source.size, filter=field.filter, scaled=scaled, xflip=xflip, **view)
 
     @cached_property
     def native(self) -> "_native.ImageSpec":
@@ -214,12 +205,8 @@ def scaled_box(
 
 def stretched(geometry: Geometry, size: tuple[int, int], other_size: tuple[int, int]) -> Geometry:
     """The same view of an image of `other_size` (width, height), such as a mask at half the resolution."""
-    sides = (size[0], other_size[0]), (size[1], other_size[1])
-    box = tuple(
-        edge if old == new else edge * new / old
-        for edge, (old, new) in zip(geometry.box, (*sides, *sides), strict=True)
-    )
-    return geometry._replace(box=box)
+    edges = zip(geometry.box, size * 2, other_size * 2, strict=True)
+    return geometry._replace(box=tuple(edge if old == new else edge * new / old for edge, old, new in edges))
 
 
 class _CropOutsideError(SampleError):
@@ -256,8 +243,6 @@ def _short_side_size(spec: ImageSpec, width: int, height: int) -> tuple[int, int
 
 
 def _checked(resized: tuple[int, int], what: str) -> tuple[int, int]:
-    """`resized`, unless a side is longer than MAX_RESIZED_SIDE: then a SampleError about an image of
-    `what`."""
     if max(resized) > MAX_RESIZED_SIDE:
         raise SampleError(
             f"an image of {what}, would become {resized[0]} x {resized[1]} pixels; at most "
@@ -267,7 +252,6 @@ def _checked(resized: tuple[int, int], what: str) -> tuple[int, int]:
 
 
 def _corner(spec: ImageSpec, resized_w: int, resized_h: int, seed: int, position: int) -> tuple[int, int]:
-    """Left and top of the crop in the resized image."""
     room_w, room_h = resized_w - spec.width, resized_h - spec.height
     if spec.crop == "center":
         if isinstance(spec.resize, int):
@@ -314,14 +298,8 @@ def _central_box(spec: ImageSpec, width: int, height: int) -> tuple:
 
 def _geometries_reference(spec: ImageSpec, widths, heights, seed: int, positions) -> Geometries:
     n = len(positions)
-    columns = Geometries(
-        np.zeros((n, 4)),
-        np.zeros((n, 2), np.int32),
-        np.zeros((n, 4), np.int32),
-        np.zeros(n, bool),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.int32),
-    )
+    kinds = ((4,), float), ((2,), np.int32), ((4,), np.int32), ((), bool), ((), np.int32), ((), np.int32)
+    columns = Geometries(*(np.zeros((n, *shape), kind) for shape, kind in kinds))
     for i in range(n):
         try:
             chosen = geometry(spec, int(widths[i]), int(heights[i]), seed, int(positions[i]))

@@ -93,7 +93,6 @@ def filled_rows(params: Any, columns: Mapping[str, slice], rows: Any) -> Any:
 
 
 def _described(value: Any) -> str:
-    """The shape of what was given, or the value itself, for a message."""
     import torch
 
     if not hasattr(value, "shape"):

@@ -1,5 +1,4 @@
-"""What operators need to be registered with torch.library: gradients, and the refusal of draws in a backward
-pass."""
+"""What operators need for torch.library: gradients, and the refusal of draws in a backward pass."""
 
 import atexit
 from collections.abc import Callable

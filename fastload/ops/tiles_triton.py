@@ -12,8 +12,7 @@ import triton.language as tl
 BLOCK, NUM_WARPS = 1024, 8
 # The longest row of a tile: 256 pixels are 768 bytes of input.
 MAX_ROW = 256
-# CUDA's limit on the second axis of a grid.
-MAX_IMAGES = 65535
+MAX_IMAGES = 65535  # CUDA's limit on the second axis of a grid
 # Partial sums of an image at most: 64 images are 2048 programs, 15 for each multiprocessor of an H200.
 SPLITS = 32  # a power of two
 

@@ -1,5 +1,4 @@
-"""Small arrays on their way to the kernels: positions as integers, and host arrays onto a device without
-waiting."""
+"""Small arrays on their way to the kernels: positions as integers, host arrays onto a device at once."""
 
 from typing import Any
 
@@ -28,6 +27,5 @@ def to_device(array: np.ndarray, device: Any) -> Any:
     tensor = torch.from_numpy(array)
     if torch.device(device).type == "cpu":
         return tensor
-    return tensor.pin_memory().to(
-        device, non_blocking=True
-    )  # torch keeps pinned memory until its copy is done
+    # torch keeps pinned memory until its copy is done.
+    return tensor.pin_memory().to(device, non_blocking=True)

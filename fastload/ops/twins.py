@@ -17,12 +17,9 @@ def check_images(images: Any) -> None:
     """Raises ConfigError unless images are floats [N, C, H, W]."""
     import torch
 
-    if not isinstance(images, torch.Tensor) or images.dim() != 4 or not images.is_floating_point():
-        found = (
-            f"{images.dtype} {list(images.shape)}"
-            if isinstance(images, torch.Tensor)
-            else type(images).__name__
-        )
+    is_tensor = isinstance(images, torch.Tensor)
+    if not is_tensor or images.dim() != 4 or not images.is_floating_point():
+        found = f"{images.dtype} {list(images.shape)}" if is_tensor else type(images).__name__
         raise ConfigError(f"images are {found}: give floats [N, C, H, W].")
 
 

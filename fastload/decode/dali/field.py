@@ -88,8 +88,7 @@ class FieldShare:
             raise
 
     def take_output(self) -> None:
-        """Waits for DALI's run. The output of each scheduled run must be taken once, in order, also if it
-        failed."""
+        """Waits for DALI's run. Each scheduled run's output must be taken once, in order, failed or not."""
         if not self.scheduled:
             return
         try:
@@ -118,11 +117,8 @@ class FieldShare:
         """The samples that DALI takes, their arguments, and whether they are aligned; fills in their rows."""
         stage = self.stage
         headers = {i: image_header(image) for i, image in enumerate(self.content) if image is not None}
-        known = [
-            i
-            for i, header in headers.items()
-            if admits(stage.library, self.content[i], header, stage.max_pixels)
-        ]
+        library, limit = stage.library, stage.max_pixels
+        known = [i for i, header in headers.items() if admits(library, self.content[i], header, limit)]
         if not known:
             return np.zeros(0, np.int64), None, False
         own = np.array([headers[i].upright for i in known], np.int64)
@@ -133,30 +129,24 @@ class FieldShare:
         if not len(taken):
             return taken, None, False
         chosen = type(chosen)(*(column[fits] for column in chosen))
-        rows = {
-            "sizes": sizes[fits, ::-1],
-            "resized": chosen.resized[:, ::-1],
-            "corners": chosen.crop[:, 1::-1],
-        }
-        for part, values in {**rows, "boxes": chosen.box, "flips": chosen.flip}.items():
-            self.rows[part][taken] = values
+        self.rows["sizes"][taken] = sizes[fits, ::-1]
+        self.rows["resized"][taken] = chosen.resized[:, ::-1]
+        self.rows["corners"][taken] = chosen.crop[:, 1::-1]
+        self.rows["boxes"][taken], self.rows["flips"][taken] = chosen.box, chosen.flip
         return taken, *arguments(self.spec, chosen, sizes[fits], own[fits], stage.margin)
 
     def _give_to_pillow(self, i: int) -> None:
-        stage = self.stage
-        rest = self.spec, stage.seed, int(self.positions[i]), stage.max_pixels, self.guides[i]
-        self.by_pillow[i] = stage.workers.submit(self._by_pillow, self.content[i], *rest)
+        self.by_pillow[i] = self.stage.workers.submit(self._by_pillow, i)
 
-    def _by_pillow(
-        self, content, spec, seed, position, max_pixels, guide
-    ) -> tuple[DecodedImage | str, float]:
+    def _by_pillow(self, i: int) -> tuple[DecodedImage | str, float]:
         """Pillow's image, or why there is none, and the time it took in seconds."""
         if self.cancelled:
             return "cancelled", 0.0
-        begun = time.perf_counter()
+        begun, position = time.perf_counter(), int(self.positions[i])
+        options = {"max_pixels": self.stage.max_pixels, "guide": self.guides[i]}
         try:
             outcome = decode_image(
-                memoryview(content), spec, seed, position, max_pixels=max_pixels, guide=guide
+                memoryview(self.content[i]), self.spec, self.stage.seed, position, **options
             )
         except SampleError as error:
             outcome = str(error)
@@ -235,9 +225,8 @@ class FieldShare:
             self.read_later.append(output)
             for start, stop in _runs(samples):
                 _copy(output[start:stop], pixels[samples[start] : samples[stop - 1] + 1])
-        staged = torch.empty(
-            (len(images), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda"
-        )
+        shape, pinned = (len(images), *pixels.shape[1:]), device.type == "cuda"
+        staged = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         for row, (i, image) in zip(staged, images.items(), strict=True):
             row.numpy()[...] = image
             pixels[i].copy_(row, non_blocking=True)

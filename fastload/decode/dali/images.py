@@ -18,8 +18,6 @@ from fastload.decode.image_header import image_header
 from fastload.errors import ConfigError
 from fastload.threads import WorkerThreads
 
-_FEEDER = "fastload-dali-feeder"
-
 
 class DaliImageStage(ImageDecoder):
     """Sends batches of images to a `DaliStage`.
@@ -33,7 +31,7 @@ class DaliImageStage(ImageDecoder):
         self.fields, self.bytes_of = spec.image_fields, {}  # DALI has buffers of its own
         self.stage, self.stream = stage, stream
         self.sample_bytes = sum(3 * geometry.height * geometry.width for geometry in stage.specs.values())
-        self._feeder = WorkerThreads(1, _FEEDER)
+        self._feeder = WorkerThreads(1, "fastload-dali-feeder")
         self._counted_seconds = stage.stats.busy_seconds
 
     def submit(self, content, first_blob, buffers, positions, augments, urgent=False) -> "DaliImages":
@@ -50,9 +48,8 @@ class DaliImageStage(ImageDecoder):
 
     def counters(self) -> dict:
         """How many images each decoder got since the loader began, and how many runs bad samples cost."""
-        stats = self.stage.stats
         names = ("dali_samples", "pillow_samples", "reruns")
-        return {name: getattr(stats, name) for name in names}
+        return {name: getattr(self.stage.stats, name) for name in names}
 
     def give_up(self) -> None:
         self._feeder.stop()
@@ -85,8 +82,7 @@ class DaliImages(BatchImages):
     """The images of one batch of a DaliImageStage."""
 
     def __init__(self, stage: DaliImageStage, content, first_blob: dict[str, int], positions: np.ndarray):
-        self._stage, self._content, self._first_blob = stage, content, first_blob
-        self._positions = positions
+        self._stage, self._content, self._first_blob, self._positions = stage, content, first_blob, positions
         self.busy_seconds = 0.0  # of DALI and Pillow since the batch before
         self._fed: futures.Future[DaliBatch | None] | None = None
         self._sent: DaliBatch | None = None  # the result of _fed, set before that is done
@@ -160,16 +156,12 @@ class DaliImages(BatchImages):
         guides = {}
         for name, field in self._stage.fields.items():
             if field.like is not None:
-                guides[name] = [
-                    None if image is None else image_header(image).upright for image in content[field.like]
-                ]
-                content[name] = [
-                    image if guide is not None else None
-                    for image, guide in zip(content[name], content[field.like], strict=True)
-                ]
-        self._missing = {
-            name: [i for i, image in enumerate(images) if image is None] for name, images in content.items()
-        }
+                likes = content[field.like]
+                guides[name] = [None if image is None else image_header(image).upright for image in likes]
+                pairs = zip(content[name], likes, strict=True)
+                content[name] = [None if guide is None else image for image, guide in pairs]
+        for name, images in content.items():
+            self._missing[name] = [i for i, image in enumerate(images) if image is None]
         self._sent = self._stage.stage.submit(content, self._positions, guides)
         if self._cancelled:  # while it was submitted
             self._sent.cancel()

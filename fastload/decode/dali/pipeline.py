@@ -63,20 +63,12 @@ def load() -> SimpleNamespace:
 class Pipe:
     """One DALI pipeline of a field: decode a region, and resize a box of it unless `aligned`."""
 
-    def __init__(
-        self,
-        spec: ImageSpec,
-        aligned: bool,
-        has_margin: bool,
-        device_id: int | None,
-        threads: int,
-        max_batch: int,
-        load,
-    ):
+    def __init__(self, spec: ImageSpec, aligned: bool, has_margin: bool, settings: tuple):
+        """settings: the GPU's number or None, threads, samples of a batch, share of the hardware decoder."""
         self._inputs = _inputs(spec, aligned, has_margin)
         try:
-            _native.check_threads(2 * threads + _OWN_THREADS)
-            self._pipeline = _pipeline(spec, self._inputs, device_id, threads, max_batch, load)
+            _native.check_threads(2 * settings[1] + _OWN_THREADS)
+            self._pipeline = _pipeline(spec, self._inputs, *settings)
         except (RuntimeError, MemoryError) as error:
             short = shortage("to build a pipeline of DALI", error)
             raise short or BackendError(f"DALI cannot build its pipeline: {reason_of(error)}.") from error
@@ -98,10 +90,7 @@ class Pipe:
         On a GPU the result is ordered on `stream`, and the host waits for no kernel. Raises RuntimeError if a
         sample cannot be decoded; the next call still gives the next batch.
         """
-        if stream is None:
-            (images,) = self._pipeline.outputs()
-        else:
-            (images,) = self._pipeline.outputs(cuda_stream=stream)
+        (images,) = self._pipeline.outputs(**({} if stream is None else {"cuda_stream": stream}))
         with on(stream):
             return torch.from_dlpack(images.as_tensor())
 
@@ -151,7 +140,6 @@ def decodes(content: np.ndarray, out: np.ndarray | None = None, start=(0, 0), fl
 
 
 def _inputs(spec: ImageSpec, aligned: bool, has_margin: bool) -> tuple[str, ...]:
-    """The columns of `Arguments` that the graph reads."""
     if not aligned:
         return "start", "shape", "roi_start", "roi_end"
     return ("start", "shape", *["inner"] * has_margin, *["flip"] * (spec.xflip > 0))

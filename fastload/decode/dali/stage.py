@@ -91,21 +91,16 @@ class DaliStage:
         self.stats = DaliStats()
         # libjpeg-turbo reads chroma outside a region at its edge; for nvJPEG that is not documented.
         self.margin = MARGIN if self.device.type == "cuda" else 0
-        self._settings = (
-            self.device.index,
-            threads,
-            max_batch,
-            hardware_share(hw_decoder_load, deterministic),
-        )
+        load = hardware_share(hw_decoder_load, deterministic)
+        self._settings = (self.device.index, threads, max_batch, load)
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._pipes: dict[tuple, Pipe] = {}
         # Reentrant: garbage collection under the lock may finalize an iteration, which cancels its batches.
         self.lock = threading.RLock()
         self._process = process()
         self._counted = 0  # of `in_flight`
-        self.left: queue.SimpleQueue[None] = (
-            queue.SimpleQueue()
-        )  # an item for each batch that no longer counts
+        # An item for each batch that no longer counts.
+        self.left: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.held: deque = deque()  # (event, memory that a stream may read until the event has passed)
         self._free_since = 0.0  # when DALI finished its last batch
         self.workers = WorkerThreads(min(MAX_WORKERS, threads), _THREADS)
@@ -174,7 +169,7 @@ class DaliStage:
         """The pipeline of a field, made on first use; repairs have their own, which bypasses the queue."""
         key = name, aligned, repair
         if key not in self._pipes:
-            self._pipes[key] = Pipe(self.specs[name], aligned, self.margin > 0, *self._settings)
+            self._pipes[key] = Pipe(self.specs[name], aligned, self.margin > 0, self._settings)
         return self._pipes[key]
 
     def discard(self, pipe: Pipe) -> None:
@@ -252,8 +247,7 @@ class DaliBatch:
         self._leave()
 
     def cancel(self) -> None:
-        """Stops what has not begun and drops the output. A finalizer may call it: it takes no lock and does
-        not wait."""
+        """Stops what has not begun, drops the output. For finalizers too: takes no lock, does not wait."""
         self._cancelled = True
         for share in self._shares:
             share.cancelled = True

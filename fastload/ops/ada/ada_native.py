@@ -1,6 +1,5 @@
 """The native twin of `ada_augment`: csrc/ops/ada.h, image by image on as many threads as torch uses.
 
-images: a CPU tensor [N, C, H, W] of floats, of any strides. Out: a fresh contiguous tensor of the same dtype.
 Computed in float32, for float64 images in float64; equal inputs give equal bits, however many threads there
 are and whatever else is in the batch.
 """
@@ -39,5 +38,4 @@ def launch(images: Any, rows: Any, noise_key: Any, eps: Any, stages: int, mode: 
 
 
 def _numbers(tensor: Any, dtype: Any) -> Any:
-    """A contiguous array of a tensor, or None of None."""
     return None if tensor is None else tensor.detach().to(dtype).contiguous().numpy()

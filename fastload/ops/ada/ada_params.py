@@ -1,9 +1,8 @@
 """What adaptive augmentation does to each image of a batch, as numbers: the parameters of `ada_augment`.
 
-In: tensors that a user fills, or the rows that `draw_ada` drew. Out: rows, [N, 40] floats, one for each
-image, as the kernels read them. Promised: a stage that is None is absent, and costs nothing; parameters that
-were drawn are views of their rows, and go back to the kernels without a copy; the columns below are the only
-place that says where a number lies (csrc/ops/ada.h repeats them, and a test compares).
+In: tensors that a user fills, or the rows that `draw_ada` drew. Out: rows, [N, 40] floats, as the kernels
+read them. Promised: a stage that is None is absent, and costs nothing; the columns below are the only place
+that says where a number lies (csrc/ops/ada.h repeats them, and a test compares).
 """
 
 from dataclasses import dataclass
@@ -128,8 +127,7 @@ class AdaParams(TensorParams):
 
 @dataclass(frozen=True)
 class EdmParams(TensorParams):
-    """Parameters of the non-leaky augmentation for N images, and the labels that tell a network what was
-    done.
+    """Parameters of the non-leaky augmentation for N images, and the labels that tell a network of them.
 
     xflip, yflip: [N] int32, 1 where columns or rows are reversed.
     rotate_int: [N] int32, quarter turns, 0 to 3.
@@ -153,8 +151,7 @@ class EdmParams(TensorParams):
         return cls(**_views(rows, [*_names(stages), *moving]), labels=labels).keep_rows(rows)
 
     def check(self, images: Any) -> None:
-        """Raises ConfigError unless the moves that a user gave fit the images [N, C, H, W]; `rest` is checked
-        as AdaParams."""
+        """Raises ConfigError unless moves that a user gave fit the images; AdaParams checks the `rest`."""
         if self._drawn is None:
             self.check_tensors(MOVE_SHAPES, images.shape[0], images.device)
 

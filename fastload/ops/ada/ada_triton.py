@@ -34,9 +34,7 @@ def launch(images: Any, rows: Any, noise_key: Any, eps: Any, stages: int, mode: 
     return out
 
 
-def _forward(
-    images: Any, rows: Any, noise: Noise, stages: AdaStage, affine: bool, out: Any, first: int
-) -> None:
+def _forward(images: Any, rows: Any, noise: Noise, stages: AdaStage, affine: bool, out: Any, first: int):
     color, cutout = AdaStage.COLOR in stages, AdaStage.CUTOUT in stages
     noise = noise if AdaStage.NOISE in stages else Noise()
     early = {"color": color, "offset": color and affine, "first_channel": first}
@@ -63,9 +61,8 @@ def _adjoint(gradients: Any, rows: Any, stages: AdaStage, out: Any) -> None:
             gradients = pointwise.launch(gradients, rows, _plane(gradients), color=False, cutout=True)
             cutout = False
         is_last = not (warped or color)
-        gradients = band_filter_triton.launch(
-            gradients, rows, out if is_last else _plane(gradients), adjoint=True
-        )
+        filtered = out if is_last else _plane(gradients)
+        gradients = band_filter_triton.launch(gradients, rows, filtered, adjoint=True)
         if is_last:
             return
     if warped:

@@ -1,10 +1,9 @@
-"""The augmentations' operators as torch.library knows them, with what torch.compile and autograd need.
+"""ADA's operators as torch.library knows them, with what torch.compile and autograd need.
 
-Those that change images are affine in the tensor that comes first and have a `mode`: AFFINE (L x + b), LINEAR
-(L x) and ADJOINT (L^T g); one is differentiated into another of the same name, so that gradients of any order
-exist and nothing but the parameters is kept. upfirdn2d's adjoint is upfirdn2d. Those that draw change their
-counter, have no gradient, and refuse to run within a backward pass, as count_signs does. The kernels are
-called here and nowhere else.
+`ada` is affine in the tensor that comes first and has a `mode`: AFFINE (L x + b), LINEAR (L x) and ADJOINT
+(L^T g); it is differentiated into itself, so that gradients of any order exist and nothing but the parameters
+is kept. Those that draw change their counter, have no gradient, and refuse to run within a backward pass, as
+count_signs does.
 """
 
 import torch

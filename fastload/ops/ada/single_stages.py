@@ -17,8 +17,7 @@ def affine_warp(images: Any, G_inv: Any, impl: str = "auto") -> Any:
 
 
 def color_matrix(images: Any, matrices: Any, impl: str = "auto") -> Any:
-    """The images [N, C, H, W] with matrices [N, 4, 4] applied to their colours; impl: as `affine_warp` has
-    it.
+    """The images [N, C, H, W] with matrices [N, 4, 4] applied to their colours; impl: as `affine_warp`.
 
     Raises ConfigError for another number of channels than 1 or 3.
     """
@@ -42,8 +41,7 @@ def add_noise(images: Any, sigma: Any, *, eps: Any = None, noise_key: Any = None
 
 
 def cutout(images: Any, size: Any, center: Any, impl: str = "auto") -> Any:
-    """The images [N, C, H, W] with the rectangle of size [N] at center [N, 2] set to 0; impl: as
-    `affine_warp`.
+    """The images [N, C, H, W] with rectangles of size [N] at center [N, 2] set to 0; impl: as `affine_warp`.
 
     Raises ConfigError where shapes do not fit.
     """

@@ -1,10 +1,8 @@
 """The Triton twin of `diff_augment`: one pass over the pixels, all channels and all stages in one program.
 
-In: images [N, C, H, W] floats of any strides, rows [N, 8] float32 (diff_augment.py says which column is
-what), a policy, and the mode: L x + b, L x, or L^T g, which is L with the stages reversed and the shift
-negated. Out: a contiguous tensor of the images' dtype. Colour needs the mean of the image as it comes to that
-stage: a pass before the other, partial sums which are added up in a fixed order, so that equal input gives
-equal bits.
+L^T g is L with the stages reversed and the shift negated. Colour needs the mean of the image as it comes to
+that stage: a pass before the other, partial sums which are added up in a fixed order, so that equal input
+gives equal bits.
 """
 
 from typing import Any
@@ -13,16 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
-from fastload.ops.diff.diff_params import (
-    BRIGHTNESS,
-    COLUMNS,
-    CONTRAST,
-    CUT,
-    SATURATION,
-    SHIFT,
-    pixels_of,
-    stages_of,
-)
+from fastload.ops.diff import diff_params as columns
+from fastload.ops.diff.diff_params import pixels_of, stages_of
 from fastload.ops.tiles_triton import (
     SPLITS,
     index_type,
@@ -38,9 +28,9 @@ from fastload.ops.twins import ADJOINT, AFFINE
 # Pixels of a tile and the warps that share them, as fused_augment_triton.py has them. Not measured yet.
 BLOCK, NUM_WARPS = 1024, 8
 
-_COLUMNS, _CONTRAST = tl.constexpr(COLUMNS), tl.constexpr(CONTRAST)
-_BRIGHTNESS, _SATURATION = tl.constexpr(BRIGHTNESS), tl.constexpr(SATURATION)
-_SHIFT, _CUT = tl.constexpr(SHIFT), tl.constexpr(CUT)
+_COLUMNS, _CONTRAST = tl.constexpr(columns.COLUMNS), tl.constexpr(columns.CONTRAST)
+_BRIGHTNESS, _SATURATION = tl.constexpr(columns.BRIGHTNESS), tl.constexpr(columns.SATURATION)
+_SHIFT, _CUT = tl.constexpr(columns.SHIFT), tl.constexpr(columns.CUT)
 TRANSLATION, CUTOUT = 1, 2
 _TRANSLATION, _CUTOUT = tl.constexpr(TRANSLATION), tl.constexpr(CUTOUT)
 _NUMBER_OF = {"translation": TRANSLATION, "cutout": CUTOUT}

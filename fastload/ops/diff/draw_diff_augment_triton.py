@@ -1,9 +1,7 @@
 """The Triton twin of `draw_diff_augment`: one launch writes the rows of a batch, a lane for each sample.
 
-In: the counter `calls` and the `ticket`, both on the device, how many integers to choose from, a seed. Out:
-rows [N, 8] float32, equal to the reference's bit for bit, and a counter that is 1 more. Every program reads
-the counter before it takes its number from the ticket; the one with the last number knows that all have read
-it, and counts.
+Every program reads the counter before it takes its number from the ticket; the one with the last number knows
+that all have read it, and counts.
 """
 
 from typing import Any
@@ -22,9 +20,8 @@ BLOCK, NUM_WARPS = 32, 1
 _COLUMNS, _SHIFT, _CUT = (tl.constexpr(column) for column in (COLUMNS, SHIFT, CUT))
 _BRIGHTNESS, _SATURATION = tl.constexpr(BRIGHTNESS), tl.constexpr(SATURATION)
 _CONTRAST = tl.constexpr(CONTRAST)
-_PURPOSE_COLOR = tl.constexpr(int(Purpose.DIFF_COLOR))
-_PURPOSE_TRANSLATION = tl.constexpr(int(Purpose.DIFF_TRANSLATION))
-_PURPOSE_CUTOUT = tl.constexpr(int(Purpose.DIFF_CUTOUT))
+_PURPOSES = (Purpose.DIFF_COLOR, Purpose.DIFF_TRANSLATION, Purpose.DIFF_CUTOUT)
+_PURPOSE_COLOR, _PURPOSE_TRANSLATION, _PURPOSE_CUTOUT = (tl.constexpr(int(purpose)) for purpose in _PURPOSES)
 
 # What may differ from step to step: Triton would compile anew where one of these is 1 or a multiple of 16.
 _FREE = ["n", "first_row", "shift_rows", "shift_columns", "cut_rows", "cut_columns", "seed_low", "seed_high"]

@@ -4,15 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastload.ops.diff.diff_params import (
-    BRIGHTNESS,
-    COLUMNS,
-    CONTRAST,
-    CUT,
-    SATURATION,
-    SHIFT,
-    pixels_of,
-)
+from fastload.ops.diff.diff_params import COLUMNS, COLUMNS_OF, pixels_of
 from fastload.ops.transfer import to_device
 from fastload.rng import Purpose, as_uniforms, bits
 
@@ -40,13 +32,13 @@ def draw_reference(calls: Any, n: int, ranges: DrawRanges, seed: int, first_row:
     positions = ((call << np.uint64(32)) | rows).view(np.int64)
     u = as_uniforms(bits(seed, positions, Purpose.DIFF_COLOR)[:, :3])
     drawn = np.zeros((n, COLUMNS), np.float32)
-    drawn[:, BRIGHTNESS] = u[:, 0] - np.float32(0.5)
-    drawn[:, SATURATION] = u[:, 1] * np.float32(2)
-    drawn[:, CONTRAST] = u[:, 2] + np.float32(0.5)
+    drawn[:, COLUMNS_OF["brightness"]] = u[:, 0] - np.float32(0.5)
+    drawn[:, COLUMNS_OF["saturation"]] = u[:, 1] * np.float32(2)
+    drawn[:, COLUMNS_OF["contrast"]] = u[:, 2] + np.float32(0.5)
     integers = drawn.view(np.int32)
     shift = _below(bits(seed, positions, Purpose.DIFF_TRANSLATION), ranges[:2])
-    integers[:, SHIFT : SHIFT + 2] = shift - np.array(ranges[:2]) // 2
-    integers[:, CUT : CUT + 2] = _below(bits(seed, positions, Purpose.DIFF_CUTOUT), ranges[2:])
+    integers[:, COLUMNS_OF["shift"]] = shift - np.array(ranges[:2]) // 2
+    integers[:, COLUMNS_OF["cut_offset"]] = _below(bits(seed, positions, Purpose.DIFF_CUTOUT), ranges[2:])
     return to_device(drawn, calls.device)
 
 

@@ -1,9 +1,8 @@
 """What is to be done to each image of a batch, as numbers: the parameters of `fused_augment`.
 
-In: tensors that a user fills, or the rows that `draw_params` drew. Out: rows, [N, 32] float32, one for each
-image, as the kernels read them. Promised: a stage that is None is absent, and costs nothing; the columns
-below are the only place that says where a number lies (csrc/ops/augment.h and the Triton kernels repeat them,
-and a test compares).
+In: tensors that a user fills, or the rows that `draw_params` drew. Out: rows, [N, 32] float32, as the kernels
+read them. Promised: a stage that is None is absent, and costs nothing; the columns below are the only place
+that says where a number lies (csrc/ops/augment.h repeats them, and a test compares).
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,7 @@
 fused_augment_triton.py.
 
 In: channels with values in [0, 1] (unless a function says otherwise), and the image's row of parameters. Out:
-the channels after the stage. What the stages mean is said in fused_augment.py. Of a gray image (CHANNELS 1)
-only red is looked at.
+the channels after the stage. Of a gray image (CHANNELS 1) only red is looked at.
 """
 
 import triton
@@ -111,11 +110,9 @@ def spread(red, green, blue):
 def is_kept(row_ptr, y, x, height, width):
     """Where a pixel is not cut out."""
     size = tl.load(row_ptr + _CUT_SIZE)
-    far_x = tl.abs(x.to(tl.float32) + 0.5 - width * tl.load(row_ptr + _CUT_CENTER)) >= size * width * 0.5
-    far_y = (
-        tl.abs(y.to(tl.float32) + 0.5 - height * tl.load(row_ptr + _CUT_CENTER + 1)) >= size * height * 0.5
-    )
-    return far_x | far_y
+    off_x = x.to(tl.float32) + 0.5 - width * tl.load(row_ptr + _CUT_CENTER)
+    off_y = y.to(tl.float32) + 0.5 - height * tl.load(row_ptr + _CUT_CENTER + 1)
+    return (tl.abs(off_x) >= size * width * 0.5) | (tl.abs(off_y) >= size * height * 0.5)
 
 
 @triton.jit

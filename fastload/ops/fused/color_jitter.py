@@ -48,10 +48,8 @@ def _column(name: str, value: Any, n: int, images: Any, lowest: float, highest: 
 
     kind = torch.float64 if images.dtype == torch.float64 else torch.float32
     column = torch.as_tensor(value, dtype=kind)
-    if (
-        column.device.type == "cpu"
-        and not ((column >= lowest) & (column <= highest) & column.isfinite()).all()
-    ):
+    fits = (column >= lowest) & (column <= highest) & column.isfinite()
+    if column.device.type == "cpu" and not fits.all():
         raise ConfigError(f"{name}={value!r}: give {lowest:g} to {highest:g}.")
     column = column.to(images.device)
     if column.dim() > 1 or (column.dim() == 1 and len(column) != n):

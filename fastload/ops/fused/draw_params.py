@@ -24,28 +24,9 @@ from typing import Any
 import numpy as np
 
 from fastload.errors import ConfigError
-from fastload.ops.fused.augment_params import (
-    COLUMNS,
-    CUT_CENTER,
-    CUT_SIZE,
-    G_INV,
-    HSV,
-    JITTER,
-    ORDER,
-    C,
-)
-from fastload.ops.fused.draw_plan import (
-    CUTOUT_GATE,
-    CUTOUT_SIZE,
-    HSV_RANGES,
-    JITTER_RANGES,
-    LINEAR_HEADER,
-    ORDER_TABLE,
-    ORDERS,
-    TERM_ENTRIES,
-    TERMS,
-    DrawPlan,
-)
+from fastload.ops.fused import draw_plan as layout
+from fastload.ops.fused.augment_params import COLUMNS, COLUMNS_OF, CUT_SIZE
+from fastload.ops.fused.draw_plan import LINEAR_HEADER, ORDERS, TERM_ENTRIES, TERMS, DrawPlan
 from fastload.ops.transfer import as_positions, to_device
 from fastload.ops.twins import choose
 from fastload.rng import Purpose, as_uniforms, bits, check_seed
@@ -79,27 +60,27 @@ def _scaled(uniforms: np.ndarray, ranges: np.ndarray) -> np.ndarray:
 
 def _reference(plan: DrawPlan, positions: np.ndarray, seed: int) -> np.ndarray:
     rows = np.zeros((len(positions), COLUMNS), np.float32)
-    rows[:, G_INV : G_INV + 6] = np.eye(3, dtype=np.float32)[:2].ravel()
-    rows[:, C : C + 12] = np.eye(4, dtype=np.float32)[:3].ravel()
+    rows[:, COLUMNS_OF["G_inv"]] = np.eye(3, dtype=np.float32)[:2].ravel()
+    rows[:, COLUMNS_OF["C"]] = np.eye(4, dtype=np.float32)[:3].ravel()
     for row in plan.table:
         _multiply(rows, row, bits(seed, positions, int(row[1])))
     constants = plan.constants
     if plan.jitter is not None:
         words = bits(seed, positions, Purpose.COLOR_JITTER)
-        rows[:, JITTER : JITTER + 4] = _scaled(
-            as_uniforms(words), constants[JITTER_RANGES : JITTER_RANGES + 8]
-        )
+        ranges = constants[layout.JITTER_RANGES : layout.JITTER_RANGES + 8]
+        rows[:, COLUMNS_OF["jitter"]] = _scaled(as_uniforms(words), ranges)
         picks = bits(seed, positions, Purpose.COLOR_JITTER, block=1)[:, 0]
         which = ((picks >> np.uint32(8)) * np.uint32(len(ORDERS))) >> np.uint32(24)
-        rows[:, ORDER : ORDER + 4] = constants[ORDER_TABLE:].reshape(-1, 4)[which]
+        rows[:, COLUMNS_OF["order"]] = constants[layout.ORDER_TABLE :].reshape(-1, 4)[which]
     if plan.hsv is not None:
         words = bits(seed, positions, Purpose.HSV)
-        rows[:, HSV : HSV + 2] = _scaled(as_uniforms(words[:, :2]), constants[HSV_RANGES : HSV_RANGES + 4])
+        ranges = constants[layout.HSV_RANGES : layout.HSV_RANGES + 4]
+        rows[:, COLUMNS_OF["hsv"]] = _scaled(as_uniforms(words[:, :2]), ranges)
     if plan.cutout is not None:
         words = bits(seed, positions, Purpose.CUTOUT)
-        cut = (words[:, 0] >> np.uint32(8)).astype(np.float32) < constants[CUTOUT_GATE]
-        rows[:, CUT_SIZE] = np.where(cut, constants[CUTOUT_SIZE], np.float32(0))
-        rows[:, CUT_CENTER : CUT_CENTER + 2] = as_uniforms(words[:, 1:3])
+        cut = (words[:, 0] >> np.uint32(8)).astype(np.float32) < constants[layout.CUTOUT_GATE]
+        rows[:, CUT_SIZE] = np.where(cut, constants[layout.CUTOUT_SIZE], np.float32(0))
+        rows[:, COLUMNS_OF["cut_center"]] = as_uniforms(words[:, 1:3])
     return rows
 
 
@@ -111,18 +92,14 @@ def _multiply(rows: np.ndarray, row: np.ndarray, words: np.ndarray) -> None:
         numbers = (np.ones_like(v0), v0, v1, np.float32(1) / v0, np.cos(v0), np.sin(v0))
     terms = row[LINEAR_HEADER:].reshape(len(TERMS), TERM_ENTRIES)
     used = [k for k in range(len(TERMS)) if terms[k].any()]  # an unused 1/v0 may be infinite
-    matrices = sum(
-        (numbers[k][:, None] * terms[k] for k in used), np.zeros((len(words), TERM_ENTRIES), np.float32)
-    )
-    if row[0]:
-        start, shape = C, (3, 4)
-    else:
-        start, shape = G_INV, (2, 3)
+    zeros = np.zeros((len(words), TERM_ENTRIES), np.float32)
+    matrices = sum((numbers[k][:, None] * terms[k] for k in used), zeros)
+    part, shape = (COLUMNS_OF["C"], (3, 4)) if row[0] else (COLUMNS_OF["G_inv"], (2, 3))
     size = shape[0] * shape[1]
-    product = _square(rows[:, start : start + size].reshape(-1, *shape))
+    product = _square(rows[:, part].reshape(-1, *shape))
     matrix = _square(matrices[:, :size].reshape(-1, *shape))
     composed = matrix @ product if row[0] else product @ matrix
-    rows[drawn, start : start + size] = composed[drawn, : shape[0]].reshape(-1, size)
+    rows[drawn, part] = composed[drawn, : shape[0]].reshape(-1, size)
 
 
 def _square(matrices: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """The Triton twin of `draw_params`: one launch writes the rows of a batch, a lane for each sample.
 
-In: a `DrawPlan` as its table, positions [N] int64, a seed. Out: rows [N, 32] float32 on the device of the
-positions. Promised: the bits of rng.py, so gates and orders are those of the reference; products and sums are
-rounded one by one as NumPy does, so the numbers are too, as far as cos and sin are. The length of the table,
+Products and sums are rounded one by one as NumPy does, so that numbers differ from the reference's only
+where cos and sin do. The length of the table,
 the seed and the batch are ordinary arguments: only which of jitter, HSV and cutout a plan has makes another
 kernel.
 """
@@ -14,18 +13,8 @@ import triton
 import triton.language as tl
 
 from fastload.ops.fused import augment_params as columns
-from fastload.ops.fused.draw_plan import (
-    CUTOUT_GATE,
-    CUTOUT_SIZE,
-    HSV_RANGES,
-    JITTER_RANGES,
-    LINEAR_COLUMNS,
-    LINEAR_HEADER,
-    ORDER_TABLE,
-    ORDERS,
-    TERM_ENTRIES,
-    DrawPlan,
-)
+from fastload.ops.fused import draw_plan as layout
+from fastload.ops.fused.draw_plan import DrawPlan
 from fastload.ops.philox_triton import halves, uniform, words_at
 from fastload.rng import Purpose
 
@@ -36,11 +25,11 @@ _G_INV, _C, _JITTER = tl.constexpr(columns.G_INV), tl.constexpr(columns.C), tl.c
 _ORDER, _HSV = tl.constexpr(columns.ORDER), tl.constexpr(columns.HSV)
 _CUT_SIZE, _CUT_CENTER = tl.constexpr(columns.CUT_SIZE), tl.constexpr(columns.CUT_CENTER)
 _USED, _COLUMNS = tl.constexpr(columns.CUT_CENTER + 2), tl.constexpr(columns.COLUMNS)
-_LINEAR_COLUMNS, _LINEAR_HEADER = tl.constexpr(LINEAR_COLUMNS), tl.constexpr(LINEAR_HEADER)
-_TERM_ENTRIES = tl.constexpr(TERM_ENTRIES)
-_JITTER_RANGES, _HSV_RANGES = tl.constexpr(JITTER_RANGES), tl.constexpr(HSV_RANGES)
-_CUTOUT_GATE, _CUTOUT_SIZE = tl.constexpr(CUTOUT_GATE), tl.constexpr(CUTOUT_SIZE)
-_ORDER_TABLE, _ORDERS = tl.constexpr(ORDER_TABLE), tl.constexpr(len(ORDERS))
+_LINEAR_COLUMNS, _LINEAR_HEADER = tl.constexpr(layout.LINEAR_COLUMNS), tl.constexpr(layout.LINEAR_HEADER)
+_TERM_ENTRIES = tl.constexpr(layout.TERM_ENTRIES)
+_JITTER_RANGES, _HSV_RANGES = tl.constexpr(layout.JITTER_RANGES), tl.constexpr(layout.HSV_RANGES)
+_CUTOUT_GATE, _CUTOUT_SIZE = tl.constexpr(layout.CUTOUT_GATE), tl.constexpr(layout.CUTOUT_SIZE)
+_ORDER_TABLE, _ORDERS = tl.constexpr(layout.ORDER_TABLE), tl.constexpr(len(layout.ORDERS))
 _PURPOSE_JITTER = tl.constexpr(int(Purpose.COLOR_JITTER))
 _PURPOSE_HSV, _PURPOSE_CUTOUT = tl.constexpr(int(Purpose.HSV)), tl.constexpr(int(Purpose.CUTOUT))
 
@@ -151,12 +140,9 @@ def _linear(position, table_ptr, draws, seed_low, seed_high, at, there, BLOCK: t
             c3, c7, c11 = _times(drawn, m0, m1, m2, m4, m5, m6, m8, m9, m10, c3, c7, c11, m3, m7, m11)
         else:
             # Row by row, for the product is on the left.
-            g0, g1, g2 = _times(
-                drawn, m0, m3, zero, m1, m4, zero, m2, m5, zero + 1, g0, g1, g2, 0.0, 0.0, 0.0
-            )
-            g3, g4, g5 = _times(
-                drawn, m0, m3, zero, m1, m4, zero, m2, m5, zero + 1, g3, g4, g5, 0.0, 0.0, 0.0
-            )
+            unit = zero + 1
+            g0, g1, g2 = _times(drawn, m0, m3, zero, m1, m4, zero, m2, m5, unit, g0, g1, g2, 0.0, 0.0, 0.0)
+            g3, g4, g5 = _times(drawn, m0, m3, zero, m1, m4, zero, m2, m5, unit, g3, g4, g5, 0.0, 0.0, 0.0)
     _store6(at + _G_INV, g0, g1, g2, g3, g4, g5, there)
     _store6(at + _C, c0, c1, c2, c3, c4, c5, there)
     _store6(at + _C + 6, c6, c7, c8, c9, c10, c11, there)

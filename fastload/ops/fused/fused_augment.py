@@ -37,12 +37,12 @@ float16 and bfloat16 by their own rounding. An edge of a cutout that lies within
 pixel's centre may take that pixel or leave it.
 """
 
+import operator
 from typing import Any
 
 from fastload.errors import ConfigError
 from fastload.normalize import Normalization, normalization
-from fastload.ops.fused.augment_params import GRAY, IDENTITY, AugmentParams, Stage
-from fastload.ops.fused.augment_params import C as C_COLUMN
+from fastload.ops.fused.augment_params import COLUMNS_OF, GRAY, IDENTITY, AugmentParams, Stage
 from fastload.ops.twins import WITH_NATIVE, choose
 
 DTYPES = ("float32", "float16", "bfloat16", "uint8", "float64")
@@ -192,9 +192,9 @@ def _result(images: Any, dtype: Any, layout: str, out: Any) -> Any:
 def _gray_rows(rows: Any) -> Any:
     """C for one channel: the result is its factor (column 0) times v plus its offset (column 3)."""
     rows = rows.clone()
-    matrix = rows[:, C_COLUMN : C_COLUMN + 12].reshape(-1, 3, 4)
-    rows[:, C_COLUMN] = matrix[:, :, :3].sum((1, 2)) / 3
-    rows[:, C_COLUMN + 3] = matrix[:, :, 3].sum(1) / 3
+    matrix = rows[:, COLUMNS_OF["C"]].unflatten(1, (3, 4))
+    factor, offset = matrix[:, :, :3].sum((1, 2)) / 3, matrix[:, :, 3].sum(1) / 3
+    matrix[:, 0, 0], matrix[:, 0, 3] = factor, offset
     return rows
 
 
@@ -248,13 +248,11 @@ def _reference(images: Any, params: AugmentParams, rule: Normalization, dtype: A
     if dtype == torch.uint8:
         values = (values * 255 + 0.5).nan_to_num(nan=0.0).clamp(0, 255).floor()
     else:
-        mean, std = (
-            values.new_tensor(three[: values.shape[1]])[:, None, None] for three in (rule.mean, rule.std)
-        )
+        channels = values.shape[1]
+        mean, std = (values.new_tensor(three[:channels])[:, None, None] for three in (rule.mean, rule.std))
         values = (values * (255 / rule.divisor) - mean) / std
     if params.cut_size is not None:
-        cut = _cut(values, params.cut_size.to(work), params.cut_center.to(work))
-        values = values.masked_fill(cut, 0.0)
+        values = values.masked_fill(_cut(values, params.cut_size.to(work), params.cut_center.to(work)), 0.0)
     return values.to(dtype)
 
 
@@ -300,7 +298,7 @@ def _taps(coordinate: Any, side: int, filter: str) -> tuple:
 def _jittered(values: Any, params: AugmentParams) -> Any:
     import torch
 
-    steps = (_brightened, _contrasted, _saturated_to_gray, _hue_shifted)
+    steps = (operator.mul, _contrasted, _saturated_to_gray, _hue_shifted)
     order = params.order
     if order is None:
         order = torch.arange(4, device=values.device).expand(len(values), 4)
@@ -310,10 +308,6 @@ def _jittered(values: Any, params: AugmentParams) -> Any:
             mine = order[:, i] == number
             values[mine] = step(values[mine], factors[mine, number]).clamp(0, 1)
     return values
-
-
-def _brightened(values: Any, factor: Any) -> Any:
-    return values * factor
 
 
 def _contrasted(values: Any, factor: Any) -> Any:
@@ -348,12 +342,8 @@ def _hue_shifted(values: Any, turns: Any) -> Any:
     (red, green, blue), largest, smallest = spread.unbind(1), spread.amax(1), spread.amin(1)
     span = largest - smallest
     safe = torch.where(span > 0, span, torch.ones_like(span))
-    hue = torch.where(
-        largest == red,
-        (green - blue) / safe,
-        torch.where(largest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = hue + 6 * turns[:, 0]
+    of_green = torch.where(largest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+    hue = torch.where(largest == red, (green - blue) / safe, of_green) + 6 * turns[:, 0]
     channels = []
     for n in (5, 3, 1):
         k = (n + hue).remainder(6)
@@ -372,7 +362,6 @@ def _recoloured(values: Any, C: Any) -> Any:
 
 
 def _saturated(values: Any, factor: Any) -> Any:
-    """HSV's saturation times a factor, at most 1; greys stay."""
     import torch
 
     if values.shape[1] == 1:
@@ -398,8 +387,5 @@ def _cut(values: Any, size: Any, center: Any) -> Any:
     x = torch.arange(width, dtype=values.dtype, device=values.device) + 0.5
     y = torch.arange(height, dtype=values.dtype, device=values.device)[:, None] + 0.5
     size, (cx, cy) = size[:, None, None], center[:, :, None, None].unbind(1)
-    inside_x, inside_y = (
-        (x - width * cx).abs() < size * width / 2,
-        (y - height * cy).abs() < size * height / 2,
-    )
-    return (inside_x & inside_y)[:, None]
+    inside_x = (x - width * cx).abs() < size * width / 2
+    return (inside_x & ((y - height * cy).abs() < size * height / 2))[:, None]

@@ -4,7 +4,7 @@ In: images [N, H, W, C] uint8 or float32 of any strides, rows [N, 32] float32 (a
 column is what), and which stages there are: those are compiled in, the others cost nothing. Out: `out`
 [N, C, H, W], float32, float16, bfloat16 or uint8, of any strides. Only a jitter with a contrast costs a
 second pass, before the other: each image's mean of gray as partial sums, which are added up in a fixed order,
-so that equal input gives equal bits. What the stages mean is said in fused_augment.py and nowhere else.
+so that equal input gives equal bits.
 
 A program makes a tile of one image. What differs between images (mirrored or warped, the order of the jitter)
 is a branch that all lanes of a program take together.

@@ -71,7 +71,6 @@ def move_rows(images: Any, rows: Any, impl: str = "auto") -> Any:
 
 
 def _reference(images: Any, rows: Any) -> Any:
-    """From each pixel of the output back to its source."""
     import torch
 
     if not images.numel():

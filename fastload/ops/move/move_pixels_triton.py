@@ -1,8 +1,7 @@
 """The Triton twin of `move_pixels`: each pixel of the result looks up where it comes from.
 
-In: images [N, C, H, W] of any strides, rows [N, 5] int32, and the mode. LINEAR copies bits of any
-dtype. ADJOINT gathers too: a pixel of the gradient is the sum of the at most four that showed it, in a fixed
-order, so that equal input gives equal bits. Out: a contiguous tensor of the same dtype.
+LINEAR copies bits of any dtype. ADJOINT gathers too: a pixel of the gradient is the sum of the at most four
+that showed it, in a fixed order, so that equal input gives equal bits.
 """
 
 from typing import Any

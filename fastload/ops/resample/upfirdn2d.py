@@ -138,7 +138,6 @@ def _centred(taps: Any, up: Any, down: Any, padding: Any) -> list[int]:
 
 
 def _checked(taps: Any, images: Any) -> Any:
-    """taps as a tensor that fits the images."""
     import torch
 
     if taps is None:
@@ -154,7 +153,6 @@ def _checked(taps: Any, images: Any) -> Any:
 
 
 def _check_form(taps: Any) -> None:
-    """Raises ConfigError unless taps are a tensor of floats, [h, w] or [k]."""
     import torch
 
     if not isinstance(taps, torch.Tensor):
@@ -167,7 +165,6 @@ def _check_form(taps: Any) -> None:
 
 
 def _counts(taps: Any) -> tuple[int, int]:
-    """How many taps there are along y and x."""
     return taps.shape[0], taps.shape[-1]
 
 

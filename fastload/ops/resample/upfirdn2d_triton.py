@@ -19,8 +19,7 @@ from fastload.ops.tiles_triton import index_type, reach, strided
 # Pixels of a tile, and the warps that share them: four for each lane. A tile takes several planes where they
 # are small, so that 4 x 4 pixels of 512 channels are not one program each. Not measured yet.
 BLOCK, NUM_WARPS = 512, 4
-# The longest row of a tile.
-MAX_ROW = 128
+MAX_ROW = 128  # the longest row of a tile
 
 
 def launch(
@@ -33,10 +32,7 @@ def launch(
     flip: bool,
     gain: float,
 ) -> Any:
-    """What the paragraph above says, times gain; nothing is checked.
-
-    taps: [h, w] or [k] floats. up, down, start, size: of y and x. flip: whether taps are mirrored.
-    """
+    """What the paragraph above says, times gain; nothing is checked. flip: whether taps are mirrored."""
     n, channels, height, _ = images.shape
     taps = taps.to(torch.float32).contiguous()
     out = torch.empty((n, channels, *size), dtype=images.dtype, device=images.device)
@@ -160,7 +156,6 @@ def _last_met(coordinate, first, phase, UP: tl.constexpr, DOWN: tl.constexpr):
 
 @triton.jit
 def _is_met(pixel, tap, side, UP: tl.constexpr, TAPS: tl.constexpr):
-    """Where a pixel is one of the image and its tap one of the filter."""
     is_met = (pixel >= 0) & (pixel < side)
     if TAPS % UP != 0:
         is_met = is_met & (tap < TAPS)

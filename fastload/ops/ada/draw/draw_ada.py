@@ -25,17 +25,7 @@ entry.
 
 import numpy as np
 
-from fastload.ops.ada.ada_params import (
-    COLUMNS,
-    CUT_CENTER,
-    CUT_SIZE,
-    G_INV,
-    GAINS,
-    NOISE_KEY,
-    SIGMA,
-    AdaStage,
-    C,
-)
+from fastload.ops.ada.ada_params import COLUMNS, COLUMNS_OF, CUT_SIZE, SIGMA, AdaStage
 from fastload.ops.ada.draw.random_draws import Colour, Geometry, RandomDraws
 from fastload.ops.ada.stages.wavelets import BAND_ENERGY
 from fastload.rng import Purpose
@@ -49,19 +39,20 @@ STRENGTHS = (
 )  # fmt: skip
 SETTINGS = (*BLIT, *GEOM, *COLOR, "imgfilter", "noise", "cutout", *BANDS, *STRENGTHS)
 Settings = dict[str, np.float32]
+Labels = list[np.ndarray]
 
 
 def stages_for(settings: dict[str, float], channels: int) -> AdaStage:
     """The stages that these settings have for images of so many channels: hue and saturation are of three."""
     colors = COLOR if channels > 1 else COLOR[:3]
+    rest = {AdaStage.FILTER: ("imgfilter",), AdaStage.NOISE: ("noise",), AdaStage.CUTOUT: ("cutout",)}
+    return stages_with(settings, {AdaStage.WARP: BLIT + GEOM, AdaStage.COLOR: colors, **rest})
+
+
+def stages_with(settings: dict[str, float], names_of: dict[AdaStage, tuple[str, ...]]) -> AdaStage:
+    """The stages of which some transform is on."""
     stages = AdaStage(0)
-    for stage, names in (
-        (AdaStage.WARP, BLIT + GEOM),
-        (AdaStage.COLOR, colors),
-        (AdaStage.FILTER, ("imgfilter",)),
-        (AdaStage.NOISE, ("noise",)),
-        (AdaStage.CUTOUT, ("cutout",)),
-    ):
+    for stage, names in names_of.items():
         if any(settings[name] > 0 for name in names):
             stages |= stage
     return stages
@@ -73,15 +64,15 @@ def draw_reference(
     """The rows [n, 40] float32 of one call, drawn with NumPy."""
     p = np.float32(p)
     rows = np.zeros((draws.n, COLUMNS), np.float32)
-    rows[:, G_INV : G_INV + 9] = _geometry(settings, p, draws, height, width).matrix()
-    rows[:, C : C + 16] = _colour(settings, p, draws, channels).matrix()
-    rows[:, GAINS : GAINS + 4] = _gains(settings, p, draws)
+    rows[:, COLUMNS_OF["G_inv"]] = _geometry(settings, p, draws, height, width).matrix()
+    rows[:, COLUMNS_OF["C"]] = colours(settings, p, draws, [], channels).matrix()
+    rows[:, COLUMNS_OF["gains"]] = _gains(settings, p, draws)
     rows[:, SIGMA] = _sigma(settings, p, draws)
-    rows[:, NOISE_KEY : NOISE_KEY + 2] = draws.words(Purpose.ADA_NOISE, 1)[:, :2].view(np.float32)
+    rows[:, COLUMNS_OF["noise_key"]] = draws.words(Purpose.ADA_NOISE, 1)[:, :2].view(np.float32)
     if settings["cutout"] > 0:
         on = draws.gate(Purpose.ADA_CUTOUT, settings["cutout"] * p)
         rows[:, CUT_SIZE] = np.where(on, settings["cutout_size"], np.float32(0))
-        rows[:, CUT_CENTER : CUT_CENTER + 2] = np.stack(draws.uniforms(Purpose.ADA_CUTOUT), 1)
+        rows[:, COLUMNS_OF["cut_center"]] = np.stack(draws.uniforms(Purpose.ADA_CUTOUT), 1)
     return rows
 
 
@@ -118,21 +109,29 @@ def _geometry(settings: Settings, p: np.float32, draws: RandomDraws, height: int
     return geometry
 
 
-def _colour(settings: Settings, p: np.float32, draws: RandomDraws, channels: int) -> Colour:
-    colour = Colour.neutral(draws.n)
+def colours(
+    settings: Settings, p: np.float32, draws: RandomDraws, labels: Labels, channels: int = 3
+) -> Colour:
+    """The colours' draws; appends the labels that EDM gives them."""
+    one, colour = np.float32(1), Colour.neutral(draws.n)
     if settings["brightness"] > 0:
-        z = draws.normal(Purpose.ADA_BRIGHTNESS, settings["brightness"] * p)
-        colour.brightness = z * settings["brightness_std"]
+        w = draws.normal(Purpose.ADA_BRIGHTNESS, settings["brightness"] * p)
+        colour.brightness = w * settings["brightness_std"]
+        labels.append(w)
     if settings["contrast"] > 0:
-        chance = settings["contrast"] * p
-        colour.contrast = draws.power(Purpose.ADA_CONTRAST, chance, settings["contrast_std"])
+        w = draws.normal(Purpose.ADA_CONTRAST, settings["contrast"] * p)
+        colour.contrast = np.exp2(w * settings["contrast_std"])
+        labels.append(w)
     if settings["lumaflip"] > 0:
         colour.luma = draws.floored(Purpose.ADA_LUMAFLIP, settings["lumaflip"] * p, 2)
+        labels.append(colour.luma)
     if settings["hue"] > 0 and channels > 1:
         colour.hue = draws.angle(Purpose.ADA_HUE, settings["hue"] * p, settings["hue_max"])
+        labels += [np.cos(colour.hue) - one, np.sin(colour.hue)]
     if settings["saturation"] > 0 and channels > 1:
-        chance = settings["saturation"] * p
-        colour.saturation = draws.power(Purpose.ADA_SATURATION, chance, settings["saturation_std"])
+        w = draws.normal(Purpose.ADA_SATURATION, settings["saturation"] * p)
+        colour.saturation = np.exp2(w * settings["saturation_std"])
+        labels.append(w)
     return colour
 
 

@@ -1,10 +1,8 @@
-"""The Triton twins of `draw_ada` and `draw_edm`: one launch writes the rows of a batch, a lane for each
-sample.
+"""The Triton twins of `draw_ada` and `draw_edm`: one launch for the rows of a batch, a lane for each sample.
 
-In: settings as numbers, p and the call counter on the device, a seed and the first row. Out: rows [N, 40]
-(and labels) float32. draw_ada.py and draw_edm.py say what is drawn; these are the same steps in the same
-order, rounded one by one as in NumPy. Every program reads the counter; the last one to end, as the ticket
-tells, raises it. So one launch is one call, also in a replayed CUDA graph.
+draw_ada.py and draw_edm.py say what is drawn; these are the same steps in the same order, rounded one by one
+as in NumPy. Every program reads the counter; the last one to end, as the ticket tells, raises it. So one
+launch is one call, also in a replayed CUDA graph.
 """
 
 from typing import Any
@@ -32,15 +30,9 @@ _CUT_SIZE, _CUT_CENTER = tl.constexpr(columns.CUT_SIZE), tl.constexpr(columns.CU
 _MOVES = tl.constexpr(columns.MOVES)
 _ENERGY = tl.constexpr(BAND_ENERGY)
 _PI = tl.constexpr(3.141592653589793)
-_XFLIP, _YFLIP = tl.constexpr(int(Purpose.ADA_XFLIP)), tl.constexpr(int(Purpose.ADA_YFLIP))
-_ROTATE90, _XINT = tl.constexpr(int(Purpose.ADA_ROTATE90)), tl.constexpr(int(Purpose.ADA_XINT))
-_SCALE, _ROTATE = tl.constexpr(int(Purpose.ADA_SCALE)), tl.constexpr(int(Purpose.ADA_ROTATE))
-_ROTATE_AFTER, _ANISO = tl.constexpr(int(Purpose.ADA_ROTATE_AFTER)), tl.constexpr(int(Purpose.ADA_ANISO))
-_XFRAC, _BRIGHTNESS = tl.constexpr(int(Purpose.ADA_XFRAC)), tl.constexpr(int(Purpose.ADA_BRIGHTNESS))
-_CONTRAST, _LUMAFLIP = tl.constexpr(int(Purpose.ADA_CONTRAST)), tl.constexpr(int(Purpose.ADA_LUMAFLIP))
-_HUE, _SATURATION = tl.constexpr(int(Purpose.ADA_HUE)), tl.constexpr(int(Purpose.ADA_SATURATION))
-_IMGFILTER, _NOISE = tl.constexpr(int(Purpose.ADA_IMGFILTER)), tl.constexpr(int(Purpose.ADA_NOISE))
-_CUTOUT = tl.constexpr(int(Purpose.ADA_CUTOUT))
+_PURPOSES = [tl.constexpr(number) for number in range(Purpose.ADA_XFLIP, Purpose.ADA_CUTOUT + 1)]
+_XFLIP, _YFLIP, _ROTATE90, _XINT, _SCALE, _ROTATE, _ROTATE_AFTER, _ANISO, _XFRAC = _PURPOSES[:9]
+_BRIGHTNESS, _CONTRAST, _LUMAFLIP, _HUE, _SATURATION, _IMGFILTER, _NOISE, _CUTOUT = _PURPOSES[9:]
 
 # Numbers that differ from pipe to pipe and from call to call: Triton would compile anew for some of them.
 _FREE = ["seed_low", "seed_high", "first_row", "n", "channels", "height", "width"]
@@ -53,13 +45,10 @@ def launch(
     """rows [n, 40] float32 of `draw_ada`, on the device of p; seed: as an int64."""
     rows = torch.empty(n, columns.COLUMNS, dtype=torch.float32, device=p.device)
     replaced = Percentile.of(percentile)
-    numbers = (
-        (0.0, 0.0, 0.0) if replaced is None else (replaced.uniform, replaced.normal, replaced.positive_normal)
-    )
     with torch.cuda.device_of(p):
         _ada_kernel[(max(1, triton.cdiv(n, BLOCK)),)](
             **dict(zip(SETTINGS, settings, strict=True)),
-            **dict(zip(("q", "normal", "positive"), numbers, strict=True)),
+            **dict(zip(("q", "normal", "positive"), replaced or (0.0, 0.0, 0.0), strict=True)),
             **_common(p, calls, ticket, seed, first_row, n, height, width), rows_ptr=rows, channels=channels,
             REPLACED=replaced is not None,
         )  # fmt: skip
@@ -83,17 +72,20 @@ def launch_edm(
 
 
 def _common(p, calls, ticket, seed, first_row, n, height, width) -> dict[str, Any]:
-    seed_low, seed_high = halves(seed)
     return {
         "p_ptr": p, "calls_ptr": calls, "ticket_ptr": ticket, "n": n, "first_row": first_row,
         "height": height, "width": width, "BLOCK": BLOCK, "num_warps": NUM_WARPS, "enable_fp_fusion": False,
-        "seed_low": seed_low, "seed_high": seed_high,
+        **dict(zip(("seed_low", "seed_high"), halves(seed), strict=True)),
     }  # fmt: skip
 
 
 @triton.jit
+def _counter(row, calls, seed_low, seed_high):
+    return row.to(tl.uint32), calls.to(tl.uint32), seed_low.to(tl.uint32), seed_high.to(tl.uint32)
+
+
+@triton.jit
 def _words(counter, purpose: tl.constexpr, block: tl.constexpr):
-    """Four words for each lane; counter: (row, calls, seed low, seed high) as uint32."""
     row, call, seed_low, seed_high = counter
     zero = tl.zeros_like(row)
     return philox(row, zero + call, zero + purpose, zero + block, seed_low, seed_high)
@@ -101,7 +93,6 @@ def _words(counter, purpose: tl.constexpr, block: tl.constexpr):
 
 @triton.jit
 def _uniforms(counter, chance, q, purpose: tl.constexpr, block: tl.constexpr, REPLACED: tl.constexpr):
-    """Where the gate is open, and two uniforms."""
     w0, w1, w2, _ = _words(counter, purpose, block)
     on, first, second = uniform(w0) < chance, uniform(w1), uniform(w2)
     if REPLACED:
@@ -111,7 +102,6 @@ def _uniforms(counter, chance, q, purpose: tl.constexpr, block: tl.constexpr, RE
 
 @triton.jit
 def _normals(counter, chance, normal, purpose: tl.constexpr, block: tl.constexpr, REPLACED: tl.constexpr):
-    """Where the gate is open, and two normals."""
     w0, w1, w2, _ = _words(counter, purpose, block)
     on = uniform(w0) < chance
     first, second = box_muller(w1, w2)
@@ -178,7 +168,6 @@ def _store_geometry(at, a, b, tx, c, d, ty, there):
 
 @triton.jit
 def _store_colour(at, brightness, contrast, luma, hue, saturation, there):
-    """The matrix as random_draws.Colour multiplies it up."""
     third, of_sine = 0.3333333333333333, 0.5773502691896258
     gray = contrast * (1 - 2 * luma)
     chroma = contrast * saturation
@@ -217,10 +206,7 @@ def _ada_kernel(
     lane = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there, at = lane < n, rows_ptr + lane.to(tl.int64) * _COLUMNS
     p = tl.load(p_ptr)
-    counter = (
-        (lane + first_row).to(tl.uint32), tl.load(calls_ptr).to(tl.uint32), seed_low.to(tl.uint32),
-        seed_high.to(tl.uint32),
-    )  # fmt: skip
+    counter = _counter(lane + first_row, tl.load(calls_ptr), seed_low, seed_high)
     zero = tl.zeros([BLOCK], tl.float32)
     a, b, tx, c, d, ty = zero + 1, zero, zero, zero, zero + 1, zero
     wide, high = width.to(tl.float32), height.to(tl.float32)
@@ -238,9 +224,8 @@ def _ada_kernel(
         y = tl.where(on, -_rounded((2 * v - 1) * xint_max * high), 0.0)
         tx, ty = tx + (a * x + b * y), ty + (c * x + d * y)
     if scale > 0:
-        factor = tl.div_rn(
-            zero + 1, tl.exp2(_normal(counter, scale * p, normal, _SCALE, 0, REPLACED) * scale_std)
-        )
+        factor = tl.exp2(_normal(counter, scale * p, normal, _SCALE, 0, REPLACED) * scale_std)
+        factor = tl.div_rn(zero + 1, factor)
         a, b, c, d = a * factor, b * factor, c * factor, d * factor
     chance = 1 - tl.sqrt_rn(tl.minimum(tl.maximum(1 - rotate * p, 0.0), 1.0))
     if rotate > 0:
@@ -307,7 +292,6 @@ def _ada_kernel(
 
 @triton.jit
 def _band(counter, strength, p, normal, std, band: tl.constexpr, REPLACED: tl.constexpr):
-    """The factor of a band before all are evened out."""
     factor = tl.zeros_like(counter[0].to(tl.float32)) + 1
     if strength > 0:
         factor = tl.exp2(_normal(counter, strength * p, normal, _IMGFILTER, band, REPLACED) * std)
@@ -337,10 +321,7 @@ def _edm_kernel(
     there, at = lane < n, rows_ptr + lane.to(tl.int64) * _COLUMNS
     label = labels_ptr + lane.to(tl.int64) * label_count
     p = tl.load(p_ptr)
-    counter = (
-        (lane + first_row).to(tl.uint32), tl.load(calls_ptr).to(tl.uint32), seed_low.to(tl.uint32),
-        seed_high.to(tl.uint32),
-    )  # fmt: skip
+    counter = _counter(lane + first_row, tl.load(calls_ptr), seed_low, seed_high)
     zero = tl.zeros([BLOCK], tl.float32)
     wide, high = width.to(tl.float32), height.to(tl.float32)
     for column in tl.static_range(_COLUMNS):

@@ -25,8 +25,8 @@ aniso) R(r) T(-translate_frac), then the colours. Promised is what `draw_ada` pr
 import numpy as np
 
 from fastload.ops.ada.ada_params import COLUMNS, G_INV, MOVES, AdaStage, C
-from fastload.ops.ada.draw.draw_ada import COLOR, Settings
-from fastload.ops.ada.draw.random_draws import Colour, Geometry, RandomDraws
+from fastload.ops.ada.draw.draw_ada import COLOR, Labels, Settings, colours, stages_with
+from fastload.ops.ada.draw.random_draws import Geometry, RandomDraws
 from fastload.rng import Purpose
 
 MOVING = ("xflip", "yflip", "rotate_int", "translate_int")
@@ -40,17 +40,11 @@ LABELS = {  # how many labels each transform has, in their order
     "xflip": 1, "yflip": 1, "rotate_int": 2, "translate_int": 2, "scale": 1, "rotate_frac": 2, "aniso": 2,
     "translate_frac": 2, "brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1,
 }  # fmt: skip
-Labels = list[np.ndarray]
 
 
 def edm_stages(settings: dict[str, float]) -> AdaStage:
     """The stages after the moves of pixels."""
-    stages = AdaStage(0)
-    if any(settings[name] > 0 for name in WARPING):
-        stages |= AdaStage.WARP
-    if any(settings[name] > 0 for name in COLOR):
-        stages |= AdaStage.COLOR
-    return stages
+    return stages_with(settings, {AdaStage.WARP: WARPING, AdaStage.COLOR: COLOR})
 
 
 def label_count(settings: dict[str, float]) -> int:
@@ -66,7 +60,7 @@ def draw_edm_reference(
     rows = np.zeros((draws.n, COLUMNS), np.float32)
     rows[:, MOVES : MOVES + 5] = _moves(settings, p, draws, height, width, labels).view(np.float32)
     rows[:, G_INV : G_INV + 9] = _geometry(settings, p, draws, height, width, labels).matrix()
-    rows[:, C : C + 16] = _colour(settings, p, draws, labels).matrix()
+    rows[:, C : C + 16] = colours(settings, p, draws, labels).matrix()
     return rows, np.stack(labels, 1) if labels else np.zeros((draws.n, 0), np.float32)
 
 
@@ -77,9 +71,8 @@ def _moves(
     moves = np.zeros((draws.n, 5), np.int32)
     for column, name in enumerate(("xflip", "yflip")):
         if settings[name] > 0:
-            w = draws.floored(Purpose[f"ADA_{name.upper()}"], settings[name] * p, 2)
-            moves[:, column] = w
-            labels.append(w)
+            labels.append(draws.floored(Purpose[f"ADA_{name.upper()}"], settings[name] * p, 2))
+            moves[:, column] = labels[-1]
     if settings["rotate_int"] > 0:
         w = draws.floored(Purpose.ADA_ROTATE90, settings["rotate_int"] * p, 4)
         moves[:, 2] = w
@@ -87,9 +80,8 @@ def _moves(
     if settings["translate_int"] > 0:
         on = draws.gate(Purpose.ADA_XINT, settings["translate_int"] * p)
         largest = settings["translate_int_max"]
-        for column, (u, side) in enumerate(
-            zip(draws.uniforms(Purpose.ADA_XINT), (width, height), strict=True)
-        ):
+        both = zip(draws.uniforms(Purpose.ADA_XINT), (width, height), strict=True)
+        for column, (u, side) in enumerate(both):
             share = (2 * u - 1) * largest
             pixels = np.where(on, np.rint(share * np.float32(side)), np.float32(0))
             moves[:, 3 + column] = pixels
@@ -127,28 +119,3 @@ def _geometry(
         geometry.translate(-(x * np.float32(width) * std), -(y * np.float32(height) * std))
         labels += [x, y]
     return geometry
-
-
-def _colour(settings: Settings, p: np.float32, draws: RandomDraws, labels: Labels) -> Colour:
-    one, colour = np.float32(1), Colour.neutral(draws.n)
-    if settings["brightness"] > 0:
-        w = draws.normal(Purpose.ADA_BRIGHTNESS, settings["brightness"] * p)
-        colour.brightness = w * settings["brightness_std"]
-        labels.append(w)
-    if settings["contrast"] > 0:
-        w = draws.normal(Purpose.ADA_CONTRAST, settings["contrast"] * p)
-        colour.contrast = np.exp2(w * settings["contrast_std"])
-        labels.append(w)
-    if settings["lumaflip"] > 0:
-        w = draws.floored(Purpose.ADA_LUMAFLIP, settings["lumaflip"] * p, 2)
-        colour.luma = w
-        labels.append(w)
-    if settings["hue"] > 0:
-        w = draws.angle(Purpose.ADA_HUE, settings["hue"] * p, settings["hue_max"])
-        colour.hue = w
-        labels += [np.cos(w) - one, np.sin(w)]
-    if settings["saturation"] > 0:
-        w = draws.normal(Purpose.ADA_SATURATION, settings["saturation"] * p)
-        colour.saturation = np.exp2(w * settings["saturation_std"])
-        labels.append(w)
-    return colour

@@ -12,6 +12,7 @@ are q and normals erfinv(2 q - 1) (without the factor sqrt(2) of a true quantile
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,7 @@ from fastload.rng import as_uniforms, bits
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Percentile:
+class Percentile(NamedTuple):
     """The numbers that replace random draws for a percentile q."""
 
     uniform: float  # q
@@ -42,11 +42,9 @@ class RandomDraws:
     """The draws of one call for the rows [first_row, first_row + n)."""
 
     def __init__(self, seed: int, calls: int, first_row: int, n: int, q: float | None = None):
-        self.n, self.percentile = n, Percentile.of(q)
-        self._seed = seed
-        self._positions = (np.int64(calls) << np.int64(32)) + np.arange(
-            first_row, first_row + n, dtype=np.int64
-        )
+        self.n, self.percentile, self._seed = n, Percentile.of(q), seed
+        rows = np.arange(first_row, first_row + n, dtype=np.int64)
+        self._positions = (np.int64(calls) << np.int64(32)) + rows
 
     def words(self, purpose: int, block: int = 0) -> np.ndarray:
         """[n, 4] uint32."""

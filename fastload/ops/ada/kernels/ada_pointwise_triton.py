@@ -36,33 +36,24 @@ def lanes_of(channels: int) -> int:
 
 def launch(
     images: Any, rows: Any, out: Any, *, color: bool, transposed: bool = False, offset: bool = False,
-    noise: Any = None, cutout: bool = False, first_channel: int = 0,
+    noise: "Noise | None" = None, cutout: bool = False, first_channel: int = 0,
 ) -> Any:  # fmt: skip
-    """Writes images [N, C, H, W], C up to 4, after these stages to `out`, which is of the same shape; returns
-    it.
+    """Writes images [N, C, H, W], C up to 4, after these stages to `out` of the same shape; returns it.
 
-    rows: [N, 40] float32. transposed: the colours' matrix is. offset: its last column is added. noise: a
-        Noise.
+    rows: [N, 40] float32. transposed: the colours' matrix is. offset: its last column is added.
     first_channel: of the whole image, the number of these images' first one.
     """
     n, channels, height, width = images.shape
     noise = noise or Noise()
-    parts = parts_of(n)
-    if len(parts) > 1:
-        for part in parts:
-            launch(
-                images[part], rows[part], out[part], color=color, transposed=transposed, offset=offset,
-                noise=noise.part(part), cutout=cutout, first_channel=first_channel,
-            )  # fmt: skip
-        return out
-    grid = (triton.cdiv(height * width, BLOCK), n)
     with torch.cuda.device_of(images):
-        _kernel[grid](
-            strided(images), rows, *noise.arguments(images), strided(out), height, width,
-            CHANNELS=channels, LANES=lanes_of(channels), COLOR=color, TRANSPOSED=transposed, OFFSET=offset,
-            NOISE=noise.kind, CUTOUT=cutout, BLOCK=BLOCK, num_warps=NUM_WARPS, enable_fp_fusion=True,
-            noise_block=first_channel // 4,
-        )  # fmt: skip
+        for part in parts_of(n):
+            some, of_some = images[part], noise.part(part)
+            _kernel[(triton.cdiv(height * width, BLOCK), len(some))](
+                strided(some), rows[part], *of_some.arguments(some), strided(out[part]), height, width,
+                CHANNELS=channels, LANES=lanes_of(channels), COLOR=color, TRANSPOSED=transposed,
+                OFFSET=offset, NOISE=noise.kind, CUTOUT=cutout, BLOCK=BLOCK, num_warps=NUM_WARPS,
+                enable_fp_fusion=True, noise_block=first_channel // 4,
+            )  # fmt: skip
     return out
 
 
@@ -74,7 +65,6 @@ class Noise:
         self.kind = FROM_EPS if eps is not None else FROM_KEY if key is not None else NO_NOISE
 
     def part(self, samples: slice) -> "Noise":
-        """That of some samples."""
         return Noise(*(tensor if tensor is None else tensor[samples] for tensor in (self.key, self.eps)))
 
     def arguments(self, images: Any) -> tuple:
@@ -141,9 +131,8 @@ def finished(
         at = eps_ptr + sample * eps_n + (y * eps_y + x * eps_x)[:, None] + channel[None, :] * eps_c
         value += tl.load(row_ptr + _SIGMA) * tl.load(at, mask=there, other=0.0).to(tl.float32)
     if CUTOUT:
-        cut = is_cut(row_ptr + _CUT_CENTER, row_ptr, x, width) & is_cut(
-            row_ptr + _CUT_CENTER + 1, row_ptr, y, height
-        )
+        cut_x = is_cut(row_ptr + _CUT_CENTER, row_ptr, x, width)
+        cut = cut_x & is_cut(row_ptr + _CUT_CENTER + 1, row_ptr, y, height)
         value = tl.where(cut[:, None], 0.0, value)
     return value
 

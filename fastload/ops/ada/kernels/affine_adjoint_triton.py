@@ -81,14 +81,11 @@ def spread_kernel(
                 off_y = away_y + (c32 * ex + d32 * ey)
                 weight = tl.maximum(1 - tl.abs(off_x), 0.0) * tl.maximum(1 - tl.abs(off_y), 0.0)
                 x, y = ex + from_x, ey + from_y
-                taken = (
-                    there & (weight > 0) & (x >= -5) & (x < 2 * width + 5) & (y >= -5) & (y < 2 * height + 5)
-                )
+                taken = there & (weight > 0) & (x >= -5) & (x < 2 * width + 5)
+                taken = taken & (y >= -5) & (y < 2 * height + 5)
                 at = ((y + 6).to(INDEX) * lattice_pitch + (x + 6)) * LANES
-                some = tl.load(
-                    lattice_ptr + at[:, None] + channel, mask=taken[:, None] & (channel < LANES), other=0.0
-                )
-                value += weight[:, None] * some
+                mask = taken[:, None] & (channel < LANES)
+                value += weight[:, None] * tl.load(lattice_ptr + at[:, None] + channel, mask=mask, other=0.0)
         at = ((jy + 2 * (height - 1)).to(INDEX) * pitch + (jx0 + lane + 2 * (width - 1))) * LANES
         tl.store(plane_ptr + at[:, None] + channel, value, mask=there[:, None] & (channel < LANES))
 
@@ -143,7 +140,7 @@ def fold_columns_kernel(
     plane_ptr,  # [N, 6 H - 4, W, LANES] float32, in the box's rows; of axes what expand_kernel made
     gradients,  # [N, C, H, W] floats, for samples that were copied
     rows_ptr,  # [N, 40] float32, contiguous
-    tables,  # as Tables.part has them
+    tables,  # as tables_of makes them
     out,  # [N, C, H, W] floats
     height,
     width,

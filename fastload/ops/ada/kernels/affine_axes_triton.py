@@ -39,26 +39,20 @@ _COLUMNS, _CUT_CENTER = tl.constexpr(columns.COLUMNS), tl.constexpr(columns.CUT_
 _TAPS, _SYM6 = tl.constexpr(TAPS), tl.constexpr(SYM6)
 
 
-class Tables:
-    """The tables of rows [N, 40], N up to 65535; of samples of other kinds nothing is written."""
-
-    def __init__(self, rows: Any, height: int, width: int):
-        n, lines, device = rows.shape[0], max(height, width), rows.device
-        self.taps = torch.empty(n, 2, lines, TAPS, dtype=torch.float32, device=device)
-        self.bases = torch.empty(n, 2, lines, dtype=torch.int32, device=device)
-        _table_kernel[(triton.cdiv(lines, TABLE_BLOCK), n, 2)](
-            rows, sym6_on(device), self.taps, self.bases, lines, height, width,
-            BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True,
-        )  # fmt: skip
-
-    def part(self, samples: slice) -> tuple:
-        """Those of some samples, as kernels take them: (table, bases, lines)."""
-        return self.taps[samples], self.bases[samples], self.taps.shape[2]
+def tables_of(rows: Any, height: int, width: int) -> tuple:
+    """(table, bases, lines) of rows [N, 40], N up to 65535; of samples of other kinds nothing is written."""
+    n, lines, device = rows.shape[0], max(height, width), rows.device
+    table = torch.empty(n, 2, lines, TAPS, dtype=torch.float32, device=device)
+    bases = torch.empty(n, 2, lines, dtype=torch.int32, device=device)
+    _table_kernel[(triton.cdiv(lines, TABLE_BLOCK), n, 2)](
+        rows, sym6_on(device), table, bases, lines, height, width,
+        BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    return table, bases, lines
 
 
 @functools.cache
 def sym6_on(device: Any) -> Any:
-    """SYM6 on the device, copied there once."""
     return torch.tensor(SYM6, dtype=torch.float32, device=device)
 
 
@@ -125,7 +119,7 @@ def _table_kernel(
 def contract_kernel(
     images,  # [N, C, H, W] floats
     rows_ptr,  # [N, 40] float32, contiguous
-    tables,  # as Tables.part has them
+    tables,  # as tables_of makes them
     out_ptr,  # [N, out_n] float32: contracted
     out_n,
     height,
@@ -210,7 +204,7 @@ def _taken(q, pixel, count, tables, line, wanted):
 def expand_kernel(
     gradients,  # [N, C, H, W] floats
     rows_ptr,  # [N, 40] float32, contiguous
-    tables,  # as Tables.part has them
+    tables,  # as tables_of makes them
     out_ptr,  # [N, out_n] float32: gradients of what is contracted
     out_n,
     height,
@@ -273,9 +267,8 @@ def back_along_x(
             weight, takes = _taken(q, pixel, count, tables, line, there & reflects)
             at = tl.where(turned, q.to(INDEX) * height + y, y.to(INDEX) * width + q)
             mask = takes[:, None] & (channel < LANES)
-            value += weight[:, None] * tl.load(
-                plane_ptr + (at * LANES)[:, None] + channel, mask=mask, other=0.0
-            )
+            some = tl.load(plane_ptr + (at * LANES)[:, None] + channel, mask=mask, other=0.0)
+            value += weight[:, None] * some
     return value
 
 

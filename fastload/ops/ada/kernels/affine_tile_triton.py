@@ -106,17 +106,12 @@ def _sampled(
             x, y = jx + step_x, jy + step_y
             own_x = share_x if step_x == 1 else 1 - share_x
             own_y = share_y if step_y == 1 else 1 - share_y
-            there = (
-                (x >= -2 * (width - 1))
-                & (x < 4 * width - 2)
-                & (y >= -2 * (height - 1))
-                & (y < 4 * height - 2)
-            )
+            there = (x >= -2 * (width - 1)) & (x < 4 * width - 2)
+            there = there & (y >= -2 * (height - 1)) & (y < 4 * height - 2)
             # Points beyond the lattice lie outside the box, in memory that was not written.
             there &= (ex + ex0 < 2 * width + 5) & (ey + ey0 < 2 * height + 5)
             at = ((y + 2 * (height - 1)).to(INDEX) * pitch + (x + 2 * (width - 1))) * LANES
             mask = there[:, None] & (channel < LANES)
-            value += (own_x * own_y)[:, None] * tl.load(
-                plane_ptr + at[:, None] + channel, mask=mask, other=0.0
-            )
+            point = tl.load(plane_ptr + at[:, None] + channel, mask=mask, other=0.0)
+            value += (own_x * own_y)[:, None] * point
     return value

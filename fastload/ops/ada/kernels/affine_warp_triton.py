@@ -1,8 +1,7 @@
 """The Triton twin of `affine_warp` and its adjoint: streaming kernels over packed planes, no atomics.
 
-In: images [N, C, H, W], C up to 4, and rows [N, 40] float32 of `AdaParams`. Out: the warped images, or with
-the adjoint the gradients, after the pixel-wise stages that ada_pointwise_triton.py compiles into the last
-kernel. affine_warp.py says what a warp is and names its steps; a general one is here
+The pixel-wise stages of ada_pointwise_triton.py are compiled into the last kernel. affine_warp.py says what a
+warp is and names its steps; a general one is here
 
     forward   up_kernel (extend, upsample) -> doubled plane;  sample_kernel (sample, halve columns) -> rows;
               down_kernel (halve rows, finish);  or FORM "tiles": up_kernel, then tile_kernel
@@ -27,20 +26,11 @@ import triton
 import triton.language as tl
 
 from fastload.ops.ada import ada_params as columns
+from fastload.ops.ada.kernels import affine_adjoint_triton as back
+from fastload.ops.ada.kernels import affine_axes_triton as axes
 from fastload.ops.ada.kernels import affine_tile_triton as tiles
 from fastload.ops.ada.kernels.ada_pointwise_triton import Noise, finished, lanes_of
-from fastload.ops.ada.kernels.affine_adjoint_triton import (
-    fold_columns_kernel,
-    fold_rows_kernel,
-    spread_kernel,
-)
-from fastload.ops.ada.kernels.affine_axes_triton import (
-    Tables,
-    along_y,
-    contract_kernel,
-    expand_kernel,
-    sym6_on,
-)
+from fastload.ops.ada.kernels.affine_axes_triton import along_y
 from fastload.ops.ada.kernels.warp_points_triton import (
     COPIED,
     GENERAL,
@@ -54,7 +44,7 @@ from fastload.ops.ada.kernels.warp_points_triton import (
 )
 from fastload.ops.ada.kernels.warp_up_triton import up_kernel
 from fastload.ops.ada.stages.wavelets import SYM6
-from fastload.ops.tiles_triton import index_type, parts_of, reach, strided
+from fastload.ops.tiles_triton import MAX_IMAGES, index_type, parts_of, reach, strided
 
 # None of these sizes has been measured yet: lanes of 128 threads, strips that overlap by a sixth and less.
 UP_BLOCK, UP_ROWS = 128, 32  # pairs of columns and of rows of a tile of the doubled plane
@@ -83,19 +73,11 @@ def launch(
     """
     n, channels, height, width = images.shape
     noise = noise or Noise()
-    parts = parts_of(n)
-    if len(parts) > 1:
-        for part in parts:
-            launch(
-                images[part], rows[part], out[part], adjoint=adjoint, color=color, offset=offset,
-                noise=noise.part(part), cutout=cutout, first_channel=first_channel,
-            )  # fmt: skip
-        return out
     lanes = lanes_of(channels)
     doubled, lattice = (6 * height - 4) * (6 * width - 4), (2 * height + 12) * (2 * width + 12)
     between = (6 * height - 4) * width if adjoint else height * (2 * width + 10)
     floats = (doubled + between + (lattice if adjoint else 0)) * lanes
-    group = max(1, min(SCRATCH_BYTES // (4 * floats), n))
+    group = max(1, min(SCRATCH_BYTES // (4 * floats), n, MAX_IMAGES))
     scratch = torch.empty(group * floats, dtype=torch.float32, device=images.device)
     options = {
         "CHANNELS": channels,
@@ -105,12 +87,12 @@ def launch(
         "enable_fp_fusion": True,
     }
     with torch.cuda.device_of(images):
-        tables = Tables(rows, height, width)
         for part in parts_of(n, group):
             count = (part.stop - part.start) * lanes
             sizes = [count * points for points in (doubled, between, *[lattice] * adjoint)]
             planes = scratch[: sum(sizes)].split(sizes)
-            some = (images[part], rows[part], out[part], *planes, tables.part(part))
+            tables = axes.tables_of(rows[part], height, width)
+            some = (images[part], rows[part], out[part], *planes, tables)
             if adjoint:
                 _adjoint(*some, color, cutout, options)
             else:
@@ -130,14 +112,14 @@ def _forward(images, rows, out, doubled, between, tables, noise, noise_block, fi
     if FORM == "tiles":
         grid = (triton.cdiv(width, tiles.RESULTS) * triton.cdiv(height, tiles.RESULTS), n)
         tiles.tile_kernel[grid](
-            doubled, sym6_on(rows.device), rows, *noise.arguments(images), strided(out), *size,
+            doubled, axes.sym6_on(rows.device), rows, *noise.arguments(images), strided(out), *size,
             noise_block, SIDE=tiles.SIDE, PRECISION=tiles.PRECISION, **finish,
             **(options | {"num_warps": tiles.NUM_WARPS}),
         )  # fmt: skip
     else:
         grid = (triton.cdiv(2 * width + 10, SAMPLE_BLOCK) * triton.cdiv(height, SAMPLE_ROWS), n)
         sample_kernel[grid](doubled, rows, between, *size, BLOCK=SAMPLE_BLOCK, ROWS=SAMPLE_ROWS, **options)
-    contract_kernel[(triton.cdiv(height * max(size), PIXEL_BLOCK), n)](
+    axes.contract_kernel[(triton.cdiv(height * max(size), PIXEL_BLOCK), n)](
         strided(images), rows, tables, between, between.numel() // n, *size,
         BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
@@ -156,14 +138,14 @@ def _adjoint(gradients, rows, out, doubled, between, lattice, tables, color, cut
         ADJOINT=True, CUTOUT=cutout, BLOCK=UP_BLOCK, ROWS=UP_ROWS, **options,
     )  # fmt: skip
     points = triton.cdiv(4 * height * width, SPREAD_BLOCK) * TILES_OF_A_BOX
-    spread_kernel[(points, n)](lattice, rows, doubled, *size, BLOCK=SPREAD_BLOCK, **options)
+    back.spread_kernel[(points, n)](lattice, rows, doubled, *size, BLOCK=SPREAD_BLOCK, **options)
     points = triton.cdiv(2 * height * width, PIXEL_BLOCK) * TILES_OF_A_BOX
-    fold_rows_kernel[(points, n)](doubled, rows, between, *size, BLOCK=PIXEL_BLOCK, **options)
-    expand_kernel[(triton.cdiv(height * max(size), PIXEL_BLOCK), n)](
+    back.fold_rows_kernel[(points, n)](doubled, rows, between, *size, BLOCK=PIXEL_BLOCK, **options)
+    axes.expand_kernel[(triton.cdiv(height * max(size), PIXEL_BLOCK), n)](
         strided(gradients), rows, tables, between, between.numel() // n, *size,
         CUTOUT=cutout, BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
-    fold_columns_kernel[(triton.cdiv(height * width, PIXEL_BLOCK), n)](
+    back.fold_columns_kernel[(triton.cdiv(height * width, PIXEL_BLOCK), n)](
         between, strided(gradients), rows, tables, strided(out), *size,
         COLOR=color, CUTOUT=cutout, BLOCK=PIXEL_BLOCK, **options,
     )  # fmt: skip
@@ -182,8 +164,7 @@ def sample_kernel(
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Samples the lattice and halves its rows: a program runs down BLOCK columns, the last ten rows in
-    registers."""
+    """Samples the lattice and halves its rows: a program runs down BLOCK columns, ten rows in registers."""
     sample = tl.program_id(1).to(tl.int64)
     params_ptr = rows_ptr + sample * _COLUMNS
     plane_ptr += sample * (6 * height - 4) * (6 * width - 4) * LANES
@@ -235,9 +216,8 @@ def _tap(plane_ptr, jx, jy, weight, first_x, first_y, stop_x, stop_y, pitch, cha
          INDEX: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
     there &= (jx >= first_x) & (jx < stop_x) & (jy >= first_y) & (jy < stop_y)
     at = ((jy - first_y).to(INDEX) * pitch + (jx - first_x)) * LANES
-    return weight[:, None] * tl.load(
-        plane_ptr + at[:, None] + channel, mask=there[:, None] & (channel < LANES), other=0.0
-    )
+    mask = there[:, None] & (channel < LANES)
+    return weight[:, None] * tl.load(plane_ptr + at[:, None] + channel, mask=mask, other=0.0)
 
 
 @triton.jit
@@ -251,7 +231,7 @@ def down_kernel(
     plane_ptr,  # [N, H, 2 W + 10, LANES] float32: rows halved, columns not; of axes what contract_kernel made
     images,  # [N, C, H, W] floats: what is copied where nothing is warped
     rows_ptr,  # [N, 40] float32, contiguous
-    tables,  # as Tables.part has them
+    tables,  # as tables_of makes them
     key,  # [N, 2] int32
     eps,  # [N, C, H, W] floats
     out,  # [N, C, H, W] floats

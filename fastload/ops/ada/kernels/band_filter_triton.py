@@ -1,8 +1,7 @@
 """The Triton twin of `band_filter` and its adjoint: one kernel, once along rows and once along columns.
 
-In: images [N, C, H, W] floats of any strides, rows [N, 40] float32 of `AdaParams`. Out: the same shape. The
-adjoint filters with zeros around the image and adds up what comes out beyond its borders, reflected.
-band_filter.py says what the taps are; they are made of the gains in the kernel.
+The adjoint filters with zeros around the image and adds up what comes out beyond its borders, reflected. The
+taps are made of the gains in the kernel.
 """
 
 import functools
@@ -44,7 +43,6 @@ def launch(images: Any, rows: Any, out: Any, *, adjoint: bool) -> Any:
 
 @functools.cache
 def _bands_on(device: Any) -> Any:
-    """BANDS on the device, copied there once."""
     return torch.tensor(BANDS, dtype=torch.float32, device=device)
 
 

@@ -26,12 +26,7 @@ _SYM2_LOW_PASS = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 
 
 BAND_TAPS = 43
 BAND_MARGIN = BAND_TAPS // 2  # pixels of reflection that the band filter needs on each side
-BAND_ENERGY = (
-    10 / 13,
-    1 / 13,
-    1 / 13,
-    1 / 13,
-)  # the share of natural images' energy that a band is taken to hold
+BAND_ENERGY = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # natural images' share of energy in each band, as assumed
 
 SYM6 = tuple(tap / sum(_SYM6_LOW_PASS) for tap in _SYM6_LOW_PASS)
 
@@ -49,14 +44,9 @@ def _bands() -> np.ndarray:
     alternating = h * (-1.0) ** np.arange(len(h))
     high = np.convolve(alternating, alternating[::-1]) / 2
     of_two = np.convolve(low, _spread(low, 2))
-    products = (
-        np.convolve(of_two, _spread(low, 4)),
-        np.convolve(of_two, _spread(high, 4)),
-        np.convolve(low, _spread(high, 2)),
-        high,
-    )
+    lowest, second = (np.convolve(of_two, _spread(taps, 4)) for taps in (low, high))
     bands = np.zeros((4, BAND_TAPS))
-    for band, taps in zip(bands, products, strict=True):
+    for band, taps in zip(bands, (lowest, second, np.convolve(low, _spread(high, 2)), high), strict=True):
         start = (BAND_TAPS - len(taps)) // 2
         band[start : start + len(taps)] = taps
     return bands
