@@ -422,7 +422,7 @@ WRONG = {
     r"images of \[4, 4\] are \[2, 2\] upsampled and padded: taps of \[3, 3\] do not fit": {"padding": -1},
     r"are \[8, 1\] upsampled and padded": {"up": 2, "padding": (-3, -4, 0, 0)},
     r"impl='native': give one of 'auto', 'reference', 'triton'": {"impl": "native"},
-    r'images of float64 are for impl="reference"': {"images": IMAGES.double(), "impl": "triton"},
+    r'float64 needs impl="reference"': {"images": IMAGES.double(), "impl": "triton"},
 }
 
 
