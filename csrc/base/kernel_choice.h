@@ -2,8 +2,10 @@
 // benchmark forced another. Not for files that are compiled for wide instruction sets (see pixel_kernels.h).
 #pragma once
 #include <atomic>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fastload {
@@ -15,16 +17,21 @@ inline bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+
+inline bool has_avx2() {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 #endif
 
 // Kernels: a table with a `name`.
 template <class Kernels>
 class KernelChoice {
    public:
-    // widest_first: all tables of this build, the last of which runs everywhere.
-    KernelChoice(const std::vector<const Kernels *> &widest_first, bool (*runs_here)(const Kernels *)) {
-        for (const Kernels *kernels : widest_first)
-            if (runs_here(kernels)) runnable_.push_back(kernels);
+    // widest_first: all tables of this build, and whether they run here; the last runs everywhere.
+    explicit KernelChoice(std::initializer_list<std::pair<const Kernels *, bool>> widest_first) {
+        for (const auto &[kernels, runs_here] : widest_first)
+            if (runs_here) runnable_.push_back(kernels);
         in_use_ = runnable_.front();
     }
 

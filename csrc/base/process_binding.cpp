@@ -5,9 +5,8 @@
 #include "base/thread_pool.h"
 #include "base/unlocked.h"
 
-namespace py = pybind11;
-
 namespace fastload {
+namespace py = pybind11;
 
 void bind_process(py::module_ &module) {
     reset_in_forked_children();

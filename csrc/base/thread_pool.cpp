@@ -171,26 +171,22 @@ void check_room_for_thread() {
 
 void check_threads(size_t count) {
     SignalsBlocked blocked;
-    Completion all_there;
-    std::vector<std::thread> threads;
-    auto end = [&] {
-        all_there.set();
-        for (std::thread &thread : threads) thread.join();
-    };
-    try {
-        threads.reserve(count);
-        for (size_t i = 0; i < count; i++) {
-            check_room_for_thread();
-            threads.emplace_back([&] {
-                while (!all_there.wait(1.0)) {
-                }
-            });
+    struct Threads {
+        ~Threads() {
+            all_there.set();
+            for (std::thread &thread : started) thread.join();
         }
-    } catch (...) {
-        end();
-        throw;
+        Completion all_there;
+        std::vector<std::thread> started;
+    } threads;
+    threads.started.reserve(count);
+    for (size_t i = 0; i < count; i++) {
+        check_room_for_thread();
+        threads.started.emplace_back([&] {
+            while (!threads.all_there.wait(1.0)) {
+            }
+        });
     }
-    end();
 }
 
 void prepare_thread() {

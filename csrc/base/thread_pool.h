@@ -21,6 +21,22 @@
 
 namespace fastload {
 
+// An event: set once, by the thread that finishes the work.
+class Completion {
+   public:
+    void set();
+    bool done() const { return done_.load(std::memory_order_acquire); }
+    bool wait(double timeout_seconds);  // false on timeout
+
+   private:
+    struct State {
+        std::mutex mutex;
+        std::condition_variable changed;
+    };
+    PerProcess<State> state_;
+    std::atomic<bool> done_{false};
+};
+
 class Work {
    public:
     explicit Work(size_t count) : count_(count), remaining_(count) {}
@@ -30,8 +46,15 @@ class Work {
     size_t count() const { return count_; }
     void cancel() { cancelled_ = true; }  // skips parts that have not begun; `finished` is still called
     bool cancelled() const { return cancelled_; }
+    bool wait(double timeout_seconds) { return completion_.wait(timeout_seconds); }  // false on timeout
+    double busy_seconds() const { return static_cast<double>(busy_nanoseconds_.load()) * 1e-9; }
+
+   protected:
     // Sleeps in the middle of a part; returns false as soon as the work is cancelled.
     bool pause(int64_t nanoseconds) const;
+
+    Completion completion_;  // set by `finished`
+    std::atomic<int64_t> busy_nanoseconds_{0};
 
    private:
     friend class ThreadPool;
@@ -80,22 +103,6 @@ class ThreadPool {
     const char *const name_;
     const std::shared_ptr<State> state_;
     const uint64_t owner_;
-};
-
-// An event: set once, by the thread that finishes the work.
-class Completion {
-   public:
-    void set();
-    bool done() const { return done_.load(std::memory_order_acquire); }
-    bool wait(double timeout_seconds);  // false on timeout
-
-   private:
-    struct State {
-        std::mutex mutex;
-        std::condition_variable changed;
-    };
-    PerProcess<State> state_;
-    std::atomic<bool> done_{false};
 };
 
 int64_t now_nanoseconds();

@@ -18,12 +18,6 @@ std::thread::id ending_thread;           // set before `is_ending`
 std::atomic<int> returning{0};           // threads that ask for the GIL, and saw before that nothing was ending
 std::atomic<int> callers{0}, asleep{0};  // threads that have called native code, and those of them that sleep
 
-// A forked child has one thread, which is counted at its next call.
-void begin_anew() {
-    is_ending = false;
-    returning = callers = asleep = 0;
-}
-
 // Whether the calling thread is counted. Not thread_local: its first use in a thread allocates, and ends the process if
 // there is no memory.
 class Caller {
@@ -96,6 +90,11 @@ void sleep_for_ever() {
     sleep_unlocked();
 }
 
-void reset_in_forked_children() { call_in_forked_child(begin_anew); }
+void reset_in_forked_children() {
+    call_in_forked_child([] {  // which has one thread, counted at its next call
+        is_ending = false;
+        returning = callers = asleep = 0;
+    });
+}
 
 }  // namespace fastload

@@ -21,6 +21,13 @@ class Unlocked {
     PyThreadState *state_;
 };
 
+// What `function` returns, called without the GIL.
+template <class Function>
+auto without_gil(const Function &function) {
+    Unlocked unlocked;
+    return function();
+}
+
 // Python is about to end, on the calling thread. Waits until no other thread is on its way back to Python and then,
 // for at most `seconds`, until those that have ever called native code sleep or have ended. Call it with the GIL.
 void begin_end(double seconds);

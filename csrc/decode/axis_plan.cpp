@@ -39,7 +39,6 @@ struct AxisTaps {
         outputs.push_back({start, static_cast<int>(fixed.size()), weights.size()});
         weights.insert(weights.end(), fixed.begin(), fixed.end());
     }
-    const int32_t *of(const Taps &taps) const { return weights.data() + taps.first_weight; }
 };
 
 const std::vector<int32_t> ONE_TAP = {1 << WEIGHT_BITS};
@@ -189,7 +188,7 @@ AxisPlan make_axis_plan(const AxisRequest &request, WeightFormat format) {
         int32_t *entries = plan.entries.data() + i * static_cast<size_t>(weight_planes(format) * plan.max_fours);
         int64_t half = int64_t{1} << (WEIGHT_BITS - 1), lowest = 0, highest = 0;
         for (int t = 0; t < all[i].count; t++) {
-            SplitWeight weight = split(taps_of_all.of(all[i])[t], plan.shift);
+            SplitWeight weight = split(taps_of_all.weights[all[i].first_weight + static_cast<size_t>(t)], plan.shift);
             put_weight(weight, (all[i].start - plan.origin) % FOUR + t, format, plan.max_fours, entries);
             (weight.low < 0 ? lowest : highest) += int64_t{255} * weight.low;
         }

@@ -1,7 +1,7 @@
-// The arithmetic of geometry.h, in the order of fastload/decode/spec.py.
 #include "decode/geometry.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "order/philox.h"
@@ -12,16 +12,10 @@ namespace {
 constexpr uint32_t PURPOSE_XFLIP = 1, PURPOSE_CROP = 2;  // fastload/rng.py, Purpose
 constexpr int TRIES = 10;                                // of RandomResizedCrop, as in torchvision
 
-struct Draws {
-    double u[4];
-};
-
-Draws draws(uint64_t seed, uint64_t position, uint32_t purpose, uint32_t block) {
+std::array<double, 4> draws(uint64_t seed, uint64_t position, uint32_t purpose, uint32_t block) {
     uint32_t bits[4];
     philox(seed, position, purpose, block, bits);
-    Draws out;
-    for (int i = 0; i < 4; ++i) out.u[i] = static_cast<double>(uniform(bits[i]));
-    return out;
+    return {uniform(bits[0]), uniform(bits[1]), uniform(bits[2]), uniform(bits[3])};
 }
 
 // An integer of [0, highest] from a uniform of [0, 1).
@@ -74,9 +68,9 @@ int centred(const ImageSpec &spec, int room) {
 bool corner(const ImageSpec &spec, uint64_t seed, uint64_t position, Geometry &out) {
     const int room_w = out.resized_w - spec.width, room_h = out.resized_h - spec.height;
     if (spec.crop == CROP_RANDOM) {
-        const Draws d = draws(seed, position, PURPOSE_CROP, 0);
-        out.left = pick(d.u[0], room_w);
-        out.top = pick(d.u[1], room_h);
+        const auto d = draws(seed, position, PURPOSE_CROP, 0);
+        out.left = pick(d[0], room_w);
+        out.top = pick(d[1], room_h);
         return true;
     }
     const bool given = spec.crop == CROP_GIVEN;
@@ -101,14 +95,14 @@ void random_box(const ImageSpec &spec, int width, int height, uint64_t seed, uin
     const double area = static_cast<double>(width) * static_cast<double>(height);
     const double log_low = std::log(spec.ratio_low), log_high = std::log(spec.ratio_high);
     for (uint32_t attempt = 0; attempt < TRIES; ++attempt) {
-        const Draws d = draws(seed, position, PURPOSE_CROP, attempt);
-        const double box_area = area * (spec.scale_low + d.u[0] * (spec.scale_high - spec.scale_low));
-        const double aspect = std::exp(log_low + d.u[1] * (log_high - log_low));
+        const auto d = draws(seed, position, PURPOSE_CROP, attempt);
+        const double box_area = area * (spec.scale_low + d[0] * (spec.scale_high - spec.scale_low));
+        const double aspect = std::exp(log_low + d[1] * (log_high - log_low));
         const double box_w = round_half_even(std::sqrt(box_area * aspect));
         const double box_h = round_half_even(std::sqrt(box_area / aspect));
         if (box_w > 0 && box_w <= width && box_h > 0 && box_h <= height) {
             const int w = static_cast<int>(box_w), h = static_cast<int>(box_h);
-            const int left = pick(d.u[2], width - w), top = pick(d.u[3], height - h);
+            const int left = pick(d[2], width - w), top = pick(d[3], height - h);
             set_box(out, left, top, w, h);
             return;
         }
@@ -133,7 +127,7 @@ Geometry geometry(const ImageSpec &spec, int width, int height, uint64_t seed, u
     out.height = spec.height;
     out.resized_w = spec.width;
     out.resized_h = spec.height;
-    out.flip = draws(seed, position, PURPOSE_XFLIP, 0).u[0] < spec.xflip;
+    out.flip = draws(seed, position, PURPOSE_XFLIP, 0)[0] < spec.xflip;
     if (spec.resize == RESIZE_RANDOM) {
         random_box(spec, width, height, seed, position, out);
         return out;

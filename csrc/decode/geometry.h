@@ -1,11 +1,10 @@
 // Where every pixel of an image field comes from: sizes, crop and flip, computed once and given to every
 // backend. The C++ twin of fastload/decode/spec.py, which states the rules.
 //
-// In:  an ImageSpec (one per image field), the size of the upright image (after EXIF orientation), seed,
-// position. Out: a Geometry: resize the source box to `resized`, cut the crop out of that, flip.
-// Promise: equal to the Python twin bit for bit. All arithmetic is in double precision, with the same libm
-// calls
-//          in the same order (no fused multiply-add: -ffp-contract=off); random draws are counters.
+// In:  an ImageSpec (one per image field), the size of the upright image (after EXIF orientation), seed, position.
+// Out: a Geometry: resize the source box to `resized`, cut the crop out of that, flip.
+// Promise: equal to the Python twin bit for bit. All arithmetic is in double precision, with the same libm calls in the
+//          same order (no fused multiply-add: -ffp-contract=off); random draws are counters.
 #pragma once
 
 #include <cstdint>
@@ -52,11 +51,10 @@ Geometry geometry(const ImageSpec &spec, int width, int height, uint64_t seed, u
 // large; SCALED_NONE: 1.
 int denominator(int scaled, const Geometry &geometry);
 
-// The size of an image of `width` x `height` (upright; stored with EXIF's `orientation`) when it is decoded
-// at 1/denominator, (ceil(width / d), ceil(height / d)) as libjpeg has it, and the box (x0, y0, x1, y1) in
-// its pixels, as float32. Where d does not divide a side, the last stored pixel stands for fewer than d; so
-// the box is divided by d, not stretched by the ratio of the sizes, and moved where orientation turns the
-// last pixel into the first.
+// The size of an image of `width` x `height` (upright; stored with EXIF's `orientation`) when it is decoded at
+// 1/denominator, (ceil(width / d), ceil(height / d)) as libjpeg has it, and the box (x0, y0, x1, y1) in its pixels, as
+// float32. Where d does not divide a side, the last stored pixel stands for fewer than d; so the box is divided by d,
+// not stretched by the ratio of the sizes, and moved where orientation turns the last pixel into the first.
 struct ScaledBox {
     int width, height;
     float box[4];

@@ -8,10 +8,9 @@
 #include "base/unlocked.h"
 #include "decode/geometry.h"
 
-namespace py = pybind11;
-
 namespace fastload {
 namespace {
+namespace py = pybind11;
 
 using Int64s = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
@@ -44,25 +43,19 @@ py::tuple geometries(const ImageSpec &spec, const Int64s &widths, const Int64s &
     py::array_t<double> box({n, py::ssize_t{4}});
     py::array_t<int32_t> resized({n, py::ssize_t{2}}), crop({n, py::ssize_t{4}}), denominators(n), status(n);
     py::array_t<bool> flip(n);
-    double *to_box = box.mutable_data();
-    int32_t *to_resized = resized.mutable_data(), *to_crop = crop.mutable_data();
-    int32_t *to_denominator = denominators.mutable_data(), *to_status = status.mutable_data();
-    bool *to_flip = flip.mutable_data();
-    const int64_t *width = widths.data(), *height = heights.data(), *position = positions.data();
-    {
-        Unlocked unlocked;
+    without_gil([&] {
         for (py::ssize_t i = 0; i < n; ++i) {
-            const Geometry g =
-                geometry(spec, clamped(width[i]), clamped(height[i]), seed, static_cast<uint64_t>(position[i]));
-            std::copy(g.box, g.box + 4, to_box + 4 * i);
+            const Geometry g = geometry(spec, clamped(widths.at(i)), clamped(heights.at(i)), seed,
+                                        static_cast<uint64_t>(positions.at(i)));
+            std::copy(g.box, g.box + 4, box.mutable_data(i, 0));
             const int sizes[6] = {g.resized_w, g.resized_h, g.left, g.top, g.width, g.height};
-            std::copy(sizes, sizes + 2, to_resized + 2 * i);
-            std::copy(sizes + 2, sizes + 6, to_crop + 4 * i);
-            to_flip[i] = g.flip;
-            to_denominator[i] = g.status == GEOMETRY_OK ? denominator(spec.scaled, g) : 0;
-            to_status[i] = g.status;
+            std::copy(sizes, sizes + 2, resized.mutable_data(i, 0));
+            std::copy(sizes + 2, sizes + 6, crop.mutable_data(i, 0));
+            flip.mutable_at(i) = g.flip;
+            denominators.mutable_at(i) = g.status == GEOMETRY_OK ? denominator(spec.scaled, g) : 0;
+            status.mutable_at(i) = g.status;
         }
-    }
+    });
     return py::make_tuple(box, resized, crop, flip, denominators, status);
 }
 

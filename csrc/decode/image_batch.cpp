@@ -93,17 +93,14 @@ ImageStatus ImageBatch::render(const ImageField &field, size_t sample, size_t in
     if (report.geometry.status != GEOMETRY_OK) return IMAGE_BAD_GEOMETRY;
     const ImageAugmenter *augmenter = field.augmenter.get();
     uint8_t *out = field.out + sample * field.sample_bytes();
-    switch (render_jpeg(bytes_->bytes(blob), bytes_->size(blob), header, stretched(report.geometry, guiding, own),
-                        field.spec.scaled, field.spec.filter, augmenter ? augmenter->pixel_writer : *field.writer,
-                        augmenter ? augmenter->scratch() : out, &messages_[index])) {
-        case RenderStatus::ok:
-            if (augmenter) augmenter->augment_scratch(sample, out);
-            return IMAGE_OK;
-        case RenderStatus::unsupported:
-            return IMAGE_UNSUPPORTED;
-        default:
-            return IMAGE_DAMAGED;
-    }
+    JpegDecoder::Status status =
+        render_jpeg(bytes_->bytes(blob), bytes_->size(blob), header, stretched(report.geometry, guiding, own),
+                    field.spec.scaled, field.spec.filter, augmenter ? augmenter->pixel_writer : *field.writer,
+                    augmenter ? augmenter->scratch() : out, &messages_[index]);
+    if (status == JpegDecoder::Status::unsupported) return IMAGE_UNSUPPORTED;
+    if (status == JpegDecoder::Status::damaged) return IMAGE_DAMAGED;
+    if (augmenter) augmenter->augment_scratch(sample, out);
+    return IMAGE_OK;
 }
 
 }  // namespace fastload

@@ -78,13 +78,11 @@ class ImageBatch : public Work {
     void run(size_t part) noexcept override;
     void finished() noexcept override;
     void out_of_memory() noexcept;  // in place of being submitted
-    bool wait(double timeout_seconds) { return completion_.wait(timeout_seconds); }
 
     // What follows holds after the batch is complete; index = field * samples + sample.
     const std::vector<ImageReport> &reports() const { return reports_; }
     const std::string &message(size_t index) const { return messages_[index]; }
     size_t samples() const { return request_.positions.size(); }
-    double busy_seconds() const { return static_cast<double>(busy_nanoseconds_.load()) * 1e-9; }
 
    private:
     ImageStatus render(const ImageField &field, size_t sample, size_t index);
@@ -93,8 +91,6 @@ class ImageBatch : public Work {
     ImageRequest request_;
     std::vector<ImageReport> reports_;
     std::vector<std::string> messages_;
-    std::atomic<int64_t> busy_nanoseconds_{0};
-    Completion completion_;
 };
 
 }  // namespace fastload

@@ -12,10 +12,9 @@
 #include "decode/image_batch.h"
 #include "decode/jpeg.h"
 
-namespace py = pybind11;
-
 namespace fastload {
 namespace {
+namespace py = pybind11;
 using Positions = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
 // One field as Python gives it.
@@ -63,15 +62,6 @@ std::shared_ptr<void> memory_of(const py::buffer &out) {
     return DeferredRelease::hold(out);
 }
 
-class ImageDecoder {
-   public:
-    explicit ImageDecoder(int threads) : pool_(std::make_shared<ThreadPool>(threads, "fastload-decode")) {}
-    const std::shared_ptr<ThreadPool> &pool() const { return pool_; }
-
-   private:
-    std::shared_ptr<ThreadPool> pool_;
-};
-
 // A submitted batch. Destroying it cancels the batch without waiting: the batch owns the memory that it writes to.
 class PendingImages {
    public:
@@ -109,7 +99,7 @@ ImageField checked_field(const FieldRequest &field, size_t samples, size_t blobs
     return checked;
 }
 
-std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<ByteBatch> bytes,
+std::unique_ptr<PendingImages> submit(std::shared_ptr<ThreadPool> pool, std::shared_ptr<ByteBatch> bytes,
                                       const std::vector<FieldRequest> &fields, uint64_t seed,
                                       const Positions &positions, uint64_t max_pixels, bool urgent) {
     std::string reasons;
@@ -122,7 +112,6 @@ std::unique_ptr<PendingImages> submit(ImageDecoder &decoder, std::shared_ptr<Byt
         request.memory.push_back(memory_of(field.out));
     }
     auto batch = std::make_shared<ImageBatch>(bytes, std::move(request));
-    auto pool = decoder.pool();
     // Runs on a reader thread. If the pool is gone by then, the batch ends here.
     bytes->then([weak = std::weak_ptr<ThreadPool>(pool), batch, urgent] {
         auto alive = weak.lock();
@@ -185,12 +174,8 @@ void bind_image_batch(py::module_ &module) {
         .value("FAILED", IMAGE_FAILED);
     py::class_<ImageAugmenter, std::shared_ptr<ImageAugmenter>>(module, "ImageAugmenter");
     py::class_<FieldRequest>(module, "ImageFieldRequest")
-        .def(py::init([](const ImageSpec &spec, size_t first_blob, size_t geometry_first_blob,
-                         std::shared_ptr<PixelWriter> writer, py::buffer out,
-                         std::shared_ptr<ImageAugmenter> augmenter) {
-                 return FieldRequest{spec,           first_blob,          geometry_first_blob, std::move(writer),
-                                     std::move(out), std::move(augmenter)};
-             }),
+        .def(py::init<ImageSpec, size_t, size_t, std::shared_ptr<PixelWriter>, py::buffer,
+                      std::shared_ptr<ImageAugmenter>>(),
              py::arg("spec"), py::arg("first_blob"), py::arg("geometry_first_blob"), py::arg("writer"), py::arg("out"),
              py::arg("augmenter") = py::none(),
              "augmenter: an Augmenter with a row for each sample, which writes in place of `writer`.");
@@ -211,13 +196,12 @@ void bind_image_batch(py::module_ &module) {
              "y0, x1, y1), flips [N].")
         .def_property_readonly("busy_seconds",
                                [](const PendingImages &pending) { return pending.batch().busy_seconds(); });
-    py::class_<ImageDecoder>(module, "ImageDecoder", "The decoder threads.")
-        .def(py::init<int>(), py::arg("threads"))
+    py::class_<ThreadPool, std::shared_ptr<ThreadPool>>(module, "ImageDecoder", "The decoder threads.")
+        .def(py::init([](int threads) { return std::make_shared<ThreadPool>(threads, "fastload-decode"); }),
+             py::arg("threads"))
         .def("submit", &submit, py::arg("bytes"), py::arg("fields"), py::arg("seed"), py::arg("positions"),
              py::arg("max_pixels"), py::kw_only(), py::arg("urgent") = false,
-             "urgent: decoded before everything in the queue.")
-        .def_property_readonly("threads", [](const ImageDecoder &decoder) { return decoder.pool()->threads(); })
-        .def_property_readonly("alive", [](const ImageDecoder &decoder) { return decoder.pool()->alive(); });
+             "urgent: decoded before everything in the queue.");
 }
 
 }  // namespace fastload

@@ -297,30 +297,17 @@ int format_of(const Bytes &file) {
     return is_pnm(file) ? IMAGE_FORMAT_PNM : IMAGE_FORMAT_UNKNOWN;
 }
 
+// By format.
+constexpr bool (*PARSERS[])(const Bytes &, ImageHeader *) = {nullptr,    parse_jpeg, parse_png,  parse_gif,
+                                                             parse_webp, parse_bmp,  parse_tiff, parse_pnm};
+
 }  // namespace
 
 bool parse_image_header(const uint8_t *bytes, size_t size, ImageHeader *header) {
     const Bytes file{bytes, size};
     *header = ImageHeader{};
     header->format = format_of(file);
-    switch (header->format) {
-        case IMAGE_FORMAT_JPEG:
-            return parse_jpeg(file, header);
-        case IMAGE_FORMAT_PNG:
-            return parse_png(file, header);
-        case IMAGE_FORMAT_GIF:
-            return parse_gif(file, header);
-        case IMAGE_FORMAT_WEBP:
-            return parse_webp(file, header);
-        case IMAGE_FORMAT_BMP:
-            return parse_bmp(file, header);
-        case IMAGE_FORMAT_TIFF:
-            return parse_tiff(file, header);
-        case IMAGE_FORMAT_PNM:
-            return parse_pnm(file, header);
-        default:
-            return false;
-    }
+    return header->format != IMAGE_FORMAT_UNKNOWN && PARSERS[header->format](file, header);
 }
 
 }  // namespace fastload

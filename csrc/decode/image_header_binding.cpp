@@ -4,9 +4,8 @@
 #include "base/unlocked.h"
 #include "decode/image_header.h"
 
-namespace py = pybind11;
-
 namespace fastload {
+namespace py = pybind11;
 
 void bind_image_header(py::module_ &module) {
     module.def(
@@ -17,12 +16,10 @@ void bind_image_header(py::module_ &module) {
                 throw py::value_error("parse_image_header needs contiguous bytes");
             }
             ImageHeader header;
-            bool found = false;
-            {
-                Unlocked unlocked;
-                found =
-                    parse_image_header(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size), &header);
-            }
+            const bool found = without_gil([&] {
+                return parse_image_header(static_cast<const uint8_t *>(view.ptr), static_cast<size_t>(view.size),
+                                          &header);
+            });
             return py::make_tuple(found, header.format, header.width, header.height, header.orientation,
                                   header.channels, header.bits, header.progressive, header.adobe_transform);
         },

@@ -191,8 +191,7 @@ int on_fill_input(void *) { return 0; }  // all bytes were given at once: asking
 void on_skip_input(void *decompress, long count) {
     SourceManager &source = state_of(decompress)->source;
     if (count <= 0) return;
-    size_t skipped =
-        static_cast<size_t>(count) < source.bytes_in_buffer ? static_cast<size_t>(count) : source.bytes_in_buffer;
+    size_t skipped = std::min(static_cast<size_t>(count), source.bytes_in_buffer);
     source.next_input_byte += skipped;
     source.bytes_in_buffer -= skipped;
 }
@@ -278,22 +277,15 @@ std::string try_library(const std::string &path) {
     bool can_crop = find(handle, "jpeg_crop_scanline", &found.crop_scanline) &&
                     find(handle, "jpeg_skip_scanlines", &found.skip_scanlines);
     functions = found;
+    auto state = std::make_unique<JpegState>();
     for (int abi : {62, 80}) {
-        auto state = std::make_unique<JpegState>();
-        if (create(state.get(), abi)) {
-            functions.destroy(&state->decompress);
-            library.path = path;
-            library.abi = abi;
-            library.can_crop = can_crop;
-            return "";
-        }
-        if (abi == 80) {
-            std::string reason = state->message;
-            dlclose(handle);
-            return "its ABI is neither 62 nor 80: " + reason;
-        }
+        if (!create(state.get(), abi)) continue;
+        functions.destroy(&state->decompress);
+        library = {path, abi, can_crop};
+        return "";
     }
-    return "";
+    dlclose(handle);
+    return std::string("its ABI is neither 62 nor 80: ") + state->message;
 }
 
 }  // namespace
@@ -339,15 +331,10 @@ JpegDecoder::Status JpegDecoder::open(const uint8_t *bytes, size_t size) {
     forget_tables(state_);
     state_->source.next_input_byte = bytes;
     state_->source.bytes_in_buffer = size;
-    if (functions.read_header(&state_->decompress, 1) != HEADER_OK) {
-        std::snprintf(state_->message, MESSAGE_SIZE, "the file ends within its header");
-        return Status::damaged;
-    }
+    if (functions.read_header(&state_->decompress, 1) != HEADER_OK) return damaged("the file ends within its header");
     // A crop may not need the rows that are missing, and how far libjpeg is asked to read depends on the kernels.
-    if (!has_end_marker(state_->source.next_input_byte, state_->source.bytes_in_buffer)) {
-        std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: it has no end marker");
-        return Status::damaged;
-    }
+    if (!has_end_marker(state_->source.next_input_byte, state_->source.bytes_in_buffer))
+        return damaged("the file is cut: it has no end marker");
     int space = state_->decompress.jpeg_color_space;
     bool known = space == COLOR_GRAYSCALE || space == COLOR_RGB || space == COLOR_YCBCR;
     bool lossless = state_->decompress.components[0].scaled_size == 1;  // what libjpeg-turbo sets for "blocks" of one
@@ -359,17 +346,11 @@ JpegDecoder::Status JpegDecoder::check(const uint8_t *bytes, size_t size) {
     if (setjmp(state_->escape)) return Status::damaged;
     Decompress &decompress = state_->decompress;
     decompress.scale_denom = 8;  // every code is read, and of the inverse DCT next to nothing is left to do
-    if (!functions.start(&decompress)) {
-        std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut");
-        return Status::damaged;
-    }
+    if (!functions.start(&decompress)) return damaged("the file is cut");
     state_->row.resize(static_cast<size_t>(decompress.output_width) *
                        static_cast<size_t>(decompress.output_components));
-    while (decompress.output_scanline < decompress.output_height) {
-        uint8_t *row = state_->row.data();
-        uint32_t done = 0;
-        if (read_some(&row, 1, &done) != Status::ok) return Status::damaged;
-    }
+    while (decompress.output_scanline < decompress.output_height)
+        if (read(state_->row.data(), 0, 1) != Status::ok) return Status::damaged;
     return Status::ok;
 }
 
@@ -382,6 +363,17 @@ const char *JpegDecoder::message() const { return state_->message; }
 
 bool JpegDecoder::out_of_memory() const { return tells_of_memory(state_->message); }
 
+JpegDecoder::Status JpegDecoder::damaged(const char *message) {
+    std::snprintf(state_->message, MESSAGE_SIZE, "%s", message);
+    return Status::damaged;
+}
+
+JpegDecoder::Status JpegDecoder::cut() {
+    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline,
+                  height());
+    return Status::damaged;
+}
+
 JpegDecoder::Status JpegDecoder::start(int denominator) { return begin(denominator, false); }
 
 JpegDecoder::Status JpegDecoder::begin(int denominator, bool planes) {
@@ -390,11 +382,8 @@ JpegDecoder::Status JpegDecoder::begin(int denominator, bool planes) {
     state_->decompress.raw_data_out = planes;
     state_->decompress.scale_num = 1;
     state_->decompress.scale_denom = static_cast<unsigned>(denominator);
-    if (!functions.start(&state_->decompress)) {  // a progressive file is read to its end here
-        std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut");
-        return Status::damaged;
-    }
-    return Status::ok;
+    // A progressive file is read to its end here.
+    return functions.start(&state_->decompress) ? Status::ok : damaged("the file is cut");
 }
 
 bool JpegDecoder::can_read_planes(int denominator) const {
@@ -439,10 +428,7 @@ JpegDecoder::Status JpegDecoder::read_planes(uint8_t **const rows[3]) {
     if (setjmp(state_->escape)) return Status::damaged;
     uint32_t wanted = static_cast<uint32_t>(state_->decompress.components[0].v_samp_factor *
                                             state_->decompress.components[0].scaled_size);
-    if (functions.read_raw_data(&state_->decompress, rows, wanted) == wanted) return Status::ok;
-    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline,
-                  height());
-    return Status::damaged;
+    return functions.read_raw_data(&state_->decompress, rows, wanted) == wanted ? Status::ok : cut();
 }
 
 JpegDecoder::Status JpegDecoder::crop(uint32_t *left, uint32_t *columns) {
@@ -463,21 +449,14 @@ JpegDecoder::Status JpegDecoder::crop(uint32_t *left, uint32_t *columns) {
 JpegDecoder::Status JpegDecoder::skip(uint32_t rows) {
     if (rows == 0) return Status::ok;
     if (setjmp(state_->escape)) return Status::damaged;
-    unsigned skipped = functions.skip_scanlines(&state_->decompress, rows);
-    if (skipped == rows) return Status::ok;
-    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline,
-                  height());
-    return Status::damaged;
+    return functions.skip_scanlines(&state_->decompress, rows) == rows ? Status::ok : cut();
 }
 
 // Reads at most `count` rows; 0 where the bytes end before the next one.
 JpegDecoder::Status JpegDecoder::read_some(uint8_t **rows, uint32_t count, uint32_t *done) {
     if (setjmp(state_->escape)) return Status::damaged;
     *done = functions.read_scanlines(&state_->decompress, rows, count);
-    if (*done > 0) return Status::ok;
-    std::snprintf(state_->message, MESSAGE_SIZE, "the file is cut: %u rows of %u", state_->decompress.output_scanline,
-                  height());
-    return Status::damaged;
+    return *done > 0 ? Status::ok : cut();
 }
 
 JpegDecoder::Status JpegDecoder::read(uint8_t *rows, size_t stride_bytes, uint32_t count) {

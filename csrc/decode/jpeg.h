@@ -88,6 +88,8 @@ class JpegDecoder {
     bool out_of_memory() const;   // whether that was none of the image's
 
    private:
+    Status damaged(const char *message);
+    Status cut();
     Status begin(int denominator, bool planes);
     Status read_some(uint8_t **rows, uint32_t count, uint32_t *done);
 

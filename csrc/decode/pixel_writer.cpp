@@ -36,8 +36,6 @@ NormalizeRule make_rule(float divisor, float mean, float std) {
     return rule;
 }
 
-}  // namespace
-
 uint16_t bfloat16_bits(float value) { return static_cast<uint16_t>(round_off(bits_of(value), 16)); }
 
 uint16_t float16_bits(float value) {
@@ -51,10 +49,13 @@ uint16_t float16_bits(float value) {
     return static_cast<uint16_t>(sign | round_off((magnitude & 0x7fffffu) | 0x800000u, dropped));
 }
 
+}  // namespace
+
+size_t item_bytes(Dtype dtype) { return dtype == Dtype::uint8 ? 1 : dtype == Dtype::float32 ? 4 : 2; }
+
 PixelWriter::PixelWriter(Dtype dtype, bool channels_last, int height, int width, float divisor,
                          std::array<float, 3> mean, std::array<float, 3> std)
-    : dtype_(dtype), channels_last_(channels_last), height_(height), width_(width) {
-    item_bytes_ = dtype == Dtype::uint8 ? 1 : dtype == Dtype::float32 ? 4 : 2;
+    : dtype_(dtype), channels_last_(channels_last), height_(height), width_(width), item_bytes_(item_bytes(dtype)) {
     for (size_t channel = 0; channel < 3; channel++) {
         rules_[channel] = make_rule(divisor, mean[channel], std[channel]);
         for (int v = 0; v < 256; v++) {

@@ -43,7 +43,6 @@ class PixelWriter {
     std::vector<uint16_t> halves_;
 };
 
-uint16_t float16_bits(float value);
-uint16_t bfloat16_bits(float value);
+size_t item_bytes(Dtype dtype);
 
 }  // namespace fastload

@@ -1,33 +1,17 @@
 #include "decode/pixels.h"
 
 namespace fastload {
-namespace {
-
-bool runs_here(const PixelKernels *kernels) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (kernels == &PIXEL_KERNELS_VNNI) return has_avx512() && __builtin_cpu_supports("avx512vnni");
-    if (kernels == &PIXEL_KERNELS_AVX512) return has_avx512();
-    if (kernels == &PIXEL_KERNELS_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-    (void)kernels;
-    return true;
-}
-
-}  // namespace
 
 KernelChoice<PixelKernels> &pixel_kernel_choice() {
-    static KernelChoice<PixelKernels> choice(
-        {
+    static KernelChoice<PixelKernels> choice({
 #if defined(__x86_64__)
-            &PIXEL_KERNELS_VNNI,
-            &PIXEL_KERNELS_AVX512,
-            &PIXEL_KERNELS_AVX2,
-            &PIXEL_KERNELS_SSE2,
+        {&PIXEL_KERNELS_VNNI, has_avx512() && __builtin_cpu_supports("avx512vnni")},
+        {&PIXEL_KERNELS_AVX512, has_avx512()},
+        {&PIXEL_KERNELS_AVX2, has_avx2()},
+        {&PIXEL_KERNELS_SSE2, true},
 #endif
-            &PIXEL_KERNELS_PORTABLE,
-        },
-        runs_here);
+        {&PIXEL_KERNELS_PORTABLE, true},
+    });
     return choice;
 }
 

@@ -5,7 +5,6 @@
 #include <new>
 #include <vector>
 
-#include "decode/jpeg.h"
 #include "decode/jpeg_planes.h"
 #include "decode/pixels.h"
 #include "decode/resize.h"
@@ -153,17 +152,11 @@ ResizeRequest request_for(const JpegDecoder &decoder, int orientation, const Geo
     int width = static_cast<int>(decoder.stored_width()), height = static_cast<int>(decoder.stored_height());
     if (orientation >= 5) std::swap(width, height);
     ScaledBox scaled = scaled_box(geometry, width, height, denominator, orientation);
-    return ResizeRequest{scaled.width,
-                         scaled.height,
-                         {scaled.box[0], scaled.box[1], scaled.box[2], scaled.box[3]},
-                         geometry.resized_w,
-                         geometry.resized_h,
-                         geometry.left,
-                         geometry.top,
-                         geometry.width,
-                         geometry.height,
-                         geometry.flip,
-                         filter};
+    ResizeRequest request{scaled.width,       scaled.height, {},           geometry.resized_w,
+                          geometry.resized_h, geometry.left, geometry.top, geometry.width,
+                          geometry.height,    geometry.flip, filter};
+    std::copy(scaled.box, scaled.box + 4, request.box);
+    return request;
 }
 
 std::string contradiction(uint32_t width, uint32_t height, uint32_t expected_width, uint32_t expected_height) {
@@ -171,18 +164,16 @@ std::string contradiction(uint32_t width, uint32_t height, uint32_t expected_wid
            " pixels, or " + std::to_string(expected_width) + " x " + std::to_string(expected_height);
 }
 
-RenderStatus outcome(Status status, const JpegDecoder &decoder, std::string *message) {
+Status outcome(Status status, const JpegDecoder &decoder, std::string *message) {
     if (status == Status::damaged && decoder.out_of_memory()) throw std::bad_alloc();
     if (status == Status::damaged) *message = decoder.message();
-    return status == Status::ok        ? RenderStatus::ok
-           : status == Status::damaged ? RenderStatus::damaged
-                                       : RenderStatus::unsupported;
+    return status;
 }
 
 }  // namespace
 
-RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &header, const Geometry &geometry,
-                         int scaled, int filter, const PixelWriter &writer, uint8_t *sample, std::string *message) {
+Status render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &header, const Geometry &geometry, int scaled,
+                   int filter, const PixelWriter &writer, uint8_t *sample, std::string *message) {
     static thread_local Scratch scratch;
     const PixelKernels &kernels = pixel_kernels_in_use();
     JpegDecoder &decoder = scratch.decoder;
@@ -190,7 +181,7 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
     Status status = decoder.open(bytes, size);
     if (status == Status::ok && (decoder.stored_width() != header.width || decoder.stored_height() != header.height)) {
         *message = contradiction(decoder.stored_width(), decoder.stored_height(), header.width, header.height);
-        return RenderStatus::damaged;
+        return Status::damaged;
     }
     if (status != Status::ok) return outcome(status, decoder, message);
     Resizer &resizer = scratch.resizer_for(kernels);
@@ -210,7 +201,7 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
              scaled_height = (header.height - 1) / static_cast<uint32_t>(d) + 1;
     if (decoder.width() != scaled_width || decoder.height() != scaled_height) {  // a libjpeg that scales in another way
         *message = contradiction(decoder.width(), decoder.height(), scaled_width, scaled_height);
-        return RenderStatus::damaged;
+        return Status::damaged;
     }
     RowSink sink = [&](int y, const uint8_t *rows, size_t plane_stride) {
         writer.write_row(kernels, y, rows, plane_stride, sample);
@@ -225,10 +216,10 @@ RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &h
         if (status == Status::ok) resizer.run(pixels, static_cast<size_t>(request.in_width) * 3, sink);
     }
     kernels.finish_writes();
-    RenderStatus result = outcome(status, decoder, message);
+    outcome(status, decoder, message);
     decoder.finish();
     scratch.let_go_of_much();
-    return result;
+    return status;
 }
 
 }  // namespace fastload

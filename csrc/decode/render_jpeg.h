@@ -6,16 +6,16 @@
 
 #include "decode/geometry.h"
 #include "decode/image_header.h"
+#include "decode/jpeg.h"
 #include "decode/pixel_writer.h"
 
 namespace fastload {
 
-enum class RenderStatus { ok, unsupported, damaged };
-
 // `header` is what the image says of itself, and what `geometry` was made from: where libjpeg reads another size, the
 // image is damaged. `geometry` is in pixels of the upright image. Uses memory and a decoder of the
 // calling thread. A load_jpeg_library must have succeeded before. Throws std::bad_alloc.
-RenderStatus render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &header, const Geometry &geometry,
-                         int scaled, int filter, const PixelWriter &writer, uint8_t *sample, std::string *message);
+JpegDecoder::Status render_jpeg(const uint8_t *bytes, size_t size, const ImageHeader &header, const Geometry &geometry,
+                                int scaled, int filter, const PixelWriter &writer, uint8_t *sample,
+                                std::string *message);
 
 }  // namespace fastload

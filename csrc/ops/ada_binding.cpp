@@ -47,8 +47,6 @@ AdaSettings checked_settings(const py::array &images, int stages, int mode, cons
     return settings;
 }
 
-bool is_contiguous(const py::array &array) { return array.flags() & py::array::c_style; }
-
 // Memory of the type T, where its items are aligned to it in all strides.
 template <class T>
 bool holds(const py::array &array) {
@@ -64,7 +62,7 @@ const T *numbers(const py::object &given, const std::vector<py::ssize_t> &shape,
     if (given.is_none()) return nullptr;
     check(py::isinstance<py::array>(given), message);
     auto array = py::reinterpret_borrow<py::array>(given);
-    check(holds<T>(array) && is_contiguous(array), message);
+    check(holds<T>(array) && (array.flags() & py::array::c_style), message);
     check(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()) == shape, message);
     return static_cast<const T *>(array.data());
 }

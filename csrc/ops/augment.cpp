@@ -12,17 +12,6 @@ namespace {
 
 constexpr size_t LINE_BYTES = 64, MAX_KEPT_BYTES = size_t{32} << 20;
 
-bool runs_here(const AugmentKernels *kernels) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (kernels == &AUGMENT_KERNELS_AVX512) return has_avx512();
-    if (kernels == &AUGMENT_KERNELS_AVX2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-#endif
-    (void)kernels;
-    return true;
-}
-
 // Builds the steps of an image from its row. uint8 pixels are in range: a step that changes nothing is left out, and a
 // step that mixes them with their mean or gray by a factor below 1 need not clamp. Floats may be out of range.
 class Steps {
@@ -226,15 +215,13 @@ Memory &memory_of_thread() {
 }  // namespace
 
 KernelChoice<AugmentKernels> &augment_kernel_choice() {
-    static KernelChoice<AugmentKernels> choice(
-        {
+    static KernelChoice<AugmentKernels> choice({
 #if defined(__x86_64__)
-            &AUGMENT_KERNELS_AVX512,
-            &AUGMENT_KERNELS_AVX2,
+        {&AUGMENT_KERNELS_AVX512, has_avx512()},
+        {&AUGMENT_KERNELS_AVX2, has_avx2() && __builtin_cpu_supports("f16c")},
 #endif
-            &AUGMENT_KERNELS_BASELINE,
-        },
-        runs_here);
+        {&AUGMENT_KERNELS_BASELINE, true},
+    });
     return choice;
 }
 
@@ -255,8 +242,8 @@ std::string row_error(const AugmentSettings &settings, const float *row) {
 }
 
 size_t result_bytes(const AugmentSettings &settings, int height, int width, int channels) {
-    size_t item_bytes = settings.dtype == Dtype::uint8 ? 1 : settings.dtype == Dtype::float32 ? 4 : 2;
-    return static_cast<size_t>(height) * static_cast<size_t>(width) * static_cast<size_t>(channels) * item_bytes;
+    return static_cast<size_t>(height) * static_cast<size_t>(width) * static_cast<size_t>(channels) *
+           item_bytes(settings.dtype);
 }
 
 void augment_image(const AugmentSettings &settings, const float *row, const AugmentSource &source, uint8_t *out) {
@@ -284,15 +271,9 @@ void Augmenter::augment(const uint8_t *pixels, size_t sample, uint8_t *out) cons
 
 void Augmenter::augment_strided(const uint8_t *pixels, ptrdiff_t row_stride, ptrdiff_t column_stride,
                                 ptrdiff_t channel_stride, size_t sample, uint8_t *out) const {
-    const AugmentSource source{pixels,
-                               row_stride,
-                               column_stride,
-                               channel_stride,
-                               pixel_writer.height(),
-                               pixel_writer.width(),
-                               3,
-                               false,
-                               pixel_kernels_in_use().split_channels};
+    const int height = pixel_writer.height(), width = pixel_writer.width();
+    const auto split = pixel_kernels_in_use().split_channels;
+    const AugmentSource source{pixels, row_stride, column_stride, channel_stride, height, width, 3, false, split};
     augment_image(settings_, rows_.data() + sample * AUGMENT_COLUMNS, source, out);
 }
 

@@ -51,15 +51,11 @@ AugmentSource checked_source(const py::array &images) {
     bool floats = py::isinstance<py::array_t<float>>(images);
     check(floats || py::isinstance<py::array_t<uint8_t>>(images), "images must be uint8 or float32");
     check_size(images.shape(1), images.shape(2));
-    return {static_cast<const uint8_t *>(images.data()),
-            images.strides(1),
-            images.strides(2),
-            images.strides(3),
-            static_cast<int>(images.shape(1)),
-            static_cast<int>(images.shape(2)),
-            static_cast<int>(images.shape(3)),
-            floats,
-            pixel_kernels_in_use().split_channels};
+    const auto *pixels = static_cast<const uint8_t *>(images.data());
+    auto side = [&](int axis) { return static_cast<int>(images.shape(axis)); };
+    auto stride = [&](int axis) { return images.strides(axis); };
+    const auto split = pixel_kernels_in_use().split_channels;
+    return {pixels, stride(1), stride(2), stride(3), side(1), side(2), side(3), floats, split};
 }
 
 // The bytes that an array reaches: [first, last).
@@ -73,26 +69,17 @@ std::array<const uint8_t *, 2> reach(const py::array &array) {
 }
 
 bool is_dtype(const py::array &array, Dtype dtype) {
-    char kind = array.dtype().kind();
-    switch (dtype) {
-        case Dtype::uint8:
-            return kind == 'u' && array.itemsize() == 1;
-        case Dtype::float32:
-            return kind == 'f' && array.itemsize() == 4;
-        case Dtype::float16:
-            return kind == 'f' && array.itemsize() == 2;
-        default:
-            return kind == 'u' && array.itemsize() == 2;  // the bits of bfloat16, which NumPy has not
-    }
+    const bool floats = dtype == Dtype::float32 || dtype == Dtype::float16;  // NumPy has only the bits of bfloat16
+    return array.dtype().kind() == (floats ? 'f' : 'u') && static_cast<size_t>(array.itemsize()) == item_bytes(dtype);
 }
 
 void check_out(const py::array &out, const py::array &images, const AugmentSettings &settings) {
     check(is_dtype(out, settings.dtype), "out must have the dtype (bfloat16 as uint16)");
-    std::array<int, 4> order = settings.channels_last ? std::array<int, 4>{0, 1, 2, 3} : std::array<int, 4>{0, 3, 1, 2};
-    check(out.ndim() == 4, "out must be [N, C, H, W], or [N, H, W, C] where channels_last");
-    for (int axis = 0; axis < 4; axis++)
-        check(out.shape(axis) == images.shape(order[static_cast<size_t>(axis)]),
-              "out must be [N, C, H, W], or [N, H, W, C] where channels_last");
+    using Order = std::array<size_t, 4>;
+    const Order order = settings.channels_last ? Order{0, 1, 2, 3} : Order{0, 3, 1, 2};
+    bool fits = out.ndim() == 4;
+    for (size_t axis = 0; axis < 4; axis++) fits = fits && out.shape()[axis] == images.shape()[order[axis]];
+    check(fits, "out must be [N, C, H, W], or [N, H, W, C] where channels_last");
     check(out.flags() & py::array::c_style, "out must be contiguous");
     check(reinterpret_cast<uintptr_t>(out.data()) % static_cast<uintptr_t>(out.itemsize()) == 0,
           "out must be aligned to its items");
@@ -163,8 +150,7 @@ py::dict layout() {
 
 void bind_augment(py::module_ &module) {
     py::class_<ImageThreads>(module, "AugmentThreads", "The calling thread, and helpers up to this number in all.")
-        .def(py::init<int>(), py::arg("threads"))
-        .def_property_readonly("threads", &ImageThreads::threads);
+        .def(py::init<int>(), py::arg("threads"));
     module.def(
         "augment", &augment, py::arg("images"), py::arg("rows").noconvert(), py::arg("stages"), py::arg("divisor"),
         py::arg("mean"), py::arg("std"), py::arg("nearest"), py::arg("out").noconvert(), py::arg("dtype"),

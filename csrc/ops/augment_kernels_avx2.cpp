@@ -18,9 +18,6 @@ struct Vector {
     using Pairs = __m256d;
     using Int [[gnu::vector_size(32)]] = int32_t;
 
-    static __m128i load_8(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
-    static Float widened(__m128i bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)); }
-
     static Float load(const uint8_t *p) { return widened(load_8(p)); }
     static void store_ints(int32_t *p, Int v) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), (__m256i)v); }
 

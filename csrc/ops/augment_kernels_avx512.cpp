@@ -18,9 +18,6 @@ struct Vector {
     using Pairs = __m512d;
     using Int [[gnu::vector_size(64)]] = int32_t;
 
-    static __m128i load_8(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
-    static Float widened(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)); }
-
     static Float load(const uint8_t *p) { return widened(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
     static void store_ints(int32_t *p, Int v) { _mm512_storeu_si512(p, (__m512i)v); }
 

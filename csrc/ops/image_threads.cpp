@@ -25,11 +25,6 @@ class ImageWork : public Work {
         }
     }
     void finished() noexcept override { completion_.set(); }
-
-    void wait() {
-        while (!completion_.wait(1.0)) {
-        }
-    }
     bool out_of_memory() const { return out_of_memory_; }
 
    private:
@@ -37,7 +32,6 @@ class ImageWork : public Work {
     const std::function<void(size_t, size_t)> work_;
     std::atomic<size_t> next_image_{0};
     std::atomic<bool> out_of_memory_{false};
-    Completion completion_;
 };
 
 }  // namespace
@@ -61,7 +55,8 @@ void ImageThreads::run(size_t images, std::function<void(size_t, size_t)> work) 
     auto shared = std::make_shared<ImageWork>(helpers, images, std::move(work));
     if (helpers) pool_->submit(shared);
     shared->run(helpers);
-    if (helpers) shared->wait();
+    while (helpers && !shared->wait(1.0)) {
+    }
     if (shared->out_of_memory()) throw std::bad_alloc();
 }
 

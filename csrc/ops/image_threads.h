@@ -15,7 +15,6 @@ class ImageThreads {
    public:
     // threads: with the calling one. Throws std::invalid_argument below 1.
     explicit ImageThreads(int threads);
-    int threads() const { return threads_; }
     // Throws std::invalid_argument where the helpers belong to another process.
     void check() const;
     // How many threads, with the calling one, work on so many images.

@@ -8,10 +8,9 @@
 #include "base/unlocked.h"
 #include "order/mixture.h"
 
-namespace py = pybind11;
-
 namespace fastload {
 namespace {
+namespace py = pybind11;
 
 using Amounts = std::vector<int64_t>;
 
@@ -22,24 +21,22 @@ py::tuple mixture_take(Amounts shares, Amounts given, Amounts owed, py::ssize_t 
     py::array_t<int64_t> samples(count);
     int32_t *source = sources.mutable_data();
     int64_t *sample = samples.mutable_data();
-    {
-        Unlocked unlocked;
+    without_gil([&] {
         for (py::ssize_t i = 0; i < count; ++i) {
             const size_t number = mixture.next();
             source[i] = static_cast<int32_t>(number);
             sample[i] = mixture.given()[number] - 1;
         }
-    }
+    });
     return py::make_tuple(sources, samples, mixture.given(), mixture.owed());
 }
 
 py::tuple mixture_advance(Amounts shares, Amounts given, Amounts owed, py::ssize_t count) {
     if (count < 0) throw py::value_error("count must not be negative");
     Mixture mixture(std::move(shares), std::move(given), std::move(owed));
-    {
-        Unlocked unlocked;
+    without_gil([&] {
         for (py::ssize_t i = 0; i < count; ++i) mixture.next();
-    }
+    });
     return py::make_tuple(mixture.given(), mixture.owed());
 }
 

@@ -7,10 +7,9 @@
 #include "base/unlocked.h"
 #include "order/permutation.h"
 
-namespace py = pybind11;
-
 namespace fastload {
 namespace {
+namespace py = pybind11;
 
 template <typename T>
 using Column = py::array_t<T, py::array::c_style>;
@@ -56,11 +55,7 @@ py::array_t<int64_t> permute(const Column<int64_t> &indices, const Column<int64_
     py::array_t<int64_t> permuted(count);
     const int64_t *in = indices.data();
     int64_t *out = permuted.mutable_data();
-    py::ssize_t bad;
-    {
-        Unlocked unlocked;
-        bad = permute_all(in, count, sizes, low, high, out);
-    }
+    const py::ssize_t bad = without_gil([&] { return permute_all(in, count, sizes, low, high, out); });
     if (bad >= 0) {
         throw py::index_error("index " + std::to_string(in[bad]) + " is not in [0, n) with n=" +
                               std::to_string(static_cast<int64_t>(sizes[bad])) + ", 1 <= n <= 2**62");

@@ -5,10 +5,9 @@
 #include "base/unlocked.h"
 #include "order/philox.h"
 
-namespace py = pybind11;
-
 namespace fastload {
 namespace {
+namespace py = pybind11;
 
 using Positions = py::array_t<int64_t, py::array::c_style>;
 
@@ -18,12 +17,9 @@ py::array_t<uint32_t> philox_bits(uint64_t seed, const Positions &positions, uin
     py::array_t<uint32_t> bits({count, py::ssize_t{4}});
     const int64_t *in = positions.data();
     uint32_t *out = bits.mutable_data();
-    {
-        Unlocked unlocked;
-        for (py::ssize_t i = 0; i < count; ++i) {
-            philox(seed, static_cast<uint64_t>(in[i]), purpose, block, out + 4 * i);
-        }
-    }
+    without_gil([&] {
+        for (py::ssize_t i = 0; i < count; ++i) philox(seed, static_cast<uint64_t>(in[i]), purpose, block, out + 4 * i);
+    });
     return bits;
 }
 

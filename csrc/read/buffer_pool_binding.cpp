@@ -3,9 +3,8 @@
 
 #include "read/buffer_pool.h"
 
-namespace py = pybind11;
-
 namespace fastload {
+namespace py = pybind11;
 
 void bind_buffer_pool(py::module_ &module) {
     py::class_<Buffer, std::shared_ptr<Buffer>>(module, "Buffer", py::buffer_protocol(),

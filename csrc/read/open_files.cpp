@@ -164,9 +164,26 @@ size_t allowed(uint64_t of_others) {
     return static_cast<size_t>(std::clamp<uint64_t>(less(limit.rlim_cur, of_others) / SHARE, 1, MAX_FILES));
 }
 
-}  // namespace
+// Evicts the files whose entry fulfils the condition, and returns their number.
+template <class Condition>
+size_t evict_where(Condition holds) noexcept {
+    PerProcess<State> *state = made_here();
+    if (!state) return 0;
+    size_t count = 0;
+    {
+        std::lock_guard<std::mutex> lock((*state)->mutex);
+        for (auto next = (*state)->recent.begin(); next != (*state)->recent.end();) {
+            auto entry = next++;
+            if (!holds(*entry)) continue;
+            (*state)->evict(entry);
+            count++;
+        }
+    }
+    set_to_close(*state);
+    return count;
+}
 
-bool is_scarce(int error) { return error == EMFILE || error == ENFILE; }
+}  // namespace
 
 uint32_t new_table() {
     static std::atomic<uint32_t> next{0};
@@ -215,41 +232,15 @@ SharedFile keep(uint32_t table, int32_t file_id, SharedFile file) {
 }
 
 void forget(uint32_t table, int32_t file_id, const SharedFile &file) noexcept {
-    PerProcess<State> *state = made_here();
-    if (!state) return;
-    {
-        std::lock_guard<std::mutex> lock((*state)->mutex);
-        auto found = (*state)->entries.find(key_of(table, file_id));
-        if (found != (*state)->entries.end() && found->second->file == file) (*state)->evict(found->second);
-    }
-    set_to_close(*state);
+    evict_where([&](const Entry &entry) { return entry.key == key_of(table, file_id) && entry.file == file; });
 }
 
 void drop(uint32_t table) noexcept {
-    PerProcess<State> *state = made_here();
-    if (!state) return;
-    {
-        std::lock_guard<std::mutex> lock((*state)->mutex);
-        for (auto entry = (*state)->recent.begin(); entry != (*state)->recent.end();) {
-            auto next = std::next(entry);
-            if (entry->key >> 32 == table) (*state)->evict(entry);
-            entry = next;
-        }
-    }
-    set_to_close(*state);
+    evict_where([table](const Entry &entry) { return entry.key >> 32 == table; });
 }
 
 size_t evict_all() noexcept {
-    PerProcess<State> *state = made_here();
-    if (!state) return 0;
-    size_t count;
-    {
-        std::lock_guard<std::mutex> lock((*state)->mutex);
-        count = (*state)->recent.size();
-        while (!(*state)->recent.empty()) (*state)->evict((*state)->recent.begin());
-    }
-    set_to_close(*state);
-    return count;
+    return evict_where([](const Entry &) { return true; });
 }
 
 bool wait_until_closed(int64_t table, double seconds) noexcept {

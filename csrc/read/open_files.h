@@ -38,8 +38,6 @@ namespace open_files {
 constexpr size_t MAX_FILES = 2048;  // however many descriptors there are: servers count them as well
 constexpr uint64_t SHARE = 4;       // the inverse of our share of the descriptors that are free or ours
 
-bool is_scarce(int error);  // EMFILE or ENFILE: closing files here may help
-
 uint32_t new_table();  // a number that no other table has had
 SharedFile find(uint32_t table, int32_t file_id);
 // Keeps `file`, or returns the file that another thread has kept meanwhile. Throws std::bad_alloc.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <limits>
 #include <numeric>
 #include <thread>
@@ -31,7 +32,7 @@ SharedFile opened(const std::string &path, int *error) {
 // If no descriptor is left, closes the files that are kept for later reads.
 SharedFile open_path(const std::string &path, int *error) {
     SharedFile file = opened(path, error);
-    if (!open_files::is_scarce(*error) || open_files::evict_all() == 0) return file;
+    if ((*error != EMFILE && *error != ENFILE) || open_files::evict_all() == 0) return file;
     constexpr double SECONDS = 1.0;
     open_files::wait_until_closed(open_files::ALL_TABLES, SECONDS);
     return opened(path, error);
@@ -39,37 +40,18 @@ SharedFile open_path(const std::string &path, int *error) {
 
 }  // namespace
 
-// Errors about the file itself are final: ENOENT, EACCES, EISDIR.
+// Errors about the file itself are final: ENOENT, EACCES, EISDIR. EIO: a soft mount or a bucket that did not answer, or
+// a disk that may succeed the next time. ESTALE: the server has replaced the file, or itself. ENOMEM: of the kernel, or
+// ours. ENFILE, EMFILE: others may be about to close descriptors. ENOTCONN: a FUSE or Lustre mount is being connected.
 bool is_transient(int error) {
-    switch (error) {
-        case EIO:  // a soft mount or a bucket that did not answer; a disk may succeed the next time
+    constexpr int TRANSIENT[] = {
 #ifdef EREMOTEIO
-        case EREMOTEIO:
+        EREMOTEIO,
 #endif
-        case ESTALE:  // the server has replaced the file, or itself
-        case ETIMEDOUT:
-        case EAGAIN:
-        case EBUSY:
-        case EINTR:
-        case ENOMEM:  // of the kernel, or ours
-        case ENOBUFS:
-        case ENFILE:  // descriptors that others may be about to close
-        case EMFILE:
-        case ENOTCONN:  // a FUSE or Lustre mount that is being connected anew
-        case ESHUTDOWN:
-        case ECONNABORTED:
-        case ECONNREFUSED:
-        case ECONNRESET:
-        case EPIPE:
-        case ENETDOWN:
-        case ENETRESET:
-        case ENETUNREACH:
-        case EHOSTDOWN:
-        case EHOSTUNREACH:
-            return true;
-        default:
-            return false;
-    }
+        EIO,        ESTALE, ETIMEDOUT, EAGAIN,    EBUSY,       EINTR,        ENOMEM,
+        ENOBUFS,    ENFILE, EMFILE,    ENOTCONN,  ESHUTDOWN,   ECONNABORTED, ECONNREFUSED,
+        ECONNRESET, EPIPE,  ENETDOWN,  ENETRESET, ENETUNREACH, EHOSTDOWN,    EHOSTUNREACH};
+    return std::find(std::begin(TRANSIENT), std::end(TRANSIENT), error) != std::end(TRANSIENT);
 }
 
 int FileStamp::check(const OpenFile &file) const {
@@ -136,7 +118,7 @@ std::vector<ByteBatch::Range> ByteBatch::plan(const std::vector<BlobRequest> &bl
 }
 
 ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges,
-                     std::shared_ptr<const RetryPolicy> policy)
+                     RetryPolicy policy)
     : Work(ranges.size()),
       files_(std::move(files)),
       blobs_(std::move(blobs)),
@@ -150,7 +132,7 @@ ByteBatch::ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> 
 }
 
 std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs,
-                                           BufferPool &memory, std::shared_ptr<const RetryPolicy> policy) {
+                                           BufferPool &memory, RetryPolicy policy) {
     std::vector<Range> ranges = plan(blobs);
     std::shared_ptr<ByteBatch> batch(
         new ByteBatch(std::move(files), std::move(blobs), std::move(ranges), std::move(policy)));
@@ -171,7 +153,7 @@ std::shared_ptr<ByteBatch> ByteBatch::make(std::shared_ptr<FileTable> files, std
 }
 
 void ByteBatch::run(size_t part) noexcept {
-    int64_t begun = now_nanoseconds(), delay = policy_->delay_nanoseconds;
+    int64_t begun = now_nanoseconds(), delay = policy_.delay_nanoseconds;
     if (delay > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(delay));
     const Range &range = ranges_[part];
     int attempts = 0;
@@ -188,7 +170,7 @@ void ByteBatch::run(size_t part) noexcept {
 }
 
 int ByteBatch::read_with_retries(const Range &range, int *attempts) {
-    for (int64_t pause_nanoseconds : policy_->backoff_nanoseconds) {
+    for (int64_t pause_nanoseconds : policy_.backoff_nanoseconds) {
         ++*attempts;
         int error = read_once(blobs_[range.blobs[0]], range.start, range.stop, range.to);
         if (!is_transient(error) || lost_ || !pause(pause_nanoseconds)) return error;

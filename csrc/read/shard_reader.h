@@ -72,13 +72,12 @@ struct RetryPolicy {
 class ByteBatch : public Work {
    public:
     static std::shared_ptr<ByteBatch> make(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs,
-                                           BufferPool &memory, std::shared_ptr<const RetryPolicy> policy);
+                                           BufferPool &memory, RetryPolicy policy);
     void run(size_t part) noexcept override;
     void finished() noexcept override;
 
     // Calls `next` when everything is read: at once, or on the thread that reads the last blob.
     void then(std::function<void()> next);
-    bool wait(double timeout_seconds) { return completion_.wait(timeout_seconds); }
 
     // What follows holds after the batch is complete.
     size_t blobs() const { return blobs_.size(); }
@@ -92,7 +91,6 @@ class ByteBatch : public Work {
     bool integers(size_t first, size_t count, int64_t *out) const;
     uint64_t bytes_read() const { return bytes_read_; }
     int64_t retries() const { return retries_.load(); }  // summed over the batch
-    double busy_seconds() const { return static_cast<double>(busy_nanoseconds_.load()) * 1e-9; }
 
    private:
     struct Range {  // neighbours in one file, read at once
@@ -101,7 +99,7 @@ class ByteBatch : public Work {
         uint8_t *to = nullptr;
     };
     ByteBatch(std::shared_ptr<FileTable> files, std::vector<BlobRequest> blobs, std::vector<Range> ranges,
-              std::shared_ptr<const RetryPolicy> policy);
+              RetryPolicy policy);
     static std::vector<Range> plan(const std::vector<BlobRequest> &blobs);
     int read_with_retries(const Range &range, int *attempts);
     int read_once(const BlobRequest &blob, uint64_t start, uint64_t stop, uint8_t *to);
@@ -112,12 +110,11 @@ class ByteBatch : public Work {
     std::shared_ptr<Buffer> memory_;
     std::vector<uint8_t *> addresses_;
     std::vector<int> errors_, attempts_;
-    const std::shared_ptr<const RetryPolicy> policy_;
+    const RetryPolicy policy_;
     uint64_t bytes_read_ = 0;
-    std::atomic<int64_t> busy_nanoseconds_{0}, retries_{0};
+    std::atomic<int64_t> retries_{0};
     // A range has used up its retries: the batch is lost, and its other ranges are not retried.
     std::atomic<bool> lost_{false};
-    Completion completion_;
     std::mutex mutex_;
     std::vector<std::function<void()>> next_;
 };

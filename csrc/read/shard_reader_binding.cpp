@@ -44,8 +44,7 @@ class ShardReader {
             if (blob.file_id >= 0 && static_cast<size_t>(blob.file_id) >= files->size())
                 throw std::invalid_argument("file_id is beyond the table of files");
         }
-        auto policy = policy_;
-        if (!retry) policy = std::make_shared<const RetryPolicy>(RetryPolicy{policy_->delay_nanoseconds, {}});
+        RetryPolicy policy = retry ? policy_ : RetryPolicy{policy_.delay_nanoseconds, {}};
         auto batch = ByteBatch::make(std::move(files), std::move(blobs), memory, std::move(policy));
         pool_.submit(batch, urgent);
         return batch;
@@ -53,28 +52,21 @@ class ShardReader {
 
     void leave_behind(const std::shared_ptr<ByteBatch> &batch) { pool_.leave_behind(batch); }
     int threads() const { return pool_.threads(); }
-    bool alive() const { return pool_.alive(); }
     // For batches submitted later.
-    void set_delay_seconds(double seconds) {
-        RetryPolicy policy = *policy_;
-        policy.delay_nanoseconds = static_cast<int64_t>(seconds * 1e9);
-        policy_ = std::make_shared<const RetryPolicy>(std::move(policy));
-    }
+    void set_delay_seconds(double seconds) { policy_.delay_nanoseconds = static_cast<int64_t>(seconds * 1e9); }
     void set_backoff_seconds(const std::vector<double> &seconds) {
-        RetryPolicy policy = *policy_;
-        policy.backoff_nanoseconds.clear();
-        for (double each : seconds) policy.backoff_nanoseconds.push_back(static_cast<int64_t>(each * 1e9));
-        policy_ = std::make_shared<const RetryPolicy>(std::move(policy));
+        policy_.backoff_nanoseconds.clear();
+        for (double each : seconds) policy_.backoff_nanoseconds.push_back(static_cast<int64_t>(each * 1e9));
     }
     std::vector<double> backoff_seconds() const {
         std::vector<double> seconds;
-        for (int64_t each : policy_->backoff_nanoseconds) seconds.push_back(static_cast<double>(each) * 1e-9);
+        for (int64_t each : policy_.backoff_nanoseconds) seconds.push_back(static_cast<double>(each) * 1e-9);
         return seconds;
     }
 
    private:
     ThreadPool pool_;
-    std::shared_ptr<const RetryPolicy> policy_ = std::make_shared<const RetryPolicy>();
+    RetryPolicy policy_;
 };
 
 // A view of one blob that keeps its batch alive.
@@ -194,8 +186,7 @@ void bind_shard_reader(py::module_ &module) {
              "Sleeps before each read: a slow disk, for tests.")
         .def_property("backoff_seconds", &ShardReader::backoff_seconds, &ShardReader::set_backoff_seconds,
                       "Pauses before each retry of a read; tests make them short.")
-        .def_property_readonly("threads", &ShardReader::threads)
-        .def_property_readonly("alive", &ShardReader::alive);
+        .def_property_readonly("threads", &ShardReader::threads);
 }
 
 }  // namespace fastload

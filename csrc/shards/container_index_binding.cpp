@@ -1,6 +1,7 @@
 // Binds tar_index.h and zip_index.h: a ContainerProblem becomes a ShardError, a refusal of the system an OSError.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cerrno>
 #include <system_error>
@@ -10,11 +11,9 @@
 #include "shards/tar_index.h"
 #include "shards/zip_index.h"
 
-namespace py = pybind11;
-
 namespace fastload {
-
 namespace {
+namespace py = pybind11;
 
 // The rows as the keyword arguments of fastload.shards.rows.Rows.
 py::dict rows_to_python(const SampleRows &rows) {
@@ -27,20 +26,13 @@ py::dict rows_to_python(const SampleRows &rows) {
         offsets.append(array(column.offset_bytes));
         sizes.append(array(column.size_bytes));
     }
-    py::dict skipped;
-    for (const auto &[kind, count] : rows.skipped) skipped[py::str(kind)] = count;
-    py::dict out;
-    out["extensions"] = extensions;
-    out["offset_bytes"] = offsets;
-    out["size_bytes"] = sizes;
-    out["key_end"] = array(rows.key_end);
-    out["keys"] = py::bytes(rows.keys);
-    out["skipped"] = skipped;
-    out["members_stop"] = rows.members_stop;
-    out["label_member"] =
-        rows.label_offset < 0 ? py::object(py::none()) : py::object(py::make_tuple(rows.label_offset, rows.label_size));
-    out["header_bytes"] = rows.header_bytes;
-    return out;
+    py::object label = py::none();
+    if (rows.label_offset >= 0) label = py::make_tuple(rows.label_offset, rows.label_size);
+    return py::dict(py::arg("extensions") = extensions, py::arg("offset_bytes") = offsets,
+                    py::arg("size_bytes") = sizes, py::arg("key_end") = array(rows.key_end),
+                    py::arg("keys") = py::bytes(rows.keys), py::arg("skipped") = rows.skipped,
+                    py::arg("members_stop") = rows.members_stop, py::arg("label_member") = label,
+                    py::arg("header_bytes") = rows.header_bytes);
 }
 
 // Raises fastload.errors.ShardError with this message (the GIL must be held).
@@ -58,12 +50,7 @@ py::dict rows_to_python(const SampleRows &rows) {
 template <SampleRows (*index)(const std::string &path, const std::string &name)>
 py::dict indexed(const std::string &path, const std::string &name) {
     try {
-        SampleRows rows;
-        {
-            Unlocked unlocked;
-            rows = index(path, name);
-        }
-        return rows_to_python(rows);
+        return rows_to_python(without_gil([&] { return index(path, name); }));
     } catch (const ContainerProblem &problem) {
         raise_shard_error(problem.what());
     } catch (const std::system_error &refused) {

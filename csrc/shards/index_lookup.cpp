@@ -13,28 +13,23 @@
 #include <system_error>
 
 namespace fastload {
-
 namespace {
 
 // Eight tables for eight bytes a step (Intel's "slicing by 8"): 1.5 GB/s instead of 0.4.
-const std::array<std::array<uint32_t, 256>, 8> &crc_tables() {
-    static const auto tables = [] {
-        std::array<std::array<uint32_t, 256>, 8> built{};
-        for (uint32_t i = 0; i < 256; ++i) {
-            uint32_t value = i;
-            for (int bit = 0; bit < 8; ++bit) value = value & 1 ? value >> 1 ^ 0xedb88320u : value >> 1;
-            built[0][i] = value;
+constexpr auto CRC_TABLES = [] {
+    std::array<std::array<uint32_t, 256>, 8> built{};
+    for (uint32_t i = 0; i < 256; ++i) {
+        uint32_t value = i;
+        for (int bit = 0; bit < 8; ++bit) value = value & 1 ? value >> 1 ^ 0xedb88320u : value >> 1;
+        built[0][i] = value;
+    }
+    for (size_t table = 1; table < 8; ++table)
+        for (size_t i = 0; i < 256; ++i) {
+            const uint32_t before = built[table - 1][i];
+            built[table][i] = before >> 8 ^ built[0][before & 0xff];
         }
-        for (size_t table = 1; table < 8; ++table) {
-            for (size_t i = 0; i < 256; ++i) {
-                const uint32_t before = built[table - 1][i];
-                built[table][i] = before >> 8 ^ built[0][before & 0xff];
-            }
-        }
-        return built;
-    }();
-    return tables;
-}
+    return built;
+}();
 
 void check_column(const ContainerColumns &container, const PackedColumn &column, uint64_t count) {
     if (column.width == 0) return;
@@ -60,7 +55,7 @@ void check_columns(const ContainerColumns &container) {
 }  // namespace
 
 uint32_t crc32(const uint8_t *bytes, uint64_t count) {
-    const auto &table = crc_tables();
+    const auto &table = CRC_TABLES;
     uint32_t crc = ~0u;
     for (; count >= 8; count -= 8, bytes += 8) {
         crc ^= bytes[0] | bytes[1] << 8 | bytes[2] << 16 | static_cast<uint32_t>(bytes[3]) << 24;
@@ -239,9 +234,8 @@ std::pair<std::vector<int64_t>, std::vector<std::string>> IndexLookup::find(
         }
     }
     std::vector<std::string> unknown;
-    for (const std::string &key : wanted) {
+    for (const std::string &key : wanted)
         if (seen.count(key) == 0) unknown.push_back(key);
-    }
     return {found, unknown};
 }
 

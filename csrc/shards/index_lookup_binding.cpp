@@ -9,7 +9,6 @@
 #include "shards/index_lookup.h"
 
 namespace fastload {
-
 namespace {
 
 namespace py = pybind11;
@@ -83,25 +82,17 @@ std::shared_ptr<ContainerColumns> container(const std::shared_ptr<MappedFile> &f
 py::tuple locate(const IndexLookup &lookup, const Rows &rows, const std::vector<uint64_t> &alternatives) {
     if (alternatives.size() > 127)
         throw std::invalid_argument("a field has at most 127 alternatives, got " + std::to_string(alternatives.size()));
-    LocatedRows found;
-    {
-        Unlocked unlocked;
-        found = lookup.locate(rows.data(), static_cast<uint64_t>(rows.size()), alternatives);
-    }
+    const LocatedRows found =
+        without_gil([&] { return lookup.locate(rows.data(), static_cast<uint64_t>(rows.size()), alternatives); });
     py::dict paths;
     for (const auto &[i, path] : found.paths) paths[py::int_(i)] = text(path);
     return py::make_tuple(array(found.file_id), array(found.offset_bytes), array(found.size_bytes),
                           array(found.alternative), paths);
 }
 
-py::list keys(const IndexLookup &lookup, const Rows &rows) {
-    std::vector<std::string> found;
-    {
-        Unlocked unlocked;
-        found = lookup.keys(rows.data(), static_cast<uint64_t>(rows.size()));
-    }
+py::list texts(const std::vector<std::string> &all) {
     py::list out;
-    for (const std::string &key : found) out.append(text(key));
+    for (const std::string &bytes : all) out.append(text(bytes));
     return out;
 }
 
@@ -132,26 +123,19 @@ void bind_index_lookup(py::module_ &module) {
                  return array(std::vector<int64_t>(starts.begin(), starts.end()));
              })
         .def("locate", &locate)
-        .def("keys", &keys)
-        .def("labels",
+        .def("keys",
              [](const IndexLookup &self, const Rows &rows) {
-                 std::vector<int64_t> found;
-                 {
-                     Unlocked unlocked;
-                     found = self.labels(rows.data(), static_cast<uint64_t>(rows.size()));
-                 }
-                 return array(found);
+                 return texts(without_gil([&] { return self.keys(rows.data(), static_cast<uint64_t>(rows.size())); }));
              })
+        .def(
+            "labels",
+            [](const IndexLookup &self, const Rows &rows) {
+                return array(without_gil([&] { return self.labels(rows.data(), static_cast<uint64_t>(rows.size())); }));
+            })
         .def("find",
              [](const IndexLookup &self, const std::vector<std::string> &wanted) {
-                 std::pair<std::vector<int64_t>, std::vector<std::string>> found;
-                 {
-                     Unlocked unlocked;
-                     found = self.find(wanted);
-                 }
-                 py::list unknown;
-                 for (const std::string &key : found.second) unknown.append(text(key));
-                 return py::make_tuple(array(found.first), unknown);
+                 const auto [found, unknown] = without_gil([&] { return self.find(wanted); });
+                 return py::make_tuple(array(found), texts(unknown));
              })
         .def("tally", [](const IndexLookup &self, const Rows &rows) {
             Unlocked unlocked;

@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
-#include <string_view>
 #include <utility>
 
 namespace fastload {
-
 namespace {
 
 constexpr size_t MAX_EXTENSIONS = 256;
@@ -17,12 +15,10 @@ bool is_meta(const std::string &name) {
     return stop >= 4 && name.compare(0, 2, "__") == 0 && name.compare(stop - 2, 2, "__") == 0;
 }
 
-std::string lowered(const char *text, size_t length) {
-    std::string out(text, length);
-    for (char &letter : out) {
+std::string lowered(std::string text) {
+    for (char &letter : text)
         if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
-    }
-    return out;
+    return text;
 }
 
 std::string_view key_at(const SampleRows &rows, size_t row) {
@@ -45,9 +41,8 @@ void RowBuilder::add(const std::string &name, uint64_t header_offset, uint64_t o
     const size_t dot = name.find('.', base);
     if (dot == std::string::npos || dot + 1 == name.size()) return skip("no extension");
     if (dot == base) return skip("hidden");
-    const std::string extension = lowered(name.data() + dot + 1, name.size() - dot - 1);
-    if (!is_current_key(name.data(), dot)) begin_sample(name.data(), dot, header_offset);
-    ExtensionColumn &column = column_of(extension, header_offset);
+    begin_sample(std::string_view(name).substr(0, dot), header_offset);
+    ExtensionColumn &column = column_of(lowered(name.substr(dot + 1)), header_offset);
     const size_t rows = rows_.key_end.size();
     if (column.offset_bytes.size() == rows) {
         file_.fail(header_offset, "a second member '" + name + "' (extensions count in lower case)",
@@ -69,16 +64,15 @@ SampleRows RowBuilder::finish() {
     return std::move(rows_);
 }
 
-bool RowBuilder::is_current_key(const char *key, size_t length) const {
-    return !rows_.key_end.empty() && key_at(rows_, rows_.key_end.size() - 1) == std::string_view(key, length);
-}
-
-void RowBuilder::begin_sample(const char *key, size_t length, uint64_t header_offset) {
-    // Keys that only ever ascend cannot come back, which spares the usual shard the sort at the end.
+// Unless the current sample has this key.
+void RowBuilder::begin_sample(std::string_view key, uint64_t header_offset) {
     if (!rows_.key_end.empty()) {
-        ascending_ = ascending_ && key_at(rows_, rows_.key_end.size() - 1) < std::string_view(key, length);
+        const std::string_view current = key_at(rows_, rows_.key_end.size() - 1);
+        if (key == current) return;
+        // Keys that only ever ascend cannot come back, which spares the usual shard the sort at the end.
+        ascending_ = ascending_ && current < key;
     }
-    rows_.keys.append(key, length);
+    rows_.keys.append(key);
     rows_.key_end.push_back(static_cast<int64_t>(rows_.keys.size()));
     header_offset_.push_back(header_offset);
 }

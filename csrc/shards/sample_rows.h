@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "shards/container_file.h"
@@ -43,8 +44,7 @@ class RowBuilder {
     SampleRows finish();
 
    private:
-    bool is_current_key(const char *key, size_t length) const;
-    void begin_sample(const char *key, size_t length, uint64_t header_offset);
+    void begin_sample(std::string_view key, uint64_t header_offset);
     ExtensionColumn &column_of(const std::string &extension, uint64_t header_offset);
     void check_keys_are_unique() const;
 

@@ -7,7 +7,6 @@
 #include <vector>
 
 namespace fastload {
-
 namespace {
 
 constexpr uint64_t BLOCK = 512;

@@ -6,7 +6,6 @@
 #include <vector>
 
 namespace fastload {
-
 namespace {
 
 constexpr uint64_t END_BYTES = 22, LOCATOR_BYTES = 20, END64_BYTES = 56, ENTRY_BYTES = 46, LOCAL_BYTES = 30;
