@@ -1,9 +1,8 @@
 """The Triton twin of `draw_params`: one launch writes the rows of a batch, a lane for each sample.
 
 Products and sums are rounded one by one as NumPy does, so that numbers differ from the reference's only
-where cos and sin do. The length of the table,
-the seed and the batch are ordinary arguments: only which of jitter, HSV and cutout a plan has makes another
-kernel.
+where cos and sin do. The length of the table, the seed and the batch are ordinary arguments: only which of
+jitter, HSV and cutout a plan has makes another kernel.
 """
 
 from typing import Any
