@@ -1,9 +1,10 @@
 // Calls of the C library that fail on demand, for tests: loaded by LD_PRELOAD into a process (see faults.py).
 //
 // A rule has seven words: call, path, errno, delay in ms, most bytes a call, calls that pass before it, calls that it
-// hits (-1: all). `call` is open, read, write, rename, malloc or pthread_create; `path` is how the file's name ends, or * for any file;
-// of malloc it is the fewest bytes that are refused, on other threads than the first. With ENOSPC, "most bytes" is how
-// many may be written in all; with EAGAIN, how many threads that began since may be there at once. Rules come from FASTLOAD_TEST_FAULTS, one a line, or later from `faults_set`.
+// hits (-1: all). `call` is open, read, write, rename, malloc or pthread_create; `path` is how the file's name ends, or
+// * for any file; of malloc it is the fewest bytes that are refused, on other threads than the first. With ENOSPC,
+// "most bytes" is how many may be written in all; with EAGAIN, how many threads that began since may be there at once.
+// Rules come from FASTLOAD_TEST_FAULTS, one a line, or later from `faults_set`.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -13,8 +13,8 @@
 
 #include "decode/jpeg.h"
 #include "decode/pixels.h"
-#include "property.h"
 #include "decode/render_jpeg.h"
+#include "property.h"
 
 namespace {
 
