@@ -38,6 +38,7 @@ TESTED_IN = {
     "loader/in_flight.py": "loader/test_closing.py",
     "loader/iterator.py": "loader/test_life.py",
     "loader/loader.py": "loader/test_face.py",
+    "loader/orders/generators.py": "loader/orders/test_sampler_state.py",
     "loader/orders/order_sampler.py": "loader/orders/test_sampled.py",
     "loader/orders/planned.py": "loader/test_order.py",
     "loader/pending_batch.py": "loader/test_replacements.py",

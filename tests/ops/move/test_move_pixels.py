@@ -1,6 +1,6 @@
 """Both twins of move_pixels against NumPy's flips, turns and reflecting pad; the adjoint against torch's.
 
-Covers move_columns.py.
+Covers move_columns.py and move_pixels_triton.py.
 """
 
 import numpy as np
