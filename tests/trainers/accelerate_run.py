@@ -14,11 +14,11 @@ from torch.utils.data import DistributedSampler
 
 import fastload as fl
 from tests.distributed.rank import add_rank_arguments, ends_after
+from tests.trainers.seen import ACCELERATE_SAVED_AFTER as SAVED_AFTER
 from tests.trainers.seen import Seen, train_loader, who_loaded, write
 
 EPOCHS = 3
 MOST_SECONDS = 100
-SAVED_AFTER = (3, 6)  # steps; 3 is within an epoch on one rank and on two
 
 
 def train(given, folder: Path | None, sampler=None, resume: Path | None = None, from_step: int = 0):

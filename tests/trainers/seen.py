@@ -8,8 +8,9 @@ import torch
 import fastload as fl
 
 BATCH_SIZE = 5
-# Steps; within the second epoch on 2 ranks, and the first on 1. To read it takes no import of lightning.
-LIGHTNING_SAVED_AFTER = 6
+# Steps, here, where reading them takes no import of a trainer.
+LIGHTNING_SAVED_AFTER = 6  # within the second epoch on 2 ranks, and in the first on 1
+ACCELERATE_SAVED_AFTER = (3, 6)  # 3 is within an epoch on one rank and on two
 FIELDS = {"image": fl.Image(size=8), "label": fl.Int("cls")}
 
 

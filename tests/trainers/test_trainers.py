@@ -11,8 +11,8 @@ import json
 import pytest
 
 from tests.distributed.launch import Ranks
-from tests.trainers import accelerate_run, transformers_run
-from tests.trainers.seen import BATCH_SIZE, LIGHTNING_SAVED_AFTER
+from tests.trainers import transformers_run
+from tests.trainers.seen import ACCELERATE_SAVED_AFTER, BATCH_SIZE, LIGHTNING_SAVED_AFTER
 
 N = 44
 EPOCHS = 3
@@ -114,7 +114,7 @@ def test_a_checkpoint_that_accelerate_saved_resumes_exactly(ranks_saw, ranks):
     for found in ranks_saw(("accelerate", ranks)):
         steps_per_epoch = len(found["whole"]) // EPOCHS
         for name in ("", "sampled ") if ranks > 1 else ("",):
-            for step in (*accelerate_run.SAVED_AFTER, steps_per_epoch):
+            for step in (*ACCELERATE_SAVED_AFTER, steps_per_epoch):
                 assert_rest(found, name, f"from step {step}", step)
 
 

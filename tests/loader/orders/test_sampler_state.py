@@ -1,4 +1,7 @@
-"""A sampler's place is saved after each draw and found again, whatever the sampler draws from."""
+"""A sampler's place is saved after each draw and found again, whatever the sampler draws from.
+
+Covers generators.py.
+"""
 
 import copy
 import itertools
