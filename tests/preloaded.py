@@ -22,7 +22,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 # The program runs at the parent's top level, so that what it keeps is kept by __main__ when Python ends.
 PARENT = """
-import json, os, sys, tempfile
+import json, os, signal, sys, tempfile
 import torch, numpy, PIL.Image, fastload, fastload.augment, fastload.loader.loader
 fastload.Loader, fastload.Image, fastload.Mixture, fastload.DataLoader, fastload.Dataset
 
@@ -40,6 +40,7 @@ def become(asked):
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
     tempfile.tempdir = None  # or it stays the parent's
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C
     sys.argv[:] = ["-c", *asked["arguments"]]
     for number, path in enumerate((os.devnull, asked["out"], asked["err"])):
         descriptor = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY)
@@ -48,7 +49,7 @@ def become(asked):
     return compile(asked["program"], "<string>", "exec")
 
 _program = become(asked_of_child())
-del json, os, sys, tempfile, torch, numpy, PIL, fastload, asked_of_child, become
+del json, os, signal, sys, tempfile, torch, numpy, PIL, fastload, asked_of_child, become
 exec(_program)
 """
 
