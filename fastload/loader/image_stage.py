@@ -32,6 +32,7 @@ class ImageFields(FieldStage):
         workers: WorkerThreads,
         threads: int,
         busy: Callable[[str, float], None],
+        always_ahead: bool,
     ):
         self.decoder, self.pixels = decoder, pixels
         self.workers, self.threads, self.busy = workers, threads, busy
@@ -40,7 +41,8 @@ class ImageFields(FieldStage):
         self.by_batch, self.counters = decoder.by_batch or pixels.mixes, decoder.counters
         # The finished images too, where whole batches are finished.
         self.sample_bytes = decoder.sample_bytes + (pixels.sample_bytes if decoder.by_batch else 0)
-        self.expects_others = False  # the last batch had images for Python
+        # Behind the values of later batches, images would wait for these: then they are always begun ahead.
+        self.always_ahead = self.expects_others = always_ahead
 
     def submit(self, stored: StoredBytes, urgent: bool) -> "BatchImageFields":
         backends.ignore_jpegmem()  # it may have been set since
@@ -94,7 +96,7 @@ class BatchImageFields(FieldBatch):
         if self._urgent:
             self._render_part(0, 1)
         else:
-            self._stage.expects_others = others
+            self._stage.expects_others = others or self._stage.always_ahead  # in the next batch
             if others:
                 self.begin()
         self._work.settle(deadline)

@@ -86,12 +86,13 @@ class Pipeline:
         """Values first: they are made before images are waited for."""
         how = self._workers, threads, self._stats.add
         valued = {name: field for name, field in stored.items() if not isinstance(field, Image)}
-        stages: list[FieldStage] = [ValueStage(valued, *how)] if valued else []
+        stages: list[Any] = [ValueStage(valued, *how)] if valued else []
         if len(valued) < len(stored):
             pixels = Pixels(self._spec, threads, self._memory)
             acquire = self._delivery.pinned if self._delivery.pins else self._memory.acquire
             decoder = self._decoder(threads, device, kept)
-            stages.append(ImageFields(decoder, pixels, acquire, *how))
+            values_ahead = any(stage.on_workers for stage in stages)
+            stages.append(ImageFields(decoder, pixels, acquire, *how, values_ahead))
         return stages
 
     def _decoder(self, threads: int, device, kept: dict) -> Any:
