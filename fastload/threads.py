@@ -39,12 +39,13 @@ _waited_for: weakref.WeakSet = weakref.WeakSet()
 class WorkerThreads:
     """Daemon threads that run functions in the order of submission.
 
-    name: prefix of the names of the threads. at_end: called without arguments by the last of them. They begin
-    with the first `submit`, and end after `stop`, or when this object is garbage-collected.
+    threads: how many, `count` says it. name: prefix of their names. at_end: called without arguments by the
+    last of them. They begin with the first `submit`, and end after `stop`, or when this object is
+    garbage-collected.
     """
 
     def __init__(self, threads: int, name: str, at_end: Callable[[], None] | None = None):
-        self._count, self._name, self._at_end = threads, name, at_end
+        self.count, self._name, self._at_end = threads, name, at_end
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()  # reentrant: a signal handler may submit, too
@@ -100,10 +101,10 @@ class WorkerThreads:
         raises ResourceError; the next call tries again."""
         if self._threads:
             return
-        left = itertools.count(self._count - 1, -1)  # how many are left when the next one ends
+        left = itertools.count(self.count - 1, -1)  # how many are left when the next one ends
         begun = []
         try:
-            for number in range(self._count):
+            for number in range(self.count):
                 thread = _Thread(f"{self._name}-{number}", self._tasks, left, self._at_end)
                 thread.begin()
                 begun.append(thread)

@@ -131,19 +131,25 @@ def result_of(future: futures.Future, deadline: float) -> Any:
 class ThreadWork:
     """What Python's worker threads do for one batch. It holds no batch, which would hold it in turn."""
 
-    def __init__(self, workers: WorkerThreads):
-        self._workers = workers
+    def __init__(self, workers: WorkerThreads, stored: StoredBytes):
+        self._workers, self._stored = workers, stored
         self._futures: list[futures.Future] = []
         self.cancelled = False
 
-    def begin(self, work: Callable[[int, int], None], parts: int) -> None:
-        """Has the worker threads do work(part, parts) for each part; if that was begun already, nothing."""
+    def begin(self, work: Callable[[int, int], None]) -> None:
+        """Has each worker thread do work(part, parts); if that was begun already, nothing."""
         if not self._futures and not self.cancelled:
+            parts = min(self._workers.count, len(self._stored.positions))
             self._futures = [self._workers.submit(work, part, parts) for part in range(parts)]
 
     @property
     def begun(self) -> bool:
         return bool(self._futures)
+
+    def has_bytes(self) -> bool:
+        """Waits for the bytes; False if nothing may be made of them, which whoever settles them raises."""
+        wait_for(self._stored.content, lambda: self.cancelled)
+        return not self.cancelled and self._stored.content.first_error is None
 
     def settle(self, deadline: float) -> None:
         """Waits for all parts and raises what one of them raised."""

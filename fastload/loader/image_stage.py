@@ -21,7 +21,8 @@ from fastload.threads import WorkerThreads
 class ImageFields(FieldStage):
     """Makes the fields of `decoder`, an ImageStage or a DaliImageStage.
 
-    acquire(size_bytes): memory for its results. workers, threads, busy: as ValueStage has them.
+    acquire(size_bytes): memory for its results. workers, busy: as ValueStage has them. always_ahead: Python's
+    part of each batch is begun ahead, because otherwise it would queue behind the values of later batches.
     """
 
     def __init__(
@@ -30,19 +31,17 @@ class ImageFields(FieldStage):
         pixels: Pixels,
         acquire: Callable[[int], Any],
         workers: WorkerThreads,
-        threads: int,
         busy: Callable[[str, float], None],
         always_ahead: bool,
     ):
         self.decoder, self.pixels = decoder, pixels
-        self.workers, self.threads, self.busy = workers, threads, busy
-        self._acquire = acquire
+        self.workers, self.busy, self._acquire = workers, busy, acquire
         self.fields, self.names = decoder.fields, list(decoder.fields)
         self.by_batch, self.counters = decoder.by_batch or pixels.mixes, decoder.counters
         # The finished images too, where whole batches are finished.
         self.sample_bytes = decoder.sample_bytes + (pixels.sample_bytes if decoder.by_batch else 0)
-        # Behind the values of later batches, images would wait for these: then they are always begun ahead.
-        self.always_ahead = self.expects_others = always_ahead
+        self.always_ahead = always_ahead
+        self.expects_others = always_ahead  # or the last batch had images for Python
 
     def submit(self, stored: StoredBytes, urgent: bool) -> "BatchImageFields":
         backends.ignore_jpegmem()  # it may have been set since
@@ -75,13 +74,13 @@ class BatchImageFields(FieldBatch):
     """The images of one batch."""
 
     def __init__(self, stage: ImageFields, stored: StoredBytes, images: Any, urgent: bool):
-        self._stage, self._stored, self._images, self._urgent = stage, stored, images, urgent
-        self._work = ThreadWork(stage.workers)
+        self._stage, self._images, self._urgent = stage, images, urgent
+        self._work = ThreadWork(stage.workers, stored)
         self.names = stage.names
 
     def begin(self) -> None:
         """Worker threads render the images that native threads do not take."""
-        self._work.begin(self._render_part, min(self._stage.threads, len(self._stored.positions)))
+        self._work.begin(self._render_part)
 
     @property
     def busy_seconds(self) -> float:
@@ -96,7 +95,7 @@ class BatchImageFields(FieldBatch):
         if self._urgent:
             self._render_part(0, 1)
         else:
-            self._stage.expects_others = others or self._stage.always_ahead  # in the next batch
+            self._stage.expects_others = others or self._stage.always_ahead
             if others:
                 self.begin()
         self._work.settle(deadline)
@@ -122,9 +121,8 @@ class BatchImageFields(FieldBatch):
 
     def _render_part(self, part: int, parts: int) -> None:
         """Every `parts`-th sample from `part` on."""
-        wait_for(self._stored.content, lambda: self._work.cancelled)
-        if self._work.cancelled or self._stored.content.first_error is not None:
-            return  # raised by whoever waits for the bytes
+        if not self._work.has_bytes():
+            return
         wait_for(self._images, lambda: self._work.cancelled)
         begun = time.perf_counter()
         for name, i in self._images.others():

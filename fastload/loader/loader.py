@@ -282,13 +282,15 @@ class Loader:
         self._end_iterator()
         if self._memory is not None:
             self._memory.trim()
-        for one in self._kept.values():
-            one.close()
+        for kept in self._kept.values():
+            kept.close()
         self._kept = {}
 
     def __reduce__(self):
         """A copy, or one in another process, is an independent loader at the same position."""
-        config = {one.name: getattr(self._config, one.name) for one in fields(self._config) if one.init}
+        config = {
+            field.name: getattr(self._config, field.name) for field in fields(self._config) if field.init
+        }
         shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         state = None if self._is_new() else self.state_dict()
         return _remade, (config, self._samples.given, shown, state)

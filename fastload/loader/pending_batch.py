@@ -36,9 +36,8 @@ class Fault(NamedTuple):
     def of(cls, where: str, name: str, error: FastloadError) -> "Fault":
         """The fault that an error of the field `name` makes. where: names the sample."""
         reason = str(error)
-        kind = (
-            FunctionError if isinstance(error, FunctionError) else SampleError
-        )  # a user's may be a subclass
+        # Not the error's own class: a user's may be a subclass.
+        kind = FunctionError if isinstance(error, FunctionError) else SampleError
         full = kind(f"{where}: field {name!r}: {reason}")
         # The cause is the exception of the user's own function, or of the parser, with its traceback.
         full.__cause__ = error.__cause__ or error

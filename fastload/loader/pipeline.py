@@ -84,15 +84,16 @@ class Pipeline:
 
     def _stages_of(self, stored: dict, threads: int, device, kept: dict) -> list[FieldStage]:
         """Values first: they are made before images are waited for."""
-        how = self._workers, threads, self._stats.add
+        how = self._workers, self._stats.add
         valued = {name: field for name, field in stored.items() if not isinstance(field, Image)}
-        stages: list[Any] = [ValueStage(valued, *how)] if valued else []
+        values = ValueStage(valued, *how)
+        stages: list[FieldStage] = [values] if valued else []
         if len(valued) < len(stored):
             pixels = Pixels(self._spec, threads, self._memory)
             acquire = self._delivery.pinned if self._delivery.pins else self._memory.acquire
             decoder = self._decoder(threads, device, kept)
-            values_ahead = any(stage.on_workers for stage in stages)
-            stages.append(ImageFields(decoder, pixels, acquire, *how, values_ahead))
+            always_ahead = bool(values.on_workers)
+            stages.append(ImageFields(decoder, pixels, acquire, *how, always_ahead))
         return stages
 
     def _decoder(self, threads: int, device, kept: dict) -> Any:

@@ -13,7 +13,6 @@ from fastload.decode.image_decoder import DecodeSpec
 from fastload.fields import Field, Int
 from fastload.loader.config import LoaderConfig
 from fastload.loader.describe import backend_of
-from fastload.normalize import Normalization
 from fastload.shards.mixture import Mixture
 from fastload.world import World
 
@@ -60,8 +59,9 @@ class OrderSpec:
 
 
 def decode_spec(config: LoaderConfig) -> DecodeSpec:
-    made = {"normalizations": _normalizations(config), "xflip": config.augment.xflip}
-    return _spec(DecodeSpec, config, max_batch=config.max_batch_size, **made)
+    normalizations = {name: config.normalization_of(name) for name in config.image_fields}
+    xflip, max_batch = config.augment.xflip, config.max_batch_size
+    return _spec(DecodeSpec, config, normalizations=normalizations, xflip=xflip, max_batch=max_batch)
 
 
 def pipeline_spec(config: LoaderConfig) -> PipelineSpec:
@@ -81,12 +81,7 @@ def order_spec(config: LoaderConfig) -> OrderSpec:
     return _spec(OrderSpec, config, mixture=mixture, has_labels=has_labels)
 
 
-def _normalizations(config: LoaderConfig) -> dict[str, Normalization]:
-    return {name: config.normalization_of(name) for name in config.image_fields}
-
-
 def _spec(kind: type, config: LoaderConfig, **made: Any) -> Any:
     """A spec of that kind; what is not `made` is an argument of the loader."""
-    return kind(
-        **{one.name: getattr(config, one.name) for one in fields(kind) if one.name not in made}, **made
-    )
+    names = {field.name for field in fields(kind)} - made.keys()
+    return kind(**made, **{name: getattr(config, name) for name in names})

@@ -15,7 +15,7 @@ import numpy as np
 from fastload.decode import values
 from fastload.errors import FastloadError, FunctionError, SampleError
 from fastload.fields import Bytes, Field, Int, Json, Text
-from fastload.loader.field_stage import FieldBatch, FieldStage, StoredBytes, ThreadWork, wait_for
+from fastload.loader.field_stage import FieldBatch, FieldStage, StoredBytes, ThreadWork
 from fastload.threads import WorkerThreads
 
 _IN_PLACE = (Int, Text, Bytes)  # microseconds a sample
@@ -28,11 +28,10 @@ class ValueStage(FieldStage):
         self,
         fields: Mapping[str, Field],
         workers: WorkerThreads,
-        threads: int,
         busy: Callable[[str, float], None],
     ):
         self.fields, self.names = dict(fields), list(fields)
-        self.workers, self.threads, self.busy = workers, threads, busy
+        self.workers, self.busy = workers, busy
         self.in_place = [name for name, field in fields.items() if isinstance(field, _IN_PLACE)]
         self.on_workers = [name for name in fields if name not in self.in_place]
         values.import_parsers(fields.values())
@@ -52,11 +51,11 @@ class BatchValues(FieldBatch):
         self._stage, self._stored = stage, stored
         self._columns: dict[str, Any] = {}
         self._faults: dict[tuple[int, str], FastloadError] = {}
-        self._work = ThreadWork(stage.workers)
+        self._work = ThreadWork(stage.workers, stored)
         self.names = stage.names
 
     def begin(self) -> None:
-        self._work.begin(self._make_part, min(self._stage.threads, len(self._stored.positions)))
+        self._work.begin(self._make_part)
 
     def settle(self, deadline: float) -> dict[tuple[int, str], FastloadError]:
         samples = range(len(self._stored.positions))
@@ -89,10 +88,8 @@ class BatchValues(FieldBatch):
 
     def _make_part(self, part: int, parts: int) -> None:
         """Every `parts`-th sample from `part` on."""
-        content = self._stored.content
-        wait_for(content, lambda: self._work.cancelled)
-        if self._work.cancelled or content.first_error is not None:
-            return  # raised by whoever waits for the bytes
+        if not self._work.has_bytes():
+            return
         begun = time.perf_counter()
         self._make(self._stage.on_workers, range(part, len(self._stored.positions), parts))
         self._stage.busy("values", time.perf_counter() - begun)
