@@ -15,7 +15,15 @@ from fastload.read.shard_reader import ShardReader
 from fastload.shards import retry
 from fastload.shards.dataset import open_dataset
 from tests.faults import Rule, rules
-from tests.faults_under_way.scenarios import Pauses, equal, labels_of, loader, pressed_after, raised
+from tests.faults_under_way.scenarios import (
+    Pauses,
+    SlowReads,
+    equal,
+    labels_of,
+    loader,
+    pressed_after,
+    raised,
+)
 
 PASSING = [
     "EIO",
