@@ -62,9 +62,16 @@ def test_a_sampler_of_yours_begins_the_next_epoch_where_it_left_the_last(own, nu
 
 
 @pytest.mark.parametrize(
-    "loader_class", slow_but([OurLoader], [StatefulDataLoader, OurLoader]), ids=["torchdata", "ours"]
+    ("loader_class", "num_workers", "persistent"),
+    slow_but(
+        [(OurLoader, 0, False), (OurLoader, 2, True)],
+        [
+            (loader_class, *how)
+            for loader_class in (StatefulDataLoader, OurLoader)
+            for how in ((0, False), (2, False), (2, True))
+        ],
+    ),
 )
-@pytest.mark.parametrize(("num_workers", "persistent"), [(0, False), (2, False), (2, True)])
 def test_with_the_same_generator_all_later_epochs_are_those_of_an_unbroken_run(
     loader_class, num_workers, persistent
 ):

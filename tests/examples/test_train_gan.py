@@ -34,7 +34,6 @@ VARIANTS = (
 QUICK_VARIANTS = (
     ("bce", "diffaugment", True),
     ("wgan-gp", "none", False),
-    ("wgan-gp", "ada", True),
     ("ns-r1", "ada", True),
 )
 
