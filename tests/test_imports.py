@@ -10,6 +10,7 @@ import pytest
 
 from fastload import imports
 from tests.loader.samples import write_shards
+from tests.quick import slow_but
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -86,9 +87,7 @@ sys.exit(status >> 8 or status)
 """
 
 
-@pytest.mark.parametrize(
-    "seconds", [0.02, 0.4, *(pytest.param(one, marks=pytest.mark.slow) for one in (0.0, 0.1))]
-)
+@pytest.mark.parametrize("seconds", slow_but([0.02], [0.0, 0.02, 0.1, 0.4]))
 def test_a_child_forked_amid_the_first_use_of_other_threads_can_load(tmp_path, seconds):
     """Before, it hung where another thread was amid the first import of the same module."""
     source = write_shards(tmp_path, 16, 8)
@@ -136,7 +135,7 @@ with tarfile.open(sys.argv[1], "w") as tar:
 """
 
 
-@pytest.mark.parametrize("decode", ["native", "pillow"])
+@pytest.mark.parametrize("decode", slow_but(["native"], ["native", "pillow"]))
 def test_threads_import_nothing_that_a_fork_does_not_wait_for(tmp_path, decode):
     source = str(tmp_path / "all.tar")
     subprocess.run([sys.executable, "-c", WRITES, source], check=True, timeout=60)
