@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+# As -W has it: programs fork beside threads to see that it works, and Python 3.12 warns them of it.
+FORK_MAY_HANG = "ignore:This process:DeprecationWarning"
 # The program runs at the parent's top level, so that what it keeps is kept by __main__ when Python ends.
 PARENT = """
 import json, os, signal, sys, tempfile
@@ -96,7 +98,7 @@ def run(
 def _parent(preloaded_library: str) -> subprocess.Popen:
     """The process that forks; one for each library that is put under its calls."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    own = {"PYTHONPATH": str(ROOT), "LD_PRELOAD": preloaded_library}
+    own = {"PYTHONPATH": str(ROOT), "LD_PRELOAD": preloaded_library, "PYTHONWARNINGS": FORK_MAY_HANG}
     command = [sys.executable, "-c", PARENT]
     pipe = subprocess.PIPE
     # Without buffers, so that `select` sees all that is there.

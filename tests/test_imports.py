@@ -9,6 +9,7 @@ import time
 import pytest
 
 from fastload import imports
+from tests import preloaded
 from tests.loader.samples import write_shards
 from tests.quick import slow_but
 
@@ -92,7 +93,8 @@ def test_a_child_forked_amid_the_first_use_of_other_threads_can_load(tmp_path, s
     """Before, it hung where another thread was amid the first import of the same module."""
     source = write_shards(tmp_path, 16, 8)
     script = FORKS.format(seconds=seconds)
-    done = subprocess.run([sys.executable, "-c", script, *source], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-W", preloaded.FORK_MAY_HANG, "-c", script, *source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -161,7 +163,8 @@ except KeyboardInterrupt: print("interrupted", time.monotonic() - begun < 1.5)
 
 
 def test_ctrl_c_is_heard_while_a_fork_waits():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=30)
+    command = [sys.executable, "-W", preloaded.FORK_MAY_HANG, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted True\n", "")
 
 
