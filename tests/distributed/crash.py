@@ -21,7 +21,7 @@ from tests.loader.samples import write_shards
 
 LIFE_SECONDS = 60  # until the first step, and for the last life: 3 on two free cores
 WHILE_TRAINING_SECONDS = 1.0
-WHILE_STARTING_SECONDS = 4.0
+WHILE_STARTING_SECONDS = 0.5
 POLL_SECONDS = 0.0005
 
 
