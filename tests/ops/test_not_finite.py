@@ -236,8 +236,9 @@ def test_of_pixel_by_pixel_stages_tritons_is_that_of_the_reference(name):
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("name", TAPS)
 def test_of_sums_of_taps_the_same_pixels_are_not_finite(name, value, dtype):
-    params = cast(TAPS[name], dtype)
-    for found, expected in found_and_expected(value, params, "native", dtype):
+    case = (value, cast(TAPS[name], dtype), "native", dtype)
+    size = (26, 30) if name == "filter" else (13, 15)
+    for found, expected in found_and_expected(*case, size):
         assert torch.equal(torch.isfinite(found), torch.isfinite(expected))
         if math.isnan(value):
             assert torch.equal(torch.isnan(found), torch.isnan(expected))
