@@ -12,6 +12,7 @@ from fastload.normalize import PRESETS, normalization, normalize
 from fastload.ops import fused_augment
 from fastload.ops.fused.mix import mix
 from tests.ops.test_not_finite import impl, twins  # noqa: F401
+from tests.quick import slow_but
 
 AUGMENTS = {
     "nothing": Augment(),
@@ -50,8 +51,11 @@ def lies_within(images, rule):
     return bool((images >= low).all() and (images <= high).all())
 
 
-@pytest.mark.parametrize("floats", [False, True])
-@pytest.mark.parametrize("name", AUGMENTS)
+CASES = list(itertools.product(twins(), AUGMENTS, [False, True]))
+QUICK = [case for case in CASES if case[0] != "triton" or case[1:] in (("all", False), ("cutout", True))]
+
+
+@pytest.mark.parametrize("impl, name, floats", slow_but(QUICK, CASES), indirect=["impl"])
 def test_no_result_lies_outside(impl, name, floats):  # noqa: F811
     images = pixels().float() / 255 if floats else pixels()
     rules, dtypes, seeds = RULES, DTYPES, (5, 6, 7)
