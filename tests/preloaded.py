@@ -1,10 +1,10 @@
 """Python programs in processes of their own, without the two seconds that each import of torch takes.
 
-In: a program, its arguments and environment. Out: how it ended (`run`), or the program under way (`start`). A
-parent process has imported torch, fastload and nothing else, and started no thread; for each program it forks
-a child, in which the program is __main__ and goes through Python's own end, as under `python -c`. Where a cold
-start matters (the order of imports, a variable that a library reads when it is loaded), start a process of its
-own instead.
+In: a program, its arguments and environment. Out: how it ended (`run`), or the program under way (`start`).
+A parent process has imported torch, fastload and nothing else, and started no thread; for each program it
+forks a child, in which the program is __main__ and goes through Python's own end, as under `python -c`. Where
+a cold start matters (the order of imports, a variable that a library reads when it is loaded), start a
+process of its own instead.
 """
 
 import atexit
