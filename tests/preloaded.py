@@ -1,10 +1,10 @@
 """Python programs in processes of their own, without the two seconds that each import of torch takes.
 
-In: a program, its arguments and environment. Out: how it ended (`run`), or the program under way (`start`). A
-parent process has imported torch, fastload and nothing else, and started no thread; for each program it forks
-a child, in which the program is __main__ and goes through Python's own end, as under `python -c`. Where a
-cold start matters (the order of imports, a variable that a library reads when it is loaded), start a process
-of its own instead.
+In: a program, its arguments and environment. Out: how it ended (`run`), or the program under way (`start`).
+A parent process has imported torch, fastload and nothing else, and started no thread; for each program it
+forks a child, in which the program is __main__ and goes through Python's own end, as under `python -c`. Where
+a cold start matters (the order of imports, a variable that a library reads when it is loaded), start a
+process of its own instead.
 """
 
 import atexit
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+# As -W has it: programs fork beside threads to see that it works, and Python 3.12 warns them of it.
+FORK_MAY_HANG = "ignore:This process:DeprecationWarning"
 # The program runs at the parent's top level, so that what it keeps is kept by __main__ when Python ends.
 PARENT = """
 import contextlib, gc, json, os, signal, sys, tempfile
@@ -163,7 +165,7 @@ def _ask(program: str, arguments, environment, **places) -> tuple[subprocess.Pop
 def _parent(preloaded_library: str) -> subprocess.Popen:
     """The process that forks; one for each library that is put under its calls."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    own = {"PYTHONPATH": str(ROOT), "LD_PRELOAD": preloaded_library}
+    own = {"PYTHONPATH": str(ROOT), "LD_PRELOAD": preloaded_library, "PYTHONWARNINGS": FORK_MAY_HANG}
     command = [sys.executable, "-c", PARENT]
     pipe = subprocess.PIPE
     # Without buffers, so that `select` sees all that is there.

@@ -6,7 +6,7 @@ import pytest
 
 
 def slow_but(quick: Collection, cases: Iterable) -> list:
-    """The cases for pytest.mark.parametrize: those that are in `quick` as they are, the others marked slow."""
+    """The cases for pytest.mark.parametrize: the others than `quick` marked slow."""
     cases = list(cases)
     assert all(case in cases for case in quick), "a quick case that is no case"
     return [case if case in quick else _slow(case) for case in cases]

@@ -6,12 +6,11 @@ runs. In a page, `<!-- in the tests: ... -->` is code that runs here and is not 
 """
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.loader.samples import write_shards
 from tests.trainers.recipe_run import PROGRAM
 
@@ -102,13 +101,11 @@ def test_a_block_runs_or_says_why_it_does_not(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if code_of((ROOT / page).read_text())])
-def test_the_code_of_a_page_runs(page, tmp_path):
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     write_shards(tmp_path / "shards", 24, 6)
-    script = tmp_path / f"{Path(page).stem}.py"
-    script.write_text(code_of((ROOT / page).read_text()))
-    command = [sys.executable, script.name]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = preloaded.run(code_of((ROOT / page).read_text()), limit_seconds=120)
+    assert done.status == 0, done.err
 
 
 @pytest.mark.parametrize("page", WITH_PATHS)

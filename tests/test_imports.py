@@ -9,7 +9,9 @@ import time
 import pytest
 
 from fastload import imports
+from tests import preloaded
 from tests.loader.samples import write_shards
+from tests.quick import slow_but
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -86,14 +88,13 @@ sys.exit(status >> 8 or status)
 """
 
 
-@pytest.mark.parametrize(
-    "seconds", [0.02, 0.4, *(pytest.param(one, marks=pytest.mark.slow) for one in (0.0, 0.1))]
-)
+@pytest.mark.parametrize("seconds", slow_but([0.02], [0.0, 0.02, 0.1, 0.4]))
 def test_a_child_forked_amid_the_first_use_of_other_threads_can_load(tmp_path, seconds):
     """Before, it hung where another thread was amid the first import of the same module."""
     source = write_shards(tmp_path, 16, 8)
     script = FORKS.format(seconds=seconds)
-    done = subprocess.run([sys.executable, "-c", script, *source], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-W", preloaded.FORK_MAY_HANG, "-c", script, *source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -136,7 +137,7 @@ with tarfile.open(sys.argv[1], "w") as tar:
 """
 
 
-@pytest.mark.parametrize("decode", ["native", "pillow"])
+@pytest.mark.parametrize("decode", slow_but(["native"], ["native", "pillow"]))
 def test_threads_import_nothing_that_a_fork_does_not_wait_for(tmp_path, decode):
     source = str(tmp_path / "all.tar")
     subprocess.run([sys.executable, "-c", WRITES, source], check=True, timeout=60)
@@ -162,7 +163,8 @@ except KeyboardInterrupt: print("interrupted", time.monotonic() - begun < 1.5)
 
 
 def test_ctrl_c_is_heard_while_a_fork_waits():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=30)
+    command = [sys.executable, "-W", preloaded.FORK_MAY_HANG, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted True\n", "")
 
 

@@ -8,19 +8,18 @@ gradient are held against the float64 reference.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.gpu import timing
-from benchmarks.gpu.ada_twins import TOLERANCE, noise
+from benchmarks.gpu.ada_draws import JUDGED, SHAPE, TINY, Batches, batches_of, drawn
+from benchmarks.gpu.ada_tiles import DIRECTIONS, launched_alone, plane_bytes
+from benchmarks.gpu.ada_twins import TOLERANCE
 from benchmarks.gpu.cases import Case, Context, Outcome
 from benchmarks.gpu.rates import copy_rate, exposed, row
 
-SHAPE, TINY = (64, 3, 256, 256), (1, 3, 4, 4)
 STRENGTHS = (0.1, 0.6, 1.0)
-JUDGED = 0.6  # the p that targets are for, and that kernels and tiles are timed at
 STEPS = {"forward": 2, "forward + backward": 4, "R1 step": 6}  # batches that must be read and written
 DIFF_STEPS = {"forward": 3, "forward + backward": 6}
-ROTATED = 5  # batches of images and as many gradients, in turn: 500 MB, ten times the L2 cache of an H200
 PEER_TOLERANCE = (
     1e-3  # of the largest value: the peer's grid is float32, and its margins are those of a batch
 )
@@ -35,37 +34,6 @@ def cases(context: Context) -> list[Case]:
         Case("ada bgc, kernel by kernel", _alone),
         Case("ada bgc, sequence of torch operations", _op_sequence),
     ]
-
-
-class Batches(NamedTuple):
-    """Images and gradients [n, 3, side, side], some of each."""
-
-    images: list
-    weights: list
-
-    def of(self, launch: int) -> tuple:
-        return self.images[launch % len(self.images)], self.weights[launch % len(self.weights)]
-
-    @property
-    def bytes(self) -> int:
-        """I: of one batch."""
-        return self.images[0].numel() * 4
-
-
-def batches_of(context: Context) -> Batches:
-    """The same for all cases of a part."""
-    shape, count = context.of(SHAPE, TINY), context.of(ROTATED, 1)
-    seeds = range(context.seed, context.seed + 2 * count)
-    made = context.once("ada batches", lambda: [noise(shape, seed, context.device) for seed in seeds])
-    return Batches(made[:count], made[count:])
-
-
-def drawn(context: Context, p: float, pipe: str = "bgc") -> Any:
-    """Parameters of the batch, on the device."""
-    from fastload.augment.ada import AdaPipe
-
-    made = AdaPipe.named(pipe, p, seed=context.seed + 1, rank=0, impl="reference")
-    return made.draw(*context.of(SHAPE, TINY)).to(context.device)
 
 
 def programs_of(change: Callable, batches: Batches) -> dict[str, Callable[[int], Any]]:
@@ -180,8 +148,6 @@ def _draws(context: Context) -> Outcome:
 
 def _alone(context: Context) -> Outcome:
     """Every kernel of the warp by itself: which one is slow, and whether memory is what it waits for."""
-    from benchmarks.gpu.ada_tiles import DIRECTIONS, launched_alone, plane_bytes
-
     outcome, batches, params = Outcome(), batches_of(context), drawn(context, JUDGED)
     rate = copy_rate(context)["bytes_per_second"]
     images, programs = batches.images[0], {}

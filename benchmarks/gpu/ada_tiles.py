@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.gpu import timing
+from benchmarks.gpu.ada_draws import JUDGED, batches_of, drawn
 from benchmarks.gpu.ada_twins import TOLERANCE
 from benchmarks.gpu.cases import Case, Context, Outcome
 from benchmarks.gpu.rates import exposed
@@ -163,7 +164,6 @@ def _box_of(matrix: Any, height: int, width: int) -> tuple[int, int]:
 def _sweep(context: Context) -> Outcome:
     """Forward and backward of the warp with one constant changed; as many settings as there is time to
     compile."""
-    from benchmarks.gpu.ada_kernels import JUDGED, batches_of, drawn
     from fastload.ops.ada.kernels import affine_warp_triton as module
 
     outcome, batches, params = Outcome(), batches_of(context), drawn(context, JUDGED)

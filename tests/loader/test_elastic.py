@@ -16,6 +16,7 @@ from tests.contracts.elastic import assert_chain, assert_elastic
 from tests.contracts.ends import assert_ends_of_epochs
 from tests.contracts.stream import assert_equal_streams, positions
 from tests.loader.samples import labels, pictures, write_shards
+from tests.quick import slow_but
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,11 @@ def all_sizes(batch_sizes, lasts=LASTS, worlds=WORLDS):
     return [Sizes(*one) for one in itertools.product(batch_sizes, worlds, lasts)]
 
 
-@pytest.mark.parametrize("arguments", [{}, {"window": 3, "prefetch": 1}, {"prefetch": 6}], ids=str)
-@pytest.mark.parametrize("last", LASTS)
+ARGUMENTS = [{}, {"window": 3, "prefetch": 1}, {"prefetch": 6}]
+FEW = [("partial", ARGUMENTS[0]), ("straddle", ARGUMENTS[1]), ("pad", ARGUMENTS[2])]
+
+
+@pytest.mark.parametrize("last, arguments", slow_but(FEW, itertools.product(LASTS, ARGUMENTS)), ids=str)
 def test_every_step_of_every_world_resumes_on_every_world(cases, folders, last, arguments):
     make_loader = maker(folders[10], **arguments)
     saving, loading = all_sizes((1, 2), [last]), all_sizes((1, 3), [last])

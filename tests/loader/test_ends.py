@@ -3,6 +3,7 @@
 Most programs run in a process of their own: what is wrong shows there as a hang, an abort or a traceback.
 """
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import fastload as fl
 from fastload.backends import has
 from tests import faults, preloaded
 from tests.loader.samples import labels, numbers, pictures, write_shards
+from tests.quick import slow_but
 
 HEAD = """
 import gc, logging, os, signal, sys, threading, time
@@ -94,7 +96,7 @@ forget(fn); threading.Thread.start = start; threading.Thread(target=len, args=((
 }
 
 
-@pytest.mark.parametrize("lock", WANTED_LOCKS)
+@pytest.mark.parametrize("lock", slow_but(["the lock of a logging handler", "an import"], WANTED_LOCKS))
 def test_a_forgotten_iteration_is_collected_while_a_worker_wants_a_lock_that_is_held(source, lock):
     assert ends(FORGET + WANTED_LOCKS[lock] + 'print("went on")', source) == (0, "went on\n", "")
 
@@ -174,12 +176,11 @@ def test_a_script_that_keeps_an_iteration_ends_without_a_word(source, kept):
     assert ends(KEPT[kept], source) == (0, "", "")
 
 
-FEW = ("an iterator", "an iterator of a DataLoader")
-COLD = [pytest.param(kept, marks=() if kept in FEW else pytest.mark.slow) for kept in KEPT]
+COLD = itertools.product(KEPT, ["", "import torch\n", "import torch, dill\n"])
+FEW = [("an iterator", "import torch\n"), ("an iterator of a DataLoader", "")]
 
 
-@pytest.mark.parametrize("imported", ["", "import torch\n", "import torch, dill\n"])
-@pytest.mark.parametrize("kept", COLD)
+@pytest.mark.parametrize(("kept", "imported"), slow_but(FEW, COLD))
 def test_a_script_that_keeps_an_iteration_ends_without_a_word_whatever_it_imports_first(
     source, kept, imported
 ):
@@ -217,7 +218,7 @@ sys.exit(3)
 """
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", slow_but(["functions", "mixup", "a DataLoader", "AdaPipe"], LOOPS))
 def test_a_daemon_thread_that_goes_on_does_not_change_the_exit_status(source, loop):
     assert ends(DAEMON.format(loop=LOOPS[loop], seconds=0.1), source) == (3, "", "")
 
@@ -275,8 +276,10 @@ WAYS = {  # arguments of the loader, and what the program does
 }
 
 
-@pytest.mark.parametrize("call", ["read", "open"])
-@pytest.mark.parametrize("way", WAYS)
+FAST_WAYS = [("a timeout", "read"), ("Ctrl-C", "open"), ("nothing", "read"), ("a daemon thread", "open")]
+
+
+@pytest.mark.parametrize(("way", "call"), slow_but(FAST_WAYS, itertools.product(WAYS, ["read", "open"])))
 def test_a_read_that_hangs_for_ever_does_not_keep_the_process(source, tmp_path, call, way):
     faults.needs_faults()
     more, body = WAYS[way]
@@ -411,10 +414,11 @@ HANGING = {  # whether there is an index already, and what hangs
 }
 
 
-@pytest.mark.parametrize(
-    ("hanging", "body"),
-    [("a shard", body) for body in OPENED] + [(hanging, "the first batch") for hanging in HANGING],
-)
+OPENINGS = [("a shard", body) for body in OPENED] + [(hanging, "the first batch") for hanging in HANGING]
+FEW_OPENINGS = [("a shard", "len"), ("a shard", "index"), ("an indexed shard", "the first batch")]
+
+
+@pytest.mark.parametrize(("hanging", "body"), slow_but(FEW_OPENINGS, dict.fromkeys(OPENINGS)))
 def test_ctrl_c_is_heard_while_a_source_is_opened_that_hangs(source, tmp_path, hanging, body):
     faults.needs_faults()
     warm, call, path = HANGING[hanging]

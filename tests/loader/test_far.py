@@ -112,7 +112,7 @@ def test_the_first_batch_of_a_far_place_comes_within_a_second_and_is_the_right_o
 ):
     state = json.loads(json.dumps(place_of(far(small, **arguments), position)))
     seconds = []
-    for _ in range(3):  # the best, so that other work on the machine has to hit all three
+    for _ in range(3):  # up to the first quick one, so that other work has to hit all three
         gc.collect()
         begun = time.perf_counter()
         loader = far(small, **arguments)
@@ -120,6 +120,8 @@ def test_the_first_batch_of_a_far_place_comes_within_a_second_and_is_the_right_o
         batch = next(iter(loader))
         seconds.append(time.perf_counter() - begun)
         loader.close()
+        if seconds[-1] < MOST_SECONDS:
+            break
     assert min(seconds) < MOST_SECONDS
     positions = batch["__position__"].tolist()
     assert positions == list(range(position, position + BATCH_SIZE))

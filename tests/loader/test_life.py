@@ -5,6 +5,7 @@ Covers iterator.py.
 
 import contextlib
 import gc
+import itertools
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from fastload.order.step_source import StepSource
 from tests import preloaded
 from tests.contracts.stream import assert_equal_streams, positions
 from tests.loader.samples import labels, pictures, write, write_shards
+from tests.quick import slow_but
 
 SLOW_FIELDS = {"image": fl.Image(size=8), "text": fl.Custom("txt", len)}
 
@@ -387,11 +389,12 @@ def test_what_a_signal_raises_while_batches_are_planned_is_heard_at_once(shards,
     assert workers_after_a_while() == []
 
 
-@pytest.mark.parametrize(
-    "decode",
-    ["native", "pillow", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="no DALI"))],
-)
-@pytest.mark.parametrize("end", ["close", "forget", "load", "weights"])
+DECODERS = ["native", "pillow", *["dali"] * HAS_DALI]
+ENDS = list(itertools.product(DECODERS, ["close", "forget", "load", "weights"]))
+FEW_ENDS = [end for end in ENDS if "native" in end or end in (("pillow", "close"), ("dali", "forget"))]
+
+
+@pytest.mark.parametrize(("decode", "end"), slow_but(FEW_ENDS, ENDS))
 def test_an_iteration_whose_next_batches_wait_for_bytes_ends_at_once(shards, decode, end):
     # Of DALI's batches one waits for its bytes then, and the others for their turn to be fed.
     source = fl.Mixture({"one": (shards, 1), "other": (shards, 2)}, 23)

@@ -236,7 +236,7 @@ def test_workers_that_cannot_be_forked_name_the_limit(monkeypatch):
 
 # ---- whole loaders ----
 
-SOME_CASES = ("images", "functions", "pth", "mixup")
+SOME_CASES = {"some_limits": ("images", "pth"), "some_thread_limits": ("functions", "mixup")}
 STACK_BYTES = 512 << 10  # of a thread: or it would be all that there is no memory for
 SWEEP = """
 import json, resource
@@ -261,9 +261,9 @@ def sweep(folder, source: str, which: str, cases) -> dict[str, str]:
     return {how: example for how, example in found if not how.startswith(("ok", "ours:"))}
 
 
-@pytest.mark.parametrize("which", ["some_limits", "some_thread_limits"])
+@pytest.mark.parametrize("which", SOME_CASES)
 def test_a_loader_that_gets_too_little_says_which_limit_and_works_when_it_is_raised(source, tmp_path, which):
-    wrong = sweep(tmp_path, source, which, SOME_CASES)
+    wrong = sweep(tmp_path, source, which, SOME_CASES[which])
     assert not wrong, "\n".join(f"{how}: {example}" for how, example in wrong.items())
 
 

@@ -12,6 +12,7 @@ import fastload as fl
 from fastload import backends
 from tests import preloaded
 from tests.loader.samples import labels, numbers, write_shards
+from tests.quick import slow_but
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 CLONE_NEWPID = 0x20000000
@@ -142,7 +143,10 @@ def test_a_child_in_a_pid_namespace_of_its_own_is_told_apart_from_its_parent(sou
     assert (done.status, done.err) == (0, "")
 
 
-@pytest.mark.parametrize("ends", ["os._exit(0)", "sys.exit(0)", "raise SystemExit(0)"])
+ENDS = ["os._exit(0)", "sys.exit(0)", "raise SystemExit(0)"]
+
+
+@pytest.mark.parametrize("ends", slow_but(["sys.exit(0)"], ENDS))
 def test_a_child_that_was_forked_amid_an_iteration_ends_at_once(source, ends):
     program = f"""
 import os, signal, sys, threading

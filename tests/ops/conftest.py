@@ -43,6 +43,16 @@ def quick_interpreter():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Torch's own threads wait for each other in every small operation: where the cores are shared, a hundred
+    times longer than it takes. Tests of several threads ask for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def device():
     """Where the tensors of a kernel lie."""

@@ -25,7 +25,7 @@ from fastload.shards import retry
 from fastload.shards.writer import ShardWriter
 from tests.scarce.descriptors import outcome
 
-MOST = 40
+MOST = 22
 LIMIT = 256
 IMAGES = {"x": fl.Image(size=16)}
 LABELLED = {**IMAGES, "y": fl.Int("cls")}

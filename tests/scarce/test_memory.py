@@ -120,14 +120,8 @@ OTHERS = {
 }
 
 
-QUICK, *SLOW = [*({name: "1"} for name in KERNELS), OTHERS]
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)],
-    ids=lambda one: min(one),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variables", [*({name: "1"} for name in KERNELS), OTHERS], ids=min)
 def test_variables_of_decoders_change_no_pixel(folder, expected, variables):
     assert pixels(folder, **variables) == expected
 

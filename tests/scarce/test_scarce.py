@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import itertools
 import os
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from fastload.shards.source import find_containers
 from fastload.shortage import shortage_in, way_out
 from tests import faults, preloaded
 from tests.faults import Rule
+from tests.quick import slow_but
 from tests.scarce import opening
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = sorted(opening.KINDS)
+FEW = ["check", "classes", "glob", "index", "mixture", "tars", "writer", "zip"]
 
 
 def surroundings(folder: Path) -> dict[str, str]:
@@ -36,7 +39,7 @@ def in_vain(lines: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(FEW, KINDS))
 def test_a_source_is_opened_with_few_descriptors_or_says_how_to_have_more(tmp_path, kind):
     program = "import sys; from pathlib import Path; from tests.scarce import opening\n"
     program += "opening.main(Path(sys.argv[1]), sys.argv[2])"
@@ -63,8 +66,11 @@ def test_what_is_imported_on_first_use_says_how_to_have_more_descriptors(tmp_pat
     assert [line for line in lines if line.endswith(": fine")] != []
 
 
-@pytest.mark.parametrize("code", [errno.ENFILE, errno.ENOMEM])
-@pytest.mark.parametrize("path", [".tar", ".lock", ".partial", ".flidx"])
+MET = itertools.product([".tar", ".lock", ".partial", ".flidx"], [errno.ENFILE, errno.ENOMEM])
+FEW_MET = [(".tar", errno.ENOMEM), (".partial", errno.ENFILE), (".flidx", errno.ENFILE)]
+
+
+@pytest.mark.parametrize(("path", "code"), slow_but(FEW_MET, MET))
 def test_want_of_the_machine_is_named_wherever_it_is_met(tmp_path, code, path):
     faults.needs_faults()
     opening.shards(tmp_path)
