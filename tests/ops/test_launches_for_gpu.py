@@ -101,8 +101,8 @@ def the_other_operators():
     upfirdn2d(images, torch.ones(4), up=2, impl="triton").sum().backward()
 
 
-# The first launches what compiles soon, `everything` each kernel once; the others compile them again, in other
-# forms.
+# The first launches what compiles soon, `everything` each kernel once; the others compile them again, in
+# other forms.
 CASES = (
     pixel_by_pixel, everything, tiles, half_precision_channels_last, noise_of_a_second_group_of_channels,
     images_of_one_row_and_of_one_column, more_images_than_an_axis_of_a_grid, all_draws, the_other_operators,
