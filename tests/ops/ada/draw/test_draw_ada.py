@@ -17,6 +17,7 @@ from fastload.ops.ada.draw.draw_ada import BLIT, COLOR, GEOM
 from fastload.ops.ada.stages.wavelets import BAND_ENERGY
 from fastload.rng import Purpose, uniforms
 from tests.ops.ada import oracles
+from tests.quick import slow_but
 
 MANY = 20_000
 SIZE = (48, 80)  # height and width, to tell them apart
@@ -400,9 +401,10 @@ def assert_rows_are_equal(first, second):
     assert torch.equal(first[:, GAINS : GAINS + 4] == 1, second[:, GAINS : GAINS + 4] == 1)
 
 
-@pytest.mark.parametrize(
-    "p, percentile, seed", [(0.4, None, 2**64 - 1), (1.0, None, 0), (0.4, 0.3, 0), (1.0, 0.3, 2**64 - 1)]
-)
+DRAWS = [(0.4, None, 2**64 - 1), (1.0, None, 0), (0.4, 0.3, 0), (1.0, 0.3, 2**64 - 1)]
+
+
+@pytest.mark.parametrize("p, percentile, seed", slow_but([DRAWS[0], DRAWS[2]], DRAWS))
 def test_the_twins_draw_the_same(p, percentile, seed, device, needs_triton):
     found = []
     for impl, place in (("reference", "cpu"), ("triton", device)):
@@ -416,7 +418,7 @@ def test_the_twins_draw_the_same(p, percentile, seed, device, needs_triton):
     assert percentile is not None or not torch.equal(*found[0])
 
 
-@pytest.mark.parametrize("p", [0.4, 1.0])
+@pytest.mark.parametrize("p", slow_but([0.4], [0.4, 1.0]))
 def test_the_twins_of_the_non_leaky_pipe_draw_the_same(p, device, needs_triton):
     found = []
     for impl, place in (("reference", "cpu"), ("triton", device)):
