@@ -7,6 +7,8 @@ Covers ada_pointwise_triton.py, affine_adjoint_triton.py, affine_axes_triton.py,
 band_filter_triton.py, warp_points_triton.py and warp_up_triton.py.
 """
 
+import itertools
+
 import pytest
 import torch
 
@@ -182,7 +184,7 @@ def test_matrices_that_no_dice_draw_are_the_references(A, device):
 
 @pytest.mark.parametrize(
     "row, column, number",
-    slow_but([(0, 2, 1e30), (1, 1, -1e20)], [(0, 2, 1e30), (0, 0, 1e30), (1, 1, -1e20)]),
+    slow_but([(1, 1, -1e20)], [(0, 2, 1e30), (0, 0, 1e30), (1, 1, -1e20)]),
 )
 def test_numbers_beyond_all_measure_read_nothing_outside(row, column, number, device):
     G_inv = torch.eye(3)[None].clone()
@@ -193,15 +195,24 @@ def test_numbers_beyond_all_measure_read_nothing_outside(row, column, number, de
     assert torch.isfinite(result).all() and torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("stages", [(one,) for one in STAGES if one != "warp"], ids="+".join)
-@pytest.mark.parametrize("channels", [1, 3])
+ALONE = list(itertools.product([1, 3], [(one,) for one in STAGES if one != "warp"]))
+
+
+@pytest.mark.parametrize(
+    "channels, stages", slow_but([one for one in ALONE if one != (3, ("filter",))], ALONE)
+)
 def test_stages_alone_are_the_references(stages, channels, device):
     n, size = (1, (22, 23)) if "filter" in stages else (3, (6, 5))
     assert_is_the_reference(images(n, channels, *size), params(n, channels, *size, stages), device)
 
 
 @pytest.mark.parametrize(
-    "stages", [("filter", "cutout"), ("color", "filter", "noise"), ("color", "noise", "cutout")]
+    "stages",
+    [
+        pytest.param(("filter", "cutout"), marks=pytest.mark.slow),
+        ("color", "filter", "noise"),
+        ("color", "noise", "cutout"),
+    ],
 )
 def test_stages_without_a_warp_follow_each_other_as_in_the_reference(stages, device):
     n, size = (1, (23, 22)) if "filter" in stages else (2, (6, 5))
