@@ -3,6 +3,7 @@
 Covers edm.py, draw_ada_triton.py, draw_edm.py and random_draws.py.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -401,10 +402,11 @@ def assert_rows_are_equal(first, second):
     assert torch.equal(first[:, GAINS : GAINS + 4] == 1, second[:, GAINS : GAINS + 4] == 1)
 
 
-DRAWS = [(0.4, None, 2**64 - 1), (1.0, None, 0), (0.4, 0.3, 0), (1.0, 0.3, 2**64 - 1)]
+DRAWS = itertools.product([0.4, 1.0], [None, 0.3], [0, 2**64 - 1])
+FEW_DRAWS = [(0.4, None, 2**64 - 1), (0.4, 0.3, 0)]
 
 
-@pytest.mark.parametrize("p, percentile, seed", slow_but([DRAWS[0], DRAWS[2]], DRAWS))
+@pytest.mark.parametrize("p, percentile, seed", slow_but(FEW_DRAWS, DRAWS))
 def test_the_twins_draw_the_same(p, percentile, seed, device, needs_triton):
     found = []
     for impl, place in (("reference", "cpu"), ("triton", device)):
