@@ -232,17 +232,25 @@ class Bytes(Field):
 
 @dataclass(frozen=True)
 class Custom(Field):
-    """Whatever `fn(content: bytes)` returns; it runs on worker threads, in no particular order."""
+    """Whatever `fn(content: bytes)` returns; it runs on worker threads, in no particular order.
+
+    draws: fn is called as fn(content, draw), where `draw` gives random numbers (fastload.rng.Draw): `uniform`,
+        `integer`, `choice`. They depend on the loader's seed, the sample's position and the field's name
+        alone, so that they are the same after a resume, on any rank and any thread.
+    """
 
     ext: str
-    fn: Callable[[bytes], Any]
+    fn: Callable[..., Any]
     _: KW_ONLY
     default: Any = REQUIRED
+    draws: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         if not callable(self.fn):
             raise ConfigError(f"Custom({self.ext!r}, fn={self.fn!r}): fn must be a function of bytes.")
+        if not isinstance(self.draws, bool):
+            raise ConfigError(f"Custom({self.ext!r}, draws={self.draws!r}): give True or False.")
 
 
 def _as_int(value: Any) -> int | None:

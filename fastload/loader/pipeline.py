@@ -86,7 +86,7 @@ class Pipeline:
         """Values first: they are made before images are waited for."""
         how = self._workers, self._stats.add
         valued = {name: field for name, field in stored.items() if not isinstance(field, Image)}
-        values = ValueStage(valued, *how)
+        values = ValueStage(valued, *how, self._spec.decode.seed)
         stages: list[FieldStage] = [values] if valued else []
         if len(valued) < len(stored):
             pixels = Pixels(self._spec, threads, self._memory)
