@@ -234,7 +234,7 @@ class Bytes(Field):
 class Custom(Field):
     """Whatever `fn(content: bytes)` returns; it runs on worker threads, in no particular order.
 
-    draws: fn is called as fn(content, draw), where `draw` gives random numbers (fastload.rng.Draw): `uniform`,
+    draws: fn is called as fn(content, draw); `draw` (fastload.rng.Draw) gives random numbers: `uniform`,
         `integer`, `choice`. They depend on the loader's seed, the sample's position and the field's name
         alone, so that they are the same after a resume, on any rank and any thread.
     """

@@ -17,7 +17,6 @@ import numpy as np
 from fastload import _native
 from fastload.errors import ConfigError
 
-
 Item = TypeVar("Item")
 
 
@@ -69,7 +68,7 @@ _names: dict[int, str] = {}  # purpose -> the name that it belongs to
 
 
 def purpose_of(name: str) -> int:
-    """The purpose of draws that fastload does not know by itself: the top bit, and 31 bits of the name's hash.
+    """The purpose of draws that are not fastload's own: the top bit, and 31 bits of the hash of their name.
 
     It is the same in every process. Raises ConfigError where another name of this process has it already.
     """
@@ -87,8 +86,8 @@ def purpose_of(name: str) -> int:
 class Draw:
     """The random numbers of one sample, for one purpose: a function of (seed, position, purpose) alone.
 
-    seed, position, purpose: as `bits` has them. Each call returns the next number; they are the same on every
-    machine, whatever thread, rank or batch asks, and after every resume. words: what `bits` gives for block 0.
+    seed, position, purpose: as `bits` has them. Each call returns the next number; they are the same on
+    every machine, whatever thread, rank or batch asks, and after every resume. words: of `bits`, block 0.
     """
 
     __slots__ = ("_block", "_position", "_purpose", "_seed", "_words")
