@@ -104,6 +104,7 @@ CASES = {
             "cutout": (0.5, (2, 0.5), (0.5, 3), "much"),
             "mixup": (-1, "much"),
             "cutmix": (1e9, "much"),
+            "registered": (5, "shear", (("shear", 0.5),)),
         },
     ),
     AdaPipe: (
