@@ -15,29 +15,20 @@ import numpy as np
 from fastload.decode import values
 from fastload.errors import FastloadError, FunctionError, SampleError
 from fastload.fields import Bytes, Custom, Field, Int, Json, Text
-from fastload.loader.field_stage import FieldBatch, FieldStage, StoredBytes, ThreadWork
+from fastload.loader.field_stage import FieldBatch, FieldStage, StageContext, StoredBytes, ThreadWork
 from fastload.rng import draws, purpose_of
-from fastload.threads import WorkerThreads
 
 _IN_PLACE = (Int, Text, Bytes)  # microseconds a sample
 
 
 class ValueStage(FieldStage):
-    """Makes `fields` on `workers`. busy(stage, seconds): counts their time for the statistics. seed: of the
-    random numbers that fields with draws=True get.
-    """
+    """Makes `fields` on the worker threads of the context."""
 
-    def __init__(
-        self,
-        fields: Mapping[str, Field],
-        workers: WorkerThreads,
-        busy: Callable[[str, float], None],
-        seed: int,
-    ):
-        self.fields, self.names, self.seed = dict(fields), list(fields), seed
+    def __init__(self, fields: Mapping[str, Field], context: StageContext):
+        self.fields, self.names, self.seed = dict(fields), list(fields), context.seed
         drawing = [name for name, field in fields.items() if isinstance(field, Custom) and field.draws]
         self.purposes = {name: purpose_of(f"field {name}") for name in drawing}
-        self.workers, self.busy = workers, busy
+        self.workers, self.busy = context.workers, context.busy
         self.in_place = [name for name, field in fields.items() if isinstance(field, _IN_PLACE)]
         self.on_workers = [name for name in fields if name not in self.in_place]
         values.import_parsers(fields.values())
