@@ -22,6 +22,7 @@ _HOME_OF = {
     "Tensor": "fastload.fields",
     "Bytes": "fastload.fields",
     "Custom": "fastload.fields",
+    "register_field_stage": "fastload.loader.field_stage",
     "denormalize": "fastload.normalize",
     "FastloadError": "fastload.errors",
     "ConfigError": "fastload.errors",

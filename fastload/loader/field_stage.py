@@ -130,9 +130,11 @@ def register_field_stage(field_class: type, factory: StageFactory) -> None:
 
     Raises ConfigError for anything but such a class, and for a class that has a stage already.
     """
-    if not (isinstance(field_class, type) and issubclass(field_class, Field)):
+    is_field = isinstance(field_class, type) and issubclass(field_class, Field)
+    if not is_field or field_class.__module__ == Field.__module__:
         raise ConfigError(
-            f"register_field_stage(field_class={field_class!r}): give a subclass of fastload.fields.Field."
+            f"register_field_stage(field_class={field_class!r}): give a subclass of fastload.fields.Field "
+            "of your own."
         )
     if not callable(factory):
         raise ConfigError(
