@@ -109,10 +109,18 @@ def run(
     program: str, folder: Path, *arguments: str, given: tuple[Rule, ...] = (), limit_seconds: float = 60
 ) -> preloaded.Ended:
     """Runs a Python program with these faults to its end; torch and fastload are imported already."""
-    head = f"import ctypes; ctypes.CDLL(None).faults_set({_text(given).encode()!r})\n" if given else ""
     return preloaded.run(
-        head + program, *arguments, environment=environment(folder, *given), limit_seconds=limit_seconds
+        with_rules(program, *given),
+        *arguments,
+        environment=environment(folder, *given),
+        limit_seconds=limit_seconds,
     )
+
+
+def with_rules(program: str, *given: Rule) -> str:
+    """The program for a process that is forked with faults.c under it; one that is started has the rules."""
+    head = f"import ctypes; ctypes.CDLL(None).faults_set({_text(given).encode()!r})\n" if given else ""
+    return head + program
 
 
 def set_rules(*given: Rule) -> None:

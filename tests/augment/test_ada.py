@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import math
 import pickle
 
@@ -14,6 +15,7 @@ from fastload.augment.ada import PIPES
 from fastload.errors import ConfigError
 from fastload.ops import AdaParams, EdmParams, ada_augment, move_pixels
 from tests.ops.ada.ada_cases import images
+from tests.quick import slow_but
 
 EDM = dict.fromkeys(("xflip", "yflip", "rotate_int", "translate_int", "scale", "rotate_frac", "aniso"), 1.0)
 EDM |= dict.fromkeys(("translate_frac", "brightness", "contrast", "lumaflip", "hue", "saturation"), 1.0)
@@ -252,11 +254,10 @@ def test_r1_through_the_pipe_trains_and_is_that_of_float64(impl):
     assert torch.isfinite(cast).all() and (cast - exact).abs().max() < 0.1 * exact.abs().max()
 
 
-BACKENDS = ["aot_eager", "inductor"]
+COMPILED = list(itertools.product(["ada", "edm"], ["aot_eager", "inductor"]))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", ["ada", "edm"])
+@pytest.mark.parametrize("kind, backend", slow_but([("ada", "inductor"), ("edm", "aot_eager")], COMPILED))
 def test_compiled_as_one_graph_it_is_what_it_was(kind, backend):
     torch.compiler.reset()
 

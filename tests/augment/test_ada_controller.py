@@ -1,6 +1,7 @@
 """AdaController: the rule, its state, what it waits for, and that ranks agree."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from fastload.augment import AdaController, AdaPipe
 from fastload.errors import ConfigError
+from tests import preloaded
 
 
 def make(**options):
@@ -188,9 +190,14 @@ def test_what_makes_no_sense_is_refused(options, message):
         AdaController(torch.nn.Linear(1, 1), 8)
 
 
-def rank_of_two(rank, meeting, queue):
-    import torch.distributed as dist
+RANKS = """
+import json, sys
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import get_context
+from fastload.augment import AdaController, AdaPipe
 
+def rank_of_two(rank, meeting, queue):
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     pipe = AdaPipe.named("bgc")
     controller = AdaController(pipe, batch_size=50, ada_kimg=10, ada_interval=2)
@@ -201,17 +208,22 @@ def rank_of_two(rank, meeting, queue):
     queue.put((rank, controller.stats(), pipe.draw(3, 3, 16, 16).G_inv.tolist()))
     dist.destroy_process_group()
 
+context = get_context("fork")
+queue = context.Queue()
+processes = [context.Process(target=rank_of_two, args=(rank, sys.argv[1], queue)) for rank in range(2)]
+for process in processes:
+    process.start()
+print(json.dumps(sorted(queue.get(timeout=120) for _ in processes)))
+for process in processes:
+    process.join()
+    assert process.exitcode == 0
+"""
+
 
 def test_ranks_agree_on_p_and_draw_rows_of_their_own(tmp_path):
-    context = torch.multiprocessing.get_context("spawn")
-    queue, meeting = context.Queue(), f"file://{tmp_path}/meeting"
-    processes = [context.Process(target=rank_of_two, args=(rank, meeting, queue)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = sorted(queue.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    ended = preloaded.run(RANKS, f"file://{tmp_path}/meeting", limit_seconds=120)
+    assert ended.status == 0, ended.err
+    found = json.loads(ended.out)
     assert found[0][1] == found[1][1]
     assert found[0][1]["r_t"] == 0 and found[0][1]["p"] == pytest.approx(0, abs=1e-7)
     pipe = AdaPipe.named("bgc", rank=0)

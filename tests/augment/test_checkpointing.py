@@ -5,6 +5,7 @@ Covers registering.py.
 
 import copy
 import functools
+import itertools
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from fastload.augment import AdaController, AdaPipe, Augment, AugmentPipe, DiffAugment
 from fastload.errors import ConfigError
 from fastload.ops import draw_diff_augment
+from tests.quick import slow_but
 
 MAKE = {
     "AdaPipe": lambda: AdaPipe.named("bgc", p=0.8, rank=0),
@@ -70,8 +72,12 @@ def test_drawn_before_the_checkpointed_function_the_gradient_is_the_right_one(ki
     assert pipe.calls.item() == 2
 
 
-@every_pipe
-@pytest.mark.parametrize("order", ["compiled in checkpoint", "checkpoint in compiled"])
+ORDERS = ["compiled in checkpoint", "checkpoint in compiled"]
+COMPILED = list(itertools.product(MAKE, ORDERS))
+QUICK_COMPILED = list(zip(MAKE, itertools.cycle(ORDERS)))
+
+
+@pytest.mark.parametrize("kind, order", slow_but(QUICK_COMPILED, COMPILED))
 def test_compiled_as_one_graph_it_raises_as_well(kind, order):
     torch.compiler.reset()
     pipe, inner = MAKE[kind](), functools.partial(checkpoint, use_reentrant=False)

@@ -4,6 +4,8 @@ tests/fuzz/fuzz_jpeg.cpp found both: a decoder that kept the tables of its last 
 below the crop, which some instruction sets took.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from tests import corpus
 from tests.decode.test_images import decoded, reference
 from tests.decode.test_jpeg_planes import runs_here
 from tests.decode.test_resize import INSTRUCTION_SETS
+from tests.quick import slow_but
 
 FIELD = Image(size=(20, 30), resize="exact")
 TABLES = {"huffman": 0xC4, "quantization": 0xDB}
@@ -65,8 +68,12 @@ def with_a_wrong_restart(jpeg: bytes) -> list[bytes]:
     return [jpeg[: i + 1] + bytes([0xD0 + (jpeg[i + 1] + 4) % 8]) + jpeg[i + 2 :] for i in places]
 
 
-@pytest.mark.parametrize("subsampling", [0, 1, 2])
-@pytest.mark.parametrize("halved", [True, False])
+WAYS = list(itertools.product([True, False], [0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    "halved, subsampling", slow_but([(True, 2), (True, 1), (False, 2), (False, 0)], WAYS)
+)
 def test_whether_a_file_is_damaged_depends_on_no_instruction_set(tmp_path, subsampling, halved):
     """Each way through a JPEG reads as far below its crop as every other."""
     noise = np.random.default_rng(0).integers(0, 255, (192, 64, 3), np.uint8)

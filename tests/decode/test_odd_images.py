@@ -7,8 +7,6 @@ test_dali.py; these are the rarer ones, of odd_images.py.
 import faulthandler
 import re
 import struct
-import subprocess
-import sys
 import textwrap
 import time
 
@@ -21,6 +19,7 @@ from fastload.decode.pillow import decode_image, decode_rgb
 from fastload.decode.spec import DEFAULT_MAX_PIXELS, ImageSpec
 from fastload.errors import SampleError
 from fastload.fields import Image
+from tests import preloaded
 from tests.corpus import SIZE, encode, picture, pictures
 from tests.decode.test_images import SEED, decoded, reference
 from tests.odd_images import odd, png_of, refused
@@ -159,21 +158,12 @@ def cuts(content: bytes) -> list[int]:
     return [n for n in range(size) if n < 700 or n > size - 100 or n % 7 == 0]
 
 
+CUT = ["jpeg 420", "jpeg progressive", "png rgb", "gif", "webp lossy", "pgm"]
+CUT_ALIKE = ["jpeg gray", "png palette", "bmp 8"]
+
+
 @needs_pillow_13
-@pytest.mark.parametrize(
-    "name",
-    [
-        "jpeg 420",
-        "jpeg progressive",
-        "jpeg gray",
-        "png rgb",
-        "png palette",
-        "gif",
-        "webp lossy",
-        "bmp 8",
-        "pgm",
-    ],
-)
+@pytest.mark.parametrize("name", [*CUT, *(pytest.param(name, marks=pytest.mark.slow) for name in CUT_ALIKE)])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_file_cut_anywhere_is_refused_or_has_all_of_its_pixels(name, make_dali):
     content = pictures()[name]
@@ -296,8 +286,8 @@ def test_a_bomb_is_refused_from_its_header_at_once_and_without_memory():
         if here.backends.has("nvidia.dali"):
             refuse("dali")
     """
-    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    ran = preloaded.run(textwrap.dedent(script))
+    assert ran.status == 0, ran.err[-2000:]
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from tests.distributed.launch import Ranks
 from tests.distributed.training import delivered, learn, load, log_of, make_loader
 from tests.loader.samples import write_shards
 
-LIFE_SECONDS = 60  # until the first step, and for the last life: 3 on two free cores
+LIFE_SECONDS = 60  # until the first step, and for the last life: 1 on two free cores
 WHILE_TRAINING_SECONDS = 1.0
-WHILE_STARTING_SECONDS = 4.0
+WHILE_STARTING_SECONDS = 0.08
 POLL_SECONDS = 0.0005
 
 

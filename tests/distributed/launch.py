@@ -4,7 +4,8 @@ In: a module with a command line, and how many ranks. Out: processes that run, a
 when the block of `Ranks` ends, none of them is left; a rank that fails or hangs is an AssertionError that
 holds the last lines of every rank.
 
-"own": one process for each rank, which is told --rank, --world-size and --meet (a file:// address).
+"own": one process for each rank, which is told --rank, --world-size and --meet (a file:// address). They are
+forked from one that has torch imported.
 "torchrun": `python -m torch.distributed.run`, which tells its workers through the environment.
 """
 
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests import preloaded
 
 ROOT = Path(__file__).resolve().parents[2]
 TAIL_CHARACTERS = 4000
@@ -34,19 +37,24 @@ class Ranks:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self._said: list[Path] = []
-        self.processes: list[subprocess.Popen] = []
+        self.processes: list[subprocess.Popen | preloaded.Running] = []
         self._torchrun = launcher == "torchrun"
-        python = [sys.executable, "-m"]
-        if self._torchrun:
-            run = ["torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
-            commands = [[*python, *run, "-m", module, *arguments]]
-        else:
-            meet = ["--world-size", str(world_size), "--meet", f"file://{folder}/meet"]
-            ranks = range(world_size)
-            commands = [[*python, module, *arguments, *meet, "--rank", str(rank)] for rank in ranks]
         try:
-            for number, command in enumerate(commands):
-                self._start(command, folder / f"said-{number}.txt")
+            if self._torchrun:
+                run = ["torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
+                command = [sys.executable, "-m", *run, "-m", module, *arguments]
+                with open(self._said_by(0, folder), "w") as out:
+                    self.processes.append(
+                        subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=out, stderr=out)
+                    )
+            else:
+                meet = ["--world-size", str(world_size), "--meet", f"file://{folder}/meet"]
+                for rank in range(world_size):
+                    given, said = [*arguments, *meet, "--rank", str(rank)], self._said_by(rank, folder)
+                    program, places = preloaded.module(module), {"out": said, "err": said}
+                    self.processes.append(
+                        preloaded.start(program, *given, **places, environment=_environment())
+                    )
         except BaseException:
             self.close()
             raise
@@ -102,12 +110,13 @@ class Ranks:
         for process in self.processes:
             process.wait()
 
-    def _start(self, command: list[str], said: Path) -> None:
-        self._said.append(said)
-        environment = {**os.environ, **ENVIRONMENT}
-        with open(said, "w") as out:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
-        self.processes.append(process)
+    def _said_by(self, number: int, folder: Path) -> Path:
+        self._said.append(folder / f"said-{number}.txt")
+        return self._said[-1]
 
     def _failed(self) -> bool:
         return any(process.poll() not in (None, 0) for process in self.processes)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, **ENVIRONMENT}

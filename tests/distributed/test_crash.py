@@ -18,8 +18,8 @@ def run(folder, samples, kills, **arguments) -> crash.Report:
     return report
 
 
-def test_a_training_that_is_killed_delivers_every_epoch_exactly(tmp_path, cases):
-    report = run(tmp_path, SAMPLES, 1, seed=0, ranks=[2], last="drop")
+def test_a_training_killed_three_times_delivers_every_epoch_exactly(tmp_path, cases):
+    report = run(tmp_path, SAMPLES, 3, seed=0, ranks=[2], last="drop")
     cases("crash", report.kills)
 
 

@@ -23,11 +23,12 @@ LAUNCHES = {
     "2 own": (2, "own", ["late", "changed", "endings", "states", "images", "cold"]),
     "3 own": (3, "own", ["late", "endings", "states", "resumed"]),
     "4 own": (4, "own", ["late", "groups", "cold", "resumed"]),
+    "2 torchrun": (2, "torchrun", ["environment"]),
     "4 torchrun": (4, "torchrun", ["environment", "endings", "states", "groups", "cold", "resumed"]),
 }
 
 
-SLOW = ("3 own", "4 own")  # the others have the same scenarios
+SLOW = ("3 own", "4 torchrun")  # the others have the same scenarios
 
 
 def launches(scenario: str):

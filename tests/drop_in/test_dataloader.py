@@ -73,15 +73,36 @@ def test_the_window_of_the_dataset_is_for_shuffling(shards):
     assert flat(fl.DataLoader(dataset, 4, sampler=[3, 1])) == [3, 1]
 
 
+class DrawnFrom:
+    """Counts what was drawn from it."""
+
+    def __iter__(self):
+        self.drawn = 0
+        for index in range(N):
+            self.drawn += 1
+            yield index
+
+    def __len__(self):
+        return N
+
+
+def drawn_ahead(loader) -> int:
+    """How many batches of one sample are on their way with the first one delivered."""
+    next(iter(loader))
+    return loader.sampler.drawn - 1
+
+
 def test_num_workers_are_threads_and_prefetch_factor_batches_for_each(dataset):
-    config = fl.DataLoader(dataset, num_workers=3, prefetch_factor=5, persistent_workers=True)._config
-    assert (config.threads, config.prefetch) == (3, 15)
-    config, usual = fl.DataLoader(dataset)._config, fl.Loader("x", 1, FIELDS)._config
-    assert (config.threads, config.prefetch) == (None, usual.prefetch)
-    assert fl.DataLoader(dataset, num_workers=2, prefetch_factor=0)._config.prefetch == 1
-    loader = fl.DataLoader(dataset, 4, num_workers=3)
-    list(loader)
-    assert loader.stats()["stages"]["decode"]["threads"] == 3
+    usual, sampler = fl.Loader(dataset.source, 1, FIELDS, sampler=DrawnFrom()), DrawnFrom()
+    for arguments, ahead in [
+        ({}, drawn_ahead(usual)),
+        ({"num_workers": 3, "prefetch_factor": 5, "persistent_workers": True}, 15),
+        ({"num_workers": 2, "prefetch_factor": 0}, 1),
+    ]:
+        loader = fl.DataLoader(dataset, sampler=sampler, **arguments)
+        assert drawn_ahead(loader) == ahead
+        threads = arguments.get("num_workers", usual.stats()["stages"]["decode"]["threads"])
+        assert loader.stats()["stages"]["decode"]["threads"] == threads
 
 
 def test_collate_fn_is_given_the_samples_of_a_batch(dataset):
@@ -234,13 +255,16 @@ def test_what_holds_anyway_is_not_warned_of(dataset):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
-def test_pin_memory_means_the_gpu_and_is_warned_of_where_there_is_none(dataset):
+def test_pin_memory_means_the_gpu_and_is_warned_of_where_there_is_none(dataset, monkeypatch):
     with pytest.warns(UserWarning, match="torch sees no GPU") as caught:
         loader = fl.DataLoader(dataset, 4, pin_memory=True)
     assert caught[0].filename == __file__
     assert next(iter(loader))["image"].device.type == "cpu"
-    assert fl.DataLoader(dataset, device="cpu")._config.device == "cpu"
-    assert fl.DataLoader(dataset)._config.device == "cpu"
+    # A loader for whatever GPU there is now finds none that it can use.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "decode: impossible here" in repr(fl.Loader(dataset.source, 4, FIELDS))
+    for on_cpu in (loader, fl.DataLoader(dataset, device="cpu"), fl.DataLoader(dataset)):
+        assert "decode: native" in repr(on_cpu)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -282,7 +306,7 @@ try:
     next(iter(fl.DataLoader(dataset, 4, num_workers=1, timeout=0.2)))
 except fl.BatchTimeoutError:
     hang.set()
-threading.Thread(target=time.sleep, args=(1.5,)).start()  # the user's own, which is waited for
+threading.Thread(target=time.sleep, args=(0.7,)).start()  # the user's own, which is waited for
 print("well")
 """
 

@@ -8,6 +8,7 @@ import torch
 
 import fastload as fl
 from fastload.errors import ConfigError
+from fastload.shards import dataset as shards_dataset
 from tests.drop_in.datasets import FIELDS, N
 from tests.loader import samples
 from tests.loader.samples import flat
@@ -63,17 +64,31 @@ def test_tuples_have_no_room_for_more_than_the_fields(more):
         fl.Dataset("nowhere", **{"fields": FIELDS, "as_tuple": True, **more})
 
 
-def test_a_dataset_goes_through_pickle_and_opens_its_source_again(dataset):
+@pytest.fixture
+def openings(monkeypatch):
+    """What was opened, and on disk."""
+    openings, open_dataset = [], shards_dataset.open_dataset
+
+    def opening(source, **how):
+        openings.append(source)
+        return open_dataset(source, **how)
+
+    monkeypatch.setattr(shards_dataset, "open_dataset", opening)
+    return openings
+
+
+def test_a_dataset_goes_through_pickle_and_opens_its_source_again(dataset, openings):
     len(dataset)
     again = pickle.loads(pickle.dumps(dataset))
-    assert again._opened is None and flat(fl.DataLoader(again, 4)) == list(range(N))
+    assert len(openings) == 1
+    assert flat(fl.DataLoader(again, 4)) == list(range(N))
+    assert len(openings) == 2
 
 
-def test_a_dataset_opens_its_source_once_for_all_that_use_it(dataset):
-    opened = dataset.opened()
+def test_a_dataset_opens_its_source_once_for_all_that_use_it(dataset, openings):
     one, other = fl.DataLoader(dataset, 4), fl.DataLoader(dataset, 5)
-    list(one), list(other)
-    assert one._samples.opened is other._samples.opened is opened and one.dataset is dataset
+    list(one), list(other), len(dataset), dataset[0]
+    assert len(openings) == 1 and one.dataset is other.dataset is dataset
 
 
 def test_nothing_is_read_when_a_dataset_is_made_and_asked_whether_it_is_there():

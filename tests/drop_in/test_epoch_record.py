@@ -15,7 +15,6 @@ from tests.drop_in.stateful_cases import (
     Stream,
     StreamOfWalks,
     after,
-    both,
     epoch,
     flat,
     generator,
@@ -24,6 +23,7 @@ from tests.drop_in.stateful_cases import (
     rest_of,
     workers,
 )
+from tests.quick import slow_but
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:neither the dataset nor its iterator"),
@@ -61,8 +61,17 @@ def test_a_sampler_of_yours_begins_the_next_epoch_where_it_left_the_last(own, nu
     assert rest_of(make, state, epochs=2) == epochs[1:]
 
 
-@both
-@pytest.mark.parametrize(("num_workers", "persistent"), [(0, False), (2, False), (2, True)])
+@pytest.mark.parametrize(
+    ("loader_class", "num_workers", "persistent"),
+    slow_but(
+        [(OurLoader, 0, False), (OurLoader, 2, True)],
+        [
+            (loader_class, *how)
+            for loader_class in (StatefulDataLoader, OurLoader)
+            for how in ((0, False), (2, False), (2, True))
+        ],
+    ),
+)
 def test_with_the_same_generator_all_later_epochs_are_those_of_an_unbroken_run(
     loader_class, num_workers, persistent
 ):
@@ -106,9 +115,25 @@ def test_the_next_epoch_from_the_global_generator_is_not_the_last_one_again():
     assert batches != resumed[0] != resumed[1]
 
 
-@pytest.mark.parametrize("dataset", [Marked, StatefulStream, StreamOfWalks, SelfWalk, Stream])
-@pytest.mark.parametrize(("num_workers", "persistent"), [(0, False), (2, False), (2, True)])
-@pytest.mark.parametrize("finish", [False, True])
+LAST_BATCHES = [
+    (dataset, num_workers, persistent, finish)
+    for dataset in (Marked, StatefulStream, StreamOfWalks, SelfWalk, Stream)
+    for num_workers, persistent in ((0, False), (2, False), (2, True))
+    for finish in (False, True)
+]
+# With workers, each dataset once, and each way to end with either kind of workers.
+QUICK_LAST_BATCHES = [one for one in LAST_BATCHES if one[1] == 0] + [
+    (Marked, 2, False, False),
+    (StatefulStream, 2, True, False),
+    (StreamOfWalks, 2, True, True),
+    (SelfWalk, 2, False, True),
+    (Stream, 2, False, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "num_workers", "persistent", "finish"), slow_but(QUICK_LAST_BATCHES, LAST_BATCHES)
+)
 def test_after_the_last_short_batch_comes_a_whole_epoch(dataset, num_workers, persistent, finish):
     def make():
         return OurLoader(dataset(9), 2, num_workers=num_workers, persistent_workers=persistent)

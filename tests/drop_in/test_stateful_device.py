@@ -1,6 +1,7 @@
 """Batches of a torch dataset on a device: copied ahead of need, and saved as without a device."""
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -10,6 +11,7 @@ from torch.utils.data import TensorDataset
 from fastload import DataLoader as OurLoader
 from fastload.loader.device import CpuDelivery
 from tests.drop_in.stateful_cases import Numbers, OwnStream, after, epoch, maker, rest_of, workers
+from tests.quick import slow_but
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:neither the dataset nor its iterator"),
@@ -28,8 +30,16 @@ def test_on_a_device_one_batch_is_on_its_way_while_the_last_is_used(calls):
         next(iterator)
 
 
-@workers
-@pytest.mark.parametrize("case", ["shuffled", "own place", "no state", "dataset's state", "iterator's state"])
+CASES = ("shuffled", "own place", "no state", "dataset's state", "iterator's state")
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "case"),
+    slow_but(
+        [*itertools.product([0], CASES), (2, "shuffled"), (2, "dataset's state")],
+        itertools.product([0, 2], CASES),
+    ),
+)
 def test_on_a_device_the_state_is_that_of_the_batch_delivered(calls, case, num_workers):
     make = maker(OurLoader, case, num_workers, device="cuda")
     whole = epoch(maker(OurLoader, case, num_workers)())

@@ -3,6 +3,7 @@
 import collections
 import copy
 import inspect
+import itertools
 import pickle
 import random
 import warnings
@@ -24,7 +25,8 @@ from torch.utils.data.dataloader import default_collate, default_convert
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from fastload import DataLoader as OurLoader
-from tests.drop_in.torch_cases import Numbers, Stream, both, epochs, mark_dataset
+from tests.drop_in.torch_cases import Numbers, Stream, both, both_and_workers, epochs, mark_dataset
+from tests.quick import slow_but
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory", "ignore:This DataLoader will create")
 workers = pytest.mark.parametrize("num_workers", [0, 2])
@@ -168,8 +170,17 @@ ORDERS = {
 }
 
 
-@workers
-@pytest.mark.parametrize("order", ORDERS)
+# In workers: orders that are drawn early and late, by torch's samplers and by one that draws by itself.
+QUICK_IN_WORKERS = ("shuffled", "generator", "eager", "unbatched")
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "order"),
+    slow_but(
+        [*itertools.product([0], ORDERS), *itertools.product([2], QUICK_IN_WORKERS)],
+        itertools.product([0, 2], ORDERS),
+    ),
+)
 def test_batches_and_generators_for_a_seed_are_torch_s(order, num_workers):
     """And after two epochs the global generator is where torch leaves it."""
     seen = []
@@ -191,8 +202,7 @@ def test_workers_have_torch_s_seeds(persistent_workers):
     assert len({sample[1] for sample in seen[0][0]}) == 2
 
 
-@both
-@workers
+@both_and_workers
 def test_the_last_batch_is_smaller_or_dropped(loader_class, num_workers):
     assert epochs(loader_class(Numbers(5), 2, num_workers=num_workers), 1) == [[[0, 1], [2, 3], [4]]]
     dropped = loader_class(Numbers(5), 2, drop_last=True, num_workers=num_workers)
@@ -216,22 +226,19 @@ def test_default_collate_makes_tensors_in_the_containers_of_the_samples(loader_c
     assert type(batch["c"]) is point and batch["c"].y[0].tolist() == [2, 2, 2]
 
 
-@both
-@workers
+@both_and_workers
 def test_a_collate_fn_of_yours_gets_the_samples(loader_class, num_workers):
     assert epochs(loader_class(Numbers(5), 2, num_workers=num_workers, collate_fn=as_list), 1) == [
         [[0, 1], [2, 3], [4]]
     ]
 
 
-@both
-@workers
+@both_and_workers
 def test_a_dataset_may_fetch_a_whole_batch(loader_class, num_workers):
     assert epochs(loader_class(ManyAtOnce(3), 2, num_workers=num_workers), 1) == [[[100, 101], [102]]]
 
 
-@both
-@workers
+@both_and_workers
 def test_an_iterable_dataset_is_read_by_each_worker(loader_class, num_workers):
     loader = loader_class(Stream(7), 2, num_workers=num_workers)
     expected = [[0, 1], [2, 3], [4, 5], [6]] if num_workers == 0 else [[0, 2], [1, 3], [4, 6], [5]]
@@ -255,8 +262,7 @@ def test_the_length_of_an_iterable_dataset_is_a_promise(loader_class):
         assert len(list(loader)) == 3
 
 
-@both
-@workers
+@both_and_workers
 def test_an_error_comes_at_its_batch_and_iteration_goes_on(loader_class, num_workers):
     iterator = iter(loader_class(Numbers(9, bad=4), 2, num_workers=num_workers))
     assert [next(iterator).tolist() for _ in range(2)] == [[0, 1], [2, 3]]
@@ -267,15 +273,13 @@ def test_an_error_comes_at_its_batch_and_iteration_goes_on(loader_class, num_wor
     assert [batch.tolist() for batch in iterator] == [[6, 7], [8]]
 
 
-@both
-@workers
+@both_and_workers
 def test_iterations_may_be_nested(loader_class, num_workers):
     loader = loader_class(Numbers(3), None, num_workers=num_workers)
     assert [(a, b) for a in loader for b in loader] == [(a, b) for a in range(3) for b in range(3)]
 
 
-@both
-@workers
+@both_and_workers
 def test_an_early_break_leaves_a_whole_epoch_for_the_next(loader_class, num_workers):
     loader = loader_class(Numbers(7), 2, num_workers=num_workers)
     for batch in loader:
@@ -284,8 +288,7 @@ def test_an_early_break_leaves_a_whole_epoch_for_the_next(loader_class, num_work
     assert epochs(loader, 1) == [[[0, 1], [2, 3], [4, 5], [6]]]
 
 
-@both
-@workers
+@both_and_workers
 def test_an_iterator_at_its_end_stays_there(loader_class, num_workers):
     iterator = iter(loader_class(Numbers(2), num_workers=num_workers))
     assert len(list(iterator)) == 2

@@ -1,5 +1,6 @@
 """What torch documents of a DataLoader's workers, asked of torch's class and of ours."""
 
+import multiprocessing
 import os
 
 import pytest
@@ -52,10 +53,12 @@ def test_a_worker_that_cannot_start_says_why(loader_class):
 
 @both
 def test_a_batch_that_takes_too_long_is_an_error(loader_class):
-    iterator = iter(loader_class(Numbers(2, slow=1), num_workers=1, timeout=0.5))
+    numbers = Numbers(2, slow=1)
+    iterator = iter(loader_class(numbers, num_workers=1, timeout=0.5))
     assert next(iterator).tolist() == [0]
     with pytest.raises(RuntimeError, match=r"DataLoader timed out after 0.5 seconds"):
         next(iterator)
+    numbers.go_on.set()  # or the worker would be waited for
 
 
 class Dies(Numbers):
@@ -92,10 +95,12 @@ def test_persistent_workers_begin_anew_after_an_epoch_that_was_broken_off(loader
 
 @both
 def test_in_order_false_gives_each_batch_once_and_passes_a_slow_one(loader_class):
-    loader = loader_class(Numbers(8, slow=0), None, num_workers=2, in_order=False)
-    seen = list(loader)
-    assert sorted(seen) == list(range(8))
-    assert seen[0] != 0
+    numbers = Numbers(8, slow=0)
+    iterator = iter(loader_class(numbers, None, num_workers=2, in_order=False))
+    first = next(iterator)
+    numbers.go_on.set()
+    assert first != 0
+    assert sorted([first, *iterator]) == list(range(8))
     assert sorted(loader_class(Stream(8), None, num_workers=2, in_order=False)) == list(range(8))
 
 
@@ -104,8 +109,8 @@ def test_the_workers_of_an_iteration_end_with_it(loader_class):
     loader = loader_class(Numbers(50), num_workers=2)
     iterator = iter(loader)
     next(iterator)
-    processes = list(iterator._workers)
-    assert all(one.is_alive() for one in processes)
+    processes = multiprocessing.active_children()
+    assert len(processes) == 2 and all(one.is_alive() for one in processes)
     del iterator
     for one in processes:
         one.join(5)

@@ -3,6 +3,7 @@
 Covers notices.py.
 """
 
+import itertools
 import json
 import random
 
@@ -31,6 +32,7 @@ from tests.drop_in.stateful_cases import (
     rest_of,
     workers,
 )
+from tests.quick import slow_but
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:neither the dataset nor its iterator"),
@@ -80,9 +82,13 @@ def test_a_dataset_that_is_its_own_iterator_is_saved_once(num_workers):
     assert json.loads(state["workers"][0]) == saved
 
 
-@both
-@pytest.mark.parametrize("dataset_class", [Counting, CountingMany])
-@pytest.mark.parametrize("num_workers", [0, 3])
+STATES_OF_MAPS = [*itertools.product((0, 3), (Counting, CountingMany), (StatefulDataLoader, OurLoader))]
+QUICK_STATES_OF_MAPS = [one for one in STATES_OF_MAPS if one[0] == 0 or one[1:] == (CountingMany, OurLoader)]
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "dataset_class", "loader_class"), slow_but(QUICK_STATES_OF_MAPS, STATES_OF_MAPS)
+)
 def test_the_state_of_a_map_style_dataset_is_of_each_worker(loader_class, dataset_class, num_workers):
     def make():
         return loader_class(dataset_class(17), 2, num_workers=num_workers)
@@ -127,8 +133,13 @@ def test_of_what_a_worker_sends_the_batch_is_pinned(monkeypatch):
     assert (pinned.batch, pinned.worker, pinned.state) == (("pinned", [1]), 3, {"at": 2})
 
 
-@both
-@pytest.mark.parametrize("num_workers", [0, 2, 3])
+FOUND_AGAIN = [*itertools.product((StatefulDataLoader, OurLoader), (0, 2, 3))]
+
+
+@pytest.mark.parametrize(
+    ("loader_class", "num_workers"),
+    slow_but([(StatefulDataLoader, 0), (OurLoader, 0), (OurLoader, 3)], FOUND_AGAIN),
+)
 def test_a_map_style_dataset_s_state_is_found_again_from_a_resumed_run(loader_class, num_workers):
     def make():
         return loader_class(Counting(17), 2, num_workers=num_workers)
@@ -146,15 +157,31 @@ def test_a_map_style_dataset_s_state_is_found_again_from_a_resumed_run(loader_cl
 
 @pytest.mark.parametrize("context", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_states_cross_every_way_to_start_a_worker(context):
-    def make(dataset):
-        return OurLoader(dataset, 4, num_workers=1, multiprocessing_context=context)
+    """Into such a worker, and out of it."""
 
-    _, state = after(lambda: make(StreamOfWalks()), 2)
-    assert rest_of(lambda: make(StreamOfWalks()), state) == epoch(OurLoader(Stream(), 4))[2:]
+    def make(context):
+        return OurLoader(StreamOfWalks(), 4, num_workers=1, multiprocessing_context=context)
+
+    whole = epoch(OurLoader(Stream(), 4))
+    _, state = after(lambda: make("fork"), 2)
+    loader = make(context)
+    loader.load_state_dict(state)
+    iterator = iter(loader)
+    assert next(iterator).tolist() == whole[2]
+    state = loader.state_dict()
+    assert [plain(batch) for batch in iterator] == whole[3:]
+    assert rest_of(lambda: make("fork"), state) == whole[3:]
 
 
-@both
-@pytest.mark.parametrize("case", ["dataset's state", "iterator's state", "uneven"])
+SECOND_EPOCHS = [
+    *itertools.product((StatefulDataLoader, OurLoader), ("dataset's state", "iterator's state", "uneven"))
+]
+
+
+@pytest.mark.parametrize(
+    ("loader_class", "case"),
+    slow_but([(OurLoader, "dataset's state"), (OurLoader, "uneven")], SECOND_EPOCHS),
+)
 def test_persistent_workers_are_resumed_in_their_second_epoch(loader_class, case):
     make = maker(loader_class, case, 2, persistent_workers=True)
     loader = make()
@@ -169,7 +196,9 @@ def test_persistent_workers_are_resumed_in_their_second_epoch(loader_class, case
         assert rest_of(make, state, epochs=2) == [second[step:], third], step
 
 
-@both
+@pytest.mark.parametrize(
+    "loader_class", slow_but([OurLoader], [StatefulDataLoader, OurLoader]), ids=["torchdata", "ours"]
+)
 @pytest.mark.parametrize("case", ["shuffled", "dataset's state"])
 def test_persistent_workers_go_on_after_the_end_of_an_epoch(loader_class, case):
     if loader_class is StatefulDataLoader and case == "dataset's state":

@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastload.shards.dataset import open_dataset
-from tests import faults
+from tests import faults, preloaded
 from tests.distributed.launch import Ranks
 from tests.faults import Rule
 
@@ -55,27 +53,26 @@ class Ended(NamedTuple):
     left: list[str]
 
 
-def start(shards: str, folder: Path, how: str, *given: Rule) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.faults_under_way.training", shards, how]
-    return subprocess.Popen(
-        command,
-        env=faults.environment(folder, *given),
-        cwd=faults.ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start(shards: str, folder: Path, how: str, *given: Rule) -> preloaded.Running:
+    for name in ("out", "err"):
+        (folder / name).unlink(missing_ok=True)
+    program = faults.with_rules(preloaded.module("tests.faults_under_way.training"), *given)
+    places = {"out": folder / "out", "err": folder / "err"}
+    return preloaded.start(program, shards, how, **places, environment=faults.environment(folder, *given))
 
 
-def end(process: subprocess.Popen, by: int | None, folder: Path) -> Ended:
-    first_batch_seconds = float(process.stdout.readline() or "nan")
+def end(process: preloaded.Running, by: int | None, folder: Path) -> Ended:
+    stop = time.monotonic() + MOST_START_SECONDS
+    while not (said := (folder / "out").read_text()).endswith("\n") and process.poll() is None:
+        assert time.monotonic() < stop, "no first batch"
+        time.sleep(0.005)
+    first_batch_seconds = float(said or "nan")
     begun = time.perf_counter()
     if by is not None:
         time.sleep(0.1)  # so that it trains
         begun = time.perf_counter()
         process.send_signal(by)
-    _, err = process.communicate(timeout=MOST_START_SECONDS)
+    status = process.wait(MOST_START_SECONDS)
     seconds = time.perf_counter() - begun
     left = [*faults.files_below(folder / "tmp"), *faults.unfinished(folder / "cache")]
     try:
@@ -83,10 +80,10 @@ def end(process: subprocess.Popen, by: int | None, folder: Path) -> Ended:
         left.append("a process")
     except ProcessLookupError:
         pass
-    return Ended(process.returncode, first_batch_seconds, seconds, err, left)
+    return Ended(status, first_batch_seconds, seconds, (folder / "err").read_text(), left)
 
 
-SLOW = ("SIGTERM that is handled", "an exception")
+SLOW = ("SIGTERM", "SIGTERM that is handled", "an exception")
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +152,7 @@ def test_a_process_that_is_killed_as_it_writes_an_index_leaves_nothing_after_the
     assert faults.unfinished(cache) == []
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_others_by_the_launcher(shards, tmp_path, monkeypatch):
     faults.needs_faults()
     pids = tmp_path / "pids"

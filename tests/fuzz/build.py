@@ -5,6 +5,7 @@ with whatever C++ compiler there is; AddressSanitizer and UndefinedBehaviorSanit
 run. `toolchain()` tells which. Only the files of csrc/ that the targets need are compiled, each once.
 """
 
+import atexit
 import functools
 import os
 import platform
@@ -122,9 +123,17 @@ def compile_one(source: Path, folder: Path, chain: Toolchain) -> Path:
     return out
 
 
+@functools.cache
+def driver(chain: Toolchain) -> Path:
+    """driver.cpp, compiled once for all programs of this process."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return compile_one(HERE / "driver.cpp", Path(folder.name), chain)
+
+
 def link(objects: list[Path], program: Path, chain: Toolchain) -> Path:
     if chain.has_driver:
-        objects = [*objects, compile_one(HERE / "driver.cpp", program.parent, chain)]
+        objects = [*objects, driver(chain)]
     command = [chain.compiler, *chain.flags, *chain.link_flags, *map(str, objects), "-o", str(program)]
     subprocess.run([*command, "-ldl", "-pthread"], check=True, capture_output=True, text=True)
     return program

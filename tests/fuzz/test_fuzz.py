@@ -9,8 +9,9 @@ import pytest
 from fastload.backends import find_libjpeg
 from tests.fuzz import build
 from tests.fuzz.seeds import write_seeds
+from tests.quick import slow_but
 
-SECONDS, MOST_RUNS = 3, 200_000
+MOST_RUNS = 200_000
 # One fault for each kind of report, picked by the first byte.
 WRONG_TARGET = """
 #include <cstddef>
@@ -37,18 +38,18 @@ def chain():
     return found
 
 
-TARGETS = [pytest.param(one, marks=[pytest.mark.slow] * (one != "image_header")) for one in build.SOURCES]
+QUICK = ("image_header", 1)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_nothing_breaks_a_parser(chain, tmp_path, capsys, target):
+@pytest.mark.parametrize("target, seconds", slow_but([QUICK], [QUICK, *((one, 3) for one in build.SOURCES)]))
+def test_nothing_breaks_a_parser(chain, tmp_path, capsys, target, seconds):
     program = build.build((target,), tmp_path, chain)[target]
     corpus = write_seeds(target, tmp_path / "corpus")
     given = len(list(corpus.iterdir()))
     for libjpeg in find_libjpeg() if target == "jpeg" else [None]:
         run = build.run(
             program,
-            f"-max_total_time={SECONDS}",
+            f"-max_total_time={seconds}",
             f"-runs={MOST_RUNS}",
             "-seed=1",
             f"-max_len={build.MAX_LEN[target]}",

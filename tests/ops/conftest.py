@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 @pytest.fixture(scope="session", autouse=True)
 def quick_interpreter():
     """Triton's interpreter patches its language anew in every call of a function within a kernel, which takes
-    longer than most of these functions do: here once for each kernel."""
+    longer than most of these functions do: here once for each kernel. And it does each addition and
+    multiplication of integers once more in 64 bits, for an assertion that it has in debugging only."""
     try:
         from triton.runtime import interpreter
     except ImportError:
@@ -40,7 +42,20 @@ def quick_interpreter():
     with pytest.MonkeyPatch.context() as changed:
         if hasattr(interpreter, "_LangPatchScope"):  # of the versions that this was written for
             changed.setattr(interpreter, "_patch_lang", patch_once)
+        builder = interpreter.interpreter_builder
+        if not builder.options.debug and hasattr(builder.options, "sanitize_overflow"):
+            changed.setattr(builder, "options", replace(builder.options, sanitize_overflow=False))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Torch's own threads wait for each other in every small operation: where the cores are shared, a hundred
+    times longer than it takes. Tests of several threads ask for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

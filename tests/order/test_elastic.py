@@ -18,6 +18,7 @@ from tests.contracts.dealing import LASTS, Sizes
 from tests.contracts.elastic import assert_chain, assert_elastic
 from tests.contracts.ends import assert_ends_of_epochs
 from tests.contracts.integers import IntegerLoader
+from tests.quick import slow_but
 
 NS = (1, 7, 10, 64, 65, 127)
 PLANS = {
@@ -48,14 +49,19 @@ def all_sizes(batch_sizes, lasts=LASTS):
     return [Sizes(*one) for one in itertools.product(batch_sizes, WORLDS, lasts)]
 
 
-@pytest.mark.parametrize("plan", ORDERS)
-@pytest.mark.parametrize("n", [1, 7, 10, 23])
+SMALL = itertools.product([1, 7, 10, 23], ORDERS)
+LARGER = [(64, "mixture"), (65, "windowed"), (127, "windowed")]
+
+
+@pytest.mark.parametrize(
+    "n, plan", slow_but([*itertools.product([1, 7], ORDERS), (10, "windowed"), (23, "mixture")], SMALL)
+)
 def test_every_step_of_every_world_resumes_on_every_world(cases, n, plan):
     every = all_sizes((1, 2, 3, 7))
     cases("elastic", assert_elastic(maker(n, plan), range(n), every, every))
 
 
-@pytest.mark.parametrize("n, plan", [(64, "mixture"), (65, "windowed"), (127, "windowed")])
+@pytest.mark.parametrize("n, plan", slow_but([(65, "windowed")], LARGER))
 def test_every_step_of_every_world_resumes_on_every_world_with_another_batch_size(cases, n, plan):
     saving, loading = all_sizes((1, 5)), all_sizes((3, 16))
     cases("elastic", assert_elastic(maker(n, plan), range(n), saving, loading))
@@ -97,13 +103,12 @@ def test_only_sizes_that_leave_an_epoch_without_a_batch_are_refused(last):
                 Steps(n, *sizes)
 
 
-@same_examples(150)
-@given(st.data())
-def check_chains(cases, data):
+def check_chain(cases, data):
     n = data.draw(st.integers(1, 70))
     make_loader = maker(n, data.draw(st.sampled_from(ORDERS)), data.draw(st.integers(0, 2**64 - 1)))
     cases("elastic", assert_chain(make_loader, range(n), data.draw(chains(n))))
 
 
-def test_a_chain_of_runs_of_any_sizes_gives_each_id_of_an_epoch_once_and_in_order(cases):
-    check_chains(cases)
+@pytest.mark.parametrize("examples", slow_but([50], [50, 500]))
+def test_a_chain_of_runs_of_any_sizes_gives_each_id_of_an_epoch_once_and_in_order(cases, examples):
+    same_examples(examples)(given(st.data())(check_chain))(cases)

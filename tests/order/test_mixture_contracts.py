@@ -13,6 +13,7 @@ from tests.contracts.mixtures import (
     assert_own_passes,
     taken_alone,
 )
+from tests.quick import slow_but
 
 WEIGHTS = st.lists(st.one_of(st.integers(1, 9), st.floats(1e-4, 1, allow_nan=False)), min_size=1, max_size=12)
 
@@ -36,16 +37,16 @@ def taken(make_loader, sizes, epochs):
     return zip(*(found[position] for position in range(len(found))), strict=True)
 
 
-@same_examples(200)
-@given(WEIGHTS, st.integers(1, 9), st.sampled_from(WORLDS), st.integers(20, 90))
 def check_proportions(cases, weights, batch_size, world_size, n):
     make_loader = maker(n, [7] * len(weights), weights)
     sources, _ = taken(make_loader, Sizes(batch_size, world_size, "straddle"), epochs=4)
     cases("mixtures", assert_in_proportion(list(sources), dict(enumerate(weights))))
 
 
-def test_every_prefix_is_in_proportion_for_any_weights_and_sizes(cases):
-    check_proportions(cases)
+@pytest.mark.parametrize("examples", slow_but([70], [70, 500]))
+def test_every_prefix_is_in_proportion_for_any_weights_and_sizes(cases, examples):
+    any_sizes = given(WEIGHTS, st.integers(1, 9), st.sampled_from(WORLDS), st.integers(20, 90))
+    same_examples(examples)(any_sizes(check_proportions))(cases)
 
 
 @pytest.mark.parametrize("parts, weights", [([7, 1, 12], [3, 1, 1]), ([64, 65], [0.3, 0.7]), ([1], [1])])
@@ -58,9 +59,7 @@ def test_each_source_makes_its_own_passes(cases, parts, weights):
     cases("mixtures", assert_own_passes(list(sources), list(keys), own_keys))
 
 
-@same_examples(150)
-@given(st.data())
-def check_chains(cases, data):
+def check_chain(cases, data):
     n, k = data.draw(st.integers(30, 80)), data.draw(st.integers(1, 5))
     weights = st.lists(st.integers(0, 5), min_size=k, max_size=k).filter(any)
     sizes = st.builds(Sizes, st.integers(1, 4), st.sampled_from(WORLDS), st.sampled_from(LASTS))
@@ -81,8 +80,9 @@ def check_chains(cases, data):
     cases("mixtures", assert_elastic_while_weights_change(make_loader, links, usual))
 
 
-def test_runs_that_change_ranks_batches_and_weights_take_what_one_rank_would(cases):
-    check_chains(cases)
+@pytest.mark.parametrize("examples", slow_but([70], [70, 500]))
+def test_runs_that_change_ranks_batches_and_weights_take_what_one_rank_would(cases, examples):
+    same_examples(examples)(given(st.data())(check_chain))(cases)
 
 
 class ForgetsWhatIsOwed(IntegerLoader):

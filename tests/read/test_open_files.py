@@ -190,7 +190,7 @@ def test_forked_children_begin_with_no_file_and_read_whatever_the_parent_does(tm
     threads = [threading.Thread(target=busily) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(40):
+    for _ in range(20):
         child = os.fork()
         if child == 0:
             reader = _native.ShardReader(2)

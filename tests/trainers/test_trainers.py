@@ -11,19 +11,21 @@ import json
 import pytest
 
 from tests.distributed.launch import Ranks
+from tests.quick import slow_but
 from tests.trainers import transformers_run
 from tests.trainers.seen import ACCELERATE_SAVED_AFTER, BATCH_SIZE, LIGHTNING_SAVED_AFTER
 
 N = 44
 EPOCHS = 3
 LAUNCH_SECONDS = 100
-# One run of each trainer is quick enough, lightning's on one process and accelerate's on two.
-slow = pytest.mark.slow
-RUNS = [("lightning", 1), pytest.param(("lightning", 2), marks=slow)]
-RUNS += [pytest.param(("accelerate", 1), marks=slow), ("accelerate", 2)]
-each_run = pytest.mark.parametrize("run", RUNS, ids=str)
-of_lightning = pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=slow)])
-of_accelerate = pytest.mark.parametrize("ranks", [pytest.param(1, marks=slow), 2])
+# Only accelerate's run on two processes is quick: the other trainers take twice as long to import.
+QUICK = ("accelerate", 2)
+RUNS = itertools.product(("lightning", "accelerate"), (1, 2))
+each_run = pytest.mark.parametrize(
+    "run", [pytest.param(run, marks=[pytest.mark.slow] * (run != QUICK)) for run in RUNS], ids=str
+)
+of_lightning = pytest.mark.parametrize("ranks", slow_but([], [1, 2]))
+of_accelerate = pytest.mark.parametrize("ranks", slow_but([2], [1, 2]))
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +120,7 @@ def test_a_checkpoint_that_accelerate_saved_resumes_exactly(ranks_saw, ranks):
                 assert_rest(found, name, f"from step {step}", step)
 
 
+@pytest.mark.slow
 def test_lightning_counts_an_epoch_that_max_steps_ends_as_done_and_goes_on_with_the_next(ranks_saw):
     """Its own rule, with every loader: epoch_progress says so, and set_epoch follows it."""
     (found,) = ranks_saw(("lightning", 1))
@@ -128,6 +131,7 @@ def test_lightning_counts_an_epoch_that_max_steps_ends_as_done_and_goes_on_with_
     )
 
 
+@pytest.mark.slow
 def test_lightning_overfits_on_the_first_batches_of_a_loader_that_does_not_shuffle(ranks_saw):
     (found,) = ranks_saw(("lightning", 1))
     assert [step["labels"] for step in found["overfit"]] == [list(range(5)), list(range(5, 10))] * 2
@@ -145,6 +149,7 @@ def test_lightning_validates_on_every_sample_once(ranks_saw, ranks):
     assert sorted(labels) == list(range(N))
 
 
+@pytest.mark.slow
 def test_transformers_trainer_resumes_exactly_within_an_epoch_and_at_its_end(ranks_saw):
     """One test, so that its long run is one: of every loader, with and without gradient accumulation."""
     (saw,) = ranks_saw(("transformers", 1))

@@ -4,8 +4,6 @@ Covers gate.py.
 """
 
 import re
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -15,7 +13,7 @@ import pytest
 from fastload.decode.dali import pipeline
 from fastload.decode.spec import ImageSpec
 from fastload.errors import SampleError
-from tests import corpus
+from tests import corpus, preloaded
 from tests.decode.dali.stages import FAILING, PHOTOS, decoded, needs_dali, on_each_device, reference
 
 pytestmark = needs_dali
@@ -193,5 +191,5 @@ def test_batches_of_64_with_bad_headers_do_not_end_the_process():
         stage.close()
         print("alive")
     """
-    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
-    assert ran.returncode == 0 and ran.stdout.strip() == "alive", ran.stderr[-2000:]
+    ran = preloaded.run(textwrap.dedent(script), limit_seconds=120)
+    assert ran.status == 0 and ran.out.strip() == "alive", ran.err[-2000:]

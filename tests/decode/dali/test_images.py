@@ -3,6 +3,8 @@
 With a GPU the same tests run on it as well, with tolerances for nvJPEG's own arithmetic.
 """
 
+import itertools
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from fastload.decode.spec import ImageSpec
 from tests import corpus
 from tests.decode.dali.stages import FAILING, PHOTOS, decoded, needs_dali, on_each_device, reference
+from tests.quick import slow_but
 
 pytestmark = needs_dali
 
@@ -40,9 +43,13 @@ VIEWS = {
 }
 
 
+FILTERS = ["bilinear", "bicubic", "lanczos"]
+VIEWED = list(itertools.product(VIEWS, FILTERS))
+QUICK_VIEWED = [case for number, case in enumerate(VIEWED) if number // 3 % 3 == 2 - number % 3]
+
+
 @on_each_device
-@pytest.mark.parametrize("filter", ["bilinear", "bicubic", "lanczos"])
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view, filter", slow_but(QUICK_VIEWED, VIEWED))
 def test_photos_agree_with_the_reference(make_stage, view, filter, device):
     spec = ImageSpec(**VIEWS[view], filter=filter, xflip=0.5)
     blobs = PHOTOS[::6] if view == "enlarged" else PHOTOS[::2]
@@ -74,9 +81,12 @@ def test_away_from_the_border_the_filters_are_the_same(make_stage, filter, devic
     assert off.max() <= {"bilinear": 1, "bicubic": 4, "lanczos": 6}[filter]
 
 
+REGIONS = list(itertools.product([(16, 16), (200, 190)], FILTERS))
+QUICK_REGIONS = [((16, 16), "lanczos"), ((200, 190), "bilinear"), ((16, 16), "bicubic")]
+
+
 @on_each_device
-@pytest.mark.parametrize("filter", ["bilinear", "bicubic", "lanczos"])
-@pytest.mark.parametrize("size", [(16, 16), (200, 190)])
+@pytest.mark.parametrize("size, filter", slow_but(QUICK_REGIONS, REGIONS))
 def test_a_decoded_region_holds_all_that_the_filter_reads(make_stage, filter, size, device):
     """Boxes inside the image: what lies around them counts, and the border agrees like everything else."""
     spec = ImageSpec(*size, "random", filter=filter, scale=(0.1, 0.2), xflip=0.5)
@@ -170,8 +180,11 @@ def test_a_sample_looks_the_same_in_every_batch(make_stage, filter, device):
     assert list(errors) == [0] and np.array_equal(repaired[2:], together[2:])
 
 
+LABELS = [(77, 77), (96, 96), (150, 256), (60, 128), (299, 511), (7, 3), (600, 1024)]
+
+
 @on_each_device
-@pytest.mark.parametrize("size", [(77, 77), (96, 96), (150, 256), (60, 128), (299, 511), (7, 3), (600, 1024)])
+@pytest.mark.parametrize(["size"], slow_but([(size,) for size in LABELS[:-1]], [(size,) for size in LABELS]))
 def test_nearest_mixes_nothing_and_moves_nothing(make_stage, size, device):
     """Labels: each is the very pixel at the centre, or one of the two where the centre is on their edge.
 

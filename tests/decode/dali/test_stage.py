@@ -4,8 +4,8 @@ Covers field.py.
 """
 
 import gc
+import itertools
 import os
-import subprocess
 import sys
 import textwrap
 import threading
@@ -19,7 +19,7 @@ import torch
 from fastload.decode.dali import pipeline
 from fastload.decode.spec import ImageSpec
 from fastload.errors import BackendError, ConfigError, OutOfMemoryError, ResourceError
-from tests import corpus
+from tests import corpus, preloaded
 from tests.decode.dali.stages import (
     FAILING,
     PHOTOS,
@@ -30,12 +30,21 @@ from tests.decode.dali.stages import (
     on_each_device,
     reference,
 )
+from tests.quick import slow_but
 
 pytestmark = needs_dali
 
 
-@pytest.mark.parametrize("place", ["content", "start", "roi_end", "schedule_run"])
-@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+PLACES = list(itertools.product([RuntimeError, MemoryError], ["content", "start", "roi_end", "schedule_run"]))
+QUICK_PLACES = [
+    (MemoryError, "content"),
+    (RuntimeError, "start"),
+    (RuntimeError, "roi_end"),
+    (MemoryError, "schedule_run"),
+]
+
+
+@pytest.mark.parametrize("error, place", slow_but(QUICK_PLACES, PLACES))
 def test_a_batch_that_cannot_be_fed_shifts_no_later_one(make_stage, monkeypatch, place, error):
     """Two fields, the second of which fails half fed; batches before it and after it get their own images."""
     stage = make_stage({"one": ImageSpec(20, 20), "two": ImageSpec(24, 24)})
@@ -117,10 +126,10 @@ def test_other_batches_in_flight_survive_a_bad_one(make_stage, device):
 
 def test_outputs_stay_as_they_are_while_later_batches_pass(make_stage):
     stage = make_stage(ImageSpec(40, 40))
-    held = [stage.submit({"image": [PHOTOS[k]]}, [k]).finish()["image"].pixels for k in range(19)]
+    held = [stage.submit({"image": [PHOTOS[k]]}, [k]).finish()["image"].pixels for k in range(12)]
     copies = [pixels.clone() for pixels in held]
     for _ in range(10):
-        decoded(stage, PHOTOS)
+        decoded(stage, PHOTOS[:5])
     stage.close()
     assert all(torch.equal(mine, copy) for mine, copy in zip(held, copies, strict=True))
 
@@ -182,14 +191,15 @@ def test_cancelled_batches_and_closed_stages_leave_no_thread():
     before = native_threads()
     for _ in range(3):
         stage = a_stage(ImageSpec(40, 40))
-        batches = [stage.submit({"image": [*PHOTOS, FAILING["jpeg tables"]]}, range(20)) for _ in range(4)]
+        content = [*PHOTOS[:7], FAILING["jpeg tables"]]
+        batches = [stage.submit({"image": content}, range(8)) for _ in range(4)]
         kept = batches[1].finish()["image"]
         for batch in (batches[0], *batches[2:]):
             batch.cancel()
         assert own_threads()
         stage.close()
         stage.close()
-        assert not own_threads() and list(kept.errors) == [19]
+        assert not own_threads() and list(kept.errors) == [7]
         with pytest.raises(CancelledError, match="closed"):
             stage.submit({"image": PHOTOS[:1]}, [0])
         del stage, batches, batch
@@ -219,10 +229,8 @@ def test_leaving_python_with_batches_in_flight_is_quiet():
         stage = a_stage(ImageSpec(40, 40))
         batches = [stage.submit({"image": PHOTOS}, range(19)) for _ in range(4)]
     """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=30
-    )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    ran = preloaded.run(textwrap.dedent(script))
+    assert (ran.status, ran.out, ran.err) == (0, "", "")
 
 
 def test_a_forked_child_is_told_and_makes_its_own():
@@ -252,10 +260,8 @@ def test_a_forked_child_is_told_and_makes_its_own():
         assert not batch.finish()["image"].errors
         print("both done")
     """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=30
-    )
-    assert ran.stdout.strip() == "both done", ran.stderr
+    ran = preloaded.run(textwrap.dedent(script))
+    assert ran.out.strip() == "both done", ran.err
 
 
 def test_a_failing_machine_is_not_a_bad_sample(make_stage, monkeypatch):
@@ -294,5 +300,5 @@ def test_settings_that_make_no_sense_are_refused():
 
 def test_importing_the_backend_does_not_import_dali():
     script = "import fastload.decode.dali.stage, sys; print([n for n in sys.modules if n[:6] == 'nvidia'])"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
+    ran = preloaded.run(script)
+    assert ran.out.strip() == "[]", ran.err

@@ -2,7 +2,7 @@
 references are held against, and the mistakes that a comparison with them must notice."""
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from fastload.ops.ada.stages.wavelets import SYM6
 
@@ -21,7 +21,9 @@ def warped(image, G_inv, *, taps=SYM6, padding="reflect", interpolation="sym6", 
     from_x = G_inv[0, 0] * x + G_inv[0, 1] * y + G_inv[0, 2] + (width - 1) / 2
     from_y = G_inv[1, 0] * x + G_inv[1, 1] * y + G_inv[1, 2] + (height - 1) / 2
     places = np.stack([2 * from_y + 2 * (height - 1), 2 * from_x + 2 * (width - 1)])
-    lattice = np.stack([ndimage.map_coordinates(one, places, order=1, mode="grid-constant") for one in up])
+    lattice = np.stack(
+        [scipy.ndimage.map_coordinates(one, places, order=1, mode="grid-constant") for one in up]
+    )
     return np.stack([_halved(_halved(plane, taps).T, taps).T for plane in lattice])
 
 
@@ -47,7 +49,7 @@ def _bilinear(image, G_inv):
     from_x = G_inv[0, 0] * x + G_inv[0, 1] * y + G_inv[0, 2] + (width - 1) / 2
     from_y = G_inv[1, 0] * x + G_inv[1, 1] * y + G_inv[1, 2] + (height - 1) / 2
     return np.stack(
-        [ndimage.map_coordinates(plane, [from_y, from_x], order=1, mode="mirror") for plane in image]
+        [scipy.ndimage.map_coordinates(plane, [from_y, from_x], order=1, mode="mirror") for plane in image]
     )
 
 
@@ -60,8 +62,8 @@ def recoloured(image, matrix):
 
 def filtered(image, taps):
     """image [C, H, W] with the same taps along both axes, reflected."""
-    rows = ndimage.convolve1d(image, taps, axis=2, mode="mirror")
-    return ndimage.convolve1d(rows, taps, axis=1, mode="mirror")
+    rows = scipy.ndimage.convolve1d(image, taps, axis=2, mode="mirror")
+    return scipy.ndimage.convolve1d(rows, taps, axis=1, mode="mirror")
 
 
 def rotation(angle):

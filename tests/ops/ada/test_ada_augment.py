@@ -5,8 +5,8 @@ Covers ada_params.py, single_stages.py, band_filter.py, color_matrix.py, cutout.
 
 import numpy as np
 import pytest
+import scipy
 import torch
-from scipy import stats
 
 from fastload.errors import BackendError, ConfigError
 from fastload.ops import AdaParams, ada_augment, add_noise, band_filter, color_matrix, cutout
@@ -80,7 +80,7 @@ def test_noise_of_a_key_is_philox_and_box_muller_as_they_are_stated():
 def test_noise_is_standard_normal_and_independent():
     key = torch.tensor([[1, 2], [3, 4]], dtype=torch.int32)
     noise = normals_of(key, 3, 128, 128).double().numpy()
-    assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-4
+    assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-4
     flat = noise.reshape(6, -1)
     correlation = np.corrcoef(flat) - np.eye(6)
     assert np.abs(correlation).max() < 5 / 128

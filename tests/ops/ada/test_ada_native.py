@@ -1,5 +1,6 @@
 """The native twin of ada_augment equals the reference, and its adjoint is one."""
 
+import itertools
 import math
 import os
 
@@ -15,6 +16,7 @@ from fastload.ops.ada.stages.noise import normals_of
 from fastload.ops.ada.stages.wavelets import BANDS, SYM6
 from fastload.ops.twins import ADJOINT, AFFINE, LINEAR
 from fastload.rng import Purpose
+from tests.quick import slow_but
 
 SMALL = [(2, 2), (2, 3), (3, 5), (7, 4)]
 SIZES = [*SMALL, (22, 23), (33, 47), (64, 64)]
@@ -178,8 +180,10 @@ def test_coordinates_of_large_images_are_better_than_a_millionth_of_a_pixel(gene
     assert (native(ramp.float(), params) - expected).abs().max() < 4e-7
 
 
-@pytest.mark.parametrize("octaves", [2, 5])
-@pytest.mark.parametrize("size", [(2, 3), (16, 21), TILES], ids=str)
+STRONG = list(itertools.product([(2, 3), (16, 21), TILES], [2, 5]))
+
+
+@pytest.mark.parametrize("size, octaves", slow_but([case for case in STRONG if case != (TILES, 2)], STRONG))
 def test_strong_matrices_equal_the_reference(generator, size, octaves):
     """Up to where a tile looks at all of the doubled plane, too much to be kept, and images lie outside."""
     n = 8
@@ -233,13 +237,13 @@ def test_whole_pixels_are_copied_exactly(generator, move, dtype):
     assert_close(native(images, params, ADJOINT), expected, 1e-6 if dtype == torch.float32 else 1e-15)
 
 
-@pytest.mark.parametrize("size", [(2, 2), (3, 9), (4, 4), (11, 13)], ids=str)
-def test_whole_pixels_that_are_no_copy_equal_the_reference(generator, size):
+@pytest.mark.parametrize("height, width", slow_but([(2, 2), (3, 9)], [(2, 2), (3, 9), (4, 4), (11, 13)]))
+def test_whole_pixels_that_are_no_copy_equal_the_reference(generator, height, width):
     """Small sides, and moves to where mirror images end."""
     moves = [(x, y) for x in range(-14, 15, 2) for y in (-10, -8, -1, 0, 7, 8)]
     G_inv = torch.eye(3, dtype=torch.float64).repeat(len(moves), 1, 1)
     G_inv[:, :2, 2] = torch.tensor(moves, dtype=torch.float64)
-    assert_equals_reference(normal(generator, len(moves), 1, *size), AdaParams(G_inv=G_inv))
+    assert_equals_reference(normal(generator, len(moves), 1, height, width), AdaParams(G_inv=G_inv))
 
 
 @pytest.mark.parametrize("size", [*SIZES, TILES], ids=str)
@@ -262,7 +266,11 @@ def test_linear_is_what_remains_without_brightness_and_noise(generator, channels
     assert_close(native(images, params, LINEAR), native(images, params) - offset)
 
 
-@pytest.mark.parametrize("names", [["warp", "color", "noise", "cutout"], ["warp", "cutout"]], ids=str)
+@pytest.mark.parametrize(
+    "names",
+    [["warp", "color", "noise", "cutout"], pytest.param(["warp", "cutout"], marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_gradients_of_first_and_second_order_are_right(generator, names):
     images, params = normal(generator, 2, 3, 4, 5).requires_grad_(), drawn(names, generator, 2, 3, (4, 5))
     assert torch.autograd.gradcheck(lambda x: ada_augment(x, params, "native"), images)

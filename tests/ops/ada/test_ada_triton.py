@@ -7,6 +7,8 @@ Covers ada_pointwise_triton.py, affine_adjoint_triton.py, affine_axes_triton.py,
 band_filter_triton.py, warp_points_triton.py and warp_up_triton.py.
 """
 
+import itertools
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from fastload.ops.ada.ada_augment import ada_augment
 from fastload.ops.ada.ada_params import AdaParams
 from fastload.ops.twins import ADJOINT
 from tests.ops.ada.ada_cases import STAGES, images, params, warps
+from tests.quick import slow_but
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 
@@ -64,7 +67,7 @@ def assert_is_the_reference(batch, given, device, tolerance=2e-5):
     "channels, size",
     [
         (1, (2, 3)),
-        (5, (2, 3)),
+        pytest.param(5, (2, 3), marks=pytest.mark.slow),
         pytest.param(3, (7, 6), marks=pytest.mark.slow),
         pytest.param(5, (4, 5), marks=pytest.mark.slow),
     ],
@@ -84,14 +87,25 @@ AXES = {
 }
 
 
-@pytest.mark.parametrize("size", [(6, 5), pytest.param((9, 4), marks=pytest.mark.slow)])
-def test_axes_that_are_not_mixed_go_one_after_the_other(size, device):
-    G_inv = torch.eye(3).repeat(len(AXES), 1, 1)
-    G_inv[:, :2, :2] = torch.tensor(list(AXES.values()))
-    G_inv[1:, 0, 2], G_inv[1:, 1, 2] = 1.3, -0.6
-    cut = params(len(AXES), 3, *size, ("cutout",))
+HARD_AXES = ("turned and stretched", "all there is room for", "more than there is room for")
+
+
+@pytest.mark.parametrize(
+    "names, channels, height, width",
+    [
+        (HARD_AXES, 3, 6, 5),
+        pytest.param(tuple(AXES), 3, 6, 5, marks=pytest.mark.slow),
+        pytest.param(tuple(AXES), 3, 9, 4, marks=pytest.mark.slow),
+    ],
+)
+def test_axes_that_are_not_mixed_go_one_after_the_other(names, channels, height, width, device):
+    shape = (len(names), channels, height, width)
+    G_inv = torch.eye(3).repeat(len(names), 1, 1)
+    G_inv[:, :2, :2] = torch.tensor([AXES[name] for name in names])
+    G_inv[-5:, 0, 2], G_inv[-5:, 1, 2] = 1.3, -0.6
+    cut = params(*shape, ("cutout",))
     given = AdaParams(G_inv=G_inv, cut_size=cut.cut_size, cut_center=cut.cut_center)
-    assert_is_the_reference(images(len(AXES), 3, *size), given, device, 5e-5)
+    assert_is_the_reference(images(*shape), given, device, 5e-5)
 
 
 def test_tiles_are_another_form_of_the_same_warp(device, monkeypatch):
@@ -105,7 +119,7 @@ def test_tiles_are_another_form_of_the_same_warp(device, monkeypatch):
     torch.testing.assert_close(result, expected, rtol=0, atol=3e-5)
 
 
-@pytest.mark.parametrize("form", ["streaming", "tiles"])
+@pytest.mark.parametrize("form", slow_but(["streaming"], ["streaming", "tiles"]))
 def test_memory_that_nobody_wrote_reaches_no_result(form, device, monkeypatch):
     """Scratch is here full of what is no number, which not even a weight of 0 would hide."""
     from fastload.ops.ada.kernels import affine_warp_triton
@@ -128,22 +142,23 @@ def test_memory_that_nobody_wrote_reaches_no_result(form, device, monkeypatch):
 
 
 def test_a_batch_of_one_with_the_modules_own_tiles_is_the_reference(device, own_tiles):
-    given = params(1, 3, 4, 3, ("warp", "color", "noise", "cutout"))
-    assert_is_the_reference(images(1, 3, 4, 3), given, device)
+    given = params(1, 3, 3, 2, ("warp", "color", "noise", "cutout"))
+    assert_is_the_reference(images(1, 3, 3, 2), given, device)
 
 
-@pytest.mark.parametrize("move", [(0, 0), (2, -1), (5, 5), (-6, 3), (0.5, 0)])
-def test_whole_pixels_are_copied_exactly_as_long_as_reflection_reaches(move, device):
+@pytest.mark.parametrize("x, y", slow_but([(5, 5), (-6, 3)], [(0, 0), (2, -1), (5, 5), (-6, 3), (0.5, 0)]))
+def test_whole_pixels_are_copied_exactly_as_long_as_reflection_reaches(x, y, device):
     G_inv = torch.eye(3)[None].clone()
-    G_inv[0, 0, 2], G_inv[0, 1, 2] = move
+    G_inv[0, 0, 2], G_inv[0, 1, 2] = x, y
     given, batch = AdaParams(G_inv=G_inv), images(1, 3, 9, 9)
     assert_is_the_reference(batch, given, device)
-    is_copy = all(float(one).is_integer() and abs(one) <= 5 for one in move)
+    is_copy = all(float(one).is_integer() and abs(one) <= 5 for one in (x, y))
     result = ada_augment(batch.float().to(device), given.to(device), "triton").cpu()
     source = set(batch.float().unique().tolist())
     assert (set(result.unique().tolist()) <= source) == is_copy
 
 
+@pytest.mark.slow  # of the fast ones, that of memory has such a batch
 def test_copied_and_warped_images_share_a_batch(device):
     G_inv = warps(2, 3, 2).float()
     G_inv[1] = torch.eye(3)
@@ -167,24 +182,37 @@ def test_matrices_that_no_dice_draw_are_the_references(A, device):
     assert_is_the_reference(images(1, 1, 5, 4), AdaParams(G_inv=G_inv), device)
 
 
-def test_numbers_beyond_all_measure_read_nothing_outside(device):
-    G_inv = torch.eye(3).repeat(3, 1, 1)
-    G_inv[0, 0, 2], G_inv[1, 0, 0], G_inv[2, 1, 1] = 1e30, 1e30, -1e20
-    x = images(3, 1, 4, 4, torch.float32).to(device).requires_grad_()
+@pytest.mark.parametrize(
+    "row, column, number",
+    slow_but([(1, 1, -1e20)], [(0, 2, 1e30), (0, 0, 1e30), (1, 1, -1e20)]),
+)
+def test_numbers_beyond_all_measure_read_nothing_outside(row, column, number, device):
+    G_inv = torch.eye(3)[None].clone()
+    G_inv[0, row, column] = number
+    x = images(1, 1, 4, 4, torch.float32).to(device).requires_grad_()
     result = ada_augment(x, AdaParams(G_inv=G_inv.to(device)), "triton")
     (gradient,) = torch.autograd.grad(result.sum(), x)
     assert torch.isfinite(result).all() and torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("stages", [(one,) for one in STAGES if one != "warp"], ids="+".join)
-@pytest.mark.parametrize("channels", [1, 3])
+ALONE = list(itertools.product([1, 3], [(one,) for one in STAGES if one != "warp"]))
+
+
+@pytest.mark.parametrize(
+    "channels, stages", slow_but([one for one in ALONE if one != (3, ("filter",))], ALONE)
+)
 def test_stages_alone_are_the_references(stages, channels, device):
     n, size = (1, (22, 23)) if "filter" in stages else (3, (6, 5))
     assert_is_the_reference(images(n, channels, *size), params(n, channels, *size, stages), device)
 
 
 @pytest.mark.parametrize(
-    "stages", [("filter", "cutout"), ("color", "filter", "noise"), ("color", "noise", "cutout")]
+    "stages",
+    [
+        pytest.param(("filter", "cutout"), marks=pytest.mark.slow),
+        ("color", "filter", "noise"),
+        ("color", "noise", "cutout"),
+    ],
 )
 def test_stages_without_a_warp_follow_each_other_as_in_the_reference(stages, device):
     n, size = (1, (23, 22)) if "filter" in stages else (2, (6, 5))
@@ -212,7 +240,7 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", slow_but(["every second column"], VIEWS))
 def test_views_are_as_their_copies(view, device):
     n = 2 if "expanded" in view else 1
     batch = VIEWS[view](images(n, 3, 3, 2, torch.float32).to(device))
@@ -248,6 +276,7 @@ def test_r1_is_that_of_the_reference(device):
     assert (found[0] - found[1]).abs().max() < 1e-4 * found[1].abs().max()
 
 
+@pytest.mark.slow
 def test_the_adjoint_is_one_to_a_millionth(device):
     """<w, L v> = <L^T w, v>, of the kernels' own results, summed in float64."""
     given = params(1, 3, 4, 3, ("warp", "color")).to(device)
@@ -300,10 +329,13 @@ def test_a_cuda_graph_draws_anew_in_each_replay(device):
     assert pipe.calls.item() == 3
 
 
-def test_modes_of_the_operator_are_what_their_names_say(device):
+@pytest.mark.parametrize(
+    "stages", [("color", "noise"), pytest.param(("warp", "color", "noise"), marks=pytest.mark.slow)]
+)
+def test_modes_of_the_operator_are_what_their_names_say(stages, device):
     from fastload.ops.ada import registered
 
-    given = params(1, 3, 3, 2, ("warp", "color", "noise")).to(device)
+    given = params(1, 3, 3, 2, stages).to(device)
     x = images(1, 3, 3, 2, torch.float32).to(device)
     rows = given.rows(x)
     out = registered.ada(x, rows, given.noise_key, None, int(given.stages), ADJOINT, "triton")

@@ -10,13 +10,17 @@ from fastload.errors import ConfigError
 from fastload.ops.diff.diff_augment import diff_augment
 from fastload.ops.diff.diff_params import DiffAugmentParams
 from fastload.ops.twins import ADJOINT, AFFINE, LINEAR
+from tests.quick import slow_but
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 
 STAGES = ("color", "translation", "cutout")
 POLICIES = [",".join(words) for count in range(4) for words in itertools.permutations(STAGES, count)]
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy or "nothing")
-each_twin = pytest.mark.parametrize("impl", ["reference", "triton"])
+TWINS = ["reference", "triton"]
+each_twin = pytest.mark.parametrize("impl", TWINS)
+# Each policy comes with some count of channels.
+CHANNELS = dict(zip(POLICIES, itertools.cycle([3, 1, 5, 2])))
 
 
 def random_images(n, channels, height, width, seed=0):
@@ -85,9 +89,11 @@ def close(result, exact, policy):
     torch.testing.assert_close(result.detach().cpu().double(), exact, rtol=0, atol=atol)
 
 
-@each_twin
-@each_policy
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+ORDERS = list(itertools.product([1, 2, 3, 5], POLICIES, TWINS))
+QUICK_ORDERS = [case for case in ORDERS if case[2] == "reference" or CHANNELS[case[1]] == case[0]]
+
+
+@pytest.mark.parametrize("channels, policy, impl", slow_but(QUICK_ORDERS, ORDERS))
 def test_every_order_is_its_stages_one_after_the_other(channels, policy, impl, device):
     images, params = random_images(3, channels, 5, 8), random_params(3, 5, 8)
     result = diff_augment(images.to(device), params.to(device), policy, impl)
@@ -153,8 +159,11 @@ VIEWS = {
 }
 
 
+QUICK_VIEWS = ["every third column", "channels last", "one channel expanded", "batch innermost"]
+
+
 @each_twin
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", slow_but(QUICK_VIEWS, VIEWS))
 def test_views_are_as_their_copies(view, impl, device):
     images = VIEWS[view](random_images(4, 3, 12, 9).to(device))
     params = random_params(len(images), *images.shape[2:]).to(device)
@@ -206,15 +215,21 @@ def test_autocast_changes_nothing(impl, device):
     assert result.dtype == torch.float32 and torch.equal(result, expected)
 
 
-@each_policy
+THREE = [policy for policy in POLICIES if policy.count(",") == 2]
+
+
+@pytest.mark.parametrize("policy", slow_but(["", "color", *THREE[::2]], POLICIES))
 def test_the_references_gradients_are_those_of_differences(policy):
     images, params = random_images(2, 3, 3, 4).double().requires_grad_(), random_params(2, 3, 4)
     assert torch.autograd.gradcheck(lambda x: diff_augment(x, params, policy), images)
     assert torch.autograd.gradgradcheck(lambda x: diff_augment(x, params, policy), images)
 
 
-@each_policy
-@pytest.mark.parametrize("channels", [1, 2, 3])
+ADJOINTS = list(itertools.product([1, 2, 3], POLICIES))
+QUICK_ADJOINTS = [case for case in ADJOINTS if min(CHANNELS[case[1]], 3) == case[0]]
+
+
+@pytest.mark.parametrize("channels, policy", slow_but(QUICK_ADJOINTS, ADJOINTS))
 def test_the_adjoint_is_the_references(channels, policy, device):
     images, params = random_images(3, channels, 5, 8), random_params(3, 5, 8)
     weights = random_images(3, channels, 5, 8, seed=9)

@@ -3,6 +3,8 @@
 Covers draw_diff_augment_triton.py and draw_reference.py.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from fastload.ops.diff.diff_augment import diff_augment
 from fastload.ops.diff.diff_params import DiffAugmentParams
 from fastload.ops.diff.draw_diff_augment import draw_diff_augment
 from fastload.rng import Purpose
+from tests.quick import slow_but
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 
@@ -38,7 +41,7 @@ def bits_of(rows):
     return rows.view(torch.int32)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", slow_but([2**31, 2**32, 2**64 - 1], SEEDS))
 def test_twins_are_equal_bit_for_bit_for_every_seed_and_call(seed, device):
     for calls in (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32 + 7, 2**40):
         options = {"calls": calls, "seed": seed, "first_row": 5}
@@ -46,8 +49,11 @@ def test_twins_are_equal_bit_for_bit_for_every_seed_and_call(seed, device):
         assert torch.equal(bits_of(drawn(device, 9, 17, 23, impl="triton", **options)), bits_of(expected))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 64), (1024, 4096)])
-@pytest.mark.parametrize("n", [0, 1, 32, 33, 257])
+BATCHES = list(itertools.product([0, 1, 32, 33, 257], [(1, 1), (5, 64), (1024, 4096)]))
+QUICK = [(0, (5, 64)), (1, (1024, 4096)), (32, (1, 1)), (33, (5, 64)), (257, (1024, 4096))]
+
+
+@pytest.mark.parametrize("n, size", slow_but(QUICK, BATCHES))
 def test_twins_are_equal_bit_for_bit_for_every_size_and_batch(n, size, device):
     for first_row in (0, n, 2**31 - 1, 2**32 - n) if n < 100 else (n,):
         expected = drawn(device, n, *size, impl="reference", first_row=first_row)

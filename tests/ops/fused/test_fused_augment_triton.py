@@ -10,6 +10,7 @@ import torch
 
 from fastload.ops.fused.augment_params import IDENTITY, AugmentParams, Stage
 from fastload.ops.fused.fused_augment import augment_rows, fused_augment
+from tests.quick import slow_but
 
 pytest.importorskip("triton", reason="Triton is not installed: its kernels cannot run")
 
@@ -69,9 +70,11 @@ def assert_is_the_reference(images, params, device, **options):
     torch.testing.assert_close(result.double(), exact, rtol=0, atol=tolerance(images, params))
 
 
-@pytest.mark.parametrize("size", [WORDS, BYTES])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("stage", ["nothing", *STAGES])
+ALONE = list(itertools.product(["nothing", *STAGES], [1, 3], [WORDS, BYTES]))
+QUICK_ALONE = [case for case in ALONE if case[1:] in ((1, BYTES), (3, WORDS))]
+
+
+@pytest.mark.parametrize("stage, channels, size", slow_but(QUICK_ALONE, ALONE))
 def test_every_stage_alone_is_the_reference(stage, channels, size, device):
     stages = () if stage == "nothing" else (stage,)
     assert_is_the_reference(random_images(5, *size, channels), random_params(5, stages), device)
@@ -80,22 +83,32 @@ def test_every_stage_alone_is_the_reference(stage, channels, size, device):
 SUBSETS = [chosen for count in range(2, 6) for chosen in itertools.combinations(STAGES, count)]
 
 
-@pytest.mark.parametrize("number", range(len(SUBSETS)), ids=["+".join(chosen) for chosen in SUBSETS])
+QUICK_NUMBERS = [number for number, chosen in enumerate(SUBSETS) if len(chosen) > 3 or number % 4 == 0]
+
+
+@pytest.mark.parametrize(
+    "number",
+    slow_but(QUICK_NUMBERS, range(len(SUBSETS))),
+    ids=["+".join(chosen) for chosen in SUBSETS],
+)
 def test_stages_together_are_the_reference(number, device):
     n, size = (1, BYTES) if number % 2 else (3, WORDS)
     params = random_params(n, SUBSETS[number], seed=number)
     assert_is_the_reference(random_images(n, *size, 3, seed=number), params, device)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", slow_but([3], [1, 3]))
 def test_all_24_orders_of_the_jitter_are_the_reference(channels, device):
     params = random_params(24, ("jitter",))
     params.order[:] = torch.tensor(list(itertools.permutations(range(4))))
     assert_is_the_reference(random_images(24, 6, 8, channels), params, device)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 2), (31, 37), (33, 47), (1, 139), (40, 64)])
-@pytest.mark.parametrize("channels", [1, 3])
+ODD = [(1, 1), (1, 7), (7, 1), (2, 2), (31, 37), (33, 47), (1, 139), (40, 64)]
+QUICK_ODD = [((1, 1), 3), ((1, 7), 1), ((7, 1), 3), ((2, 2), 3), ((33, 47), 3), ((1, 139), 1)]
+
+
+@pytest.mark.parametrize("size, channels", slow_but(QUICK_ODD, itertools.product(ODD, [1, 3])))
 def test_odd_sizes_with_all_stages_are_the_reference(size, channels, device):
     assert_is_the_reference(random_images(2, *size, channels), random_params(2, seed=3), device)
 
@@ -105,9 +118,9 @@ def test_the_mean_over_more_tiles_than_partial_sums_is_the_reference(device, mon
 
     monkeypatch.setattr(fused_augment_triton, "SPLITS", 3)
     images, params = random_images(2, 40, 160, 3), random_params(2, ("jitter",))
-    assert_is_the_reference(images, params, device)
-    result, _ = triton_and_reference(images, params, device)
-    again, _ = triton_and_reference(images, params, device)
+    result, exact = triton_and_reference(images, params, device, dtype="float32")
+    torch.testing.assert_close(result.double(), exact, rtol=0, atol=tolerance(images, params))
+    again = fused_augment(images.to(device), params.to(device), impl="triton", dtype="float32").cpu()
     assert torch.equal(result, again), "sums in another order"
 
 
@@ -133,8 +146,19 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-@pytest.mark.parametrize("view", VIEWS)
+QUICK_VIEWS = [
+    ("every third column", torch.uint8),
+    ("a cropped batch", torch.uint8),
+    ("a cropped batch at odd columns", torch.uint8),
+    ("transposed", torch.float32),
+    ("one image expanded", torch.float32),
+    ("batch innermost", torch.uint8),
+]
+
+
+@pytest.mark.parametrize(
+    "view, dtype", slow_but(QUICK_VIEWS, itertools.product(VIEWS, [torch.uint8, torch.float32]))
+)
 def test_views_are_as_their_copies(view, dtype, device):
     images = random_images(4, *WORDS, 3).to(device)
     images = images if dtype == torch.uint8 else images.to(dtype) / 255
@@ -148,8 +172,11 @@ def test_views_are_as_their_copies(view, dtype, device):
     torch.testing.assert_close(result, copied, rtol=0, atol=2e-7)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+FLOATS = list(itertools.product([torch.float32, torch.float16, torch.float64], [1, 3]))
+QUICK_FLOATS = [(torch.float32, 3), (torch.float16, 1), (torch.float64, 3)]
+
+
+@pytest.mark.parametrize("dtype, channels", slow_but(QUICK_FLOATS, FLOATS))
 def test_floats_are_the_reference(channels, dtype, device):
     images = (random_images(2, *BYTES, channels) / 255).to(dtype)
     assert_is_the_reference(images, random_params(2), device)

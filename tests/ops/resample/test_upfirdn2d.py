@@ -3,6 +3,8 @@
 Covers upfirdn2d_triton.py.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from fastload.errors import ConfigError
 from fastload.ops.resample import registered
 from fastload.ops.resample.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
+from tests.quick import slow_but
 
 try:
     import triton  # noqa: F401
@@ -96,8 +99,11 @@ def applied(images, taps, device, **options):
     return upfirdn2d(images.to(device), taps.to(device), **options).cpu()
 
 
-@each_twin
-@pytest.mark.parametrize("block", range(5))
+BLOCKS = list(itertools.product(range(5), TWINS))
+QUICK_BLOCKS = [(block, impl) for block, impl in BLOCKS if impl == "reference" or block < 2]
+
+
+@pytest.mark.parametrize("block, impl", slow_but(QUICK_BLOCKS, BLOCKS))
 def test_resampling_is_the_definition(block, impl, device):
     for seed in range(block * 15, block * 15 + 15):
         images, taps, options = random_case(seed)
@@ -279,8 +285,16 @@ VIEWS = {
 }
 
 
+QUICK_VIEWS = (
+    "every second row and third column",
+    "one image expanded",
+    "batch innermost",
+    "nothing of a batch",
+)
+
+
 @needs_triton
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", slow_but(QUICK_VIEWS, VIEWS))
 def test_views_are_the_reference(view, device):
     images = VIEWS[view](torch.randn(3, 4, 11, 13, device=device))
     exact = images.cpu().double()
@@ -293,7 +307,7 @@ def test_views_are_the_reference(view, device):
 
 @needs_triton
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (67, 3, 1, 1), (5, 7, 2, 3), (1, 2, 37, 131), (1, 1, 1, 300), (3, 1, 140, 1)]
+    "shape", [(1, 1, 1, 1), (67, 3, 1, 1), (5, 7, 2, 3), (1, 2, 9, 131), (1, 1, 1, 300), (3, 1, 140, 1)]
 )
 def test_planes_smaller_and_larger_than_a_tile_are_the_reference(shape, device):
     images, taps = torch.randn(shape), torch.tensor([1.0, 2.0, -0.5])
@@ -319,8 +333,15 @@ def test_half_floats_are_rounded_once(dtype, impl, device):
         torch.testing.assert_close(result.double(), exact, rtol=rounding, atol=atol)
 
 
-@each_twin
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "impl, dtype",
+    [
+        ("reference", torch.float16),
+        pytest.param("reference", torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param("triton", torch.float16, marks=[needs_triton, pytest.mark.slow]),
+        pytest.param("triton", torch.bfloat16, marks=needs_triton),
+    ],
+)
 def test_autocast_changes_no_bit_forward_and_backward(dtype, impl, device):
     images = torch.randn(2, 3, 9, 8, device=device, requires_grad=True)
     for taps in (ASYMMETRIC.to(device), ASYMMETRIC[0].to(device)):

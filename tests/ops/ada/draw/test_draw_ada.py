@@ -3,12 +3,13 @@
 Covers edm.py, draw_ada_triton.py, draw_edm.py and random_draws.py.
 """
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+import scipy
 import torch
-from scipy import stats
 
 from fastload.augment import AdaPipe, AugmentPipe
 from fastload.ops.ada import registered
@@ -17,6 +18,7 @@ from fastload.ops.ada.draw.draw_ada import BLIT, COLOR, GEOM
 from fastload.ops.ada.stages.wavelets import BAND_ENERGY
 from fastload.rng import Purpose, uniforms
 from tests.ops.ada import oracles
+from tests.quick import slow_but
 
 MANY = 20_000
 SIZE = (48, 80)  # height and width, to tell them apart
@@ -41,12 +43,12 @@ def assert_is_share(active, expected):
 
 
 def assert_is_normal(values, std):
-    assert stats.kstest(values.double().numpy() / std, "norm").pvalue > 1e-4
+    assert scipy.stats.kstest(values.double().numpy() / std, "norm").pvalue > 1e-4
 
 
 def assert_is_uniform(values, most):
     assert values.abs().max() <= most * (1 + 1e-6)
-    assert stats.kstest((values.double().numpy() / most + 1) / 2, "uniform").pvalue > 1e-4
+    assert scipy.stats.kstest((values.double().numpy() / most + 1) / 2, "uniform").pvalue > 1e-4
 
 
 # p above 1 saturates the gates.
@@ -81,7 +83,7 @@ def test_xint_moves_by_whole_pixels_with_one_gate_for_both_axes(p):
             counts = torch.bincount((moves[:, axis] + side // 4).long(), minlength=side // 2 + 1)
             assert counts.numel() == side // 2 + 1, "from -max to max"
             inner = counts[1:-1].double().numpy()
-            assert stats.chisquare(inner).pvalue > 1e-4
+            assert scipy.stats.chisquare(inner).pvalue > 1e-4
 
 
 def grid():
@@ -116,9 +118,9 @@ def test_before_and_after_the_stretch_other_angles_are_drawn():
     U, _, V = torch.linalg.svd(G_inv)
     first = torch.atan2(U[:, 1, 0], U[:, 0, 0]).remainder(math.pi).numpy()
     second = torch.atan2(V[:, 0, 1], V[:, 0, 0]).remainder(math.pi).numpy()
-    assert abs(stats.spearmanr(first, second).statistic) < 0.12
+    assert abs(scipy.stats.spearmanr(first, second).statistic) < 0.12
     for angles in (first, second):
-        assert stats.kstest(angles / math.pi, "uniform").pvalue > 1e-4
+        assert scipy.stats.kstest(angles / math.pi, "uniform").pvalue > 1e-4
 
 
 @each_p
@@ -186,7 +188,7 @@ def test_noise_has_the_absolute_value_of_a_normal_as_its_strength(p):
     assert (params.sigma >= 0).all()
     if p:
         active = params.sigma[params.sigma != 0].double().numpy()
-        assert stats.kstest(active / 0.3, "halfnorm").pvalue > 1e-4
+        assert scipy.stats.kstest(active / 0.3, "halfnorm").pvalue > 1e-4
     assert len(torch.unique(params.noise_key, dim=0)) == MANY
 
 
@@ -362,13 +364,13 @@ def test_frequencies_and_moments_of_the_non_leaky_pipe(p):
         for column in (4, 9, 10, 11, 12, 16):
             active = labels[labels[:, column] != 0, column]
             assert_is_normal(active, 1)
-        assert stats.kstest(length[length != 0].numpy(), "halfnorm").pvalue > 1e-4
+        assert scipy.stats.kstest(length[length != 0].numpy(), "halfnorm").pvalue > 1e-4
 
 
 def test_quarter_turns_have_their_labels():
     params = edm_drawn(1.0, size=(32, 32), rotate_int=1)
     w = params.rotate_int
-    assert stats.chisquare(torch.bincount(w, minlength=4).numpy()).pvalue > 1e-4
+    assert scipy.stats.chisquare(torch.bincount(w, minlength=4).numpy()).pvalue > 1e-4
     expected = torch.stack([(w == 1) | (w == 2), w >= 2], 1).float()
     assert torch.equal(params.labels, expected)
 
@@ -400,9 +402,11 @@ def assert_rows_are_equal(first, second):
     assert torch.equal(first[:, GAINS : GAINS + 4] == 1, second[:, GAINS : GAINS + 4] == 1)
 
 
-@pytest.mark.parametrize(
-    "p, percentile, seed", [(0.4, None, 2**64 - 1), (1.0, None, 0), (0.4, 0.3, 0), (1.0, 0.3, 2**64 - 1)]
-)
+DRAWS = itertools.product([0.4, 1.0], [None, 0.3], [0, 2**64 - 1])
+FEW_DRAWS = [(0.4, None, 2**64 - 1), (0.4, 0.3, 0)]
+
+
+@pytest.mark.parametrize("p, percentile, seed", slow_but(FEW_DRAWS, DRAWS))
 def test_the_twins_draw_the_same(p, percentile, seed, device, needs_triton):
     found = []
     for impl, place in (("reference", "cpu"), ("triton", device)):
@@ -416,7 +420,7 @@ def test_the_twins_draw_the_same(p, percentile, seed, device, needs_triton):
     assert percentile is not None or not torch.equal(*found[0])
 
 
-@pytest.mark.parametrize("p", [0.4, 1.0])
+@pytest.mark.parametrize("p", slow_but([0.4], [0.4, 1.0]))
 def test_the_twins_of_the_non_leaky_pipe_draw_the_same(p, device, needs_triton):
     found = []
     for impl, place in (("reference", "cpu"), ("triton", device)):
