@@ -1,5 +1,6 @@
 """The names of fastload for type checkers and editors, which do not run the lazy imports of __init__.py."""
 
+from fastload import _native as _native
 from fastload import augment as augment
 from fastload import ops as ops
 from fastload.augment.pipe import Augment as Augment

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 from fastload.errors import ConfigError
 
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Registry(Generic[Key, Value]):

@@ -67,7 +67,7 @@ class Augment:
     cutmix: float = 0.0
     registered: tuple[tuple[str, Linear], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("xflip", "yflip"):
             self._number(name, 0.0, 1.0, "a probability, 0 to 1")
         self._number("rotate", 0.0, 180.0, "the largest angle in degrees, 0 to 180")
@@ -228,9 +228,9 @@ _init_of_dataclass = Augment.__init__
 @functools.wraps(_init_of_dataclass)
 def _init(self: Augment, *arguments: Any, **given: Any) -> None:
     """Arguments by name may also be registered ones."""
-    named = [(name, _linear(name, given.pop(name))) for name in [*given] if name in _registered]
-    if named:
-        given["registered"] = (*given.get("registered", ()), *named)
+    named = {name: _linear(name, given.pop(name)) for name in [*given] if name in _registered}
+    if named:  # as dataclasses.replace gives them, they replace those of the same name
+        given["registered"] = tuple((dict(given.get("registered", ())) | named).items())
     _init_of_dataclass(self, *arguments, **given)
 
 

@@ -240,6 +240,7 @@ def test_a_registered_augmentation_is_an_argument_and_draws_from_its_own_purpose
     assert repr(augment) == "Augment(shear=Shear(most=0.2), tint=Tint(red=0.5, blue=0.25))"
     assert augment == fl.Augment(shear=Shear(0.2), tint=Tint(0.5, 0.25)) != fl.Augment(shear=0.2)
     assert pickle.loads(pickle.dumps(augment)) == augment
+    assert dataclasses.replace(augment, shear=0.3) == fl.Augment(shear=0.3, tint=(0.5, 0.25))
     assert dataclasses.replace(augment, xflip=0.5) == fl.Augment(shear=0.2, tint=(0.5, 0.25), xflip=0.5)
 
 
