@@ -3,7 +3,9 @@
 import os
 import sys
 from dataclasses import replace
+from functools import partialmethod
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +20,9 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 def quick_interpreter():
     """Triton's interpreter patches its language anew in every call of a function within a kernel, which takes
     longer than most of these functions do: here once for each kernel. And it does each addition and
-    multiplication of integers once more in 64 bits, for an assertion that it has in debugging only."""
+    multiplication of integers once more in 64 bits, for an assertion that it has in debugging only.
+
+    Before Triton 3.9 its minimum and maximum of NaN and a number are NaN, where a GPU's are the number."""
     try:
         from triton.runtime import interpreter
     except ImportError:
@@ -45,6 +49,8 @@ def quick_interpreter():
         builder = interpreter.interpreter_builder
         if not builder.options.debug and hasattr(builder.options, "sanitize_overflow"):
             changed.setattr(builder, "options", replace(builder.options, sanitize_overflow=False))
+        for name, function in (("create_minnumf", np.fmin), ("create_maxnumf", np.fmax)):
+            changed.setattr(type(builder), name, partialmethod(type(builder).binary_op, op=function))
         yield
 
 
