@@ -22,6 +22,7 @@ _HOME_OF = {
     "Tensor": "fastload.fields",
     "Bytes": "fastload.fields",
     "Custom": "fastload.fields",
+    "register_field_stage": "fastload.loader.field_stage",
     "denormalize": "fastload.normalize",
     "FastloadError": "fastload.errors",
     "ConfigError": "fastload.errors",
@@ -54,4 +55,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

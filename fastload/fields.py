@@ -43,7 +43,7 @@ class Field:
     ext: str
     default: Any
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.ext, str) or not self.extensions:
             raise ConfigError(
                 f'{type(self).__name__}(ext={self.ext!r}): name an extension, such as "jpg" or "jpg;png".'
@@ -62,7 +62,7 @@ class Field:
             return ()
         return tuple(part.strip().lower() for part in self.ext.split(";"))
 
-    def _copy_default(self):
+    def _copy_default(self) -> None:
         """So that later changes of the object change no sample."""
         if self.default is not REQUIRED:
             object.__setattr__(self, "default", copy.deepcopy(self.default))
@@ -111,7 +111,7 @@ class Image(Field):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     default: Any = REQUIRED
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         given = {name: getattr(self, name) for name in ("size", "resize", "crop", "scale", "ratio")}
         self._keep("size", _size(self.size))
@@ -133,7 +133,7 @@ class Image(Field):
                 "leave something to crop; leave crop out."
             )
 
-    def _check_like(self, given: dict[str, Any]):
+    def _check_like(self, given: dict[str, Any]) -> None:
         if not isinstance(self.like, str) or not self.like:
             raise ConfigError(f'Image(like={self.like!r}): name another image field, such as like="image".')
         for name, value in given.items():
@@ -143,7 +143,7 @@ class Image(Field):
                     f'"{self.like}"; leave {name} out.'
                 )
 
-    def _keep(self, name: str, value: Any):
+    def _keep(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
 
@@ -155,7 +155,7 @@ class Int(Field):
     _: KW_ONLY
     default: Any = REQUIRED
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.required:
             return
@@ -182,7 +182,7 @@ class Json(Field):
     _: KW_ONLY
     default: Any = REQUIRED
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._copy_default()
 
@@ -201,7 +201,7 @@ class Tensor(Field):
     dtype: str | None = None
     default: Any = REQUIRED
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.shape is not None:
             try:
@@ -232,17 +232,25 @@ class Bytes(Field):
 
 @dataclass(frozen=True)
 class Custom(Field):
-    """Whatever `fn(content: bytes)` returns; it runs on worker threads, in no particular order."""
+    """Whatever `fn(content: bytes)` returns; it runs on worker threads, in no particular order.
+
+    draws: fn is called as fn(content, draw); `draw` (fastload.rng.Draw) gives random numbers: `uniform`,
+        `integer`, `choice`. They depend on the loader's seed, the sample's position and the field's name
+        alone, so that they are the same after a resume, on any rank and any thread.
+    """
 
     ext: str
-    fn: Callable[[bytes], Any]
+    fn: Callable[..., Any]
     _: KW_ONLY
     default: Any = REQUIRED
+    draws: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not callable(self.fn):
             raise ConfigError(f"Custom({self.ext!r}, fn={self.fn!r}): fn must be a function of bytes.")
+        if not isinstance(self.draws, bool):
+            raise ConfigError(f"Custom({self.ext!r}, draws={self.draws!r}): give True or False.")
 
 
 def _as_int(value: Any) -> int | None:

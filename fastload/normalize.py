@@ -27,7 +27,7 @@ class Normalization:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "mean", self._three("mean", self.mean))
         object.__setattr__(self, "std", self._three("std", self.std))
         object.__setattr__(self, "divisor", float(self.divisor))

@@ -3,13 +3,15 @@
 import sys
 import warnings
 from pathlib import Path
+from types import FrameType
 
 _PACKAGE = str(Path(__file__).parent)
 
 
 def notice(sentence: str) -> None:
     """Warns at the innermost line outside fastload and contextlib."""
-    frame, level = sys._getframe(1), 2
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
     while frame is not None and _is_ours(frame.f_code.co_filename):
         frame, level = frame.f_back, level + 1
     warnings.warn(sentence, stacklevel=level - 1 if frame is None else level)

@@ -18,7 +18,7 @@ _MAX_DEPTH = 50  # of a value that becomes text
 _LONGEST_INT = 4096  # bits: Python refuses longer ones as text
 
 
-def leaf(value: Any) -> str | tuple | None:
+def leaf(value: Any) -> str | tuple[Any] | None:
     """The leaf of a value; None stays None."""
     if value is None:
         return None

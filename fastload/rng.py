@@ -7,16 +7,24 @@ every machine, no state, and no dependence on worker, rank, batch or device. A p
 sample seen twice gets other bits.
 """
 
+import hashlib
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 
 from fastload import _native
 from fastload.errors import ConfigError
 
+Item = TypeVar("Item")
+
 
 class Purpose(IntEnum):
-    """What a draw is for. New purposes append; a number never changes, or old checkpoints would differ."""
+    """What a draw is for. New purposes append; a number never changes, or old checkpoints would differ.
+
+    All are below 2^31; the others belong to names, see `purpose_of`.
+    """
 
     XFLIP = 1
     CROP = 2
@@ -54,6 +62,73 @@ class Purpose(IntEnum):
     DIFF_COLOR = 40
     DIFF_TRANSLATION = 41
     DIFF_CUTOUT = 42
+
+
+_names: dict[int, str] = {}  # purpose -> the name that it belongs to
+
+
+def purpose_of(name: str) -> int:
+    """The purpose of draws that are not fastload's own: the top bit, and 31 bits of the hash of their name.
+
+    It is the same in every process. Raises ConfigError where another name of this process has it already.
+    """
+    hashed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
+    purpose = hashed | 1 << 31
+    owner = _names.setdefault(purpose, name)
+    if owner != name:
+        raise ConfigError(
+            f"the names {owner!r} and {name!r} have the same hash, so their random draws would be the same. "
+            "Rename one of them."
+        )
+    return purpose
+
+
+class Draw:
+    """The random numbers of one sample, for one purpose: a function of (seed, position, purpose) alone.
+
+    seed, position, purpose: as `bits` has them. Each call returns the next number; they are the same on
+    every machine, whatever thread, rank or batch asks, and after every resume. words: of `bits`, block 0.
+    """
+
+    __slots__ = ("_block", "_position", "_purpose", "_seed", "_words")
+
+    def __init__(self, seed: int, position: int, purpose: int, words: Sequence[int] = ()):
+        self._seed, self._position, self._purpose = seed, position, purpose
+        self._block, self._words = (1 if words else 0), list(words)[::-1]
+
+    def __repr__(self) -> str:
+        return f"Draw(seed={self._seed}, position={self._position}, purpose={self._purpose})"
+
+    def word(self) -> int:
+        """32 random bits."""
+        if not self._words:
+            block = bits(self._seed, np.array([self._position]), self._purpose, self._block)
+            self._block, self._words = self._block + 1, block[0, ::-1].tolist()
+        return self._words.pop()
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        """A number in [low, high), of 24 random bits."""
+        return low + (self.word() >> 8) * 2.0**-24 * (high - low)
+
+    def integer(self, stop: int) -> int:
+        """An integer in [0, stop), for stop in [1, 2^32]; no value is favoured by more than 2^-32.
+
+        Raises ConfigError for another stop.
+        """
+        if not 1 <= stop <= 1 << 32:
+            raise ConfigError(f"stop must be in [1, 2**32], got {stop}.")
+        return ((self.word() << 32 | self.word()) * stop) >> 64
+
+    def choice(self, items: Sequence[Item]) -> Item:
+        """One of the items. Raises ConfigError where there is none."""
+        return items[self.integer(len(items))]
+
+
+def draws(seed: int, positions: np.ndarray, purpose: int) -> list[Draw]:
+    """A Draw for each position [N] int64."""
+    words = bits(seed, positions, purpose).tolist()
+    samples = zip(positions.tolist(), words, strict=True)
+    return [Draw(seed, position, purpose, own) for position, own in samples]
 
 
 def bits(seed: int, positions: np.ndarray, purpose: int, block: int = 0, *, impl: str = "auto") -> np.ndarray:

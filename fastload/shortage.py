@@ -41,7 +41,7 @@ _NEEDED_BY_AN_IMPORT = 4  # files that are open at once: the module, and what it
 
 def way_out(code: int | None, otherwise: str) -> str:
     """A sentence that says what to do about this errno of the system; `otherwise` for other errnos."""
-    return _WAYS_OUT.get(code, otherwise)
+    return otherwise if code is None else _WAYS_OUT.get(code, otherwise)
 
 
 def is_shortage(code: int | None) -> bool:
@@ -72,7 +72,7 @@ def naming_shortage(what: str, kind: type[FastloadError] = BackendError) -> Iter
         yield
     except (OSError, ImportError) as error:
         code = shortage_in(str(error)) if isinstance(error, ImportError) else error.errno
-        if not is_shortage(code):
+        if code is None or not is_shortage(code):
             raise
         raise kind(f"{what} ({os.strerror(code)}). {way_out(code, '')}") from error
 
@@ -122,7 +122,7 @@ def is_of_threads(error: BaseException) -> bool:
 def in_native_code() -> OutOfMemoryError:
     """The error for std::bad_alloc (csrc/base/shortage_binding.cpp), to which callers add what failed."""
     error = no_memory("in native code", "")
-    error.is_native = True
+    error.is_native = True  # type: ignore[attr-defined]  # csrc asks for it
     return error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from fastload.errors import ConfigError
 
 
-class StepIds(Sequence):
+class StepIds(Sequence[int]):
     """number: of the step in its epoch. ids_of(number): its sample_ids, a list of int; make(number): the
     batch.
     """
@@ -46,7 +46,7 @@ class StepIds(Sequence):
     def __repr__(self) -> str:
         return repr(list(self))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)  # a loader belongs to one process
 
 

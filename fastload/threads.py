@@ -252,7 +252,7 @@ class Turn:
     At the end, a thread of the user sleeps when it enters, or when an exception would make it leave.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.is_taken = False
         self._lock = threading.RLock()
         self._process = process()

@@ -25,7 +25,7 @@ class World:
     local_rank: int = 0
     local_world_size: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, size_name in (("rank", "world_size"), ("local_rank", "local_world_size")):
             number, size = getattr(self, name), getattr(self, size_name)
             if type(number) is not int or type(size) is not int or not 0 <= number < size:
@@ -44,7 +44,7 @@ class World:
         local_rank, local_world_size = _local_pair()
         if (rank is None) != (world_size is None):
             raise ConfigError(f"rank={rank!r} with world_size={world_size!r}: give both, or neither.")
-        if rank is not None:
+        if rank is not None and world_size is not None:
             # Not compared with the local pair: eight processes may each load everything, as rank 0 of 1.
             return cls(rank, world_size, local_rank, local_world_size)
         rank, world_size = _process_group() or _environment_pair() or (0, 1)

@@ -22,7 +22,7 @@ FLOORS = [
     {"ops", "shards", "decode", "order"},
     {"threads"},
     {"backends", "world"},
-    {"fields", "rng", "normalize", "step_ids"},
+    {"fields", "rng", "normalize", "registry", "step_ids"},
     {"imports"},
     {"shortage", "opaque"},
     {"errors", "caching", "notices", "_native"},

@@ -104,6 +104,7 @@ CASES = {
             "cutout": (0.5, (2, 0.5), (0.5, 3), "much"),
             "mixup": (-1, "much"),
             "cutmix": (1e9, "much"),
+            "registered": (5, "shear", (("shear", 0.5),)),
         },
     ),
     AdaPipe: (
@@ -180,7 +181,7 @@ CASES = {
     fl.Bytes: (fl.Bytes, {"ext": (5, ""), "default": ()}),
     fl.Custom: (
         lambda **given: fl.Custom(**{"ext": "bin", "fn": len} | given),
-        {"ext": (5, ""), "fn": (5, "len"), "default": ()},
+        {"ext": (5, ""), "fn": (5, "len"), "default": (), "draws": (5, "yes")},
     ),
     fl.Mixture: (
         lambda **given: fl.Mixture(**{"sources": {"a": ("a", 1)}, "epoch_samples": 8} | given),

@@ -107,3 +107,38 @@ def test_positions_of_another_kind_are_an_error(impl):
 def test_an_unknown_impl_is_an_error():
     with pytest.raises(ConfigError, match="impl='fast': give"):
         rng.bits(0, np.arange(3), Purpose.CROP, impl="fast")
+
+
+def test_the_purpose_of_a_name_is_its_own_and_the_same_in_every_process():
+    assert rng.purpose_of("field caption") == rng.purpose_of("field caption") == 3_878_055_955
+    assert all(rng.purpose_of(f"field {i}") > max(Purpose) for i in range(100))
+    assert len({rng.purpose_of(f"field {i}") for i in range(100)}) == 100
+
+
+def test_two_names_with_the_same_purpose_are_an_error(monkeypatch):
+    monkeypatch.setattr(rng, "_names", {rng.purpose_of("one"): "another"})
+    with pytest.raises(ConfigError, match="'another' and 'one' have the same hash"):
+        rng.purpose_of("one")
+
+
+def test_a_draw_gives_the_words_of_its_position_block_after_block():
+    positions, purpose = np.array([5, 2**40]), rng.purpose_of("field caption")
+    blocks = [rng.bits(7, positions, purpose, block) for block in range(3)]
+    for i, draw in enumerate(rng.draws(7, positions, purpose)):
+        expected = np.concatenate([block[i] for block in blocks]).tolist()
+        assert [draw.word() for _ in range(12)] == expected
+        assert [rng.Draw(7, int(positions[i]), purpose).word() for _ in range(1)] == expected[:1]
+
+
+def test_uniforms_integers_and_choices_are_in_their_ranges_and_all_occur():
+    draws = rng.draws(0, np.arange(2000), 40)
+    uniforms = [draw.uniform(-1, 3) for draw in draws]
+    assert -1 <= min(uniforms) < -0.98 and 2.98 < max(uniforms) < 3
+    assert abs(sum(uniforms) / 2000 - 1) < 0.1
+    counts = np.bincount([draw.integer(5) for draw in draws], minlength=5)
+    assert len(counts) == 5 and counts.min() > 320
+    assert {draw.choice("abc") for draw in draws} == set("abc")
+    assert rng.Draw(0, 0, 40).integer(1) == 0
+    for stop in (0, 2**32 + 1):
+        with pytest.raises(ConfigError, match=rf"stop must be in \[1, 2\*\*32\], got {stop}"):
+            draws[0].integer(stop)

@@ -8,7 +8,7 @@ pixels are changed by `fastload.ops`.
 """
 
 from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip
-from fastload.augment.pipe import Augment
+from fastload.augment.pipe import Augment, register_linear
 from fastload.imports import import_whole
 
 _HOME_OF = {
@@ -18,7 +18,17 @@ _HOME_OF = {
     "DiffAugment": "fastload.augment.diff_augment",
 }
 
-__all__ = [*_HOME_OF, "Augment", "Brightness", "Rotate", "Scale", "Translate", "XFlip", "YFlip"]
+__all__ = [
+    *_HOME_OF,
+    "Augment",
+    "Brightness",
+    "Rotate",
+    "Scale",
+    "Translate",
+    "XFlip",
+    "YFlip",
+    "register_linear",
+]
 
 
 def __getattr__(name):

@@ -2,6 +2,7 @@
 
 In: a strength, and the size of the images. Out: a `LinearDraw`, a random matrix. Promised: strengths
 are those of the class's docstring; `Augment` puts the classes in order and the kernels apply the product.
+`pipe.register_linear` gives `Augment` a class of the user's as a further argument.
 
 Geometry is in centred pixel coordinates, x to the right and y down, and each `draw` gives the inverse of what
 the image does: the coordinate in the input that a pixel of the output shows.
@@ -9,12 +10,24 @@ the image does: the coordinate in the input that a pixel of the output shows.
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastload.ops.fused.draw_plan import LinearDraw
 from fastload.rng import Purpose
 
 _IDENTITY = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
 _COLOR_IDENTITY = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+
+
+class Linear(Protocol):
+    """A random matrix for images of any size: what `register_linear` takes, and the classes below are.
+
+    It must be frozen, with a `repr` that shows its strengths, as a frozen dataclass has it: loaders whose
+    augmentations have equal reprs are taken to make equal pixels.
+    """
+
+    def draw(self, height: int, width: int) -> LinearDraw:
+        """What is drawn for images of height x width pixels."""
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,24 @@ own tensors. Promised: a sample at a position gets the same draws on any device,
 matrices are multiplied into one, and the pixels are touched once (see `fastload.ops.fused_augment`, which
 says exactly what each stage does). The order:
 
-xflip, yflip, rotate, scale, translate (one warp, reflected at the borders); color_jitter; brightness; hsv;
-then the image is normalized; cutout; mixup or cutmix.
+xflip, yflip, rotate, scale, translate, registered geometry (one warp, reflected at the borders);
+color_jitter; brightness, registered colour; hsv; then the image is normalized; cutout; mixup or cutmix.
 """
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from fastload.augment.linear import Brightness, Rotate, Scale, Translate, XFlip, YFlip
+from fastload.augment.linear import Brightness, Linear, Rotate, Scale, Translate, XFlip, YFlip
 from fastload.augment.mixing import MAX_ALPHA, Mix, draw_mix
 from fastload.errors import ConfigError
 from fastload.ops.fused.augment_params import AugmentParams
 from fastload.ops.fused.draw_params import draw_params
 from fastload.ops.fused.draw_plan import DrawPlan
+from fastload.registry import Registry
+from fastload.rng import purpose_of
 
 
 class Mixed(NamedTuple):
@@ -48,6 +50,8 @@ class Augment:
     cutout: (probability, side): a square of that share of the image's sides becomes 0 in the result, anywhere
         with its centre in the image.
     mixup, cutmix: alpha of Beta(alpha, alpha), 0 for never; with both, each image gets one of them, evenly.
+    registered: (name, augmentation) of the arguments that `fastload.augment.register_linear` has added; give
+        them by their own names.
     """
 
     xflip: float = 0.0
@@ -61,8 +65,9 @@ class Augment:
     cutout: tuple[float, float] | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
+    registered: tuple[tuple[str, Linear], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("xflip", "yflip"):
             self._number(name, 0.0, 1.0, "a probability, 0 to 1")
         self._number("rotate", 0.0, 180.0, "the largest angle in degrees, 0 to 180")
@@ -84,11 +89,20 @@ class Augment:
             if cutout is None or not (0.0 <= cutout[0] <= 1.0 and 0.0 <= cutout[1] <= 2.0):
                 raise ConfigError(f"Augment(cutout={self.cutout!r}): give (probability, side).")
             self._keep("cutout", cutout)
+        pairs = self.registered if isinstance(self.registered, tuple) else (None,)
+        if not all(isinstance(pair, tuple) and callable(getattr(pair[-1], "draw", None)) for pair in pairs):
+            raise ConfigError(
+                f"Augment(registered={self.registered!r}): give what was registered by its own name."
+            )
 
     def __repr__(self) -> str:
         """Only what differs from the defaults: a field that a later version adds changes no fingerprint."""
-        given = (field for field in fields(self) if getattr(self, field.name) != field.default)
-        return f"Augment({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in given)})"
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {
+            field.name: given[field.name] for field in fields(self) if given[field.name] != field.default
+        }
+        given |= dict(given.pop("registered", ()))
+        return f"Augment({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     @property
     def mixes(self) -> bool:
@@ -185,6 +199,59 @@ class Augment:
         return tuple(_as_given(strength) for strength in pair)
 
 
+_registered: Registry[str, Callable[..., Linear]] = Registry("linear augmentation")
+
+
+def register_linear(name: str, cls: Callable[..., Linear]) -> None:
+    """Makes `name` an argument of fl.Augment: fl.Augment(name=0.5) draws from cls(0.5), and name=(1, 2) from
+    cls(1, 2).
+
+    Geometry comes after `translate`, colour after `brightness`, in the order of the arguments. The draw's
+    purpose is replaced by that of the name (fastload.rng.purpose_of). Call it in the module that defines the
+    class, so that processes that unpickle an Augment have it, too.
+
+    Raises ConfigError for a name that cannot be an argument, and for one that means something else already.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ConfigError(f"register_linear(name={name!r}): give a name that an argument can have.")
+    if not callable(getattr(cls, "draw", None)):
+        raise ConfigError(f"register_linear({name!r}, cls={cls!r}): the class has no draw(height, width).")
+    if name in Augment.__dataclass_fields__:
+        raise ConfigError(f"register_linear(name={name!r}): Augment has {name} already. Give another name.")
+    purpose_of(f"augment {name}")
+    _registered.add(name, cls)
+
+
+_init_of_dataclass = Augment.__init__
+
+
+@functools.wraps(_init_of_dataclass)
+def _init(self: Augment, *arguments: Any, **given: Any) -> None:
+    """Arguments by name may also be registered ones."""
+    named = {name: _linear(name, given.pop(name)) for name in [*given] if name in _registered}
+    if named:  # as dataclasses.replace gives them, they replace those of the same name
+        given["registered"] = tuple((dict(given.get("registered", ())) | named).items())
+    _init_of_dataclass(self, *arguments, **given)
+
+
+Augment.__init__ = _init  # type: ignore[method-assign]
+
+
+def _linear(name: str, strength: Any) -> Linear:
+    """The augmentation that Augment(name=strength) means."""
+    cls = _registered[name]
+    if isinstance(cls, type) and isinstance(strength, cls):
+        return strength
+    try:
+        return cls(*strength) if isinstance(strength, tuple) else cls(strength)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"Augment({name}={strength!r}): {cls.__qualname__} takes other arguments: {error}."
+        ) from error
+
+
 @functools.lru_cache(maxsize=256)
 def _plan(augment: Augment, height: int, width: int, xflip: bool, colors: bool) -> DrawPlan:
     x, y = augment.translate if isinstance(augment.translate, tuple) else (augment.translate,) * 2
@@ -201,7 +268,11 @@ def _plan(augment: Augment, height: int, width: int, xflip: bool, colors: bool) 
         linear.append(Translate(x, y))
     if augment.brightness and colors:
         linear.append(Brightness(augment.brightness))
-    draws = tuple(augmentation.draw(height, width) for augmentation in linear)
+    draws = [augmentation.draw(height, width) for augmentation in linear]
+    for name, augmentation in augment.registered:
+        draw = replace(augmentation.draw(height, width), purpose=purpose_of(f"augment {name}"))
+        draws += [draw] if colors or not draw.color else []
+    draws = tuple(draws)
     if not colors:
         return DrawPlan(draws)
     return DrawPlan(draws, _jitter(augment.color_jitter), _hsv(augment.hsv), augment.cutout)

@@ -65,7 +65,7 @@ class ImageSpec:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # of resize="random": width over height
     xflip: float = 0.0  # probability of a horizontal flip
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checked = ("resize", "crop", "filter", "scaled", "scale", "ratio")
         Image(size=(self.height, self.width), **{name: getattr(self, name) for name in checked})
         if not 0.0 <= self.xflip <= 1.0:

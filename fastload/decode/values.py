@@ -34,6 +34,7 @@ import numpy as np
 
 from fastload.errors import FastloadError, FieldError, FunctionError, SampleError
 from fastload.fields import Bytes, Custom, Field, Int, Json, Tensor, Text
+from fastload.rng import Draw
 from fastload.shortage import is_of_memory
 
 _INTEGER = re.compile(rb"\s*[+-]?[0-9]{1,30}\s*")
@@ -66,8 +67,13 @@ def _begin_in_child() -> None:
 os.register_at_fork(after_in_child=_begin_in_child)
 
 
-def decode(field: Field, content: "bytes | memoryview") -> Any:
-    """The value of one entry; see above. Raises SampleError with the reason."""
+def decode(field: Field, content: "bytes | memoryview", draw: Draw | None = None) -> Any:
+    """The value of one entry; see above. Raises SampleError with the reason.
+
+    draw: the random numbers of this sample and field, for fields that draw.
+    """
+    if draw is not None:
+        return _decode_custom(field, content, draw)
     return _DECODERS[type(field)](field, content)
 
 
@@ -156,9 +162,9 @@ def _decode_bytes(field: Bytes, content) -> bytes:
     return bytes(content)
 
 
-def _decode_custom(field: Custom, content) -> Any:
+def _decode_custom(field: Custom, content, *draw: Draw) -> Any:
     try:
-        return field.fn(bytes(content))
+        return field.fn(bytes(content), *draw)
     except SampleError:
         raise
     except Exception as error:

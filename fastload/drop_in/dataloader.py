@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import ConcatDataset, Subset
@@ -61,7 +61,7 @@ class DataLoader(StatefulLoader[T]):
     this class, or a Subset of an fl.Dataset (use Dataset(select=indices)).
     """
 
-    def __new__(cls, dataset: Any = None, *args, **kwargs):
+    def _new(cls, dataset: Any = None, *args, **kwargs):
         if isinstance(dataset, Subset) and isinstance(dataset.dataset, Dataset):
             raise ConfigError(
                 "a Subset of a fastload.Dataset would be read sample by sample. Use "
@@ -85,6 +85,9 @@ class DataLoader(StatefulLoader[T]):
                 "fastload.DataLoader itself, or fastload.Loader."
             )
         return _loader(dataset, *args, **kwargs)
+
+    if not TYPE_CHECKING:  # type checkers see the arguments of StatefulLoader.__init__ instead
+        __new__ = _new
 
 
 def _loader(*args: Any, **kwargs: Any) -> Loader:

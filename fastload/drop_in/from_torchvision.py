@@ -225,7 +225,7 @@ class _Translator:
     complete when it has a "size".
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.state = "pil"
         self.view: dict[str, Any] = {}
         self.flips: dict[str, float] = {}

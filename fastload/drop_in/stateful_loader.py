@@ -32,10 +32,11 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from typing_extensions import TypeVar  # which torch needs, too
 
 from fastload.backends import process
 from fastload.drop_in.epoch_record import EpochRecord
@@ -51,7 +52,7 @@ from fastload.notices import notice
 from fastload.shortage import no_thread, shortage
 from fastload.threads import Turn
 
-T = TypeVar("T", covariant=True)
+T = TypeVar("T", covariant=True, default=Any)
 
 
 class StatefulLoader(DataLoader[T]):

@@ -86,7 +86,7 @@ class LoaderConfig:
     timeout_seconds: float | None = None
     shares: tuple[int, ...] | None = dataclasses.field(init=False, default=None)  # of a mixture's sources
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         is_mixture = isinstance(self.source, Mixture)
         if is_mixture:
             self._set("shares", shares_of(self.source.weights))

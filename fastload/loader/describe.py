@@ -16,6 +16,7 @@ from fastload.errors import CursorError, FastloadError
 from fastload.fields import REQUIRED, Field, Image
 from fastload.loader.config import LoaderConfig
 from fastload.loader.device import resolve_device
+from fastload.loader.field_stage import registered_class
 from fastload.order.cursor import VERSION_OF_0_1_0, Cursor
 from fastload.shards.inventory import inventory_of, is_inventory, what_changed
 from fastload.shards.mixture import MixtureDataset
@@ -122,13 +123,20 @@ def pixel_fingerprints(config: LoaderConfig) -> dict[str, str | None]:
     """Part -> its fingerprint; loaders that agree make equal pixels of equal samples at equal positions. The
     decoder is given by name, the rest as 16 hex digits or a word.
     """
+    registered = {name: registered_class(field) for name, field in sorted(config.fields.items())}
+    stages = [
+        (name, f"{kind.__module__}.{kind.__qualname__}", repr(config.fields[name]))
+        for name, kind in registered.items()
+        if kind is not None
+    ]
+    parts = {"registered fields": fingerprint(stages)} if stages else {}
     if not config.image_fields:
-        return {}
+        return parts
     fields = []
     for name, field in sorted(config.image_fields.items()):
         rule = None if config.dtype == "uint8" else config.normalization_of(name)
         fields.append((name, dataclasses.replace(field, normalize=None, report=False), rule))
-    return {
+    return parts | {
         "image fields": fingerprint(fields),
         "augment": fingerprint(config.augment),
         "dtype": config.dtype,
@@ -170,6 +178,8 @@ def _decoder(config: LoaderConfig, threads: Callable[[], int]) -> str:
 
 def _field(field: Field) -> str:
     """`Image(size=256)`: the arguments that differ from their defaults."""
+    if not dataclasses.is_dataclass(field):  # of a registered class
+        return _SHORT.repr(field)
     shown = []
     for argument in dataclasses.fields(field):
         value = getattr(field, argument.name)
@@ -179,8 +189,9 @@ def _field(field: Field) -> str:
             is_default = argument.default is not dataclasses.MISSING and value == argument.default
         if is_default and (argument.name != "ext" or isinstance(field, Image)):
             continue
-        if argument.name == "size" and value[0] == value[1]:
+        if argument.name == "size" and isinstance(field, Image) and value[0] == value[1]:
             value = value[0]
         text = getattr(value, "__qualname__", None) or _SHORT.repr(value)
-        shown.append(text if argument.name in ("ext", "fn") else f"{argument.name}={text}")
+        is_first = argument.name in ("ext", "fn") and not any("=" in part for part in shown)
+        shown.append(text if is_first else f"{argument.name}={text}")
     return f"{type(field).__name__}({', '.join(shown)})"

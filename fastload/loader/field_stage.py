@@ -10,12 +10,15 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fastload import _native
-from fastload.errors import BatchTimeoutError, FastloadError
+from fastload.errors import BatchTimeoutError, ConfigError, FastloadError
+from fastload.fields import Field
+from fastload.registry import Registry
 from fastload.threads import WorkerThreads
 
 # Ctrl-C is seen between two waits; a wait that ends in time costs nothing.
@@ -68,6 +71,25 @@ class FieldBatch(Protocol):
         """What was handed out has been used once `done`, an event (None: now), has passed."""
 
 
+@dataclass(frozen=True)
+class StageContext:
+    """What a loader has for its stages.
+
+    threads: of the loader. workers: Python's threads, which all stages share. acquire(size_bytes): memory for
+    results: an object with the buffer protocol, pinned where batches go to a GPU, which returns to its pool
+    once nothing refers to it. busy(part, seconds): counts time for `loader.stats()`; part: "decode", "values"
+    or "batch". seed: of the loader. device: torch.device of the batches. prefetch: batches made ahead.
+    """
+
+    threads: int
+    workers: WorkerThreads
+    acquire: Callable[[int], Any]
+    busy: Callable[[str, float], None]
+    seed: int
+    device: Any
+    prefetch: int
+
+
 class FieldStage(Protocol):
     """Makes the fields `names` of a loader, batch after batch.
 
@@ -94,6 +116,46 @@ class FieldStage(Protocol):
     def join(self, deadline: float) -> bool:
         """Whether no thread of its own works any more; waits until `deadline` of time.monotonic."""
         return True
+
+
+StageFactory = Callable[[Mapping[str, Field], StageContext], FieldStage]
+_factories: Registry[type, StageFactory] = Registry("field stage")
+
+
+def register_field_stage(field_class: type, factory: StageFactory) -> None:
+    """Makes factory(fields, context) the stage of all fields of a class, subclasses included.
+
+    field_class: a subclass of fastload.fields.Field. A loader calls the factory once an iteration, with its
+    fields of that class by name, and a StageContext. Call it in the module that defines the class.
+
+    Raises ConfigError for anything but such a class, and for a class that has a stage already.
+    """
+    is_field = isinstance(field_class, type) and issubclass(field_class, Field)
+    if not is_field or field_class.__module__ == Field.__module__:
+        raise ConfigError(
+            f"register_field_stage(field_class={field_class!r}): give a subclass of fastload.fields.Field "
+            "of your own."
+        )
+    if not callable(factory):
+        raise ConfigError(
+            f"register_field_stage(factory={factory!r}): give a function of the fields and a StageContext."
+        )
+    _factories.add(field_class, factory)
+
+
+def registered_class(field: Field) -> type | None:
+    """The class under which the stage of a field is registered; None where fastload makes it."""
+    return next((kind for kind in type(field).__mro__ if kind in _factories), None)
+
+
+def registered_stages(fields: Mapping[str, Field], context: StageContext) -> list[FieldStage]:
+    """The stages of those fields that have a registered one."""
+    kinds = {name: registered_class(field) for name, field in fields.items()}
+    return [
+        _factories[kind]({name: fields[name] for name in kinds if kinds[name] is kind}, context)
+        for kind in dict.fromkeys(kinds.values())
+        if kind is not None
+    ]
 
 
 def wait_seconds(deadline: float) -> float:

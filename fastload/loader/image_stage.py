@@ -13,29 +13,27 @@ import numpy as np
 
 from fastload import backends
 from fastload.errors import FastloadError, SampleError
-from fastload.loader.field_stage import FieldBatch, FieldStage, StoredBytes, ThreadWork, wait_for
+from fastload.loader.field_stage import (
+    FieldBatch,
+    FieldStage,
+    StageContext,
+    StoredBytes,
+    ThreadWork,
+    wait_for,
+)
 from fastload.loader.pixels import Pixels
-from fastload.threads import WorkerThreads
 
 
 class ImageFields(FieldStage):
     """Makes the fields of `decoder`, an ImageStage or a DaliImageStage.
 
-    acquire(size_bytes): memory for its results. workers, busy: as ValueStage has them. always_ahead: Python's
-    part of each batch is begun ahead, because otherwise it would queue behind the values of later batches.
+    always_ahead: Python's part of each batch is begun ahead, because otherwise it would queue behind the
+    values of later batches.
     """
 
-    def __init__(
-        self,
-        decoder: Any,
-        pixels: Pixels,
-        acquire: Callable[[int], Any],
-        workers: WorkerThreads,
-        busy: Callable[[str, float], None],
-        always_ahead: bool,
-    ):
+    def __init__(self, decoder: Any, pixels: Pixels, context: StageContext, always_ahead: bool):
         self.decoder, self.pixels = decoder, pixels
-        self.workers, self.busy, self._acquire = workers, busy, acquire
+        self.workers, self.busy, self._acquire = context.workers, context.busy, context.acquire
         self.fields, self.names = decoder.fields, list(decoder.fields)
         self.by_batch, self.counters = decoder.by_batch or pixels.mixes, decoder.counters
         # The finished images too, where whole batches are finished.

@@ -11,17 +11,16 @@ does the same without waiting.
 
 import weakref
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastload.backends import process
 from fastload.errors import BatchTimeoutError, ConfigError
 from fastload.loader.in_flight import CLOSE_SECONDS, InFlight
-from fastload.loader.orders.sampled import SamplerStepSource
 from fastload.loader.pending_batch import PendingBatch
 from fastload.loader.pipeline import Pipeline
 from fastload.loader.stats import Stats
 from fastload.order.sample_order import OrderState
-from fastload.order.step_source import StepSource
+from fastload.order.step_source import PlannedStepSource, StepSource
 from fastload.shortage import raising_shortage
 from fastload.threads import Turn, end_with_the_program
 from fastload.world import World
@@ -35,7 +34,7 @@ class RunSpec(NamedTuple):
     """The steps that an iteration delivers: those that start in [start, stop) of the endless order."""
 
     pipeline: Pipeline
-    step_source: StepSource | SamplerStepSource
+    step_source: StepSource
     start: OrderState
     stop: float  # infinity if it never ends
     world: World
@@ -80,7 +79,7 @@ class BatchIterator:
     def __iter__(self) -> "BatchIterator":
         return self
 
-    def __next__(self) -> dict:
+    def __next__(self) -> dict[str, Any]:
         in_flight = self.in_flight
         if in_flight.process != process():
             raise ConfigError(OF_ANOTHER_PROCESS)
@@ -183,7 +182,7 @@ class BatchIterator:
         try:
             taken = run.step_source.take(self._next, self._stop)
         except Exception as error:  # of a sampler: the batches that it drew before come first
-            if isinstance(run.step_source, StepSource):
+            if isinstance(run.step_source, PlannedStepSource):
                 raise  # a planned order raises nothing, so this is from a signal handler
             self._failed = error
             return None

@@ -30,6 +30,7 @@ from fastload.loader.describe import (
     pixel_fingerprints,
 )
 from fastload.loader.iterator import BatchIterator, RunSpec
+from fastload.loader.orders.order import Order
 from fastload.loader.orders.planned import PlannedOrder
 from fastload.loader.orders.sampled import SampledOrder
 from fastload.loader.pipeline import Pipeline
@@ -160,12 +161,12 @@ class Loader:
         self._samples = Samples(partial(_open, self._config), self._config.threads_here)
         spec = order_spec(self._config)
         self._sampled = SampledOrder(spec, self._samples) if spec.is_sampled else None
-        self._order = PlannedOrder(spec, self._samples) if self._sampled is None else self._sampled
+        self._order: Order = PlannedOrder(spec, self._samples) if self._sampled is None else self._sampled
         self._at = _Position(0, OrderState.start(self._config.shares), is_start=True, delivered_epoch=None)
         self._restored: Cursor | None = None  # not yet compared with the dataset
         self._begin_process()
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Begins at the cursor; after the end of an epoch, or a break, at the start of the next.
 
         It ends an iteration that is under way: its `next` raises ConfigError.

@@ -19,7 +19,7 @@ from fastload.fields import Image
 from fastload.loader.assembly import Assembly
 from fastload.loader.device import Delivered, delivery, resolve_device
 from fastload.loader.field_check import check_fields, label_fields
-from fastload.loader.field_stage import FieldStage
+from fastload.loader.field_stage import FieldStage, StageContext, registered_class, registered_stages
 from fastload.loader.image_stage import ImageFields
 from fastload.loader.pending_batch import Fault, PendingBatch
 from fastload.loader.pixels import Pixels
@@ -84,17 +84,18 @@ class Pipeline:
 
     def _stages_of(self, stored: dict, threads: int, device, kept: dict) -> list[FieldStage]:
         """Values first: they are made before images are waited for."""
-        how = self._workers, self._stats.add
-        valued = {name: field for name, field in stored.items() if not isinstance(field, Image)}
-        values = ValueStage(valued, *how)
+        acquire = self._delivery.pinned if self._delivery.pins else self._memory.acquire
+        seed, prefetch = self._spec.decode.seed, self._spec.prefetch
+        context = StageContext(threads, self._workers, acquire, self._stats.add, seed, device, prefetch)
+        own = {name: field for name, field in stored.items() if registered_class(field) is None}
+        valued = {name: field for name, field in own.items() if not isinstance(field, Image)}
+        values = ValueStage(valued, context)
         stages: list[FieldStage] = [values] if valued else []
-        if len(valued) < len(stored):
+        if len(valued) < len(own):
             pixels = Pixels(self._spec, threads, self._memory)
-            acquire = self._delivery.pinned if self._delivery.pins else self._memory.acquire
             decoder = self._decoder(threads, device, kept)
-            always_ahead = bool(values.on_workers)
-            stages.append(ImageFields(decoder, pixels, acquire, *how, always_ahead))
-        return stages
+            stages.append(ImageFields(decoder, pixels, context, always_ahead=bool(values.on_workers)))
+        return stages + registered_stages(stored, context)
 
     def _decoder(self, threads: int, device, kept: dict) -> Any:
         spec = self._spec

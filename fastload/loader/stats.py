@@ -22,7 +22,7 @@ STAGES = ("read", "decode", "values", "batch", "training")
 class Stats:
     """Counters of one loader, since its first batch was requested."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._threads: dict[str, int] = {}
         self._device: Callable[[], dict] = dict
         self._bytes_read = self._read_retries = 0

@@ -14,24 +14,21 @@ import numpy as np
 
 from fastload.decode import values
 from fastload.errors import FastloadError, FunctionError, SampleError
-from fastload.fields import Bytes, Field, Int, Json, Text
-from fastload.loader.field_stage import FieldBatch, FieldStage, StoredBytes, ThreadWork
-from fastload.threads import WorkerThreads
+from fastload.fields import Bytes, Custom, Field, Int, Json, Text
+from fastload.loader.field_stage import FieldBatch, FieldStage, StageContext, StoredBytes, ThreadWork
+from fastload.rng import draws, purpose_of
 
 _IN_PLACE = (Int, Text, Bytes)  # microseconds a sample
 
 
 class ValueStage(FieldStage):
-    """Makes `fields` on `workers`. busy(stage, seconds): counts their time for the statistics."""
+    """Makes `fields` on the worker threads of the context."""
 
-    def __init__(
-        self,
-        fields: Mapping[str, Field],
-        workers: WorkerThreads,
-        busy: Callable[[str, float], None],
-    ):
-        self.fields, self.names = dict(fields), list(fields)
-        self.workers, self.busy = workers, busy
+    def __init__(self, fields: Mapping[str, Field], context: StageContext):
+        self.fields, self.names, self.seed = dict(fields), list(fields), context.seed
+        drawing = [name for name, field in fields.items() if isinstance(field, Custom) and field.draws]
+        self.purposes = {name: purpose_of(f"field {name}") for name in drawing}
+        self.workers, self.busy = context.workers, context.busy
         self.in_place = [name for name, field in fields.items() if isinstance(field, _IN_PLACE)]
         self.on_workers = [name for name in fields if name not in self.in_place]
         values.import_parsers(fields.values())
@@ -53,6 +50,8 @@ class BatchValues(FieldBatch):
         self._faults: dict[tuple[int, str], FastloadError] = {}
         self._work = ThreadWork(stage.workers, stored)
         self.names = stage.names
+        drawn = stage.purposes.items()
+        self._draws = {name: draws(stage.seed, stored.positions, purpose) for name, purpose in drawn}
 
     def begin(self) -> None:
         self._work.begin(self._make_part)
@@ -116,4 +115,5 @@ class BatchValues(FieldBatch):
         if self._stored.missing[name][i]:
             # A copy: changing the document of one sample must not change the next.
             return copy.deepcopy(field.default) if isinstance(field, Json) else field.default
-        return values.decode(field, self._stored.content.bytes(self._stored.first_blob[name] + i))
+        draw = self._draws[name][i] if name in self._draws else None
+        return values.decode(field, self._stored.content.bytes(self._stored.first_blob[name] + i), draw)

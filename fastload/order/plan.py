@@ -50,7 +50,7 @@ class _WholeEpochs:
 
     n: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_n(self.n)
 
     def windows(self, positions: np.ndarray) -> "Windows":
@@ -84,7 +84,7 @@ class Global(_WholeEpochs):
     seed: int
     stream: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         rng.check_seed(self.seed)
 
@@ -132,7 +132,7 @@ class Windowed:
     n: int = field(init=False)
     _epoch_rows: dict = field(init=False, repr=False, default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rng.check_seed(self.seed)
         for name, value in (("window", self.window), ("lanes", self.lanes)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:

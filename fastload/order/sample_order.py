@@ -10,7 +10,7 @@ the start of its epoch, because that is what `last="pad"` repeats.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -95,7 +95,26 @@ class RankBatch(NamedTuple):
         return RankBatch(*columns, self.after)
 
 
-class PlanSampleOrder:
+class SampleOrder(Protocol):
+    """What is known of an endless order without its steps. n: positions in an epoch. kind: its name, which
+    checkpoints compare.
+    """
+
+    n: int
+
+    @property
+    def kind(self) -> str: ...
+
+    def describe(self) -> str:
+        """The order in words."""
+        ...
+
+    def replacements(self, rank_batch: RankBatch, indices: np.ndarray, attempt: int, seed: int) -> RankBatch:
+        """Replacement samples for the bad ones among a batch's samples; another attempt gives others."""
+        ...
+
+
+class PlanSampleOrder(SampleOrder):
     """The endless order of one source. n: positions in an epoch."""
 
     def __init__(self, plan: Plan):
@@ -123,7 +142,7 @@ class PlanSampleOrder:
         return bad._replace(sample_ids=sample_ids)
 
 
-class MixtureSampleOrder:
+class MixtureSampleOrder(SampleOrder):
     """The endless order of several sources, each with an order and epochs of its own.
 
     n: positions in an epoch. plans: one for each source; sample_ids are numbered through all sources.
@@ -180,4 +199,4 @@ class MixtureSampleOrder:
         return sample_ids
 
 
-SampleOrder = PlanSampleOrder | MixtureSampleOrder
+PlannedSampleOrder = PlanSampleOrder | MixtureSampleOrder

@@ -5,17 +5,32 @@ nothing is remembered between two calls, so the step after any state can be aske
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from fastload.order.sample_order import OrderState, RankBatch, SampleOrder
+from fastload.order.sample_order import OrderState, PlannedSampleOrder, RankBatch
 from fastload.order.steps import Step, Steps
 
 
+class StepSource(Protocol):
+    """The steps of one rank, one after the other."""
+
+    def take(self, state: OrderState, stop: float) -> tuple[Step, RankBatch] | None:
+        """The first step at or after `state` that starts before position `stop`, and this rank's samples;
+        None where there is no such step.
+        """
+        ...
+
+    def end(self, state: OrderState, stop: float) -> OrderState:
+        """The state of an iteration that has taken every step between `state` and `stop`."""
+        ...
+
+
 @dataclass(frozen=True)
-class StepSource:
-    """The steps of one rank."""
+class PlannedStepSource(StepSource):
+    """The steps of one rank in fastload's own order."""
 
     steps: Steps
-    sample_order: SampleOrder
+    sample_order: PlannedSampleOrder
     rank: int
 
     def take(self, state: OrderState, stop: float) -> tuple[Step, RankBatch] | None:

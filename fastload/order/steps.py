@@ -68,7 +68,7 @@ class Steps:
     world_size: int = 1
     last: str = "drop"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("n", "batch_size", "world_size"):
             size = getattr(self, name)
             if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:

@@ -43,7 +43,7 @@ class Mixture:
     sources: Mapping[str, tuple[Any, float]]
     epoch_samples: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.sources, Mapping) or not self.sources:
             example = '{"faces": ("faces/*.tar", 0.7), "art": ("art.zip", 0.3)}'
             raise ConfigError(

@@ -1,14 +1,19 @@
 """`Augment` refuses what has no meaning, draws by position alone, and keeps the order that it states."""
 
+import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 import fastload as fl
+from fastload.augment import pipe
 from fastload.errors import ConfigError
 from fastload.ops.fused.augment_params import Stage
+from fastload.ops.fused.draw_plan import LinearDraw
+from fastload.rng import purpose_of, uniforms
 
 EVERYTHING = fl.Augment(
     xflip=0.5,
@@ -185,3 +190,75 @@ def test_what_has_no_meaning_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message) as caught:
         fl.Augment(**arguments)
     assert "\n" not in str(caught.value)
+
+
+# ---- registered augmentations ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Shear:
+    """A toy: x is shifted by up to `most` times y."""
+
+    most: float
+
+    def draw(self, height, width):
+        terms = {"1": ((1, 0, 0), (0, 1, 0)), "v0": ((0, 1, 0), (0, 0, 0))}
+        return LinearDraw(0, False, terms, first=(-self.most, self.most))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tint:
+    """A toy: adds up to (red, blue) to two channels."""
+
+    red: float
+    blue: float
+
+    def draw(self, height, width):
+        identity = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0))
+        terms = {"1": identity, "v0": ((0, 0, 0, 1),), "v1": ((0,) * 4, (0,) * 4, (0, 0, 0, 1))}
+        return LinearDraw(0, True, terms, first=(0, self.red), second=(0, self.blue))
+
+
+@pytest.fixture
+def registered():
+    fl.augment.register_linear("shear", Shear)
+    fl.augment.register_linear("tint", Tint)
+    yield
+    for name in ("shear", "tint"):
+        pipe._registered.remove(name)
+
+
+def test_a_registered_augmentation_is_an_argument_and_draws_from_its_own_purpose(registered):
+    augment = fl.Augment(shear=0.2, tint=(0.5, 0.25))
+    positions = np.arange(500)
+    params = augment.draw(positions, 3, 20, 30)
+    u = uniforms(3, positions, purpose_of("augment shear"))[:, 1]
+    np.testing.assert_allclose(params.G_inv[:, 0, 1], 0.4 * u - 0.2, atol=1e-6)
+    words = uniforms(3, positions, purpose_of("augment tint"))
+    np.testing.assert_allclose(params.C[:, 0, 3], 0.5 * words[:, 1], atol=1e-6)
+    np.testing.assert_allclose(params.C[:, 2, 3], 0.25 * words[:, 2], atol=1e-6)
+    assert repr(augment) == "Augment(shear=Shear(most=0.2), tint=Tint(red=0.5, blue=0.25))"
+    assert augment == fl.Augment(shear=Shear(0.2), tint=Tint(0.5, 0.25)) != fl.Augment(shear=0.2)
+    assert pickle.loads(pickle.dumps(augment)) == augment
+    assert dataclasses.replace(augment, shear=0.3) == fl.Augment(shear=0.3, tint=(0.5, 0.25))
+    assert dataclasses.replace(augment, xflip=0.5) == fl.Augment(shear=0.2, tint=(0.5, 0.25), xflip=0.5)
+
+
+def test_masks_get_registered_geometry_and_no_registered_colour(registered):
+    plan = fl.Augment(shear=0.2, tint=(0.5, 0.25)).plan(20, 30, colors=False)
+    assert [draw.color for draw in plan.linear] == [False]
+
+
+def test_registering_again_is_fine_and_another_class_of_the_name_is_not(registered):
+    fl.augment.register_linear("shear", Shear)
+    with pytest.raises(fl.ConfigError, match=r"linear augmentation for 'shear' already: .*Shear"):
+        fl.augment.register_linear("shear", Tint)
+    for name, what in (("rotate", "has rotate already"), ("a b", "a name that an argument can have")):
+        with pytest.raises(fl.ConfigError, match=what):
+            fl.augment.register_linear(name, Shear)
+    with pytest.raises(fl.ConfigError, match="no draw"):
+        fl.augment.register_linear("less", int)
+    with pytest.raises(fl.ConfigError, match=r"Augment\(shear=\(1, 2\)\): Shear takes other arguments"):
+        fl.Augment(shear=(1, 2))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'less'"):
+        fl.Augment(less=1)

@@ -14,10 +14,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from fastload._native import BufferPool
 
 import fastload as fl
 from fastload import backends
+from fastload._native import BufferPool
 from fastload.decode.images import ImageStage
 from fastload.errors import SampleError, ShardError
 from fastload.loader.pipeline import WORKER_NAME, Pipeline

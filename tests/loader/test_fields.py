@@ -244,3 +244,35 @@ def test_an_image_field_of_one_pixel_comes_through(tmp_path):
     write(tmp_path, [{"__key__": "0", "png": corpus.encode(dot, "PNG")}])
     (batch,) = fl.Loader(str(tmp_path), 1, {"image": fl.Image(size=1)}, dtype="uint8")
     assert batch["image"].flatten().tolist() == [9, 9, 9]
+
+
+def drawing(content, draw):
+    return [draw.uniform(), draw.integer(1000), draw.choice("abcdef")]
+
+
+def test_a_function_that_draws_gets_the_same_numbers_for_a_sample_however_it_is_loaded(shards):
+    fields = {"one": fl.Custom("txt", drawing, draws=True), "other": fl.Custom("txt", drawing, draws=True)}
+
+    def drawn(batch_size=3, **arguments):
+        """(position, field) -> the numbers"""
+        found = {}
+        for batch in fl.Loader(shards, batch_size, fields, last="partial", **arguments):
+            for i, position in enumerate(batch["__position__"].tolist()):
+                found.update({(position, name): tuple(batch[name][i]) for name in fields})
+        return found
+
+    expected = drawn()
+    assert len(expected) == 46 == len(set(expected.values()))  # of fields and of positions: all differ
+    assert drawn(5, threads=3, prefetch=1) == expected
+    parts = [drawn(2, rank=rank, world_size=2) for rank in (0, 1)]
+    both = parts[0] | parts[1]
+    assert len(both) == 44 and both.items() <= expected.items()
+    assert set(drawn(seed=1).values()).isdisjoint(expected.values())
+    later = drawn(epochs=2)
+    assert {key: value for key, value in later.items() if key[0] < 23} == expected
+    assert len(set(later.values())) == 92
+
+
+def test_draws_must_be_a_bool():
+    with pytest.raises(fl.ConfigError, match="draws='yes'"):
+        fl.Custom("txt", drawing, draws="yes")

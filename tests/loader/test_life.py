@@ -19,7 +19,7 @@ import fastload as fl
 from fastload import _native
 from fastload.backends import has, once_per_process
 from fastload.errors import ConfigError
-from fastload.order.step_source import StepSource
+from fastload.order.step_source import PlannedStepSource
 from tests import preloaded
 from tests.contracts.stream import assert_equal_streams, positions
 from tests.loader.samples import labels, pictures, write, write_shards
@@ -375,7 +375,7 @@ def test_a_timeout_of_the_users_own_ends_the_wait_for_a_batch(shards, augment):
 
 def test_what_a_signal_raises_while_batches_are_planned_is_heard_at_once(shards, monkeypatch):
     """And not after the batches that lie ahead, as what a sampler raises."""
-    calls, take = [], StepSource.take
+    calls, take = [], PlannedStepSource.take
 
     def interrupted(turns, place, stop):
         calls.append(place)
@@ -383,7 +383,7 @@ def test_what_a_signal_raises_while_batches_are_planned_is_heard_at_once(shards,
             raise TimeoutError("the user's")
         return take(turns, place, stop)
 
-    monkeypatch.setattr(StepSource, "take", interrupted)
+    monkeypatch.setattr(PlannedStepSource, "take", interrupted)
     with pytest.raises(TimeoutError, match="the user's"):
         next(iter(fl.Loader(shards, 3, {"image": fl.Image(size=8)}, threads=1)))
     assert workers_after_a_while() == []

@@ -23,7 +23,7 @@ from fastload.loader.orders.sampler_state import current_rank
 class GlobalGenerator:
     """Of one loader. Saved states are texts, as `generators.generator_state` returns them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._saved: torch.Tensor | None = None  # loaded, until an iteration begins
         self._rank = 0  # that saved it
         self._private: torch.Tensor | None = None  # state of the private copy; None: the global one is used

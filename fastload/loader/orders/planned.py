@@ -10,18 +10,24 @@ from typing import Any
 
 from fastload.caching import cached_property
 from fastload.loader.describe import order_fingerprints
+from fastload.loader.orders.order import Order
 from fastload.loader.samples import Samples
 from fastload.loader.skipped import EpochSteps, LoaderActions
 from fastload.loader.specs import OrderSpec
 from fastload.order.plan import make_plan
-from fastload.order.sample_order import MixtureSampleOrder, OrderState, PlanSampleOrder, SampleOrder
-from fastload.order.step_source import StepSource
+from fastload.order.sample_order import (
+    MixtureSampleOrder,
+    OrderState,
+    PlannedSampleOrder,
+    PlanSampleOrder,
+)
+from fastload.order.step_source import PlannedStepSource, StepSource
 from fastload.order.steps import Steps
 from fastload.shards.mixture import MixtureDataset
 from fastload.world import World
 
 
-class PlannedOrder:
+class PlannedOrder(Order):
     """samples: opened on first use."""
 
     def __init__(self, spec: OrderSpec, samples: Samples):
@@ -34,7 +40,7 @@ class PlannedOrder:
         return self._samples().n if mixture is None else mixture.epoch_samples
 
     @cached_property
-    def sample_order(self) -> SampleOrder:
+    def sample_order(self) -> PlannedSampleOrder:
         spec, dataset = self._spec, self._samples()
         options = {"shuffle": spec.shuffle, "window": spec.window, "seed": spec.seed}
         if isinstance(dataset, MixtureDataset):
@@ -48,19 +54,15 @@ class PlannedOrder:
         return self._steps().steps_per_epoch
 
     def step_source(self, state: OrderState, world: World) -> StepSource:
-        """The steps of this rank, from any state on."""
-        return StepSource(self._steps(), self.sample_order, world.rank)
+        return PlannedStepSource(self._steps(), self.sample_order, world.rank)
 
     def fingerprints(self) -> dict:
-        """What a checkpoint must agree with."""
         return self._fingerprints
 
     def describe(self, is_open: bool) -> str:
-        """The order in words; opens nothing."""
         return self.sample_order.describe() if is_open else "the source is not opened yet"
 
     def sampler(self, state: Callable[[], OrderState], set_epoch: Callable[[int], None]) -> Any:
-        """A torch Sampler of this order. state(): the start of the epoch to iterate over."""
         from fastload.loader.orders.order_sampler import InOrderSampler, OrderSampler
 
         kind = OrderSampler if self._spec.shuffle else InOrderSampler
@@ -69,7 +71,6 @@ class PlannedOrder:
     def batch_sampler(
         self, state: Callable[[], OrderState], set_epoch: Callable[[int], None], actions: LoaderActions
     ) -> Any:
-        """A torch BatchSampler of this order; what it draws stands for finished batches (skipped.py)."""
         from fastload.loader.orders.order_sampler import StepSampler
 
         def steps() -> EpochSteps:

@@ -18,10 +18,12 @@ from fastload import rng
 from fastload.caching import cached_property
 from fastload.errors import ConfigError
 from fastload.loader.describe import order_fingerprints
+from fastload.loader.orders.order import Order
 from fastload.loader.samples import Samples
 from fastload.loader.specs import OrderSpec
 from fastload.order.partition import rank_positions
-from fastload.order.sample_order import OrderState, RankBatch
+from fastload.order.sample_order import OrderState, RankBatch, SampleOrder
+from fastload.order.step_source import StepSource
 from fastload.order.steps import Step
 from fastload.rng import Purpose
 from fastload.world import World
@@ -29,7 +31,7 @@ from fastload.world import World
 SPAN = 1 << 31  # positions of an epoch, as nobody knows in advance how many samples will be drawn
 
 
-class SampledOrder:
+class SampledOrder(Order):
     """The counterpart of planned.PlannedOrder for a user's sampler or batch sampler."""
 
     span = SPAN
@@ -37,8 +39,11 @@ class SampledOrder:
     def __init__(self, spec: OrderSpec, samples: Samples):
         self._spec, self._samples = spec, samples
         self.given = spec.sampler if spec.batch_sampler is None else spec.batch_sampler
-        self.sample_order = SamplerSampleOrder(self.given)
         self._generators: dict[int, str] = {}  # epoch -> the global generator before its first draw
+
+    @cached_property
+    def sample_order(self) -> "SamplerSampleOrder":
+        return SamplerSampleOrder(self.given)
 
     def __len__(self) -> int:
         """Batches of an epoch. Raises TypeError where the sampler has no length."""
@@ -58,7 +63,6 @@ class SampledOrder:
         return self._fingerprints | {"world_size": self._spec.world().world_size}
 
     def describe(self, is_open: bool) -> str:
-        """The order in words; opens nothing."""
         return self.sample_order.describe()
 
     def sampler(self, state: Callable[[], OrderState], set_epoch: Callable[[int], None]) -> Any:
@@ -132,7 +136,7 @@ class SampledOrder:
         return BatchSampler(self._spec.sampler, self._spec.batch_size, self._spec.last == "drop")
 
 
-class SamplerSampleOrder:
+class SamplerSampleOrder(SampleOrder):
     """All that is known of a sampler's order: an epoch has at most SPAN positions."""
 
     n = SPAN
@@ -145,7 +149,6 @@ class SamplerSampleOrder:
         return f"sampler {type(self._sampler).__name__}"
 
     def describe(self) -> str:
-        """The order in words."""
         return f"{type(self._sampler).__name__}, your own"
 
     def replacements(self, rank_batch: RankBatch, indices: np.ndarray, attempt: int, seed: int) -> RankBatch:
@@ -160,7 +163,7 @@ class SamplerSampleOrder:
         return bad._replace(sample_ids=sample_ids)
 
 
-class SamplerStepSource:
+class SamplerStepSource(StepSource):
     """The batches that a sampler draws. saved: the sampler's state at which it begins. name: of its class.
     n: samples of the dataset. generator: the loader's GlobalGenerator. generators: filled in with the state
     of that before the first draw of each epoch.
@@ -206,7 +209,6 @@ class SamplerStepSource:
         return None
 
     def end(self, state: OrderState, stop: float) -> OrderState:
-        """The state of an iteration that has taken every step between `state` and `stop`."""
         return OrderState(int(stop))
 
     def _step(self, state: OrderState, sample_ids: np.ndarray) -> tuple[Step, RankBatch]:

@@ -63,7 +63,7 @@ def _reference(plan: DrawPlan, positions: np.ndarray, seed: int) -> np.ndarray:
     rows[:, COLUMNS_OF["G_inv"]] = np.eye(3, dtype=np.float32)[:2].ravel()
     rows[:, COLUMNS_OF["C"]] = np.eye(4, dtype=np.float32)[:3].ravel()
     for row in plan.table:
-        _multiply(rows, row, bits(seed, positions, int(row[1])))
+        _multiply(rows, row, bits(seed, positions, int(row[7]) << 16 | int(row[1])))
     constants = plan.constants
     if plan.jitter is not None:
         words = bits(seed, positions, Purpose.COLOR_JITTER)

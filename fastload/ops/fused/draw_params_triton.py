@@ -113,7 +113,7 @@ def _linear(position, table_ptr, draws, seed_low, seed_high, at, there, BLOCK: t
     c8, c9, c10, c11 = zero, zero, zero + 1, zero
     for draw in range(draws):
         row_ptr = table_ptr + draw * _LINEAR_COLUMNS
-        purpose = tl.load(row_ptr + 1).to(tl.uint32)
+        purpose = (tl.load(row_ptr + 7).to(tl.uint32) << 16) | tl.load(row_ptr + 1).to(tl.uint32)
         w0, w1, w2, _ = words_at(position, purpose, 0, seed_low, seed_high)
         drawn = (w0 >> 8).to(tl.float32) < tl.load(row_ptr + 2)
         v0, v1 = _scaled(w1, row_ptr + 3), _scaled(w2, row_ptr + 5)

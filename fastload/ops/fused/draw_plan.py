@@ -14,8 +14,9 @@ from fastload.ops.fused.augment_params import Stage
 # The numbers that a LinearDraw may use as factors of its matrices.
 TERMS = ("1", "v0", "v1", "1/v0", "cos v0", "sin v0")
 ORDERS = tuple(itertools.permutations(range(4)))
-# A LinearDraw as a row of float32: color (1) or geometry (0), purpose, gate, low and span of v0 and v1, a
-# gap, then 12 entries for each of TERMS: a geometry's 2 x 3 (and 6 zeros), a colour's 3 x 4.
+# A LinearDraw as a row of float32: color (1) or geometry (0), the lower 16 bits of the purpose, gate, low and
+# span of v0 and v1, the upper 16 bits of the purpose (all 32 would be rounded), then 12 entries for each of
+# TERMS: a geometry's 2 x 3 (and 6 zeros), a colour's 3 x 4.
 LINEAR_HEADER, TERM_ENTRIES = 8, 12
 LINEAR_COLUMNS = LINEAR_HEADER + len(TERMS) * TERM_ENTRIES
 # The rest as one vector: low and span of the four jitter factors, of hue and saturation, gate and size of
@@ -42,7 +43,8 @@ class LinearDraw:
     def row(self) -> np.ndarray:
         """[LINEAR_COLUMNS] float32."""
         row = np.zeros(LINEAR_COLUMNS, np.float32)
-        row[:7] = self.color, self.purpose, gate(self.probability), *_spans(self.first, self.second)
+        upper, lower = divmod(int(self.purpose), 1 << 16)
+        row[:8] = self.color, lower, gate(self.probability), *_spans(self.first, self.second), upper
         for name, matrix in self.terms.items():
             rows = np.asarray(matrix, np.float64)[: 3 if self.color else 2]
             start = LINEAR_HEADER + TERMS.index(name) * TERM_ENTRIES

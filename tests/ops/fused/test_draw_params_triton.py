@@ -61,7 +61,7 @@ def plan_of_everything(probability=0.6):
             {"1": EYE[:2, :3], "v0": [[0, 0, 1], [0, 0, 0]], "v1": [[0, 0, 0], [0, 0, 1]]},
             first=(-20, 20), second=(-10, 10), **p,
         ),
-        LinearDraw(2**23 + 1, True, {"v0": np.diag([1, 1, 1, 0])}, first=(0.5, 1.5), **p),
+        LinearDraw(2**31 + 2**23 + 1, True, {"v0": np.diag([1, 1, 1, 0])}, first=(0.5, 1.5), **p),
     )  # fmt: skip
     jitter = ((0.6, 1.4), (0.5, 1.7), (-0.3, 1.9), (-0.5, 0.5))
     return DrawPlan(linear, jitter=jitter, hsv=((-0.1, 0.1), (0.5, 2.0)), cutout=(probability, 0.4))
