@@ -1,4 +1,5 @@
-# Written by pybind11-stubgen from the built module: python -m pybind11_stubgen fastload._native -o FOLDER
+# Written by pybind11-stubgen from the built module (python -m pybind11_stubgen fastload._native -o FOLDER);
+# by hand: "| None" where a default is None.
 """
 The native halves of fastload; each is documented at its Python twin.
 """
@@ -345,7 +346,7 @@ class ImageStatus:
 class ImageAugmenter:
     pass
 class ImageFieldRequest:
-    def __init__(self, spec: ImageSpec, first_blob: typing.SupportsInt | typing.SupportsIndex, geometry_first_blob: typing.SupportsInt | typing.SupportsIndex, writer: PixelWriter, out: typing_extensions.Buffer, augmenter: ImageAugmenter = None) -> None:
+    def __init__(self, spec: ImageSpec, first_blob: typing.SupportsInt | typing.SupportsIndex, geometry_first_blob: typing.SupportsInt | typing.SupportsIndex, writer: PixelWriter, out: typing_extensions.Buffer, augmenter: ImageAugmenter | None = None) -> None:
         """
         augmenter: an Augmenter with a row for each sample, which writes in place of `writer`.
         """

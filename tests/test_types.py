@@ -89,3 +89,12 @@ def test_a_stub_has_the_names_of_its_module(module):
 def test_completion_shows_the_public_names_alone():
     shown = {name for name in dir(fl) if not name.startswith("__")}
     assert shown == set(fl.__all__) - {"__version__"}
+
+
+def test_the_stub_of_the_native_module_has_its_names():
+    from fastload import _native
+
+    stub = ast.parse((ROOT / "fastload/_native.pyi").read_text())
+    named = {node.name for node in stub.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    named |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
+    assert named - {"__all__"} == {name for name in dir(_native) if not name.startswith("__")}
