@@ -1,4 +1,4 @@
-"""What users add to fastload by name: field stages, formats, stores, augmentations.
+"""What users add to fastload by name or class: field stages and augmentations.
 
 In: a key and a value, when the module that defines the value is imported. Out: the value of a key. Promised:
 the same key twice is an error, unless the value has the same module and name, as after a reload or in a

@@ -97,10 +97,8 @@ class Augment:
 
     def __repr__(self) -> str:
         """Only what differs from the defaults: a field that a later version adds changes no fingerprint."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        given = {
-            field.name: given[field.name] for field in fields(self) if given[field.name] != field.default
-        }
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        given = {field.name: value for field, value in values if value != field.default}
         given |= dict(given.pop("registered", ()))
         return f"Augment({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
@@ -266,16 +264,16 @@ def _plan(augment: Augment, height: int, width: int, xflip: bool, colors: bool) 
         linear.append(Scale(*augment.scale))
     if x or y:
         linear.append(Translate(x, y))
-    if augment.brightness and colors:
+    if augment.brightness:
         linear.append(Brightness(augment.brightness))
     draws = [augmentation.draw(height, width) for augmentation in linear]
-    for name, augmentation in augment.registered:
-        draw = replace(augmentation.draw(height, width), purpose=purpose_of(f"augment {name}"))
-        draws += [draw] if colors or not draw.color else []
-    draws = tuple(draws)
+    draws += [
+        replace(augmentation.draw(height, width), purpose=purpose_of(f"augment {name}"))
+        for name, augmentation in augment.registered
+    ]
     if not colors:
-        return DrawPlan(draws)
-    return DrawPlan(draws, _jitter(augment.color_jitter), _hsv(augment.hsv), augment.cutout)
+        return DrawPlan(tuple(draw for draw in draws if not draw.color))
+    return DrawPlan(tuple(draws), _jitter(augment.color_jitter), _hsv(augment.hsv), augment.cutout)
 
 
 def _jitter(strengths: tuple | None) -> tuple | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastload import _native
 from fastload.errors import BatchTimeoutError, ConfigError, FastloadError
-from fastload.fields import Field
+from fastload.fields import Field, Image
 from fastload.registry import Registry
 from fastload.threads import WorkerThreads
 
@@ -131,10 +131,10 @@ def register_field_stage(field_class: type, factory: StageFactory) -> None:
     Raises ConfigError for anything but such a class, and for a class that has a stage already.
     """
     is_field = isinstance(field_class, type) and issubclass(field_class, Field)
-    if not is_field or field_class.__module__ == Field.__module__:
+    if not is_field or issubclass(field_class, Image) or field_class.__module__ == Field.__module__:
         raise ConfigError(
             f"register_field_stage(field_class={field_class!r}): give a subclass of fastload.fields.Field "
-            "of your own."
+            "of your own, and not of fl.Image."
         )
     if not callable(factory):
         raise ConfigError(

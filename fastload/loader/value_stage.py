@@ -6,8 +6,9 @@ assembled, because a change of threads would cost more.
 """
 
 import copy
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fastload.decode import values
 from fastload.errors import FastloadError, FunctionError, SampleError
 from fastload.fields import Bytes, Custom, Field, Int, Json, Text
 from fastload.loader.field_stage import FieldBatch, FieldStage, StageContext, StoredBytes, ThreadWork
-from fastload.rng import draws, purpose_of
+from fastload.rng import Draw, draws, purpose_of
 
 _IN_PLACE = (Int, Text, Bytes)  # microseconds a sample
 
@@ -50,8 +51,6 @@ class BatchValues(FieldBatch):
         self._faults: dict[tuple[int, str], FastloadError] = {}
         self._work = ThreadWork(stage.workers, stored)
         self.names = stage.names
-        drawn = stage.purposes.items()
-        self._draws = {name: draws(stage.seed, stored.positions, purpose) for name, purpose in drawn}
 
     def begin(self) -> None:
         self._work.begin(self._make_part)
@@ -102,18 +101,24 @@ class BatchValues(FieldBatch):
                     self._columns[name] = labels
                     continue
             made = self._columns.setdefault(name, [None] * n)
-            for i in samples:
+            for i, draw in zip(samples, self._draws(name, samples), strict=False):
                 if self._work.cancelled:
                     return
                 try:
-                    made[i] = self._value(name, i)
+                    made[i] = self._value(name, i, draw)
                 except (SampleError, FunctionError) as error:
                     self._faults[i, name] = error
 
-    def _value(self, name: str, i: int) -> Any:
+    def _draws(self, name: str, samples: range) -> Iterable[Draw | None]:
+        """The random numbers of the samples; here, so that the thread that makes the values makes them."""
+        purpose = self._stage.purposes.get(name)
+        if purpose is None:
+            return itertools.repeat(None)
+        return draws(self._stage.seed, self._stored.positions[samples], purpose)
+
+    def _value(self, name: str, i: int, draw: Draw | None) -> Any:
         field = self._stage.fields[name]
         if self._stored.missing[name][i]:
             # A copy: changing the document of one sample must not change the next.
             return copy.deepcopy(field.default) if isinstance(field, Json) else field.default
-        draw = self._draws[name][i] if name in self._draws else None
         return values.decode(field, self._stored.content.bytes(self._stored.first_blob[name] + i), draw)

@@ -74,7 +74,13 @@ def test_what_is_registered_is_named_in_the_repr_and_in_the_state(source):
 
 
 def test_only_fields_of_the_user_s_have_a_registered_stage():
-    for field_class, what in ((fl.Int, "of your own"), (int, "of your own"), (5, "of your own")):
+    larger = type("Larger", (fl.Image,), {})
+    for field_class, what in (
+        (larger, "not of fl.Image"),
+        (fl.Int, "of your own"),
+        (int, "of your own"),
+        (5, "of your own"),
+    ):
         with pytest.raises(fl.ConfigError, match=what):
             fl.register_field_stage(field_class, lambda fields, context: None)
     with pytest.raises(fl.ConfigError, match="a function of the fields"):
